@@ -1,0 +1,72 @@
+// Files that are mapped, files that appear whole or not at all, and the disk below them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mica {
+
+// A read-only memory map of a whole file. Pages come in as they are touched and can be given back, so a file larger than
+// memory can be read through it. Throws Error (with the path and the system's reason) if the file cannot be opened.
+class MappedFile {
+ public:
+  static std::shared_ptr<MappedFile> Open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  size_t size() const { return size_; }
+
+  // Tells the system that this part of the map will not be read again soon: its pages leave the resident set. `part` must lie
+  // inside bytes(); reading it again later is allowed and reads from disk or page cache.
+  void Release(std::span<const std::byte> part) const;
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A file that appears under its name only when complete: bytes go to "<name>.tmp" beside it; Commit() writes them to the disk
+// (fsync), renames and syncs the directory. Destroyed without Commit(), it removes the temporary file. Every write error throws
+// Error with the path and the system's reason (a full disk included).
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void Write(const void* data, size_t bytes);
+  void Write(std::string_view text) { Write(text.data(), text.size()); }
+  uint64_t bytes_written() const { return bytes_written_; }
+  void Commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+  uint64_t bytes_written_ = 0;
+};
+
+// Writes a small file through AtomicFile.
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+// The whole file; throws Error naming the path when it is missing, a directory, or longer than `limit` bytes.
+std::string ReadFile(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 32);
+
+// Creates the directory and its parents; throws Error with the reason.
+void MakeDirectories(const std::filesystem::path& path);
+
+// Bytes an unprivileged user may still write on the file system that holds `path` (or its nearest existing parent).
+uint64_t FreeDiskBytes(const std::filesystem::path& path);
+
+}  // namespace mica

@@ -1,0 +1,38 @@
+#include "base/json.h"
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace mica {
+namespace {
+
+constexpr uint64_t kMaxJsonBytes = uint64_t{64} << 20;
+constexpr int kMaxDepth = 64;
+
+}  // namespace
+
+Json ParseJson(std::string_view text, const std::string& where) {
+  // The library's parser recurses on nothing but its destructor does, so depth is bounded while parsing.
+  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kMaxDepth) Fail("{}: JSON nested deeper than {} levels", where, kMaxDepth);
+    return true;
+  };
+  try {
+    return Json::parse(text, limit_depth);
+  } catch (const nlohmann::json::exception& failure) {
+    std::string reason = failure.what();
+    if (const size_t end_of_id = reason.find("] "); end_of_id != std::string::npos) reason = reason.substr(end_of_id + 2);
+    for (char& c : reason) {
+      if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+    }
+    Fail("{}: is not valid JSON ({})", where, reason.substr(0, 200));
+  }
+}
+
+Json ReadJson(const std::filesystem::path& path) { return ParseJson(ReadFile(path, kMaxJsonBytes), path.string()); }
+
+void WriteJson(const std::filesystem::path& path, const Json& value) {
+  WriteFileAtomically(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace mica

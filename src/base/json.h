@@ -1,0 +1,21 @@
+// JSON in and out through nlohmann-json, with errors that name the file and the key.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+namespace mica {
+
+// Keeps the order in which keys were written, so that result files read well.
+using Json = nlohmann::ordered_json;
+
+// Parses a JSON file of at most 64 MiB; throws Error naming the file and the line of the first fault.
+Json ReadJson(const std::filesystem::path& path);
+// Parses text that came from `where` (named in errors). Throws Error; nesting deeper than 64 levels is refused.
+Json ParseJson(std::string_view text, const std::string& where);
+// Writes `value` indented by two spaces, atomically.
+void WriteJson(const std::filesystem::path& path, const Json& value);
+
+}  // namespace mica

@@ -1,0 +1,44 @@
+#include "base/log.h"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+spdlog::logger& Logger() {
+  static const std::shared_ptr<spdlog::logger> logger = [] {
+    auto created = std::make_shared<spdlog::logger>("mica", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    created->set_pattern("%^%l%$: %v");
+    created->set_level(spdlog::level::info);
+    return created;
+  }();
+  return *logger;
+}
+
+spdlog::level::level_enum ToSpdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kWarning: return spdlog::level::warn;
+    case LogLevel::kInfo: return spdlog::level::info;
+    case LogLevel::kDebug: return spdlog::level::debug;
+  }
+  return spdlog::level::info;
+}
+
+}  // namespace
+
+LogLevel ParseLogLevel(const std::string& name) {
+  if (name == "error") return LogLevel::kError;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "info") return LogLevel::kInfo;
+  if (name == "debug") return LogLevel::kDebug;
+  Fail("--log-level is '{}', expected error, warning, info or debug", name);
+}
+
+void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
+void LogMessage(LogLevel level, const std::string& message) { Logger().log(ToSpdlog(level), "{}", message); }
+
+}  // namespace mica

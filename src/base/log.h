@@ -1,0 +1,30 @@
+// Messages for people, on stderr (results go to stdout).
+#pragma once
+
+#include <string>
+
+#include <fmt/format.h>
+
+namespace mica {
+
+enum class LogLevel { kError, kWarning, kInfo, kDebug };
+
+// Throws Error for anything but "error", "warning", "info", "debug".
+LogLevel ParseLogLevel(const std::string& name);
+void SetLogLevel(LogLevel level);
+void LogMessage(LogLevel level, const std::string& message);
+
+template <typename... Args>
+void LogWarning(fmt::format_string<Args...> format, Args&&... args) {
+  LogMessage(LogLevel::kWarning, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void LogInfo(fmt::format_string<Args...> format, Args&&... args) {
+  LogMessage(LogLevel::kInfo, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void LogDebug(fmt::format_string<Args...> format, Args&&... args) {
+  LogMessage(LogLevel::kDebug, fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace mica

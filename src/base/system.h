@@ -1,0 +1,32 @@
+// What this process and this machine are: memory, host, version, wall clock, Ctrl-C.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mica {
+
+// Largest resident set of this process so far, bytes (VmHWM on Linux: mapped pages count while they are resident).
+uint64_t PeakResidentBytes();
+// Memory this process may still take, bytes (MemAvailable, or the control group's limit when that is lower).
+uint64_t AvailableMemoryBytes();
+
+std::string HostName();
+// "AMD EPYC, 2 processors".
+std::string ProcessorName();
+// "0.1.0".
+std::string Version();
+// First 12 digits of the git commit this was configured from, or "unknown".
+std::string Commit();
+// "2026-11-22T18:47:54Z".
+std::string UtcTime();
+// Seconds on a clock that never goes back.
+double MonotonicSeconds();
+
+// From now on SIGINT and SIGTERM only raise a flag; a second signal ends the process at once.
+void CatchInterrupts();
+bool InterruptRequested();
+// Throws Interrupted once a signal has come; long loops call it between steps.
+void ThrowIfInterrupted();
+
+}  // namespace mica

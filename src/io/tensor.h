@@ -1,0 +1,40 @@
+// A named tensor inside a mapped checkpoint file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mica {
+
+enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU32, kU16, kU8, kBool };
+
+// Bytes of one element.
+size_t DTypeBytes(DType dtype);
+// The name safetensors gives it: "F16", "BF16", "U8", ...
+const char* DTypeName(DType dtype);
+
+struct TensorView {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;         // row-major, outermost first; empty for a scalar
+  std::span<const std::byte> data;     // inside the file's map; little-endian, contiguous, possibly unaligned
+  std::string file;                    // file name, for error messages
+
+  uint64_t elements() const {
+    uint64_t count = 1;
+    for (const uint64_t extent : shape) count *= extent;
+    return count;
+  }
+};
+
+// "[640, 1792]".
+std::string ShapeText(const std::vector<uint64_t>& shape);
+
+// values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error for other types.
+// `first` + values.size() must not exceed tensor.elements().
+void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
+
+}  // namespace mica

@@ -1,0 +1,60 @@
+// The weights of one model by role, with shapes checked when opened; matrices are converted (or decoded, when packed) on request.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/matrix.h"
+#include "io/checkpoint.h"
+#include "model/config.h"
+
+namespace mica {
+
+// The linear layers of one decoder layer, in the order in which they are computed.
+enum class LinearKind { kQ, kK, kV, kO, kGate, kUp, kDown };
+inline constexpr std::array kLinearKinds = {LinearKind::kQ,    LinearKind::kK,  LinearKind::kV,   LinearKind::kO,
+                                            LinearKind::kGate, LinearKind::kUp, LinearKind::kDown};
+const char* LinearName(LinearKind kind);  // "self_attn.q_proj"
+// "model.layers.3.self_attn.q_proj", without ".weight".
+std::string LinearTensorName(size_t layer, LinearKind kind);
+
+struct MatrixShape {
+  size_t rows = 0;  // output channels
+  size_t cols = 0;  // input channels
+};
+MatrixShape LinearShape(const ModelConfig& config, LinearKind kind);
+
+class ModelWeights {
+ public:
+  // Opens directory (plain or packed), validates config.json and that every tensor the architecture needs is there with the right shape
+  // and a type that can be read. Values are checked when they are read: NaN and infinity throw Error naming the tensor.
+  static ModelWeights Open(const std::filesystem::path& directory);
+
+  const ModelConfig& config() const { return config_; }
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  bool packed() const { return packed_; }
+
+  // [rows, cols] FP32, decoded when packed; the mapped pages are released behind it.
+  Matrix<float> Linear(size_t layer, LinearKind kind) const;
+  // The bias, [rows], or empty when the linear layer has none.
+  std::vector<float> Bias(size_t layer, LinearKind kind) const;
+  std::vector<float> AttentionNorm(size_t layer) const;  // [hidden], input_layernorm
+  std::vector<float> MlpNorm(size_t layer) const;        // [hidden], post_attention_layernorm
+  std::vector<float> FinalNorm() const;                  // [hidden]
+  // out[t] = embedding of ids[t], [tokens, hidden] FP32. Ids must lie in [0, vocab); throws Error otherwise.
+  void Embed(std::span<const int32_t> ids, MatrixView<float> out) const;
+  // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden] FP32.
+  Matrix<float> Head(size_t first, size_t count) const;
+
+ private:
+  ModelConfig config_;
+  Checkpoint checkpoint_;
+  bool packed_ = false;
+};
+
+}  // namespace mica
