@@ -1,0 +1,11 @@
+#!/bin/sh
+# The main job on the embedded checkpoint: measure it, compress it, measure the packed file, compare.
+# usage: ./demo.sh        (installs what is missing, builds, then takes about two minutes on 2 cores)
+set -eu
+. "$(dirname "$0")/tools/setup.sh"
+
+install $BUILD_PACKAGES
+build release mica
+[ -f runs/demo-texts/calibration.txt ] || python3 tools/prepare_demo_texts.py runs/demo-texts
+rm -rf runs/demo
+build/release/bin/mica run models/demo/experiment.json
