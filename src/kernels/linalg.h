@@ -1,4 +1,5 @@
-// Dense FP32/FP64 linear algebra through OpenBLAS and LAPACK, deterministic in the number of threads.
+// Dense FP32/FP64 linear algebra through OpenBLAS and LAPACK, deterministic in the number of threads: every
+// operation is cut into fixed tiles, each computed by one thread with the library held to one thread.
 #pragma once
 
 #include <cstddef>
@@ -7,19 +8,31 @@
 
 namespace mica {
 
-// c[m, n] = beta * c + alpha * op(a) op(b), FP32, row-major. Cut into fixed tiles over the threads.
-void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b, float beta,
-          MatrixView<float> c);
+// c[m, n] = beta * c + alpha * op(a) op(b), row-major; op transposes when asked. With beta 0, c is written
+// without being read. c must not overlap a or b. May be called inside ParallelFor (it then runs on the
+// calling thread).
+void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
+          MatrixView<const float> b, float beta, MatrixView<float> c);
 
-// a <- lower Cholesky factor L (a = L L^T), upper triangle zeroed; false when a is not positive definite (a is then undefined).
+// a [n, n] <- lower Cholesky factor L (a = L L^T), upper triangle zeroed; reads the lower triangle only.
+// False when a is not positive definite or holds NaN or infinity (a is then undefined).
 bool CholeskyLower(MatrixView<float> a);
 bool CholeskyLower(MatrixView<double> a);
 
-// a <- upper factor U of the inverse: a^-1 = U^T U, the factor that the column-by-column feedback uses (row j of U times the error of
-// column j updates columns j..). False when a is not positive definite.
+// l [n, n] <- l^-1 for lower triangular l with a diagonal free of zeros; its upper triangle must be zero and
+// stays so.
+void InvertLowerTriangle(MatrixView<float> l);
+
+// a [n, n], symmetric with both triangles filled <- upper factor U of the inverse: a^-1 = U^T U, the factor
+// that the column-by-column feedback uses (row j of U times the error of column j updates columns j..); lower
+// triangle zeroed. [a^-1]_jj is the squared norm of column j of U, and 1 / U_jj^2 is the variance of channel
+// j given channels j + 1 .. n - 1. False when a is not positive definite or not finite (a is then undefined).
+// The inverse is never formed: with J the reversal of rows and columns, J a J = L L^T gives U = J L^-1 J, 2/3
+// n^3 operations.
 bool CholeskyOfInverseUpper(MatrixView<float> a);
 
-// a <- a^-1 for symmetric positive definite a (both triangles filled); false when it is not.
+// a [n, n] <- a^-1 for symmetric positive definite a (reads the lower triangle, fills both); false when it is
+// not.
 bool InvertPositiveDefinite(MatrixView<float> a);
 
 }  // namespace mica
