@@ -6,7 +6,8 @@
 namespace mica::internal {
 
 void CheckFailed(const char* file, int line, const char* condition) {
-  std::fprintf(stderr, "mica: internal error at %s:%d: %s does not hold; please report this\n", file, line, condition);
+  std::fprintf(stderr, "mica: internal error at %s:%d: %s does not hold; please report this\n", file, line,
+               condition);
   std::abort();
 }
 

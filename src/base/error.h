@@ -1,12 +1,12 @@
-// Two kinds of failure, kept apart: a caller's fault throws Error and becomes one line and exit code 1 at the command line's
-// edge; a fault of our own stops the program at MICA_CHECK.
+// Two kinds of failure, kept apart: a caller's fault throws Error and becomes one line and exit code 1 at the
+// command line's edge; a fault of our own stops the program at MICA_CHECK.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <stdexcept>
 #include <string>
 #include <utility>
-
-#include <fmt/format.h>
 
 namespace mica {
 
@@ -35,7 +35,7 @@ namespace internal {
 }  // namespace mica
 
 // An invariant of our own code: prints the place and aborts, in every build type.
-#define MICA_CHECK(condition) \
-  do { \
+#define MICA_CHECK(condition)                                                        \
+  do {                                                                               \
     if (!(condition)) ::mica::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -70,7 +70,8 @@ void MappedFile::Release(std::span<const std::byte> part) const {
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(path_.string() + ".tmp") {
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) Fail("{}: cannot be written ({}); check the directory and its permissions", path_.string(), Reason());
+  if (descriptor_ < 0)
+    Fail("{}: cannot be written ({}); check the directory and its permissions", path_.string(), Reason());
 }
 
 AtomicFile::~AtomicFile() {
@@ -86,7 +87,8 @@ void AtomicFile::Write(const void* data, size_t bytes) {
     const ssize_t written = ::write(descriptor_, next, bytes);
     if (written < 0) {
       if (errno == EINTR) continue;
-      Fail("{}: writing failed after {} bytes ({}); nothing was left behind", path_.string(), bytes_written_, Reason());
+      Fail("{}: writing failed after {} bytes ({}); nothing was left behind", path_.string(), bytes_written_,
+           Reason());
     }
     next += written;
     bytes -= static_cast<size_t>(written);
@@ -126,7 +128,8 @@ std::string ReadFile(const fs::path& path, uint64_t limit) {
     const ssize_t got = ::read(file.get(), content.data() + done, size - done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) Fail("{}: cannot be read ({})", path.string(), Reason());
-    if (got == 0) Fail("{}: ended after {} of {} bytes; it changed while being read", path.string(), done, size);
+    if (got == 0)
+      Fail("{}: ended after {} of {} bytes; it changed while being read", path.string(), done, size);
     done += static_cast<size_t>(got);
   }
   return content;

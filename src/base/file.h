@@ -11,8 +11,9 @@
 
 namespace mica {
 
-// A read-only memory map of a whole file. Pages come in as they are touched and can be given back, so a file larger than
-// memory can be read through it. Throws Error (with the path and the system's reason) if the file cannot be opened.
+// A read-only memory map of a whole file. Pages come in as they are touched and can be given back, so a file
+// larger than memory can be read through it. Throws Error (with the path and the system's reason) if the file
+// cannot be opened.
 class MappedFile {
  public:
   static std::shared_ptr<MappedFile> Open(const std::filesystem::path& path);
@@ -24,8 +25,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   size_t size() const { return size_; }
 
-  // Tells the system that this part of the map will not be read again soon: its pages leave the resident set. `part` must lie
-  // inside bytes(); reading it again later is allowed and reads from disk or page cache.
+  // Tells the system that this part of the map will not be read again soon: its pages leave the resident set.
+  // `part` must lie inside bytes(); reading it again later is allowed and reads from disk or page cache.
   void Release(std::span<const std::byte> part) const;
 
  private:
@@ -35,9 +36,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// A file that appears under its name only when complete: bytes go to "<name>.tmp" beside it; Commit() writes them to the disk
-// (fsync), renames and syncs the directory. Destroyed without Commit(), it removes the temporary file. Every write error throws
-// Error with the path and the system's reason (a full disk included).
+// A file that appears under its name only when complete: bytes go to "<name>.tmp" beside it; Commit() writes
+// them to the disk (fsync), renames and syncs the directory. Destroyed without Commit(), it removes the
+// temporary file. Every write error throws Error with the path and the system's reason (a full disk
+// included).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -66,7 +68,8 @@ std::string ReadFile(const std::filesystem::path& path, uint64_t limit = uint64_
 // Creates the directory and its parents; throws Error with the reason.
 void MakeDirectories(const std::filesystem::path& path);
 
-// Bytes an unprivileged user may still write on the file system that holds `path` (or its nearest existing parent).
+// Bytes an unprivileged user may still write on the file system that holds `path` (or its nearest existing
+// parent).
 uint64_t FreeDiskBytes(const std::filesystem::path& path);
 
 }  // namespace mica

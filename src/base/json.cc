@@ -21,7 +21,8 @@ Json ParseJson(std::string_view text, const std::string& where) {
     return Json::parse(text, limit_depth);
   } catch (const nlohmann::json::exception& failure) {
     std::string reason = failure.what();
-    if (const size_t end_of_id = reason.find("] "); end_of_id != std::string::npos) reason = reason.substr(end_of_id + 2);
+    if (const size_t end_of_id = reason.find("] "); end_of_id != std::string::npos)
+      reason = reason.substr(end_of_id + 2);
     for (char& c : reason) {
       if (static_cast<unsigned char>(c) < 0x20) c = ' ';
     }
@@ -29,7 +30,9 @@ Json ParseJson(std::string_view text, const std::string& where) {
   }
 }
 
-Json ReadJson(const std::filesystem::path& path) { return ParseJson(ReadFile(path, kMaxJsonBytes), path.string()); }
+Json ReadJson(const std::filesystem::path& path) {
+  return ParseJson(ReadFile(path, kMaxJsonBytes), path.string());
+}
 
 void WriteJson(const std::filesystem::path& path, const Json& value) {
   WriteFileAtomically(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

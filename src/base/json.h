@@ -2,9 +2,8 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace mica {
 
@@ -13,7 +12,8 @@ using Json = nlohmann::ordered_json;
 
 // Parses a JSON file of at most 64 MiB; throws Error naming the file and the line of the first fault.
 Json ReadJson(const std::filesystem::path& path);
-// Parses text that came from `where` (named in errors). Throws Error; nesting deeper than 64 levels is refused.
+// Parses text that came from `where` (named in errors). Throws Error; nesting deeper than 64 levels is
+// refused.
 Json ParseJson(std::string_view text, const std::string& where);
 // Writes `value` indented by two spaces, atomically.
 void WriteJson(const std::filesystem::path& path, const Json& value);

@@ -1,9 +1,9 @@
 // Messages for people, on stderr (results go to stdout).
 #pragma once
 
-#include <string>
-
 #include <fmt/format.h>
+
+#include <string>
 
 namespace mica {
 

@@ -26,8 +26,8 @@ struct MatrixView {
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
   // A writable view converts to a read-only one.
   template <typename U>
-    requires std::is_same_v<T, const U>
-  MatrixView(const MatrixView<U>& other) : MatrixView(other.data, other.rows, other.cols, other.stride) {}
+  requires std::is_same_v<T, const U> MatrixView(const MatrixView<U>& other)
+      : MatrixView(other.data, other.rows, other.cols, other.stride) {}
 
   T* row(size_t r) const { return data + r * stride; }
   T& operator()(size_t r, size_t c) const { return data[r * stride + c]; }

@@ -1,12 +1,11 @@
 #include "base/progress.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-
-#include <fmt/format.h>
 
 #include "base/file.h"
 #include "base/system.h"
@@ -91,15 +90,17 @@ void Progress::Show(bool final) {
   if (!enabled_) return;
   const double elapsed = std::max(1e-9, MonotonicSeconds() - began_);
   const double rate = static_cast<double>(done_) / elapsed;
-  const double share = total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
+  const double share =
+      total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
   const double left = done_ == 0 ? 0 : (1 - share) * elapsed / std::max(share, 1e-9);
   const std::string time = final ? FormatDuration(elapsed) : "ETA " + FormatDuration(left);
-  const std::string text =
-      fmt::format("{:>3.0f} %  {}  {:.{}f} {}/s  {}", 100 * share, time, rate, rate < 10 ? 2 : 0, unit_, detail_);
+  const std::string text = fmt::format("{:>3.0f} %  {}  {:.{}f} {}/s  {}", 100 * share, time, rate,
+                                       rate < 10 ? 2 : 0, unit_, detail_);
   if (terminal_) {
     const int filled = static_cast<int>(share * kBarWidth);
     const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
-    std::fprintf(stderr, "\r\033[K%-22s [%s] %s%s", phase_.c_str(), bar.c_str(), text.c_str(), final ? "\n" : "");
+    std::fprintf(stderr, "\r\033[K%-22s [%s] %s%s", phase_.c_str(), bar.c_str(), text.c_str(),
+                 final ? "\n" : "");
   } else {
     std::fprintf(stderr, "%s: %s\n", phase_.c_str(), text.c_str());
   }

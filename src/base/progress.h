@@ -1,5 +1,5 @@
-// Progress of a long piece of work: a bar with rate and time left on a terminal, a plain line now and then elsewhere, and
-// optionally a status file that `mica status` reads from another terminal.
+// Progress of a long piece of work: a bar with rate and time left on a terminal, a plain line now and then
+// elsewhere, and optionally a status file that `mica status` reads from another terminal.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ class Progress {
   explicit Progress(bool enabled = true);
   ~Progress();
 
-  // From now on the state is also written (atomically, at most once a second) to `path` as JSON: phase, done, total, unit,
-  // seconds, seconds_left, peak_memory_bytes, pid, updated, and every key set by Note.
+  // From now on the state is also written (atomically, at most once a second) to `path` as JSON: phase, done,
+  // total, unit, seconds, seconds_left, peak_memory_bytes, pid, updated, and every key set by Note.
   void WriteStatusTo(const std::filesystem::path& path);
 
   // Starts a phase of `total` units ("tokens", "layers").

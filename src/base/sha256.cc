@@ -1,8 +1,7 @@
 #include "base/sha256.h"
 
-#include <openssl/evp.h>
-
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
 #include "base/error.h"
 
@@ -39,6 +38,8 @@ std::string Sha256Hex(std::span<const std::byte> bytes) {
   return hash.Hex();
 }
 
-std::string Sha256Hex(std::string_view text) { return Sha256Hex(std::as_bytes(std::span(text.data(), text.size()))); }
+std::string Sha256Hex(std::string_view text) {
+  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 }  // namespace mica

@@ -1,5 +1,6 @@
 #include "base/system.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,8 +11,6 @@
 #include <fstream>
 #include <limits>
 #include <thread>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 
@@ -47,7 +46,8 @@ uint64_t AvailableMemoryBytes() {
   if (available == 0) available = std::numeric_limits<uint64_t>::max();
   std::ifstream limit_file("/sys/fs/cgroup/memory.max"), current_file("/sys/fs/cgroup/memory.current");
   uint64_t limit = 0, current = 0;
-  if (limit_file >> limit && current_file >> current && limit > current) available = std::min(available, limit - current);
+  if (limit_file >> limit && current_file >> current && limit > current)
+    available = std::min(available, limit - current);
   return available;
 }
 

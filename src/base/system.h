@@ -6,7 +6,8 @@
 
 namespace mica {
 
-// Largest resident set of this process so far, bytes (VmHWM on Linux: mapped pages count while they are resident).
+// Largest resident set of this process so far, bytes (VmHWM on Linux: mapped pages count while they are
+// resident).
 uint64_t PeakResidentBytes();
 // Memory this process may still take, bytes (MemAvailable, or the control group's limit when that is lower).
 uint64_t AvailableMemoryBytes();

@@ -1,4 +1,5 @@
-// One function per command: it declares the flags and, as the command's callback, does the work. Failures throw Error.
+// One function per command: it declares the flags and, as the command's callback, does the work. Failures
+// throw Error.
 #pragma once
 
 #include <CLI/CLI.hpp>

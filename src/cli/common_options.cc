@@ -9,13 +9,15 @@ namespace mica {
 void AddCommonOptions(CLI::App& command, CommonOptions& options) {
   command.add_option("--threads", options.threads, "Threads; 0 is one per processor")->capture_default_str();
   command.add_option("--seed", options.seed, "Seed of every random choice")->capture_default_str();
-  command.add_option("--log-level", options.log_level, "error, warning, info or debug")->capture_default_str();
+  command.add_option("--log-level", options.log_level, "error, warning, info or debug")
+      ->capture_default_str();
   command.add_option("--device", options.device, "Where to compute: cpu")->capture_default_str();
   command.add_flag("--json", options.json, "Print the result as JSON on stdout");
 }
 
 void ApplyCommonOptions(const CommonOptions& options) {
-  if (options.device != "cpu") Fail("--device is '{}', but this build computes on 'cpu' only", options.device);
+  if (options.device != "cpu")
+    Fail("--device is '{}', but this build computes on 'cpu' only", options.device);
   SetLogLevel(ParseLogLevel(options.log_level));
   SetThreads(options.threads);
 }

@@ -1,10 +1,9 @@
 // Flags that every working command takes.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 namespace mica {
 

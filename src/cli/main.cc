@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
     app.exit(failure);
     return 2;
   } catch (const mica::Interrupted& interrupt) {
-    std::fprintf(stderr, "mica: %s; what was finished is kept, run the same command to go on\n", interrupt.what());
+    std::fprintf(stderr, "mica: %s; what was finished is kept, run the same command to go on\n",
+                 interrupt.what());
     return 130;
   } catch (const mica::Error& failure) {
     std::fprintf(stderr, "mica: %s\n", failure.what());

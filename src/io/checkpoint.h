@@ -1,5 +1,6 @@
-// A checkpoint directory (or single file) in the Hugging Face layout, whatever its files are: model.safetensors,
-// model.safetensors.index.json with shards, pytorch_model.bin, pytorch_model.bin.index.json with shards.
+// A checkpoint directory (or single file) in the Hugging Face layout, whatever its files are:
+// model.safetensors, model.safetensors.index.json with shards, pytorch_model.bin,
+// pytorch_model.bin.index.json with shards.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace mica {
 
 class Checkpoint {
  public:
-  // Opens the first of the four layouts that exists, in the order above, and checks every file's header (not the values). Throws Error.
+  // Opens the first of the four layouts that exists, in the order above, and checks every file's header (not
+  // the values). Throws Error.
   static Checkpoint Open(const std::filesystem::path& directory);
 
   const std::filesystem::path& directory() const { return directory_; }
@@ -37,8 +39,9 @@ class Checkpoint {
   // "safetensors", "safetensors, 3 shards", "pytorch .bin, 3 shards".
   const std::string& layout() const { return layout_; }
 
-  // SHA-256 over config.json and, sorted by name, each tensor's name, dtype, shape and the SHA-256 of its bytes: the same for a
-  // sharded copy or a .bin copy of the same weights. Reads every byte once (pages are given back behind it).
+  // SHA-256 over config.json and, sorted by name, each tensor's name, dtype, shape and the SHA-256 of its
+  // bytes: the same for a sharded copy or a .bin copy of the same weights. Reads every byte once (pages are
+  // given back behind it).
   std::string Fingerprint() const;
 
  private:

@@ -14,7 +14,7 @@
 namespace mica {
 
 struct SafetensorsFile {
-  std::shared_ptr<MappedFile> map;
+  std::shared_ptr<MappedFile> map;              // empty when parsed from bytes
   std::vector<TensorView> tensors;              // in the order of their offsets
   std::map<std::string, std::string> metadata;  // "__metadata__"
 };
@@ -23,12 +23,18 @@ struct SafetensorsFile {
 // lie inside the file, do not overlap and leave no gap or tail, unique names. Throws Error with the file, the tensor and both values.
 SafetensorsFile OpenSafetensors(const std::filesystem::path& path);
 
+// The same for a file's bytes that are in memory already and outlive the result; `file` is its name in errors.
+SafetensorsFile ParseSafetensors(std::span<const std::byte> bytes, const std::string& file);
+
 // What will be written: name, dtype and shape of every tensor must be known before the first byte is.
 struct TensorSpec {
   std::string name;
   DType dtype = DType::kF16;
   std::vector<uint64_t> shape;
 };
+
+// Bytes of the tensor; throws Error when they exceed 2^63 - 1.
+uint64_t SpecBytes(const TensorSpec& spec);
 
 // Writes one file atomically, tensor by tensor, in the order of `specs` (offsets in that order, no gaps; the header is padded with
 // spaces so that tensor data begin at a multiple of 64 bytes).

@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mica {
@@ -15,13 +17,15 @@ enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU32, kU16, k
 size_t DTypeBytes(DType dtype);
 // The name safetensors gives it: "F16", "BF16", "U8", ...
 const char* DTypeName(DType dtype);
+// The type of that name, or nothing.
+std::optional<DType> DTypeFromName(std::string_view name);
 
 struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
-  std::vector<uint64_t> shape;         // row-major, outermost first; empty for a scalar
-  std::span<const std::byte> data;     // inside the file's map; little-endian, contiguous, possibly unaligned
-  std::string file;                    // file name, for error messages
+  std::vector<uint64_t> shape;      // row-major, outermost first; empty for a scalar
+  std::span<const std::byte> data;  // inside the file's map; little-endian, contiguous, possibly unaligned
+  std::string file;                 // file name, for error messages
 
   uint64_t elements() const {
     uint64_t count = 1;
@@ -33,8 +37,12 @@ struct TensorView {
 // "[640, 1792]".
 std::string ShapeText(const std::vector<uint64_t>& shape);
 
-// values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error for other types.
-// `first` + values.size() must not exceed tensor.elements().
+// Product of the extents times `element_bytes`, or nothing when it (or a product on the way) exceeds 2^63
+// - 1.
+std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t element_bytes);
+
+// values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error
+// for other types. `first` + values.size() must not exceed tensor.elements().
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
 
 }  // namespace mica

@@ -12,17 +12,19 @@ namespace mica {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has only tokenizer.json (a
-  // byte-level BPE: LLaMA 3, Qwen2) is refused with that name.
+  // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has
+  // only tokenizer.json (a byte-level BPE: LLaMA 3, Qwen2) is refused with that name.
   static Tokenizer Open(const std::filesystem::path& path);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // Ids of the whole text, without BOS; bytes outside the vocabulary become byte pieces; the text of control pieces ("<s>") is ordinary
-  // text, as in the original LLaMA tokenizer. `text` must be valid UTF-8 (datasets.h checks); throws Error otherwise.
+  // Ids of the whole text, without BOS; bytes outside the vocabulary become byte pieces; the text of control
+  // pieces ("<s>") is ordinary text, as in the original LLaMA tokenizer. `text` must be valid UTF-8
+  // (datasets.h checks); throws Error otherwise.
   std::vector<int32_t> Encode(std::string_view text) const;
-  // As Encode, but "<s>", "</s>" and "<unk>" in the text become their control ids (what Hugging Face's LlamaTokenizer does).
+  // As Encode, but "<s>", "</s>" and "<unk>" in the text become their control ids (what Hugging Face's
+  // LlamaTokenizer does).
   std::vector<int32_t> EncodeWithSpecial(std::string_view text) const;
   std::string Decode(const std::vector<int32_t>& ids) const;
 

@@ -17,7 +17,7 @@ struct ModelConfig {
   size_t layers = 0;
   size_t hidden = 0;
   size_t heads = 0;
-  size_t kv_heads = 0;       // heads: MHA; 1: MQA; between: GQA
+  size_t kv_heads = 0;  // heads: MHA; 1: MQA; between: GQA
   size_t head_dim = 0;
   size_t ffn = 0;
   size_t vocab = 0;
@@ -25,17 +25,17 @@ struct ModelConfig {
   float norm_epsilon = 1e-5f;
   double rope_theta = 10000.0;
   RopeScaling rope_scaling = RopeScaling::kNone;
-  double rope_factor = 1.0;             // linear and llama3
-  double rope_low_frequency = 1.0;      // llama3: low_freq_factor
-  double rope_high_frequency = 4.0;     // llama3: high_freq_factor
-  double rope_original_positions = 0;   // llama3: original_max_position_embeddings
-  bool tied_head = false;               // lm_head shares the embedding
-  bool attention_bias = false;          // biases on q, k, v (and o for attention_bias of LLaMA)
-  bool output_bias = false;             // bias on o
+  double rope_factor = 1.0;            // linear and llama3
+  double rope_low_frequency = 1.0;     // llama3: low_freq_factor
+  double rope_high_frequency = 4.0;    // llama3: high_freq_factor
+  double rope_original_positions = 0;  // llama3: original_max_position_embeddings
+  bool tied_head = false;              // lm_head shares the embedding
+  bool attention_bias = false;         // biases on q, k, v (and o for attention_bias of LLaMA)
+  bool output_bias = false;            // bias on o
   bool mlp_bias = false;
   int bos = 1;
-  size_t sliding_window = 0;            // 0: none; refused when a window longer than it is evaluated
-  Json json;                            // the file as read
+  size_t sliding_window = 0;  // 0: none; refused when a window longer than it is evaluated
+  Json json;                  // the file as read
 };
 
 // Reads DIRECTORY/config.json. Throws Error naming the file, the key, the value and what is supported.

@@ -1,5 +1,5 @@
-// The decoder, one layer at a time: a layer's weights are prepared, all windows pass through it, and its memory is given back. Peak
-// memory is one layer plus the activations, whatever the depth.
+// The decoder, one layer at a time: a layer's weights are prepared, all windows pass through it, and its
+// memory is given back. Peak memory is one layer plus the activations, whatever the depth.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@
 
 namespace mica {
 
-// Inputs of linear layers: [tokens, cols], FP32 or BF16 as the precision of the model asks; exactly one view is not empty.
+// Inputs of linear layers: [tokens, cols], FP32 or BF16 as the precision of the model asks; exactly one view
+// is not empty.
 struct ActivationView {
   MatrixView<const float> fp32;
   MatrixView<const BF16> bf16;
@@ -39,14 +40,16 @@ class Activations {
 
 // The four inputs of a decoder layer's linear layers, in order: q, k, v share one; gate and up share one.
 enum class InputKind { kAttention, kOutput, kMlp, kDown };
-inline constexpr std::array kInputKinds = {InputKind::kAttention, InputKind::kOutput, InputKind::kMlp, InputKind::kDown};
+inline constexpr std::array kInputKinds = {InputKind::kAttention, InputKind::kOutput, InputKind::kMlp,
+                                           InputKind::kDown};
 InputKind InputOf(LinearKind kind);
 
 // Called with the inputs of linear layers before they are used; rows are tokens in the order of x.
 using InputHook = std::function<void(InputKind kind, const ActivationView& inputs)>;
 
-// One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window` consecutive tokens (tokens is
-// a multiple of window); positions start at 0 in each window and attention is causal inside it. Results do not depend on the number of threads.
+// One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
+// consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
+// causal inside it. Results do not depend on the number of threads.
 class DecoderLayer {
  public:
   // Loads and prepares the weights of layer `index`.
@@ -60,12 +63,13 @@ class DecoderLayer {
   void Forward(MatrixView<float> x, size_t window, const InputHook& hook = {}) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
-  void AttentionInput(MatrixView<const float> x, Activations& normed) const;             // inputs of q, k, v
-  void AttentionContext(const ActivationView& normed, size_t window, Activations& context) const;  // input of o
-  void AddAttention(const ActivationView& context, MatrixView<float> x) const;           // x += o(context)
-  void MlpInput(MatrixView<const float> x, Activations& normed) const;                   // inputs of gate, up
-  void MlpHidden(const ActivationView& normed, Activations& hidden) const;               // input of down
-  void AddMlp(const ActivationView& hidden, MatrixView<float> x) const;                  // x += down(hidden)
+  void AttentionInput(MatrixView<const float> x, Activations& normed) const;  // inputs of q, k, v
+  void AttentionContext(const ActivationView& normed, size_t window,
+                        Activations& context) const;                            // input of o
+  void AddAttention(const ActivationView& context, MatrixView<float> x) const;  // x += o(context)
+  void MlpInput(MatrixView<const float> x, Activations& normed) const;          // inputs of gate, up
+  void MlpHidden(const ActivationView& normed, Activations& hidden) const;      // input of down
+  void AddMlp(const ActivationView& hidden, MatrixView<float> x) const;         // x += down(hidden)
 
  private:
   const ModelConfig* config_ = nullptr;
@@ -76,12 +80,15 @@ class DecoderLayer {
   std::vector<float> rope_cos_, rope_sin_;  // [max window, head_dim / 2], extended on demand
 };
 
-// The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays bounded.
+// The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
+// bounded.
 class OutputHead {
  public:
   OutputHead(const ModelWeights& weights, Precision precision);
-  // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens, hidden], before the norm.
-  void NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets, std::span<float> nll) const;
+  // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
+  // hidden], before the norm.
+  void NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets,
+                             std::span<float> nll) const;
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
   void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
 

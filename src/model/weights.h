@@ -1,4 +1,5 @@
-// The weights of one model by role, with shapes checked when opened; matrices are converted (or decoded, when packed) on request.
+// The weights of one model by role, with shapes checked when opened; matrices are converted (or decoded, when
+// packed) on request.
 #pragma once
 
 #include <array>
@@ -17,8 +18,9 @@ namespace mica {
 
 // The linear layers of one decoder layer, in the order in which they are computed.
 enum class LinearKind { kQ, kK, kV, kO, kGate, kUp, kDown };
-inline constexpr std::array kLinearKinds = {LinearKind::kQ,    LinearKind::kK,  LinearKind::kV,   LinearKind::kO,
-                                            LinearKind::kGate, LinearKind::kUp, LinearKind::kDown};
+inline constexpr std::array kLinearKinds = {LinearKind::kQ,   LinearKind::kK,    LinearKind::kV,
+                                            LinearKind::kO,   LinearKind::kGate, LinearKind::kUp,
+                                            LinearKind::kDown};
 const char* LinearName(LinearKind kind);  // "self_attn.q_proj"
 // "model.layers.3.self_attn.q_proj", without ".weight".
 std::string LinearTensorName(size_t layer, LinearKind kind);
@@ -31,8 +33,9 @@ MatrixShape LinearShape(const ModelConfig& config, LinearKind kind);
 
 class ModelWeights {
  public:
-  // Opens directory (plain or packed), validates config.json and that every tensor the architecture needs is there with the right shape
-  // and a type that can be read. Values are checked when they are read: NaN and infinity throw Error naming the tensor.
+  // Opens directory (plain or packed), validates config.json and that every tensor the architecture needs is
+  // there with the right shape and a type that can be read. Values are checked when they are read: NaN and
+  // infinity throw Error naming the tensor.
   static ModelWeights Open(const std::filesystem::path& directory);
 
   const ModelConfig& config() const { return config_; }
