@@ -1,0 +1,66 @@
+// Everything that decides what a compression does, in one place: flags of `mica compress` and keys of an
+// experiment file alike.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "compress/calibration.h"
+#include "compress/grouping.h"
+#include "compress/information.h"
+#include "compress/solver.h"
+#include "kernels/matmul.h"
+
+namespace mica {
+
+enum class Coding {
+  kFixed,   // integer widths per column, what kernels read directly
+  kEntropy  // a uniform grid whose steps follow from information, entropy-coded
+};
+
+enum class BudgetTarget {
+  kMeanBits,       // mean code bits of the compressed matrices
+  kBitsPerWeight,  // all stored bits of the compressed matrices over their weights
+  kFileBytes       // bytes of the weight files
+};
+
+struct CompressionSettings {
+  CalibrationSettings calibration;
+  Coding coding = Coding::kFixed;
+  BudgetTarget target = BudgetTarget::kMeanBits;
+  double budget = 4.0;
+  SparsityPattern sparsity;
+  GroupingMethod grouping = GroupingMethod::kWaterfill;
+  Estimator estimator = Estimator::kGaussian;
+  size_t groups = 0;  // 0: chosen by silhouette
+  std::vector<uint8_t> bit_options = {2, 3, 4, 6, 8};
+  size_t group_size = 128;
+  double damping = 0.01;
+  double information_weight = 1.0;  // a in sensitivity energy * exp(-2 a I): 0 ignores information
+  double saliency_exponent = 1.0;   // the same a in the pruning score
+  size_t fisher_windows = 16;       // 0: matrices are compared without Fisher information
+  int embedding_bits = 8;           // of embedding and output head: 2, 3, 4, 6, 8 or 16
+  Precision precision = Precision::kBf16;
+  uint64_t seed = 0;
+};
+
+// Throws Error naming the setting, the value and what is possible.
+void CheckSettings(const CompressionSettings& settings);
+
+// The settings as compression.json and experiment files hold them (without the calibration texts'
+// fingerprints).
+Json SettingsToJson(const CompressionSettings& settings);
+// Reads an experiment file's "compress" object; unknown keys throw Error naming them and `where`. Relative
+// paths stay as they are.
+CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
+
+Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
+SparsityPattern ParseSparsity(double rate,
+                              const std::string& pattern);  // pattern "unstructured", "2:4", "4:8"
+// "4.2e7", "40M", "1.5GB" -> bytes (powers of ten). Throws Error.
+uint64_t ParseBytes(const std::string& text, const std::string& option);
+
+}  // namespace mica

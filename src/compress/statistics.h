@@ -1,0 +1,61 @@
+// What the allocator knows of the original model: energies and information of every input channel, groups of
+// channels, and how much the final loss feels each matrix. Collected once per model and calibration, saved,
+// and used again for every budget.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "compress/calibration.h"
+#include "compress/grouping.h"
+#include "compress/information.h"
+#include "model/weights.h"
+
+namespace mica {
+
+// One input of a decoder layer (model/forward.h: InputKind).
+struct InputStatistics {
+  std::vector<double> energy;       // [cols] H_jj = E[x_j^2]
+  std::vector<double> information;  // [cols] I_j of a channel with all the others, nats
+  std::vector<uint32_t> group;      // [cols] group of each channel; empty for water-filling
+  size_t groups = 0;
+  double silhouette = 0;
+  double mean_pair_information = 0;  // nats, over pairs of channels; 0 for water-filling
+};
+
+// One matrix.
+struct LinearStatistics {
+  std::vector<double>
+      fisher;  // [rows] E[g_r^2] of the loss gradient at the outputs; 1 each without Fisher information
+  std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
+};
+
+struct Statistics {
+  Json settings;  // what they were collected with; a cache is used again only when this agrees
+  std::vector<std::array<InputStatistics, kInputKinds.size()>> inputs;     // by layer
+  std::vector<std::array<LinearStatistics, kLinearKinds.size()>> linears;  // by layer
+};
+
+struct StatisticsSettings {
+  GroupingMethod grouping = GroupingMethod::kWaterfill;
+  Estimator estimator = Estimator::kGaussian;
+  size_t groups = 0;      // 0: chosen by silhouette
+  double damping = 0.01;  // of the moments, times their mean diagonal
+  size_t fisher_windows =
+      16;  // calibration windows for the backward pass; 0: no Fisher information, every row weighs 1
+  uint64_t seed = 0;
+};
+
+// Runs the original model over the calibration windows once (and backwards over the first fisher_windows of
+// them).
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
+                             const StatisticsSettings& settings, Progress& progress);
+
+void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
+// Throws Error when the file is damaged.
+Statistics LoadStatistics(const std::filesystem::path& path);
+
+}  // namespace mica
