@@ -1,0 +1,230 @@
+#include "compress/statistics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/system.h"
+#include "compress/fisher.h"
+#include "compress/layer_pass.h"
+#include "compress/moments.h"
+#include "compress/residual_stream.h"
+#include "io/safetensors.h"
+
+namespace mica {
+namespace {
+
+// Tokens that the sampled estimators see, spread evenly over the calibration windows.
+constexpr size_t kSampleTokens = 2048;
+
+// Rows of a linear layer's inputs picked at a fixed stride.
+class TokenSample {
+ public:
+  TokenSample(size_t tokens, size_t cols)
+      : stride_(std::max<size_t>(1, tokens / kSampleTokens)), rows_(kSampleTokens, cols) {}
+
+  void Add(size_t first_token, const ActivationView& x) {
+    for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.tokens() && used_ < rows_.rows();
+         t += stride_) {
+      float* row = rows_.row(used_++);
+      for (size_t c = 0; c < x.cols(); ++c)
+        row[c] = x.fp32.data != nullptr ? x.fp32(t, c) : ToFloat(x.bf16(t, c));
+    }
+  }
+  MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
+
+ private:
+  size_t stride_;
+  size_t used_ = 0;
+  Matrix<float> rows_;
+};
+
+double MeanOverPairs(MatrixView<const float> information) {
+  const size_t n = information.rows;
+  if (n < 2) return 0;
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i)
+    sum += std::accumulate(information.row(i), information.row(i) + n, 0.0) - information(i, i);
+  return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
+}
+
+InputStatistics Summarise(const Moments& moments, const TokenSample* sample,
+                          const StatisticsSettings& settings) {
+  InputStatistics statistics;
+  Matrix<float> h = moments.SecondMoment();
+  statistics.energy.resize(h.rows());
+  for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
+  statistics.information = ConditionalInformation(h, settings.damping);
+  if (settings.grouping == GroupingMethod::kWaterfill) return statistics;
+  Matrix<float> information = sample == nullptr
+                                  ? GaussianInformation(h, moments.Mean())
+                                  : SampledInformation(sample->view(), settings.estimator, settings.seed);
+  h = Matrix<float>();
+  statistics.mean_pair_information = MeanOverPairs(information);
+  NormaliseInformation(information);
+  Grouping grouping = GroupChannels(information, settings.grouping, settings.groups, settings.seed);
+  statistics.group = std::move(grouping.group);
+  statistics.groups = grouping.groups;
+  statistics.silhouette = grouping.silhouette;
+  return statistics;
+}
+
+std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<double>& fisher) {
+  std::vector<double> energy(w.cols, 0.0);
+  for (size_t r = 0; r < w.rows; ++r) {
+    for (size_t c = 0; c < w.cols; ++c) energy[c] += fisher[r] * w(r, c) * w(r, c);
+  }
+  return energy;
+}
+
+Json SettingsJson(const Calibration& calibration, const StatisticsSettings& settings) {
+  return {{"calibration", calibration.provenance},
+          {"grouping", GroupingMethodName(settings.grouping)},
+          {"estimator", EstimatorName(settings.estimator)},
+          {"groups", settings.groups},
+          {"damping", settings.damping},
+          {"fisher_windows", settings.fisher_windows},
+          {"seed", settings.seed}};
+}
+
+}  // namespace
+
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
+                             const StatisticsSettings& settings, Precision precision, Progress& progress) {
+  const ModelConfig& config = weights.config();
+  Statistics statistics;
+  statistics.settings = SettingsJson(calibration, settings);
+  statistics.inputs.resize(config.layers);
+  statistics.linears.resize(config.layers);
+  const bool sampled =
+      settings.grouping != GroupingMethod::kWaterfill && settings.estimator != Estimator::kGaussian;
+
+  const FisherInformation fisher =
+      MeasureFisher(weights, calibration, settings.fisher_windows, precision, progress);
+  progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
+  ResidualStream stream(weights, calibration);
+  for (size_t l = 0; l < config.layers; ++l) {
+    const DecoderLayer layer(weights, l, precision);
+    std::vector<Moments> moments;
+    std::vector<TokenSample> samples;
+    for (const InputKind kind : kInputKinds) {
+      moments.emplace_back(InputCols(config, kind));
+      if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind));
+    }
+    stream.Update([&](size_t first_token, MatrixView<float> x) {
+      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
+        moments[static_cast<size_t>(kind)].Add(inputs);
+        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
+      });
+      progress.Advance(x.rows, fmt::format("layer {}/{}", l + 1, config.layers));
+    });
+    for (size_t k = 0; k < kInputKinds.size(); ++k) {
+      statistics.inputs[l][k] = Summarise(moments[k], sampled ? &samples[k] : nullptr, settings);
+      moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+      ThrowIfInterrupted();
+    }
+    for (const LinearKind kind : kLinearKinds) {
+      LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+      linear.fisher = fisher.rows.empty() ? std::vector<double>(LinearShape(config, kind).rows, 1.0)
+                                          : fisher.rows[l][static_cast<size_t>(kind)];
+      linear.weight_energy = WeightEnergy(weights.Linear(l, kind), linear.fisher);
+    }
+  }
+  progress.End();
+  return statistics;
+}
+
+// ---- the file: one safetensors file, vectors as F64
+// ------------------------------------------------------------------------------
+
+namespace {
+
+std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
+std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
+
+// Calls visit(name, vector) for everything the file holds, in one fixed order; scalars travel as vectors of
+// one.
+template <typename S, typename Visit>
+void VisitVectors(S& statistics, const Visit& visit) {
+  for (size_t l = 0; l < statistics.inputs.size(); ++l) {
+    for (size_t k = 0; k < kInputKinds.size(); ++k) {
+      auto& input = statistics.inputs[l][k];
+      visit(InputName(l, k) + ".energy", input.energy);
+      visit(InputName(l, k) + ".information", input.information);
+    }
+    for (size_t k = 0; k < kLinearKinds.size(); ++k) {
+      auto& linear = statistics.linears[l][k];
+      visit(LinearName(l, k) + ".fisher", linear.fisher);
+      visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+    }
+  }
+}
+
+}  // namespace
+
+void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path) {
+  std::vector<TensorSpec> specs;
+  VisitVectors(statistics, [&](const std::string& name, const std::vector<double>& values) {
+    specs.push_back({name, DType::kF64, {values.size()}});
+  });
+  Json groups = Json::array();
+  for (const auto& layer : statistics.inputs) {
+    for (const InputStatistics& input : layer) {
+      groups.push_back({{"group", input.group},
+                        {"groups", input.groups},
+                        {"silhouette", input.silhouette},
+                        {"mean_pair_information", input.mean_pair_information}});
+    }
+  }
+  SafetensorsWriter writer(path, std::move(specs),
+                           {{"settings", statistics.settings.dump()},
+                            {"layers", std::to_string(statistics.inputs.size())},
+                            {"groups", groups.dump()}});
+  VisitVectors(statistics, [&](const std::string&, const std::vector<double>& values) {
+    writer.Write(std::as_bytes(std::span(values)));
+  });
+  writer.Commit();
+}
+
+Statistics LoadStatistics(const std::filesystem::path& path) {
+  const SafetensorsFile file = OpenSafetensors(path);
+  const auto text = [&](const char* key) {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end())
+      Fail("{}: holds no \"{}\"; it is not a statistics file of this program", path.string(), key);
+    return found->second;
+  };
+  Statistics statistics;
+  statistics.settings = ParseJson(text("settings"), path.string());
+  const Json groups = ParseJson(text("groups"), path.string());
+  try {
+    const size_t layers = groups.size() / kInputKinds.size();
+    statistics.inputs.resize(layers);
+    statistics.linears.resize(layers);
+    for (size_t i = 0; i < layers * kInputKinds.size(); ++i) {
+      InputStatistics& input = statistics.inputs[i / kInputKinds.size()][i % kInputKinds.size()];
+      groups[i].at("group").get_to(input.group);
+      groups[i].at("groups").get_to(input.groups);
+      groups[i].at("silhouette").get_to(input.silhouette);
+      groups[i].at("mean_pair_information").get_to(input.mean_pair_information);
+    }
+  } catch (const nlohmann::json::exception&) {
+    Fail("{}: its metadata is damaged; delete the file and run again", path.string());
+  }
+  VisitVectors(statistics, [&](const std::string& name, std::vector<double>& values) {
+    const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                    [&](const TensorView& t) { return t.name == name; });
+    if (found == file.tensors.end() || found->dtype != DType::kF64) {
+      Fail("{}: tensor {} is missing; delete the file and run again", path.string(), name);
+    }
+    values.resize(found->elements());
+    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(values.data()));
+  });
+  return statistics;
+}
+
+}  // namespace mica
