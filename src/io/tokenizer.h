@@ -28,6 +28,9 @@ class Tokenizer {
   std::vector<int32_t> EncodeWithSpecial(std::string_view text) const;
   std::string Decode(const std::vector<int32_t>& ids) const;
 
+  // Bytes of text that a piece stands for: 1 for a byte piece, 0 for a control piece, otherwise the bytes of its surface with each "\u2581"
+  // (the mark of a blank) counted as 1. Over Encode(text) they sum to the text's bytes + 1, the blank that LLaMA puts in front.
+  size_t PieceBytes(int32_t id) const;
   int32_t bos() const;
   int32_t vocab_size() const;
   // SHA-256 of tokenizer.model.
