@@ -19,11 +19,13 @@ struct SafetensorsFile {
   std::map<std::string, std::string> metadata;  // "__metadata__"
 };
 
-// Maps and checks a file: header inside the file, at most 100 MB, valid JSON, known dtypes, offsets that agree with shape and dtype,
-// lie inside the file, do not overlap and leave no gap or tail, unique names. Throws Error with the file, the tensor and both values.
+// Maps and checks a file: header inside the file, at most 100 MB, valid JSON, known dtypes, offsets that
+// agree with shape and dtype, lie inside the file, do not overlap and leave no gap or tail, unique names.
+// Throws Error with the file, the tensor and both values.
 SafetensorsFile OpenSafetensors(const std::filesystem::path& path);
 
-// The same for a file's bytes that are in memory already and outlive the result; `file` is its name in errors.
+// The same for a file's bytes that are in memory already and outlive the result; `file` is its name in
+// errors.
 SafetensorsFile ParseSafetensors(std::span<const std::byte> bytes, const std::string& file);
 
 // What will be written: name, dtype and shape of every tensor must be known before the first byte is.
@@ -36,8 +38,8 @@ struct TensorSpec {
 // Bytes of the tensor; throws Error when they exceed 2^63 - 1.
 uint64_t SpecBytes(const TensorSpec& spec);
 
-// Writes one file atomically, tensor by tensor, in the order of `specs` (offsets in that order, no gaps; the header is padded with
-// spaces so that tensor data begin at a multiple of 64 bytes).
+// Writes one file atomically, tensor by tensor, in the order of `specs` (offsets in that order, no gaps; the
+// header is padded with spaces so that tensor data begin at a multiple of 64 bytes).
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
