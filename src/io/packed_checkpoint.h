@@ -1,4 +1,5 @@
-// The packed checkpoint: a Hugging Face directory whose compressed matrices are stored as L.codes, L.scales, ... (docs/format.md).
+// The packed checkpoint: a Hugging Face directory whose compressed matrices are stored as L.codes, L.scales,
+// ... (docs/format.md).
 #pragma once
 
 #include <cstddef>
@@ -21,8 +22,8 @@ inline constexpr int kPackedVersion = 1;
 
 // {"quant_method": "mica", "version": 1}: what "quantization_config" of config.json must hold at least.
 Json PackedQuantizationConfig();
-// Whether config.json is that of a packed checkpoint. Throws Error when its version is newer than kPackedVersion or another program
-// quantised it.
+// Whether config.json is that of a packed checkpoint. Throws Error when its version is newer than
+// kPackedVersion or another program quantised it.
 bool IsPacked(const Json& config, const std::string& where);
 
 // The tensors of one compressed matrix, ready to be written under `name` ("model.layers.0.mlp.up_proj").
@@ -31,13 +32,13 @@ struct PackedTensor {
   std::vector<std::byte> bytes;
 };
 std::vector<PackedTensor> PackFixed(const std::string& name, const FixedMatrix& matrix);
-// Exactly the bits PackFixed stores, without making them: for the allocator. `widths` and `kept_per_column` (weights that have a code)
-// are by stored column; kept_per_column is empty when every weight is kept.
+// Exactly the bits PackFixed stores, without making them: for the allocator. `widths` and `kept_per_column`
+// (weights that have a code) are by stored column; kept_per_column is empty when every weight is kept.
 StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size_t group_size, MaskKind mask,
                            const std::vector<uint64_t>& kept_per_column, bool identity_order);
 
-// A packed matrix inside a checkpoint, checked once, decoded as often as wanted and by any number of threads. Uses the checkpoint's mapped
-// bytes: must not outlive it.
+// A packed matrix inside a checkpoint, checked once, decoded as often as wanted and by any number of threads.
+// Uses the checkpoint's mapped bytes: must not outlive it.
 class PackedReader {
  public:
   virtual ~PackedReader() = default;
@@ -47,8 +48,8 @@ class PackedReader {
   const std::string& coding() const { return coding_; }
   // The tensors it is stored in.
   const std::vector<const TensorView*>& tensors() const { return tensors_; }
-  // Rows [first_row, first_row + out.rows), all columns in original order, FP32; spread over the threads. Throws Error when the range or
-  // the width of `out` does not fit the matrix.
+  // Rows [first_row, first_row + out.rows), all columns in original order, FP32; spread over the threads.
+  // Throws Error when the range or the width of `out` does not fit the matrix.
   void Decode(size_t first_row, MatrixView<float> out) const;
   virtual StoredBits stored_bits() const = 0;
 
@@ -65,16 +66,21 @@ class PackedReader {
 bool HasPacked(const Checkpoint& checkpoint, const std::string& name);
 // Names of all packed matrices, sorted.
 std::vector<std::string> PackedNames(const Checkpoint& checkpoint);
-// Opens and checks one: parts, types, shapes, ranges and (unless `verify` is false) checksums. Throws Error naming the tensor.
-std::unique_ptr<PackedReader> OpenPacked(const Checkpoint& checkpoint, const std::string& name, bool verify = true);
-// Opens, decodes rows [first_row, first_row + out.rows) and gives the mapped pages back. For many small ranges keep an OpenPacked instead.
-void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row, MatrixView<float> out);
+// Opens and checks one: parts, types, shapes, ranges and (unless `verify` is false) checksums. Throws Error
+// naming the tensor.
+std::unique_ptr<PackedReader> OpenPacked(const Checkpoint& checkpoint, const std::string& name,
+                                         bool verify = true);
+// Opens, decodes rows [first_row, first_row + out.rows) and gives the mapped pages back. For many small
+// ranges keep an OpenPacked instead.
+void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
+                  MatrixView<float> out);
 // Reads and checks a matrix of coding `fixed`; throws Error naming the tensor.
 FixedMatrix UnpackFixed(const Checkpoint& checkpoint, const std::string& name);
 // Checks a plain tensor against its CRC-32 where the checkpoint has one; throws Error naming the tensor.
 void VerifyPlain(const Checkpoint& checkpoint, const TensorView& tensor);
 
-// One shard in the making: packed matrices and plain tensors, each with its CRC-32 in the metadata. Holds the packed bytes.
+// One shard in the making: packed matrices and plain tensors, each with its CRC-32 in the metadata. Holds the
+// packed bytes.
 class PackedShard {
  public:
   void Add(const std::string& name, const FixedMatrix& matrix);
@@ -92,14 +98,15 @@ class PackedShard {
   std::map<std::string, std::string> metadata_;
 };
 
-// Every byte of a packed directory, by what it is for. The matrices of the decoder layers: codes, scales, zeros, mask, order, groups,
-// padding; then embeddings, head (packed or not), plain (other matrices that are not packed), norms, biases, headers (safetensors headers and
-// index), other (config, tokenizer, ...). The parts sum to the directory's size; a part of a byte counts as padding.
+// Every byte of a packed directory, by what it is for. The matrices of the decoder layers: codes, scales,
+// zeros, mask, order, groups, padding; then embeddings, head (packed or not), plain (other matrices that are
+// not packed), norms, biases, headers (safetensors headers and index), other (config, tokenizer, ...). The
+// parts sum to the directory's size; a part of a byte counts as padding.
 struct PackedSizes {
   std::map<std::string, uint64_t> bytes;
-  StoredBits matrix_bits;                // of the compressed matrices of the decoder layers
-  uint64_t compressed_weights = 0;       // weights in those
-  uint64_t compressed_matrix_bits = 0;   // matrix_bits.total()
+  StoredBits matrix_bits;               // of the compressed matrices of the decoder layers
+  uint64_t compressed_weights = 0;      // weights in those
+  uint64_t compressed_matrix_bits = 0;  // matrix_bits.total()
   uint64_t total_bytes = 0;
 };
 PackedSizes MeasurePacked(const std::filesystem::path& directory);
