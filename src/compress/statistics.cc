@@ -81,8 +81,12 @@ std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<do
   return energy;
 }
 
-Json SettingsJson(const Calibration& calibration, const StatisticsSettings& settings) {
-  return {{"calibration", calibration.provenance},
+}  // namespace
+
+Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings) {
+  Json texts = calibration.provenance;
+  for (Json& source : texts["sources"]) source.erase("path");
+  return {{"calibration", texts},
           {"grouping", GroupingMethodName(settings.grouping)},
           {"estimator", EstimatorName(settings.estimator)},
           {"groups", settings.groups},
@@ -91,13 +95,10 @@ Json SettingsJson(const Calibration& calibration, const StatisticsSettings& sett
           {"seed", settings.seed}};
 }
 
-}  // namespace
-
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
                              const StatisticsSettings& settings, Precision precision, Progress& progress) {
   const ModelConfig& config = weights.config();
   Statistics statistics;
-  statistics.settings = SettingsJson(calibration, settings);
   statistics.inputs.resize(config.layers);
   statistics.linears.resize(config.layers);
   const bool sampled =
@@ -116,9 +117,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& cal
       if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind));
     }
     stream.Update([&](size_t first_token, MatrixView<float> x) {
-      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
+      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs, size_t first) {
         moments[static_cast<size_t>(kind)].Add(inputs);
-        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
+        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token + first, inputs);
       });
       progress.Advance(x.rows, fmt::format("layer {}/{}", l + 1, config.layers));
     });
@@ -181,7 +182,7 @@ void SaveStatistics(const Statistics& statistics, const std::filesystem::path& p
     }
   }
   SafetensorsWriter writer(path, std::move(specs),
-                           {{"settings", statistics.settings.dump()},
+                           {{"identity", statistics.identity.dump()},
                             {"layers", std::to_string(statistics.inputs.size())},
                             {"groups", groups.dump()}});
   VisitVectors(statistics, [&](const std::string&, const std::vector<double>& values) {
@@ -199,7 +200,7 @@ Statistics LoadStatistics(const std::filesystem::path& path) {
     return found->second;
   };
   Statistics statistics;
-  statistics.settings = ParseJson(text("settings"), path.string());
+  statistics.identity = ParseJson(text("identity"), path.string());
   const Json groups = ParseJson(text("groups"), path.string());
   try {
     const size_t layers = groups.size() / kInputKinds.size();

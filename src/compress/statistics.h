@@ -12,6 +12,7 @@
 #include "compress/calibration.h"
 #include "compress/grouping.h"
 #include "compress/information.h"
+#include "model/forward.h"
 #include "model/weights.h"
 
 namespace mica {
@@ -34,7 +35,7 @@ struct LinearStatistics {
 };
 
 struct Statistics {
-  Json settings;  // what they were collected with; a cache is used again only when this agrees
+  Json identity;  // of what they were collected from and how; a file is used again only when this agrees
   std::vector<std::array<InputStatistics, kInputKinds.size()>> inputs;     // by layer
   std::vector<std::array<LinearStatistics, kLinearKinds.size()>> linears;  // by layer
 };
@@ -49,10 +50,13 @@ struct StatisticsSettings {
   uint64_t seed = 0;
 };
 
+// What CollectStatistics depends on besides the model.
+Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings);
+
 // Runs the original model over the calibration windows once (and backwards over the first fisher_windows of
 // them).
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
-                             const StatisticsSettings& settings, Progress& progress);
+                             const StatisticsSettings& settings, Precision precision, Progress& progress);
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
 // Throws Error when the file is damaged.

@@ -1,0 +1,24 @@
+// What the report says of compressed matrices, one by one and together.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/json.h"
+#include "compress/solver.h"
+#include "compress/statistics.h"
+#include "io/packed_matrix.h"
+
+namespace mica {
+
+// One matrix of the report: {"rows", "cols", "mean_code_bits", "bits_per_weight", "zero_share", "histogram":
+// {"4": weights}, "relative_error", "predicted_loss", "measured_loss", "dead_channels", "damping_doublings",
+// "groups", "silhouette", "mean_information" (nats)}.
+Json FixedMatrixFacts(const FixedMatrix& matrix, const StoredBits& stored, const SolverReport& solved,
+                      const InputStatistics& input);
+
+// Sums over matrices: {"weights", "mean_code_bits", "bits_per_weight", "zero_share", "histogram"}; `layers`
+// is the report's "layers" array.
+Json TotalFacts(const Json& layers);
+
+}  // namespace mica

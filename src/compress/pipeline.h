@@ -1,0 +1,24 @@
+// The whole compression: statistics -> allocation -> layer by layer prune and quantise -> packed checkpoint.
+#pragma once
+
+#include <filesystem>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "compress/settings.h"
+
+namespace mica {
+
+struct CompressionPaths {
+  std::filesystem::path model;  // checkpoint to compress
+  std::filesystem::path out;    // packed checkpoint, a new directory or one in which the same run was stopped
+  std::filesystem::path
+      statistics;  // file to keep the statistics in, used again by later runs; empty: none is kept
+};
+
+// Compresses and returns what is also written to out/compression.json: settings, budget and what was reached,
+// bits by part and by layer, file sizes, time by phase, peak memory. Everything it says of sizes is counted
+// on the files written. Throws Error; a stopped run leaves `out` resumable.
+Json CompressModel(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+
+}  // namespace mica

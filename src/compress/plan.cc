@@ -1,0 +1,66 @@
+#include "compress/plan.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+// Mean squared error of a fixed-width uniform grid with its best range, times 4^bits, for a unit
+// Gaussian: 1.9 at 2 bits, 2.4 at 3, 2.9 at 4 (docs/method.md). One constant serves: what matters is the
+// ratio to pruning a column, whose error is 1.
+constexpr double kGridLoss = 2.4;
+
+}  // namespace
+
+std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfig& config,
+                                  const CompressionSettings& settings) {
+  const MaskKind mask = settings.sparsity.n == 2     ? MaskKind::kTwoOfFour
+                        : settings.sparsity.n == 4   ? MaskKind::kFourOfEight
+                        : settings.sparsity.rate > 0 ? MaskKind::kBitmap
+                                                     : MaskKind::kNone;
+  std::vector<MatrixDemand> demands;
+  for (size_t l = 0; l < config.layers; ++l) {
+    for (const LinearKind kind : kLinearKinds) {
+      const InputStatistics& input = statistics.inputs[l][static_cast<size_t>(InputOf(kind))];
+      const LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+      const MatrixShape shape = LinearShape(config, kind);
+      MatrixDemand demand;
+      demand.name = LinearTensorName(l, kind);
+      demand.rows = shape.rows;
+      demand.cols = shape.cols;
+      demand.kept_share = 1 - settings.sparsity.rate;
+      demand.mask = mask;
+      demand.group = input.group;
+      for (size_t j = 0; j < shape.cols; ++j) {
+        const double left =
+            input.energy[j] * std::exp(-2 * settings.information_weight * input.information[j]);
+        demand.zero_loss.push_back(linear.weight_energy[j] * left);
+        demand.sensitivity.push_back(kGridLoss * demand.zero_loss.back());
+      }
+      demands.push_back(std::move(demand));
+    }
+  }
+  return demands;
+}
+
+double BitsPerWeightForFile(double file_bytes, uint64_t other_bytes, uint64_t compressed_weights) {
+  const double left = file_bytes - static_cast<double>(other_bytes);
+  if (left <= 0) {
+    Fail(
+        "--size is {:.0f} bytes, but embedding, head, norms and headers alone take {}; ask for more or lower "
+        "--embedding-bits",
+        file_bytes, other_bytes);
+  }
+  return 8 * left / static_cast<double>(compressed_weights);
+}
+
+uint64_t CompressedWeights(const ModelConfig& config) {
+  uint64_t weights = 0;
+  for (const LinearKind kind : kLinearKinds)
+    weights += LinearShape(config, kind).rows * LinearShape(config, kind).cols;
+  return weights * config.layers;
+}
+
+}  // namespace mica

@@ -1,0 +1,29 @@
+// From statistics and a budget to the widths of every column: the allocation step, which needs neither
+// weights nor calibration.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compress/allocation.h"
+#include "compress/settings.h"
+#include "compress/statistics.h"
+#include "model/config.h"
+
+namespace mica {
+
+// What the allocator is told of every matrix, in the order layer by layer, kLinearKinds within. With
+// `settings.target` kFixed...: the sensitivity of a column is fisher-weighted energy of its weights * H_jj *
+// exp(-2 a I_j), a = settings.information_weight.
+std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfig& config,
+                                  const CompressionSettings& settings);
+
+// Bits per weight of the compressed matrices that make the weight files `file_bytes` long, when everything
+// else in them (embedding, head, norms, headers) takes `other_bytes`. Throws Error saying the least that is
+// possible when nothing is left.
+double BitsPerWeightForFile(double file_bytes, uint64_t other_bytes, uint64_t compressed_weights);
+
+// Weights in the matrices that are compressed.
+uint64_t CompressedWeights(const ModelConfig& config);
+
+}  // namespace mica

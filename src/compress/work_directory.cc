@@ -1,0 +1,70 @@
+#include "compress/work_directory.h"
+
+#include <fmt/format.h>
+
+#include <system_error>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace mica {
+namespace fs = std::filesystem;
+
+WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / ".work") {
+  const fs::path identity_path = work_ / "identity.json";
+  std::error_code code;
+  if (fs::exists(out_, code)) {
+    if (!fs::is_directory(out_, code))
+      Fail("{}: is not a directory; give a directory for the packed checkpoint", out_.string());
+    if (fs::exists(identity_path, code)) {
+      if (ReadJson(identity_path) == identity) return;
+      Fail(
+          "{}: holds a stopped run with other settings, texts or code; repeat those to go on, or delete it "
+          "to begin anew",
+          out_.string());
+    }
+    if (!fs::is_empty(out_, code))
+      Fail("{}: is not empty; give a new directory, or delete it", out_.string());
+  }
+  MakeDirectories(work_);
+  WriteJson(identity_path, identity);
+}
+
+fs::path WorkDirectory::ShardPath(size_t shard, size_t shards) const {
+  return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards);
+}
+
+std::optional<FinishedShard> WorkDirectory::Finished(size_t shard, size_t shards) const {
+  const fs::path record = work_ / fmt::format("shard-{:05}.json", shard);
+  std::error_code code;
+  if (!fs::exists(record, code)) return std::nullopt;
+  const Json json = ReadJson(record);
+  FinishedShard finished;
+  try {
+    json.at("tensors").get_to(finished.tensors);
+    json.at("bytes").get_to(finished.bytes);
+    finished.facts = json.at("facts");
+  } catch (const nlohmann::json::exception&) {
+    Fail("{}: is damaged; delete {} to begin anew", record.string(), out_.string());
+  }
+  const fs::path file = ShardPath(shard, shards);
+  const uint64_t bytes = fs::file_size(file, code);
+  if (code || bytes != finished.bytes) {
+    Fail(
+        "{}: is missing or not {} bytes long, as the record of the stopped run says; delete {} to begin anew",
+        file.string(), finished.bytes, out_.string());
+  }
+  return finished;
+}
+
+void WorkDirectory::Record(size_t shard, const FinishedShard& finished) const {
+  WriteJson(work_ / fmt::format("shard-{:05}.json", shard),
+            {{"tensors", finished.tensors}, {"bytes", finished.bytes}, {"facts", finished.facts}});
+}
+
+void WorkDirectory::Finish() const {
+  std::error_code code;
+  fs::remove_all(work_, code);
+}
+
+}  // namespace mica

@@ -1,0 +1,43 @@
+// The output directory while a compression is under way: what is finished, so that a run that was stopped
+// goes on after the last finished layer and ends in the same bytes.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+
+namespace mica {
+
+// One shard that is complete on disk.
+struct FinishedShard {
+  std::vector<std::string> tensors;  // names in the file
+  uint64_t bytes = 0;                // of the file
+  Json facts;                        // what the report says of it
+};
+
+class WorkDirectory {
+ public:
+  // Opens `out` for a run that `identity` describes (settings, model and calibration fingerprints, code
+  // version): a new or empty directory, or one in which a run of the same identity was stopped. Throws Error
+  // when it holds anything else.
+  WorkDirectory(const std::filesystem::path& out, const Json& identity);
+
+  const std::filesystem::path& out() const { return out_; }
+  // Where intermediate results live until Finish.
+  std::filesystem::path File(const std::string& name) const { return work_ / name; }
+  std::filesystem::path ShardPath(size_t shard, size_t shards) const;
+  // The record of a shard finished by an earlier run; the file's size is checked.
+  std::optional<FinishedShard> Finished(size_t shard, size_t shards) const;
+  void Record(size_t shard, const FinishedShard& finished) const;
+  // Removes the intermediate results.
+  void Finish() const;
+
+ private:
+  std::filesystem::path out_, work_;
+};
+
+}  // namespace mica
