@@ -117,9 +117,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& cal
       if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind));
     }
     stream.Update([&](size_t first_token, MatrixView<float> x) {
-      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs, size_t first) {
+      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
         moments[static_cast<size_t>(kind)].Add(inputs);
-        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token + first, inputs);
+        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
       progress.Advance(x.rows, fmt::format("layer {}/{}", l + 1, config.layers));
     });
