@@ -2,13 +2,17 @@
 // memory is given back. Peak memory is one layer plus the activations, whatever the depth.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "base/half.h"
 #include "base/matrix.h"
 #include "kernels/matmul.h"
+#include "model/rope.h"
 #include "model/weights.h"
 
 namespace mica {
@@ -29,11 +33,16 @@ class Activations {
   Activations(size_t tokens, size_t cols, Precision precision);
   ActivationView view() const;
   Precision precision() const { return precision_; }
-  Matrix<float>& fp32() { return fp32_; }
-  Matrix<BF16>& bf16() { return bf16_; }
+  size_t tokens() const { return tokens_; }
+  size_t cols() const { return cols_; }
+  // Gives the buffer this shape; contents are lost. Memory is taken only when it must grow.
+  void Resize(size_t tokens, size_t cols, Precision precision);
+  MatrixView<float> fp32() { return {fp32_.data(), tokens_, cols_}; }
+  MatrixView<BF16> bf16() { return {bf16_.data(), tokens_, cols_}; }
 
  private:
   Precision precision_ = Precision::kFp32;
+  size_t tokens_ = 0, cols_ = 0;
   Matrix<float> fp32_;
   Matrix<BF16> bf16_;
 };
@@ -49,20 +58,25 @@ using InputHook = std::function<void(InputKind kind, const ActivationView& input
 
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
-// causal inside it. Results do not depend on the number of threads.
+// causal inside it. Results do not depend on the number of threads, nor those of a window on the other
+// windows. Call from one thread at a time. Throws Error for a window the model's attention does not allow
+// (CheckWindow).
 class DecoderLayer {
  public:
-  // Loads and prepares the weights of layer `index`.
+  // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().
   DecoderLayer(const ModelWeights& weights, size_t index, Precision precision);
 
   // Replaces one matrix ([rows, cols] FP32), for the compressed one to be used from now on.
   void SetLinear(LinearKind kind, MatrixView<const float> weights);
   size_t weight_bytes() const;
 
-  // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)).
+  // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
+  // all of x; without one long x is computed in portions of whole windows, so that working memory stays
+  // bounded.
   void Forward(MatrixView<float> x, size_t window, const InputHook& hook = {}) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
+  // Output buffers are resized.
   void AttentionInput(MatrixView<const float> x, Activations& normed) const;  // inputs of q, k, v
   void AttentionContext(const ActivationView& normed, size_t window,
                         Activations& context) const;                            // input of o
@@ -71,19 +85,39 @@ class DecoderLayer {
   void MlpHidden(const ActivationView& normed, Activations& hidden) const;      // input of down
   void AddMlp(const ActivationView& hidden, MatrixView<float> x) const;         // x += down(hidden)
 
+  // q and k after the rotary embedding, and v, head by head: [heads or kv_heads, tokens, head_dim] in the
+  // layer's precision. Only the buffers of that precision are used.
+  struct Projections {
+    Matrix<float> q32, k32, v32;
+    Matrix<BF16> q16, k16, v16;
+  };
+  void Project(const ActivationView& normed, size_t window, Projections& out) const;
+
+  const ModelConfig& config() const { return *config_; }
+  Precision precision() const { return precision_; }
+  const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+
  private:
+  const PreparedWeights& linear(LinearKind kind) const { return linears_[static_cast<size_t>(kind)]; }
+  const float* bias_or_null(LinearKind kind) const {
+    return bias(kind).empty() ? nullptr : bias(kind).data();
+  }
+  void Norm(MatrixView<const float> x, const std::vector<float>& weight, Activations& normed) const;
+
   const ModelConfig* config_ = nullptr;
   Precision precision_ = Precision::kFp32;
   std::array<PreparedWeights, kLinearKinds.size()> linears_;
   std::array<std::vector<float>, kLinearKinds.size()> biases_;
   std::vector<float> attention_norm_, mlp_norm_;
-  std::vector<float> rope_cos_, rope_sin_;  // [max window, head_dim / 2], extended on demand
+  mutable RopeTable rope_;
 };
 
 // The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
-// bounded.
+// bounded; a head whose prepared form is small stays in memory from one call to the next. Call from one
+// thread at a time.
 class OutputHead {
  public:
+  // Keeps the address of weights.
   OutputHead(const ModelWeights& weights, Precision precision);
   // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
   // hidden], before the norm.
@@ -91,11 +125,21 @@ class OutputHead {
                              std::span<float> nll) const;
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
   void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
+  const std::vector<float>& norm() const { return norm_; }
+
+  static constexpr size_t kSliceRows = 8192;
 
  private:
+  size_t slices() const;
+  // Calls use(first row, prepared rows) for each slice in order.
+  void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
+  template <typename T>
+  void Score(MatrixView<const float> x, std::span<const int32_t> targets, std::span<float> nll) const;
+
   const ModelWeights* weights_;
   Precision precision_;
   std::vector<float> norm_;
+  mutable std::vector<PreparedWeights> kept_;
 };
 
 }  // namespace mica

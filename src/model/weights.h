@@ -4,8 +4,9 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
-#include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,18 +25,23 @@ inline constexpr std::array kLinearKinds = {LinearKind::kQ,   LinearKind::kK,   
 const char* LinearName(LinearKind kind);  // "self_attn.q_proj"
 // "model.layers.3.self_attn.q_proj", without ".weight".
 std::string LinearTensorName(size_t layer, LinearKind kind);
+inline constexpr char kEmbeddingName[] = "model.embed_tokens";  // without ".weight"
+inline constexpr char kHeadName[] = "lm_head";                  // without ".weight"; absent when tied
 
 struct MatrixShape {
   size_t rows = 0;  // output channels
   size_t cols = 0;  // input channels
 };
 MatrixShape LinearShape(const ModelConfig& config, LinearKind kind);
+// Whether the architecture gives this linear layer a bias.
+bool HasBias(const ModelConfig& config, LinearKind kind);
 
+// Reading is const. Matrices are read by all threads of ParallelFor; call from one thread at a time.
 class ModelWeights {
  public:
   // Opens directory (plain or packed), validates config.json and that every tensor the architecture needs is
   // there with the right shape and a type that can be read. Values are checked when they are read: NaN and
-  // infinity throw Error naming the tensor.
+  // infinity throw Error naming the tensor and the place.
   static ModelWeights Open(const std::filesystem::path& directory);
 
   const ModelConfig& config() const { return config_; }
@@ -44,7 +50,8 @@ class ModelWeights {
 
   // [rows, cols] FP32, decoded when packed; the mapped pages are released behind it.
   Matrix<float> Linear(size_t layer, LinearKind kind) const;
-  // The bias, [rows], or empty when the linear layer has none.
+  // The bias, [rows], or empty when the linear layer has none. A packed checkpoint may hold biases that the
+  // architecture has not.
   std::vector<float> Bias(size_t layer, LinearKind kind) const;
   std::vector<float> AttentionNorm(size_t layer) const;  // [hidden], input_layernorm
   std::vector<float> MlpNorm(size_t layer) const;        // [hidden], post_attention_layernorm
@@ -55,9 +62,16 @@ class ModelWeights {
   Matrix<float> Head(size_t first, size_t count) const;
 
  private:
+  // Rows [first, first + out.rows) of NAME.weight, plain or packed.
+  void ReadRows(const std::string& name, size_t first, MatrixView<float> out) const;
+  std::vector<float> ReadVector(const std::string& name) const;
+  // The plain tensor, its checksum (packed checkpoints have them) compared the first time it is asked for.
+  const TensorView& Verified(const std::string& name) const;
+
   ModelConfig config_;
   Checkpoint checkpoint_;
   bool packed_ = false;
+  mutable std::set<std::string> verified_;
 };
 
 }  // namespace mica

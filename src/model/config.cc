@@ -1,0 +1,270 @@
+#include "model/config.h"
+
+#include <array>
+#include <cmath>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+// Reads keys of one JSON object; every fault names the file, the key and the value.
+class Reader {
+ public:
+  Reader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    if (!json.is_object()) Fail("{}: expected a JSON object, found {}", where_, json.type_name());
+  }
+
+  // Absent and null are the same, as in transformers.
+  const Json* Find(const char* key) const {
+    const auto found = json_.find(key);
+    return found == json_.end() || found->is_null() ? nullptr : &*found;
+  }
+
+  template <typename... Args>
+  [[noreturn]] void Refuse(const char* key, const Json& value, fmt::format_string<Args...> format,
+                           Args&&... args) const {
+    std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() > 80) text = text.substr(0, 77) + "...";
+    Fail("{}: {} is {}, {}", where_, key, text, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  size_t Count(const char* key, uint64_t limit) const {
+    const Json* value = Find(key);
+    if (value == nullptr) Fail("{}: {} is missing, expected a whole number from 1 to {}", where_, key, limit);
+    return Count(key, *value, limit);
+  }
+  size_t Count(const char* key, uint64_t limit, size_t otherwise) const {
+    const Json* value = Find(key);
+    return value == nullptr ? otherwise : Count(key, *value, limit);
+  }
+
+  // A positive finite number.
+  double Positive(const char* key, double limit, double otherwise) const {
+    const Json* value = Find(key);
+    if (value == nullptr) return otherwise;
+    if (!value->is_number() || !(value->get<double>() > 0.0) || !(value->get<double>() <= limit)) {
+      Refuse(key, *value, "expected a number above 0 and at most {:g}", limit);
+    }
+    return value->get<double>();
+  }
+  double Positive(const char* key, double limit) const {
+    if (Find(key) == nullptr) Fail("{}: {} is missing, expected a number above 0", where_, key);
+    return Positive(key, limit, 0.0);
+  }
+
+  bool Flag(const char* key, bool otherwise) const {
+    const Json* value = Find(key);
+    if (value == nullptr) return otherwise;
+    if (!value->is_boolean()) Refuse(key, *value, "expected true or false");
+    return value->get<bool>();
+  }
+
+  std::string Text(const char* key, const std::string& otherwise) const {
+    const Json* value = Find(key);
+    if (value == nullptr) return otherwise;
+    if (!value->is_string()) Refuse(key, *value, "expected a string");
+    return value->get<std::string>();
+  }
+
+  const std::string& where() const { return where_; }
+
+ private:
+  size_t Count(const char* key, const Json& value, uint64_t limit) const {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() < 1 || value.get<uint64_t>() > limit) {
+      Refuse(key, value, "expected a whole number from 1 to {}", limit);
+    }
+    return value.get<uint64_t>();
+  }
+
+  const Json& json_;
+  std::string where_;
+};
+
+// What transformers assumes for keys that a config.json leaves out.
+struct Family {
+  std::string_view model_type;
+  std::string_view architecture;
+  size_t max_positions;
+  size_t sliding_window;  // 0: none
+};
+constexpr std::array kFamilies = {
+    Family{"llama", "LlamaForCausalLM", 2048, 0},
+    Family{"mistral", "MistralForCausalLM", 131072, 4096},
+    Family{"qwen2", "Qwen2ForCausalLM", 32768, 4096},
+};
+
+const Family& FamilyOf(const Reader& reader) {
+  const std::string type = reader.Text("model_type", "");
+  for (const Family& family : kFamilies) {
+    if (type == family.model_type) return family;
+  }
+  if (type.empty()) Fail("{}: model_type is missing; supported are llama, mistral and qwen2", reader.where());
+  Fail(
+      "{}: model_type is \"{}\", which is not supported; supported are llama (also Vicuna and Yi), mistral "
+      "and qwen2",
+      reader.where(), type);
+}
+
+// Both spellings: "rope_scaling" with "rope_theta" beside it, and the newer "rope_parameters" that holds
+// both.
+void ReadRope(const Reader& reader, ModelConfig* config) {
+  constexpr double kMaxTheta = 1e12;
+  config->rope_theta = reader.Positive("rope_theta", kMaxTheta, config->rope_theta);
+  const char* key = reader.Find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters";
+  const Json* scaling = reader.Find(key);
+  if (scaling == nullptr) return;
+  if (!scaling->is_object()) reader.Refuse(key, *scaling, "expected null or an object with rope_type");
+  const Reader rope(*scaling, fmt::format("{}: {}", reader.where(), key));
+  config->rope_theta = rope.Positive("rope_theta", kMaxTheta, config->rope_theta);
+  const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
+  constexpr double kMaxFactor = 1e6;
+  if (type == "default") return;
+  if (type == "linear") {
+    config->rope_scaling = RopeScaling::kLinear;
+    config->rope_factor = rope.Positive("factor", kMaxFactor);
+  } else if (type == "llama3") {
+    config->rope_scaling = RopeScaling::kLlama3;
+    config->rope_factor = rope.Positive("factor", kMaxFactor);
+    config->rope_low_frequency = rope.Positive("low_freq_factor", kMaxFactor);
+    config->rope_high_frequency = rope.Positive("high_freq_factor", kMaxFactor);
+    config->rope_original_positions = rope.Positive("original_max_position_embeddings", 1e9);
+    if (config->rope_high_frequency <= config->rope_low_frequency) {
+      rope.Refuse("high_freq_factor", *rope.Find("high_freq_factor"),
+                  "expected more than low_freq_factor, {:g}", config->rope_low_frequency);
+    }
+  } else {
+    Fail("{}: {} has type \"{}\", which is not supported; supported are default, linear and llama3",
+         reader.where(), key, type);
+  }
+}
+
+// Settings that would change the computation and that no supported model has.
+void RefuseUnsupported(const Reader& reader, const Family& family) {
+  if (const Json* names = reader.Find("architectures")) {
+    if (!names->is_array() || names->empty() || (*names)[0] != family.architecture) {
+      reader.Refuse("architectures", *names, "expected [\"{}\"] for model_type {}", family.architecture,
+                    family.model_type);
+    }
+  }
+  if (const Json* activation = reader.Find("hidden_act"); activation != nullptr && *activation != "silu") {
+    reader.Refuse("hidden_act", *activation, "supported is \"silu\"");
+  }
+  if (const Json* rotary = reader.Find("partial_rotary_factor"); rotary != nullptr && *rotary != 1.0) {
+    reader.Refuse("partial_rotary_factor", *rotary, "supported is 1");
+  }
+  if (const Json* types = reader.Find("layer_types")) {
+    if (!types->is_array()) reader.Refuse("layer_types", *types, "expected an array of layer types");
+    for (const Json& type : *types) {
+      if (type != "full_attention")
+        reader.Refuse("layer_types", *types, "supported is \"full_attention\" for every layer");
+    }
+  }
+  if (const Json* quantization = reader.Find("quantization_config")) {
+    const Reader inner(*quantization, fmt::format("{}: quantization_config", reader.where()));
+    const std::string method = inner.Text("quant_method", "");
+    if (method != "mica") {
+      Fail(
+          "{}: quantization_config has quant_method \"{}\", which is not supported; supported is mica, or a "
+          "checkpoint in "
+          "16 or 32 bits",
+          reader.where(), method);
+    }
+  }
+}
+
+}  // namespace
+
+ModelConfig ParseConfig(const Json& json, const std::string& where) {
+  const Reader reader(json, where);
+  const Family& family = FamilyOf(reader);
+  RefuseUnsupported(reader, family);
+
+  // Generous bounds, far above any published model: beyond them a number is a mistake, and products of them
+  // still fit in 64 bits.
+  constexpr uint64_t kMaxLayers = 4096, kMaxWidth = 1 << 20, kMaxHeads = 1 << 14, kMaxVocab = 1 << 24;
+  constexpr uint64_t kMaxPositions = uint64_t{1} << 30;
+  ModelConfig config;
+  config.json = json;
+  config.model_type = family.model_type;
+  config.architecture = family.architecture;
+  config.layers = reader.Count("num_hidden_layers", kMaxLayers);
+  config.hidden = reader.Count("hidden_size", kMaxWidth);
+  config.heads = reader.Count("num_attention_heads", kMaxHeads);
+  config.kv_heads = reader.Count("num_key_value_heads", kMaxHeads, config.heads);
+  config.ffn = reader.Count("intermediate_size", kMaxWidth);
+  config.vocab = reader.Count("vocab_size", kMaxVocab);
+  config.max_positions = reader.Count("max_position_embeddings", kMaxPositions, family.max_positions);
+  if (config.kv_heads > config.heads || config.heads % config.kv_heads != 0) {
+    reader.Refuse("num_key_value_heads", *reader.Find("num_key_value_heads"),
+                  "expected a divisor of num_attention_heads, {}", config.heads);
+  }
+  constexpr uint64_t kMaxHeadDim = 4096;
+  if (reader.Find("head_dim") == nullptr && config.hidden % config.heads != 0) {
+    reader.Refuse("num_attention_heads", *reader.Find("num_attention_heads"),
+                  "expected a divisor of hidden_size, {}, unless head_dim is given", config.hidden);
+  }
+  config.head_dim = reader.Count("head_dim", kMaxHeadDim, config.hidden / config.heads);
+  if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
+    Fail(
+        "{}: head_dim is {} (head_dim, or hidden_size / num_attention_heads), expected an even number up to "
+        "{}",
+        where, config.head_dim, kMaxHeadDim);
+  }
+  config.norm_epsilon = static_cast<float>(reader.Positive("rms_norm_eps", 1.0, 1e-6));
+  ReadRope(reader, &config);
+  config.tied_head = reader.Flag("tie_word_embeddings", false);
+
+  // LLaMA's attention_bias covers q, k, v and o; Qwen2 always has biases on q, k, v and never on o; Mistral
+  // has none.
+  if (family.model_type == "llama") {
+    config.attention_bias = config.output_bias = reader.Flag("attention_bias", false);
+    config.mlp_bias = reader.Flag("mlp_bias", false);
+  } else if (family.model_type == "qwen2") {
+    config.attention_bias = true;
+  }
+  if (family.sliding_window != 0) {
+    const bool used = family.model_type == "qwen2" ? reader.Flag("use_sliding_window", false) : true;
+    // For Mistral null means none, and only an absent key means the default.
+    const bool given = json.contains("sliding_window");
+    const size_t size = reader.Count("sliding_window", kMaxPositions, given ? 0 : family.sliding_window);
+    config.sliding_window = used ? size : 0;
+  }
+
+  const Json* bos = reader.Find("bos_token_id");
+  if (bos == nullptr) {
+    config.bos = family.model_type == "qwen2" ? -1 : 1;
+  } else if (!bos->is_number_integer() || *bos < 0 || *bos >= config.vocab) {
+    reader.Refuse("bos_token_id", *bos, "expected a token id below vocab_size, {}", config.vocab);
+  } else {
+    config.bos = bos->get<int>();
+  }
+  return config;
+}
+
+ModelConfig LoadConfig(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  return ParseConfig(ReadJson(path), path.string());
+}
+
+void CheckWindow(const ModelConfig& config, size_t window) {
+  if (config.sliding_window != 0 && window > config.sliding_window) {
+    Fail(
+        "a window of {} tokens is longer than the model's sliding_window of {}, and sliding attention is not "
+        "supported; use windows of "
+        "at most {} tokens",
+        window, config.sliding_window, config.sliding_window);
+  }
+}
+
+uint64_t ParameterCount(const ModelConfig& config) {
+  const uint64_t hidden = config.hidden, ffn = config.ffn, q = config.q_width(), kv = config.kv_width();
+  uint64_t layer = 2 * hidden * q + 2 * hidden * kv + 3 * hidden * ffn + 2 * hidden;
+  if (config.attention_bias) layer += q + 2 * kv;
+  if (config.output_bias) layer += hidden;
+  if (config.mlp_bias) layer += 2 * ffn + hidden;
+  return config.layers * layer + (config.tied_head ? 1 : 2) * config.vocab * hidden + hidden;
+}
+
+}  // namespace mica

@@ -1,0 +1,246 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "io/packed_checkpoint.h"
+
+namespace mica {
+namespace {
+
+std::string LayerName(size_t layer, const char* part) {
+  return fmt::format("model.layers.{}.{}", layer, part);
+}
+std::string WeightName(const std::string& name) { return name + ".weight"; }
+
+// Index of the first value that is not finite, or values.size().
+size_t FirstNotFinite(std::span<const float> values) {
+  constexpr uint32_t kExponent = 0x7F800000u;
+  uint32_t bad = 0;
+  for (const float value : values) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
+  if (bad == 0) return values.size();
+  size_t i = 0;
+  while ((std::bit_cast<uint32_t>(values[i]) & kExponent) != kExponent) ++i;
+  return i;
+}
+
+// values = elements [first, first + values.size()) of a plain tensor; throws Error naming the first that is
+// NaN or infinite.
+void ReadChecked(const TensorView& tensor, uint64_t first, std::span<float> values) {
+  ReadFloats(tensor, first, values);
+  const size_t bad = FirstNotFinite(values);
+  if (bad == values.size()) return;
+  uint64_t element = first + bad;
+  std::vector<uint64_t> place(tensor.shape.size());
+  for (size_t axis = place.size(); axis-- > 0; element /= tensor.shape[axis])
+    place[axis] = element % tensor.shape[axis];
+  Fail("{}: tensor {} holds {} at {}, expected finite values; the checkpoint is damaged", tensor.file,
+       tensor.name, std::bit_cast<uint32_t>(values[bad]) & 0x7FFFFFu ? "NaN" : "infinity", ShapeText(place));
+}
+
+void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std::vector<uint64_t>& shape) {
+  const TensorView& tensor = checkpoint.Get(name);
+  if (tensor.shape != shape) {
+    Fail("{}: tensor {} has shape {}, expected {}; the checkpoint does not match its config.json",
+         tensor.file, name, ShapeText(tensor.shape), ShapeText(shape));
+  }
+  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
+    Fail("{}: tensor {} has dtype {}, expected F32, F16 or BF16", tensor.file, name, DTypeName(tensor.dtype));
+  }
+}
+
+void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t rows, size_t cols) {
+  if (!HasPacked(checkpoint, name)) return CheckPlain(checkpoint, WeightName(name), {rows, cols});
+  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name, false);
+  if (reader->rows() != rows || reader->cols() != cols) {
+    Fail("{}: packed matrix {} is {}, expected {}; the checkpoint does not match its config.json",
+         checkpoint.directory().string(), name, ShapeText({reader->rows(), reader->cols()}),
+         ShapeText({rows, cols}));
+  }
+}
+
+}  // namespace
+
+const char* LinearName(LinearKind kind) {
+  switch (kind) {
+    case LinearKind::kQ:
+      return "self_attn.q_proj";
+    case LinearKind::kK:
+      return "self_attn.k_proj";
+    case LinearKind::kV:
+      return "self_attn.v_proj";
+    case LinearKind::kO:
+      return "self_attn.o_proj";
+    case LinearKind::kGate:
+      return "mlp.gate_proj";
+    case LinearKind::kUp:
+      return "mlp.up_proj";
+    case LinearKind::kDown:
+      return "mlp.down_proj";
+  }
+  MICA_CHECK(false);
+}
+
+std::string LinearTensorName(size_t layer, LinearKind kind) { return LayerName(layer, LinearName(kind)); }
+
+MatrixShape LinearShape(const ModelConfig& config, LinearKind kind) {
+  switch (kind) {
+    case LinearKind::kQ:
+      return {config.q_width(), config.hidden};
+    case LinearKind::kK:
+    case LinearKind::kV:
+      return {config.kv_width(), config.hidden};
+    case LinearKind::kO:
+      return {config.hidden, config.q_width()};
+    case LinearKind::kGate:
+    case LinearKind::kUp:
+      return {config.ffn, config.hidden};
+    case LinearKind::kDown:
+      return {config.hidden, config.ffn};
+  }
+  MICA_CHECK(false);
+}
+
+bool HasBias(const ModelConfig& config, LinearKind kind) {
+  switch (kind) {
+    case LinearKind::kQ:
+    case LinearKind::kK:
+    case LinearKind::kV:
+      return config.attention_bias;
+    case LinearKind::kO:
+      return config.output_bias;
+    case LinearKind::kGate:
+    case LinearKind::kUp:
+    case LinearKind::kDown:
+      return config.mlp_bias;
+  }
+  MICA_CHECK(false);
+}
+
+ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
+  ModelWeights weights;
+  weights.config_ = LoadConfig(directory);
+  weights.packed_ = IsPacked(weights.config_.json, (directory / "config.json").string());
+  weights.checkpoint_ = Checkpoint::Open(directory);
+  const ModelConfig& config = weights.config_;
+  const Checkpoint& checkpoint = weights.checkpoint_;
+  CheckMatrix(checkpoint, kEmbeddingName, config.vocab, config.hidden);
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    CheckPlain(checkpoint, LayerName(layer, "input_layernorm.weight"), {config.hidden});
+    CheckPlain(checkpoint, LayerName(layer, "post_attention_layernorm.weight"), {config.hidden});
+    for (const LinearKind kind : kLinearKinds) {
+      const std::string name = LinearTensorName(layer, kind);
+      const MatrixShape shape = LinearShape(config, kind);
+      CheckMatrix(checkpoint, name, shape.rows, shape.cols);
+      const bool may_have_bias = weights.packed_ && checkpoint.Find(name + ".bias") != nullptr;
+      if (HasBias(config, kind) || may_have_bias) {
+        CheckPlain(checkpoint, name + ".bias", {shape.rows});
+      } else if (const TensorView* bias = checkpoint.Find(name + ".bias")) {
+        Fail(
+            "{}: tensor {} is present, but config.json gives this linear layer no bias; the checkpoint does "
+            "not match its "
+            "config.json",
+            bias->file, bias->name);
+      }
+    }
+  }
+  CheckPlain(checkpoint, "model.norm.weight", {config.hidden});
+  if (!config.tied_head) CheckMatrix(checkpoint, kHeadName, config.vocab, config.hidden);
+  return weights;
+}
+
+const TensorView& ModelWeights::Verified(const std::string& name) const {
+  const TensorView& tensor = checkpoint_.Get(name);
+  if (packed_ && verified_.insert(name).second) VerifyPlain(checkpoint_, tensor);
+  return tensor;
+}
+
+void ModelWeights::ReadRows(const std::string& name, size_t first, MatrixView<float> out) const {
+  if (HasPacked(checkpoint_, name)) return DecodePacked(checkpoint_, name, first, out);
+  const TensorView& tensor = Verified(WeightName(name));
+  const size_t rows_each = std::max<size_t>(1, (size_t{1} << 18) / out.cols);
+  ParallelFor((out.rows + rows_each - 1) / rows_each, [&](size_t part) {
+    const size_t end = std::min(out.rows, (part + 1) * rows_each);
+    for (size_t r = part * rows_each; r < end; ++r)
+      ReadChecked(tensor, (first + r) * out.cols, {out.row(r), out.cols});
+  });
+  checkpoint_.Release(tensor);
+}
+
+std::vector<float> ModelWeights::ReadVector(const std::string& name) const {
+  const TensorView& tensor = Verified(name);
+  std::vector<float> values(tensor.elements());
+  ReadChecked(tensor, 0, values);
+  return values;
+}
+
+Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
+  const MatrixShape shape = LinearShape(config_, kind);
+  Matrix<float> matrix(shape.rows, shape.cols);
+  ReadRows(LinearTensorName(layer, kind), 0, matrix);
+  return matrix;
+}
+
+std::vector<float> ModelWeights::Bias(size_t layer, LinearKind kind) const {
+  const std::string name = LinearTensorName(layer, kind) + ".bias";
+  return checkpoint_.Find(name) == nullptr ? std::vector<float>() : ReadVector(name);
+}
+
+std::vector<float> ModelWeights::AttentionNorm(size_t layer) const {
+  return ReadVector(LayerName(layer, "input_layernorm.weight"));
+}
+std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
+  return ReadVector(LayerName(layer, "post_attention_layernorm.weight"));
+}
+std::vector<float> ModelWeights::FinalNorm() const { return ReadVector("model.norm.weight"); }
+
+void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) const {
+  MICA_CHECK(out.rows == ids.size() && out.cols == config_.hidden);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    if (ids[t] < 0 || static_cast<size_t>(ids[t]) >= config_.vocab) {
+      Fail("token {} has id {}, expected 0 to {}; the tokenizer does not match the model's vocab_size", t,
+           ids[t], config_.vocab - 1);
+    }
+  }
+  if (!HasPacked(checkpoint_, kEmbeddingName)) {
+    const TensorView& tensor = Verified(WeightName(kEmbeddingName));
+    constexpr size_t kTokensEach = 256;
+    ParallelFor((ids.size() + kTokensEach - 1) / kTokensEach, [&](size_t part) {
+      const size_t end = std::min(ids.size(), (part + 1) * kTokensEach);
+      for (size_t t = part * kTokensEach; t < end; ++t) {
+        ReadChecked(tensor, uint64_t{static_cast<uint32_t>(ids[t])} * out.cols, {out.row(t), out.cols});
+      }
+    });
+    checkpoint_.Release(tensor);
+    return;
+  }
+  // Packed rows are decoded in runs, each run once, whatever the order of the ids.
+  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint_, kEmbeddingName);
+  std::vector<size_t> tokens(ids.size());
+  std::iota(tokens.begin(), tokens.end(), size_t{0});
+  std::stable_sort(tokens.begin(), tokens.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
+  constexpr size_t kRowsEach = 1024;
+  Matrix<float> rows(std::min(kRowsEach, config_.vocab), config_.hidden);
+  for (size_t i = 0; i < tokens.size();) {
+    const size_t first = static_cast<size_t>(ids[tokens[i]]) / kRowsEach * kRowsEach;
+    const size_t count = std::min(kRowsEach, config_.vocab - first);
+    reader->Decode(first, rows.view().Rows(0, count));
+    for (; i < tokens.size() && static_cast<size_t>(ids[tokens[i]]) < first + count; ++i) {
+      const float* row = rows.row(static_cast<size_t>(ids[tokens[i]]) - first);
+      std::copy_n(row, config_.hidden, out.row(tokens[i]));
+    }
+  }
+  for (const TensorView* tensor : reader->tensors()) checkpoint_.Release(*tensor);
+}
+
+Matrix<float> ModelWeights::Head(size_t first, size_t count) const {
+  MICA_CHECK(first + count <= config_.vocab);
+  Matrix<float> rows(count, config_.hidden);
+  ReadRows(config_.tied_head ? kEmbeddingName : kHeadName, first, rows);
+  return rows;
+}
+
+}  // namespace mica
