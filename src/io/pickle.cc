@@ -1,12 +1,11 @@
 #include "io/pickle.h"
 
-#include <concepts>
 #include <cstring>
-#include <limits>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "base/error.h"
+#include "io/pickle_format.h"
 #include "io/text.h"
 
 namespace mica {
@@ -16,44 +15,6 @@ constexpr size_t kMaxPickleBytes = size_t{64} << 20;
 constexpr size_t kMaxValues =
     size_t{1} << 22;  // objects, stack and container slots: a model of 100,000 tensors needs 2.5 million
 constexpr size_t kMaxRank = 16;
-
-enum Opcode : uint8_t {
-  kMark = '(',
-  kStop = '.',
-  kBinFloat = 'G',
-  kBinInt = 'J',
-  kBinInt1 = 'K',
-  kBinInt2 = 'M',
-  kNone = 'N',
-  kBinPersId = 'Q',
-  kReduce = 'R',
-  kBinUnicode = 'X',
-  kAppend = 'a',
-  kBuild = 'b',
-  kGlobal = 'c',
-  kAppends = 'e',
-  kBinGet = 'h',
-  kLongBinGet = 'j',
-  kBinPut = 'q',
-  kLongBinPut = 'r',
-  kSetItem = 's',
-  kTuple = 't',
-  kSetItems = 'u',
-  kEmptyTuple = ')',
-  kEmptyList = ']',
-  kEmptyDict = '}',
-  kProto = 0x80,
-  kTuple1 = 0x85,
-  kTuple2 = 0x86,
-  kTuple3 = 0x87,
-  kNewTrue = 0x88,
-  kNewFalse = 0x89,
-  kLong1 = 0x8a,
-  kShortBinUnicode = 0x8c,
-  kStackGlobal = 0x93,
-  kMemoize = 0x94,
-  kFrame = 0x95,
-};
 
 // Names of opcodes that are refused, for the message.
 struct Refused {
@@ -95,22 +56,6 @@ constexpr Refused kRefused[] = {
     {0x97, "NEXT_BUFFER"},
     {0x98, "READONLY_BUFFER"},
 };
-
-struct StorageClass {
-  const char* name;
-  DType dtype;
-};
-constexpr StorageClass kStorages[] = {
-    {"torch.FloatStorage", DType::kF32},     {"torch.HalfStorage", DType::kF16},
-    {"torch.BFloat16Storage", DType::kBF16}, {"torch.DoubleStorage", DType::kF64},
-    {"torch.LongStorage", DType::kI64},      {"torch.IntStorage", DType::kI32},
-    {"torch.ShortStorage", DType::kI16},     {"torch.CharStorage", DType::kI8},
-    {"torch.ByteStorage", DType::kU8},       {"torch.BoolStorage", DType::kBool},
-};
-
-constexpr const char* kOrderedDictClass = "collections.OrderedDict";
-constexpr const char* kRebuildTensorClass = "torch._utils._rebuild_tensor_v2";
-constexpr const char* kRebuildParameterClass = "torch._utils._rebuild_parameter";
 
 enum class Kind {
   kNone,
@@ -519,44 +464,6 @@ std::vector<PickledTensor> Interpreter::StateDict(const Object& root) const {
   return named;
 }
 
-// Appends opcodes and little-endian operands.
-class PickleWriter {
- public:
-  PickleWriter& Op(uint8_t opcode) {
-    text_ += static_cast<char>(opcode);
-    return *this;
-  }
-  template <std::integral T>
-  PickleWriter& Number(T value) {
-    text_.append(reinterpret_cast<const char*>(&value), sizeof(value));
-    return *this;
-  }
-  PickleWriter& Integer(uint64_t value) {
-    if (value <= std::numeric_limits<int32_t>::max()) return Op(kBinInt).Number(static_cast<int32_t>(value));
-    return Op(kLong1).Number(uint8_t{8}).Number(value);
-  }
-  PickleWriter& Text(std::string_view text) {
-    Op(kBinUnicode).Number(static_cast<uint32_t>(text.size()));
-    text_ += text;
-    return *this;
-  }
-  PickleWriter& Class(std::string_view path) {
-    const size_t dot = path.rfind('.');
-    Op(kGlobal);
-    text_.append(path.substr(0, dot)).append("\n").append(path.substr(dot + 1)).append("\n");
-    return *this;
-  }
-  PickleWriter& Tuple(const std::vector<uint64_t>& values) {
-    Op(kMark);
-    for (const uint64_t value : values) Integer(value);
-    return Op(kTuple);
-  }
-  std::string& text() { return text_; }
-
- private:
-  std::string text_;
-};
-
 }  // namespace
 
 std::vector<PickledTensor> ReadStateDict(std::span<const std::byte> pickle, const std::string& where) {
@@ -565,23 +472,6 @@ std::vector<PickledTensor> ReadStateDict(std::span<const std::byte> pickle, cons
          pickle.size(), kMaxPickleBytes);
   }
   return Interpreter(pickle, where).Run();
-}
-
-std::string WriteStateDict(const std::vector<PickledTensor>& tensors) {
-  PickleWriter out;
-  out.Op(kProto).Number(uint8_t{2}).Op(kEmptyDict).Op(kMark);
-  for (const PickledTensor& tensor : tensors) {
-    out.Text(tensor.name).Class(kRebuildTensorClass).Op(kMark);
-    out.Op(kMark).Text("storage");
-    for (const StorageClass& storage : kStorages) {
-      if (storage.dtype == tensor.dtype) out.Class(storage.name);
-    }
-    out.Text(tensor.storage).Text("cpu").Integer(tensor.storage_elements).Op(kTuple).Op(kBinPersId);
-    out.Integer(tensor.offset).Tuple(tensor.shape).Tuple(tensor.strides).Op(kNewFalse);
-    out.Class(kOrderedDictClass).Op(kEmptyTuple).Op(kReduce).Op(kTuple).Op(kReduce);
-  }
-  out.Op(kSetItems).Op(kStop);
-  return std::move(out.text());
 }
 
 }  // namespace mica
