@@ -159,12 +159,12 @@ Statistics Compression::ObtainStatistics() {
 }
 
 Allocation Compression::Plan(const std::vector<MatrixDemand>& demands) const {
-  AllocationSettings allocation;
-  allocation.options = settings_.bit_options;
-  allocation.group_size = settings_.group_size;
-  allocation.budget = settings_.budget;
-  allocation.kind =
-      settings_.target == BudgetTarget::kMeanBits ? BudgetKind::kMeanCodeBits : BudgetKind::kBitsPerWeight;
+  AllocationSettings allocation{.options = settings_.bit_options,
+                                .kind = settings_.target == BudgetTarget::kMeanBits
+                                            ? BudgetKind::kMeanCodeBits
+                                            : BudgetKind::kBitsPerWeight,
+                                .budget = settings_.budget,
+                                .group_size = settings_.group_size};
   if (settings_.target == BudgetTarget::kFileBytes) {
     const uint64_t headers = kHeaderBytesPerMatrix * config().layers * kLinearKinds.size();
     allocation.budget =
@@ -184,16 +184,14 @@ void Compression::RefitLastLayer(const std::vector<MatrixDemand>& demands) {
   }
   const size_t matrices = kLinearKinds.size();
   const std::vector<MatrixDemand> last(demands.end() - static_cast<std::ptrdiff_t>(matrices), demands.end());
-  AllocationSettings allocation;
-  allocation.options = settings_.bit_options;
-  allocation.group_size = settings_.group_size;
-  allocation.kind = BudgetKind::kBitsPerWeight;
-  allocation.budget = BitsPerWeightForFile(
-      settings_.budget, used + index_bytes * shards() / (shards() - 1) + kHeaderBytesPerMatrix * matrices / 2,
-      CompressedWeights(config()) / config().layers);
-  allocation.budget = std::min(
-      allocation.budget,
-      static_cast<double>(*std::max_element(settings_.bit_options.begin(), settings_.bit_options.end())));
+  const uint64_t headers = index_bytes * shards() / (shards() - 1) + kHeaderBytesPerMatrix * matrices / 2;
+  const double left =
+      BitsPerWeightForFile(settings_.budget, used + headers, CompressedWeights(config()) / config().layers);
+  const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
+  const AllocationSettings allocation{.options = settings_.bit_options,
+                                      .kind = BudgetKind::kBitsPerWeight,
+                                      .budget = std::min(left, most),
+                                      .group_size = settings_.group_size};
   Allocation refit = Allocate(last, allocation);
   std::move(refit.widths.begin(), refit.widths.end(),
             allocation_.widths.end() - static_cast<std::ptrdiff_t>(matrices));

@@ -1,0 +1,143 @@
+"""mica compress from the outside: budgets, what is stored, stopping and going on, bad input."""
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+
+SMALL = ["--samples", "4", "--calib-seqlen", "256", "--fisher-windows", "1"]
+
+
+class CompressTest(ProgramTest):
+    def compress(self, out, *arguments):
+        text = self.text()
+        self.succeed("compress", DEMO, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
+        return read_json(self.folder / out / "compression.json")
+
+    def test_budgets_are_met_and_never_exceeded(self):
+        for flag, key in (("--bits", "mean_code_bits"), ("--bpw", "bits_per_weight")):
+            for budget in (2.3, 3.07, 4.0, 5.5):
+                with self.subTest(flag=flag, budget=budget):
+                    out = f"{flag[2:]}{budget}"
+                    reached = self.compress(out, flag, budget)["bits"][key]
+                    self.assertLessEqual(reached, budget + 1e-9)
+                    self.assertGreaterEqual(reached, budget - 0.01)
+                    shutil.rmtree(self.folder / out)
+
+    def test_size_is_met_by_the_files(self):
+        wanted = 16_000_000
+        self.compress("sized", "--size", "16MB")
+        files = [*(self.folder / "sized").glob("*.safetensors"), *(self.folder / "sized").glob("*.index.json")]
+        found = sum(file.stat().st_size for file in files)
+        self.assertLessEqual(found, wanted)
+        self.assertGreaterEqual(found, wanted - 12_600_000 * 0.01 / 8)  # 0.01 bits of each compressed weight
+
+    def test_every_byte_is_in_the_table(self):
+        report = self.compress("bytes", "--bits", 3, "--sparsity", 0.5)
+        total = sum(f.stat().st_size for f in (self.folder / "bytes").iterdir() if f.name != "compression.json")
+        self.assertEqual(sum(report["bits"]["breakdown_bytes"].values()), total)
+        self.assertAlmostEqual(report["bits"]["zero_share"], 0.5, delta=0.06)
+        self.assertGreaterEqual(report["bits"]["zero_share"], 0.5)
+
+    def test_more_bits_lose_less(self):
+        losses = []
+        for bits in (2, 3, 4, 8):
+            report = self.compress(f"w{bits}", "--bits", bits, "--bit-options", bits)
+            losses.append(sum(linear["relative_error"] for layer in report["layers"] for linear in layer["linears"].values()))
+        self.assertEqual(losses, sorted(losses, reverse=True))
+        self.assertEqual(len(set(losses)), 4)
+
+    def test_threads_do_not_change_the_bytes(self):
+        self.compress("one", "--bits", 3, "--threads", 1)
+        self.compress("two", "--bits", 3, "--threads", 2)
+        self.assertEqual(same_bytes(self.folder / "one", self.folder / "two"), [])
+
+    def test_a_killed_run_goes_on_to_the_same_bytes(self):
+        self.compress("whole", "--bits", 3)
+        text = self.text()
+        command = [MICA, "compress", DEMO, self.folder / "killed", "--calib", f"text={text}", *SMALL, "--bits", "3"]
+        random.seed(7)
+        kills = 0
+        for _ in range(40):
+            process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=random.uniform(0.3, 1.5))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL if kills % 2 else signal.SIGINT)
+                process.wait()
+                kills += 1
+                continue
+            break
+        self.assertEqual(mica(*command[1:]).returncode if process.returncode else 0, 0)
+        self.assertGreater(kills, 0)
+        self.assertEqual(same_bytes(self.folder / "whole", self.folder / "killed"), [])
+
+    def test_statistics_serve_another_budget(self):
+        kept = self.folder / "statistics"
+        self.compress("first", "--bits", 3, "--statistics", kept)
+        before = kept.stat().st_mtime_ns
+        report = self.compress("second", "--bits", 4, "--statistics", kept)
+        self.assertEqual(kept.stat().st_mtime_ns, before)
+        self.assertNotIn("calibrate", report["time"])
+
+    def test_export_agrees_with_packed(self):
+        self.compress("packed", "--bits", 4, "--sparsity", 0.5, "--pattern", "2:4")
+        self.succeed("export", self.folder / "packed", self.folder / "hf", "--to", "hf")
+        text = self.text()
+        results = [json.loads(self.succeed("eval", self.folder / name, "--data", f"text={text}", "--seqlen", "256", "--force",
+                                           "--max-windows", "4", "--dtype", "fp32", "--json")) for name in ("packed", "hf")]
+        packed, exported = (result["datasets"]["text"]["ppl"] for result in results)
+        self.assertAlmostEqual(packed, exported, delta=2e-3 * packed)
+
+    def test_groupings_and_estimators_run(self):
+        for grouping, estimator in (("spectral", "gaussian"), ("hierarchical", "copula"), ("kmeans", "histogram")):
+            with self.subTest(grouping=grouping):
+                report = self.compress(grouping, "--bits", 3.5, "--grouping", grouping, "--estimator", estimator, "--groups", 5)
+                linear = report["layers"][0]["linears"]["self_attn.q_proj"]
+                self.assertEqual(linear["groups"], 5)
+                self.assertLessEqual(report["bits"]["mean_code_bits"], 3.5 + 1e-9)
+                self.assertGreaterEqual(report["bits"]["mean_code_bits"], 3.49)
+
+    def test_bad_input(self):
+        text, out = self.text(), self.folder / "bad"
+        calib = ["--calib", f"text={text}", *SMALL]
+        self.fail_with("--sparsity is 1.5", "compress", DEMO, out, *calib, "--sparsity", 1.5)
+        self.fail_with("--bit-options has 5", "compress", DEMO, out, *calib, "--bit-options", 5)
+        self.fail_with("at most", "compress", DEMO, out, *calib, "--bits", 40)
+        self.fail_with("1.5", "compress", DEMO, out, *calib, "--bits", 1.5)
+        shutil.rmtree(out, ignore_errors=True)
+        self.fail_with("embedding", "compress", DEMO, out, *calib, "--size", "1MB")
+        shutil.rmtree(out, ignore_errors=True)
+        self.fail_with("tokens, expected at least one window", "compress", DEMO, out, "--calib", f"text={text}", "--calib-seqlen", 200000)
+        self.fail_with("missing.txt", "compress", DEMO, out, "--calib", "text=missing.txt")
+        self.assertFalse(out.exists(), "a failed start leaves nothing behind")
+        out.mkdir()
+        (out / "letter").write_text("mine")
+        self.fail_with("not empty", "compress", DEMO, out, *calib)
+        self.assertEqual((out / "letter").read_text(), "mine")
+
+    def test_damaged_packed_files_are_named(self):
+        self.compress("packed", "--bits", 3)
+        shard = sorted((self.folder / "packed").glob("model-00002*"))[0]
+        whole = shard.read_bytes()
+        text = self.text()
+        evaluate = ["eval", self.folder / "packed", "--data", f"text={text}", "--seqlen", 128, "--max-windows", 1, "--force"]
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        shard.write_bytes(flipped)
+        self.fail_with("model.layers.0.", *evaluate)
+        shard.write_bytes(whole[:-1])
+        self.fail_with(shard.name, *evaluate)
+        shard.write_bytes(whole)
+        config = read_json(self.folder / "packed" / "config.json")
+        config["quantization_config"]["version"] = 99
+        (self.folder / "packed" / "config.json").write_text(json.dumps(config))
+        self.fail_with("99", *evaluate)
+
+
+if __name__ == "__main__":
+    main()

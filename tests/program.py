@@ -1,0 +1,61 @@
+"""What the whole-program tests share: running mica, a scratch directory, a text."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+MICA = os.environ.get("MICA", "build/release/bin/mica")
+SOURCE = pathlib.Path(os.environ.get("MICA_SOURCE_DIR", pathlib.Path(__file__).parent.parent))
+DEMO = SOURCE / "models" / "demo"
+
+
+def mica(*arguments, **options):
+    """Runs mica to its end; the finished process with text output."""
+    return subprocess.run([MICA, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
+
+
+class ProgramTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mica_test_"))
+
+    def tearDown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def succeed(self, *arguments, **options):
+        """Runs mica, expects exit code 0, returns stdout."""
+        done = mica(*arguments, **options)
+        self.assertEqual(done.returncode, 0, f"{arguments}: {done.stderr}")
+        return done.stdout
+
+    def fail_with(self, expected, *arguments, code=1, **options):
+        """Runs mica, expects `code` and exactly one line on stderr that holds `expected`."""
+        done = mica(*arguments, **options)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
+        lines = [line for line in done.stderr.splitlines() if line.startswith("mica: ")]
+        self.assertEqual(len(lines), 1, done.stderr)
+        self.assertIn(expected, lines[0])
+
+    def text(self, name="text.txt", files=("LICENSE", "docs/format.md")):
+        """A text file of some thousand tokens, from the project's own documents."""
+        path = self.folder / name
+        path.write_text("\n\n".join((SOURCE / file).read_text(encoding="utf-8") for file in files), encoding="utf-8")
+        return path
+
+
+def read_json(path):
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def same_bytes(one, other, skip=("compression.json",)):
+    """Names of files that differ between two directories (times and memory stand in compression.json)."""
+    names = {p.name for p in pathlib.Path(one).iterdir()} | {p.name for p in pathlib.Path(other).iterdir()}
+    return [n for n in sorted(names - set(skip))
+            if not ((one / n).exists() and (other / n).exists() and (one / n).read_bytes() == (other / n).read_bytes())]
+
+
+def main():
+    unittest.main(argv=[sys.argv[0], "-v"])
