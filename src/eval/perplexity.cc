@@ -1,0 +1,225 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/system.h"
+#include "model/forward.h"
+
+namespace mica {
+namespace {
+
+// Tokens that pass through a layer between two looks at the clock and at Ctrl-C; DecoderLayer::Forward works
+// in portions of this size.
+constexpr size_t kStepTokens = 2048;
+// Tokens scored in one call: the head's slices are converted (or decoded) anew in each, which at this many
+// tokens costs a few percent.
+constexpr size_t kHeadTokens = 16384;
+constexpr uint64_t kKeptHeadBytes = uint64_t{512}
+                                    << 20;  // OutputHead keeps its prepared form up to this size
+
+size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, uint64_t activation_bytes) {
+  const uint64_t window_bytes = uint64_t{window} * config.hidden * sizeof(float);
+  const size_t most = std::clamp<uint64_t>(activation_bytes / window_bytes, 1, windows);
+  const size_t chunks = (windows + most - 1) / most;
+  return (windows + chunks - 1) / chunks;  // chunks of nearly equal size
+}
+
+size_t StepWindows(size_t window) { return std::max<size_t>(1, kStepTokens / window); }
+
+// Multiplications per token, the unit in which progress is counted.
+struct Work {
+  double layer = 0;
+  double head = 0;
+};
+
+Work WorkPerToken(const ModelConfig& config, size_t window) {
+  Work work;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config, kind);
+    work.layer += static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  }
+  work.layer += static_cast<double>(config.heads * config.head_dim) * static_cast<double>(window);
+  work.head = static_cast<double>(config.vocab) * static_cast<double>(config.hidden);
+  return work;
+}
+
+// Turns work done into whole tokens.
+class TokenMeter {
+ public:
+  TokenMeter(double work_per_token, const TokensDone& report) : per_token_(work_per_token), report_(report) {}
+  void Add(double work, const std::string& detail) {
+    if (!report_) return;
+    done_ += work;
+    const uint64_t tokens = static_cast<uint64_t>(done_ / per_token_ + 1e-6);
+    report_(tokens - reported_, detail);
+    reported_ = tokens;
+  }
+
+ private:
+  double per_token_;
+  const TokensDone& report_;
+  double done_ = 0;
+  uint64_t reported_ = 0;
+};
+
+}  // namespace
+
+const char* ConventionName(Convention convention) {
+  return convention == Convention::kGptq ? "gptq" : "llamacpp";
+}
+
+Convention ParseConvention(const std::string& name) {
+  if (name == "gptq") return Convention::kGptq;
+  if (name == "llamacpp") return Convention::kLlamacpp;
+  Fail("convention '{}' is not known; use gptq or llamacpp", name);
+}
+
+int32_t Windows::Target(size_t w, size_t t) const {
+  return t + 1 < window && t + 1 >= first_scored ? ids[w * window + t + 1] : -1;
+}
+
+Windows CutWindows(const std::vector<int32_t>& text_ids, int32_t bos, size_t window, Convention convention,
+                   size_t max_windows, const std::string& where) {
+  Windows windows;
+  windows.window = window;
+  windows.first_scored = convention == Convention::kGptq ? 1 : window / 2 + 1;
+  if (window <= windows.first_scored) {
+    Fail("--seqlen {} leaves nothing to score in convention {}; use at least {}", window,
+         ConventionName(convention), convention == Convention::kGptq ? 2 : 3);
+  }
+  windows.text_tokens = text_ids.size() + 1;
+  size_t count = windows.text_tokens / window;
+  if (count == 0) {
+    Fail(
+        "{}: has {} tokens (BOS included), fewer than one window of {}; give a longer text or a --seqlen of "
+        "{} or less",
+        where, windows.text_tokens, window, windows.text_tokens);
+  }
+  if (max_windows != 0) count = std::min(count, max_windows);
+  windows.ids.reserve(count * window);
+  windows.ids.push_back(bos);
+  windows.ids.insert(windows.ids.end(), text_ids.begin(),
+                     text_ids.begin() + static_cast<ptrdiff_t>(count * window - 1));
+  if (convention == Convention::kLlamacpp) {
+    for (size_t w = 0; w < count; ++w) windows.ids[w * window] = bos;
+  }
+  return windows;
+}
+
+uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
+                                const PerplexitySettings& settings) {
+  const uint64_t value_bytes = settings.precision == Precision::kBf16 ? 2 : 4;
+  uint64_t layer = 0, largest = 0;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config, kind);
+    layer += uint64_t{shape.rows} * shape.cols;
+    largest = std::max(largest, uint64_t{shape.rows} * shape.cols);
+  }
+  const uint64_t in_layer = layer * value_bytes + largest * sizeof(float);
+  const uint64_t slice = uint64_t{std::min(config.vocab, OutputHead::kSliceRows)} * config.hidden;
+  const uint64_t in_head = slice * (sizeof(float) + value_bytes);
+  const uint64_t kept_head = std::min(kKeptHeadBytes, uint64_t{config.vocab} * config.hidden * value_bytes);
+  const uint64_t chunk = uint64_t{ChunkWindows(config, window, windows, settings.activation_bytes)} * window *
+                         config.hidden * sizeof(float);
+  const uint64_t step = uint64_t{std::min(StepWindows(window), windows)} * window *
+                        (3 * config.hidden + 2 * config.ffn) * sizeof(float);
+  return std::max(in_layer + step, in_head) + kept_head + chunk;
+}
+
+void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings) {
+  CheckWindow(config, windows.window);
+  if (windows.window > config.max_positions) {
+    LogWarning(
+        "windows of {} tokens are longer than the {} positions this model has learnt "
+        "(max_position_embeddings); its perplexity will suffer",
+        windows.window, config.max_positions);
+  }
+  const auto [low, high] = std::minmax_element(windows.ids.begin(), windows.ids.end());
+  if (*low < 0 || static_cast<size_t>(*high) >= config.vocab) {
+    Fail(
+        "the tokenizer gives token id {}, but the model's vocabulary has {} entries; tokenizer.model and "
+        "config.json do not belong together",
+        *low < 0 ? *low : *high, config.vocab);
+  }
+  const uint64_t needed = PlannedEvaluationBytes(config, windows.window, windows.count(), settings);
+  const uint64_t available = AvailableMemoryBytes();
+  LogDebug("evaluation needs about {} of {} available memory", FormatBytes(static_cast<double>(needed)),
+           FormatBytes(static_cast<double>(available)));
+  if (needed > available) {
+    Fail(
+        "evaluation in windows of {} tokens needs about {} of memory, {} are available; use a smaller "
+        "--activation-memory or --seqlen",
+        windows.window, FormatBytes(static_cast<double>(needed)),
+        FormatBytes(static_cast<double>(available)));
+  }
+}
+
+Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& windows,
+                              const PerplexitySettings& settings, const TokensDone& tokens_done) {
+  const ModelConfig& config = weights.config();
+  MICA_CHECK(windows.count() > 0 && windows.window > windows.first_scored);
+  CheckEvaluation(config, windows, settings);
+
+  const size_t window = windows.window, count = windows.count();
+  const size_t chunk_windows = ChunkWindows(config, window, count, settings.activation_bytes);
+  const size_t step_windows = StepWindows(window);
+  const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
+  const Work work = WorkPerToken(config, window);
+  TokenMeter meter(work.layer * static_cast<double>(config.layers) + work.head, tokens_done);
+
+  Perplexity result;
+  result.window_nll.reserve(count);
+  const OutputHead head(weights, settings.precision);
+  Matrix<float> stream(chunk_windows * window, config.hidden);  // the residual stream of a chunk
+  for (size_t first = 0; first < count; first += chunk_windows) {
+    const size_t chunk = std::min(chunk_windows, count - first);
+    const MatrixView<float> x = stream.view().Rows(0, chunk * window);
+    weights.Embed(std::span(windows.ids).subspan(first * window, chunk * window), x);
+
+    for (size_t index = 0; index < config.layers; ++index) {
+      ThrowIfInterrupted();
+      const DecoderLayer layer(weights, index, settings.precision);  // gone before the next one is loaded
+      const std::string detail = fmt::format("layer {}/{}", index + 1, config.layers);
+      for (size_t w = 0; w < chunk; w += step_windows) {
+        ThrowIfInterrupted();
+        const size_t tokens = std::min(step_windows, chunk - w) * window;
+        layer.Forward(x.Rows(w * window, tokens), window);
+        meter.Add(work.layer * static_cast<double>(tokens), detail);
+      }
+    }
+
+    for (size_t w = 0; w < chunk; w += head_windows) {
+      ThrowIfInterrupted();
+      const size_t scored = std::min(head_windows, chunk - w);
+      std::vector<int32_t> targets(scored * window);
+      for (size_t i = 0; i < targets.size(); ++i)
+        targets[i] = windows.Target(first + w + i / window, i % window);
+      std::vector<float> nll(targets.size(), std::numeric_limits<float>::quiet_NaN());
+      head.NegativeLogLikelihood(x.Rows(w * window, scored * window), targets, nll);
+      for (size_t s = 0; s < scored; ++s) {
+        double sum = 0;
+        for (size_t t = windows.first_scored; t < window; ++t) sum += nll[s * window + t - 1];
+        if (!std::isfinite(sum)) {
+          Fail(
+              "{}: the likelihood of window {} is not finite; the weights give values beyond the range of {}",
+              weights.checkpoint().directory().string(), first + w + s, PrecisionName(settings.precision));
+        }
+        result.window_nll.push_back(sum / static_cast<double>(windows.scored_per_window()));
+      }
+      meter.Add(work.head * static_cast<double>(scored * window), "head");
+    }
+  }
+
+  double sum = 0;
+  for (const double nll : result.window_nll) sum += nll;
+  result.nll = sum / static_cast<double>(count);
+  result.perplexity = std::exp(result.nll);
+  return result;
+}
+
+}  // namespace mica

@@ -1,0 +1,46 @@
+// One evaluation, from a checkpoint directory and text files to the result file: what was measured, on what,
+// how and at what cost.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "eval/perplexity.h"
+#include "io/datasets.h"
+
+namespace mica {
+
+struct EvaluationRequest {
+  std::filesystem::path model;  // plain or packed checkpoint
+  std::vector<DataSpec> data;   // at least one; names must differ
+  Convention convention = Convention::kGptq;
+  size_t seqlen = 0;       // tokens of a window; 0: the smaller of 2048 and the model's positions
+  size_t max_windows = 0;  // per set; 0: all
+  bool special_tokens =
+      false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
+  std::optional<Precision> precision;  // none: the fastest of this machine
+  uint64_t activation_bytes = PerplexitySettings().activation_bytes;
+  uint64_t seed = 0;  // recorded; evaluation itself draws nothing at random
+};
+
+// Evaluates and returns the content of the result file:
+//   mica {version, commit}; created; model {path, fingerprint, architecture {...}, parameters, file_bytes,
+//   layout, compression (packed only: the content of its compression.json)}; settings {convention, seqlen,
+//   dtype, max_windows (null: all), special_tokens, threads, seed, device}; host {name, processor}; datasets
+//   {NAME: {ppl, time (seconds), nll (nats per token), bits_per_byte, tokens, scored_tokens, windows,
+//   text_tokens, tokens_per_second, data {kind, path, sha256, bytes}}}; time {phase: seconds};
+//   peak_memory_bytes.
+// bits_per_byte = nats of the scored tokens / ln 2 / bytes of text those tokens stand for
+// (Tokenizer::PieceBytes). Every text is read, tokenised and cut before the first window is computed, so that
+// a fault in the last file costs no time. Throws Error.
+Json Evaluate(const EvaluationRequest& request, Progress& progress);
+
+// The result as an aligned table with a heading and a footing, for a terminal.
+std::string SummaryTable(const Json& result);
+
+}  // namespace mica
