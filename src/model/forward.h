@@ -59,8 +59,8 @@ using InputHook = std::function<void(InputKind kind, const ActivationView& input
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
 // causal inside it. Results do not depend on the number of threads, nor those of a window on the other
-// windows. Call from one thread at a time. Throws Error for a window the model's attention does not allow
-// (CheckWindow).
+// windows (but for rounding where the processor lacks AVX-512). Call from one thread at a time. Throws Error
+// for a window that the model's attention does not allow (CheckWindow).
 class DecoderLayer {
  public:
   // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().

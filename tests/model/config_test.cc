@@ -1,0 +1,218 @@
+// config.json: what each model family means by it, and what is refused, by name.
+#include "model/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "model/rope.h"
+#include "tests/model/tiny_model.h"
+
+namespace mica {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Refusal(const Json& json) {
+  try {
+    ParseConfig(json, "config.json");
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+std::string RefusalWith(const char* key, const Json& value) {
+  Json json = TinyConfig();
+  json[key] = value;
+  return Refusal(json);
+}
+
+TEST(Config, ReadsEveryField) {
+  const ModelConfig config = ParseConfig(TinyConfig(), "config.json");
+  EXPECT_EQ(config.model_type, "llama");
+  EXPECT_EQ(config.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(config.layers, 2u);
+  EXPECT_EQ(config.hidden, 24u);
+  EXPECT_EQ(config.heads, 4u);
+  EXPECT_EQ(config.kv_heads, 2u);
+  EXPECT_EQ(config.head_dim, 6u);
+  EXPECT_EQ(config.ffn, 40u);
+  EXPECT_EQ(config.vocab, 50u);
+  EXPECT_EQ(config.max_positions, 256u);
+  EXPECT_FLOAT_EQ(config.norm_epsilon, 1e-5f);
+  EXPECT_FALSE(config.tied_head);
+  EXPECT_FALSE(config.attention_bias);
+  EXPECT_EQ(config.sliding_window, 0u);
+}
+
+TEST(Config, FillsInWhatTransformersAssumes) {
+  Json json = TinyConfig();
+  for (const char* key : {"num_key_value_heads", "rope_theta", "rms_norm_eps", "max_position_embeddings",
+                          "hidden_act", "tie_word_embeddings", "architectures"}) {
+    json.erase(key);
+  }
+  json["head_dim"] = nullptr;
+  json["rope_scaling"] = nullptr;
+  json["quantization_config"] = nullptr;
+  const ModelConfig config = ParseConfig(json, "config.json");
+  EXPECT_EQ(config.kv_heads, 4u);
+  EXPECT_EQ(config.head_dim, 6u);
+  EXPECT_EQ(config.rope_theta, 10000.0);
+  EXPECT_FLOAT_EQ(config.norm_epsilon, 1e-6f);
+  EXPECT_EQ(config.max_positions, 2048u);
+  EXPECT_FALSE(config.tied_head);
+  EXPECT_EQ(config.bos, 1);
+}
+
+TEST(Config, HeadDimMayDifferFromHiddenOverHeads) {
+  Json json = TinyConfig();
+  json["head_dim"] = 32;
+  json["num_attention_heads"] = 5;
+  json["num_key_value_heads"] = 1;
+  const ModelConfig config = ParseConfig(json, "config.json");
+  EXPECT_EQ(config.head_dim, 32u);
+  EXPECT_EQ(config.q_width(), 160u);
+  EXPECT_EQ(config.kv_width(), 32u);
+}
+
+TEST(Config, BiasesFollowTheFamily) {
+  Json json = TinyConfig();
+  json["attention_bias"] = true;
+  json["mlp_bias"] = true;
+  ModelConfig config = ParseConfig(json, "config.json");
+  EXPECT_TRUE(config.attention_bias && config.output_bias && config.mlp_bias);
+
+  json = TinyConfig();
+  json["model_type"] = "qwen2";
+  json["architectures"] = {"Qwen2ForCausalLM"};
+  config = ParseConfig(json, "config.json");
+  EXPECT_TRUE(config.attention_bias);
+  EXPECT_FALSE(config.output_bias || config.mlp_bias);
+}
+
+TEST(Config, SlidingWindows) {
+  Json json = TinyConfig();
+  json["model_type"] = "mistral";
+  json["architectures"] = {"MistralForCausalLM"};
+  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 4096u);  // MistralConfig's default
+  json["sliding_window"] = nullptr;
+  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 0u);
+  json["sliding_window"] = 128;
+  const ModelConfig config = ParseConfig(json, "config.json");
+  EXPECT_EQ(config.sliding_window, 128u);
+  CheckWindow(config, 128);
+  EXPECT_THROW(CheckWindow(config, 129), Error);
+
+  json["model_type"] = "qwen2";
+  json["architectures"] = {"Qwen2ForCausalLM"};
+  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 0u);  // use_sliding_window is false unless given
+  json["use_sliding_window"] = true;
+  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 128u);
+}
+
+TEST(Config, RefusesAbsurdNumbersByKey) {
+  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                          "num_key_value_heads", "vocab_size", "max_position_embeddings", "head_dim"}) {
+    for (const Json& value : {Json(0), Json(-1), Json(2.5), Json("24"), Json(true), Json(uint64_t{1} << 63),
+                              Json(Json::array({24}))}) {
+      EXPECT_THAT(RefusalWith(key, value), HasSubstr(std::string(key) + " is " + value.dump())) << value;
+    }
+  }
+  for (const char* key :
+       {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}) {
+    Json json = TinyConfig();
+    json.erase(key);
+    EXPECT_THAT(Refusal(json), HasSubstr(std::string(key) + " is missing"));
+  }
+  for (const char* key : {"rope_theta", "rms_norm_eps"}) {
+    for (const Json& value : {Json(0), Json(-1.0), Json("x"), Json(1e300)})
+      EXPECT_THAT(RefusalWith(key, value), HasSubstr(key));
+  }
+  EXPECT_THAT(RefusalWith("num_key_value_heads", 3), HasSubstr("divisor of num_attention_heads, 4"));
+  EXPECT_THAT(RefusalWith("num_key_value_heads", 8), HasSubstr("divisor of num_attention_heads, 4"));
+  EXPECT_THAT(RefusalWith("hidden_size", 26), HasSubstr("divisor of hidden_size, 26"));
+  EXPECT_THAT(RefusalWith("head_dim", 7), HasSubstr("head_dim is 7"));
+  EXPECT_THAT(RefusalWith("bos_token_id", 50), HasSubstr("bos_token_id is 50"));
+  EXPECT_THAT(RefusalWith("tie_word_embeddings", "yes"), HasSubstr("expected true or false"));
+}
+
+TEST(Config, RefusesUnsupportedByName) {
+  EXPECT_THAT(RefusalWith("model_type", "gemma2"),
+              HasSubstr("model_type is \"gemma2\", which is not supported"));
+  EXPECT_THAT(RefusalWith("model_type", nullptr), HasSubstr("model_type is missing"));
+  EXPECT_THAT(RefusalWith("hidden_act", "gelu"), HasSubstr("hidden_act is \"gelu\""));
+  EXPECT_THAT(RefusalWith("architectures", Json::array({"LlamaForSequenceClassification"})),
+              HasSubstr("LlamaForCausalLM"));
+  EXPECT_THAT(RefusalWith("partial_rotary_factor", 0.5), HasSubstr("partial_rotary_factor is 0.5"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "yarn"}, {"factor", 4.0}}),
+              HasSubstr("type \"yarn\", which is not supported"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"rope_type", "dynamic"}, {"factor", 2.0}}),
+              HasSubstr("dynamic"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "linear"}}), HasSubstr("factor is missing"));
+  EXPECT_THAT(RefusalWith("rope_scaling", 4), HasSubstr("rope_scaling is 4"));
+  EXPECT_THAT(RefusalWith("quantization_config", Json{{"quant_method", "gptq"}, {"bits", 4}}),
+              HasSubstr("quant_method \"gptq\""));
+  EXPECT_THAT(Refusal(Json::array()), HasSubstr("expected a JSON object"));
+  EXPECT_EQ(RefusalWith("quantization_config", Json{{"quant_method", "mica"}, {"version", 1}}), "accepted");
+}
+
+TEST(Config, CountsParameters) {
+  // embedding and head 2 x 50 x 24, final norm 24; a layer: q 24 x 24, k and v 12 x 24, o 24 x 24, three of
+  // 24 x 40, two norms.
+  const uint64_t layer = 24 * 24 + 2 * 12 * 24 + 24 * 24 + 3 * 24 * 40 + 2 * 24;
+  EXPECT_EQ(ParameterCount(ParseConfig(TinyConfig(), "config.json")), 2 * 50 * 24 + 24 + 2 * layer);
+  for (const auto& [tied, type] : {std::pair{true, "llama"}, {false, "qwen2"}}) {
+    Json json = TinyConfig();
+    json.erase("architectures");
+    json["tie_word_embeddings"] = tied;
+    json["model_type"] = type;
+    const ModelConfig config = ParseConfig(json, "config.json");
+    uint64_t sum = 0;
+    for (const auto& [name, tensor] : RandomTensors(config, 1)) sum += tensor.second.size();
+    EXPECT_EQ(ParameterCount(config), sum) << type;
+  }
+}
+
+TEST(Rope, LinearAndLlama3ByHand) {
+  Json json = TinyConfig();
+  json["head_dim"] = 8;
+  json["rope_theta"] = 10000.0;
+  ModelConfig config = ParseConfig(json, "config.json");
+  EXPECT_THAT(RopeFrequencies(config),
+              testing::Pointwise(testing::DoubleNear(1e-12), {1.0, 0.1, 0.01, 0.001}));
+
+  json["rope_scaling"] = {{"type", "linear"}, {"factor", 4.0}};
+  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json")),
+              testing::Pointwise(testing::DoubleNear(1e-12), {0.25, 0.025, 0.0025, 0.00025}));
+
+  // Original context 1000 pi: turns in it are 500, 50, 5, 0.5. With low 1, high 9: the first two stay, 0.5 is
+  // divided by 8, and 5 is halfway: 0.01 (1/2 + 1/2 / 8) = 0.005625.
+  json["rope_scaling"] = {{"rope_type", "llama3"},
+                          {"factor", 8.0},
+                          {"low_freq_factor", 1.0},
+                          {"high_freq_factor", 9.0},
+                          {"original_max_position_embeddings", 1000 * 3.14159265358979323846}};
+  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json")),
+              testing::Pointwise(testing::DoubleNear(1e-9), {1.0, 0.1, 0.005625, 0.000125}));
+
+  // The newer spelling.
+  json.erase("rope_scaling");
+  json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 10000.0}};
+  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json"))[1], 0.05, 1e-12);
+}
+
+TEST(Rope, TableHoldsCosinesAndSines) {
+  Json json = TinyConfig();
+  json["head_dim"] = 8;
+  RopeTable table(ParseConfig(json, "config.json"));
+  table.Extend(3);
+  table.Extend(101);
+  EXPECT_EQ(table.cosines(0)[3], 1.0f);
+  EXPECT_EQ(table.sines(0)[3], 0.0f);
+  EXPECT_NEAR(table.cosines(100)[1], std::cos(10.0), 1e-7);
+  EXPECT_NEAR(table.sines(100)[2], std::sin(1.0), 1e-7);
+}
+
+}  // namespace
+}  // namespace mica

@@ -1,0 +1,159 @@
+// Opening a checkpoint by role: shapes, types, missing tensors and values that are not finite, each refused
+// with its tensor's name.
+#include "model/weights.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "base/error.h"
+#include "tests/model/tiny_model.h"
+
+namespace mica {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+template <typename Function>
+std::string Refusal(const Function& function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+// The message with which a checkpoint is refused after `change`.
+std::string RefusalAfter(const std::function<void(Tensors&)>& change, Json json = TinyConfig()) {
+  const TemporaryDirectory directory;
+  Tensors tensors = RandomTensors(ParseConfig(json, "test"), 1);
+  change(tensors);
+  WriteModel(directory.path(), json, tensors);
+  return Refusal([&] { ModelWeights::Open(directory.path()); });
+}
+
+TEST(Weights, ReadsByRole) {
+  const TinyModel model(TinyConfig());
+  const ModelWeights& weights = model.weights();
+  EXPECT_FALSE(weights.packed());
+  const auto expect_tensor = [&](const std::string& name, MatrixView<const float> actual) {
+    const TensorView& tensor = weights.checkpoint().Get(name);
+    std::vector<float> expected(tensor.elements());
+    ReadFloats(tensor, 0, expected);
+    ASSERT_EQ(actual.rows * actual.cols, expected.size()) << name;
+    for (size_t i = 0; i < expected.size(); ++i) ASSERT_EQ(actual.data[i], expected[i]) << name;
+  };
+  for (const LinearKind kind : kLinearKinds) {
+    const Matrix<float> matrix = weights.Linear(1, kind);
+    EXPECT_EQ(matrix.rows(), LinearShape(weights.config(), kind).rows);
+    expect_tensor(LinearTensorName(1, kind) + ".weight", matrix);
+    EXPECT_TRUE(weights.Bias(1, kind).empty());
+  }
+  expect_tensor("model.norm.weight", {weights.FinalNorm().data(), 1, 24});
+  expect_tensor("model.layers.1.input_layernorm.weight", {weights.AttentionNorm(1).data(), 1, 24});
+  expect_tensor("model.layers.0.post_attention_layernorm.weight", {weights.MlpNorm(0).data(), 1, 24});
+  expect_tensor("lm_head.weight", weights.Head(0, 50));
+  const Matrix<float> part = weights.Head(7, 3), whole = weights.Head(0, 50);
+  EXPECT_TRUE(std::equal(part.data(), part.data() + part.size(), whole.row(7)));
+}
+
+TEST(Weights, EmbedsIdsInAnyOrder) {
+  const TinyModel model(TinyConfig());
+  const std::vector<int32_t> ids = {49, 0, 7, 49};
+  Matrix<float> out(4, 24), all(50, 24);
+  model.weights().Embed(ids, out);
+  ReadFloats(model.weights().checkpoint().Get("model.embed_tokens.weight"), 0, {all.data(), all.size()});
+  for (size_t t = 0; t < ids.size(); ++t)
+    EXPECT_TRUE(std::equal(out.row(t), out.row(t) + 24, all.row(static_cast<size_t>(ids[t]))));
+  Matrix<float> one(1, 24);
+  for (const int32_t id : {-1, 50}) {
+    EXPECT_THAT(Refusal([&] { model.weights().Embed(std::vector<int32_t>{id}, one); }),
+                HasSubstr("expected 0 to 49"));
+  }
+}
+
+TEST(Weights, TiedHeadIsTheEmbedding) {
+  Json json = TinyConfig();
+  json["tie_word_embeddings"] = true;
+  const TinyModel model(json);
+  EXPECT_EQ(model.weights().checkpoint().Find("lm_head.weight"), nullptr);
+  Matrix<float> embedded(2, 24);
+  model.weights().Embed(std::vector<int32_t>{5, 6}, embedded);
+  const Matrix<float> head = model.weights().Head(5, 2);
+  EXPECT_TRUE(std::equal(head.data(), head.data() + head.size(), embedded.data()));
+}
+
+TEST(Weights, RefusesMissingAndMisshapen) {
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
+                           "model.layers.1.mlp.up_proj.weight", "model.layers.0.input_layernorm.weight"}) {
+    EXPECT_THAT(RefusalAfter([&](Tensors& tensors) { tensors.erase(name); }), HasSubstr(name));
+  }
+  EXPECT_THAT(RefusalAfter([](Tensors& tensors) {
+                std::swap(tensors["model.layers.1.mlp.up_proj.weight"].first[0],
+                          tensors["model.layers.1.mlp.up_proj.weight"].first[1]);
+              }),
+              AllOf(HasSubstr("model.safetensors"),
+                    HasSubstr("model.layers.1.mlp.up_proj.weight has shape [24, 40], expected [40, 24]"),
+                    HasSubstr("does not match its config.json")));
+  EXPECT_THAT(RefusalAfter([](Tensors& tensors) {
+                tensors["model.norm.weight"] = {{25}, std::vector<float>(25)};
+              }),
+              HasSubstr("model.norm.weight has shape [25], expected [24]"));
+  EXPECT_THAT(RefusalAfter([](Tensors& tensors) {
+                tensors["model.layers.0.mlp.up_proj.bias"] = {{40}, std::vector<float>(40)};
+              }),
+              HasSubstr("gives this linear layer no bias"));
+  // Tensors nobody asks for do no harm: old LLaMA checkpoints hold rotary_emb.inv_freq.
+  EXPECT_EQ(RefusalAfter([](Tensors& tensors) {
+              tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{3}, std::vector<float>(3)};
+            }),
+            "accepted");
+}
+
+TEST(Weights, RefusesOtherTypes) {
+  const TemporaryDirectory directory;
+  const ModelConfig config = ParseConfig(TinyConfig(), "test");
+  WriteJson(directory.path() / "config.json", TinyConfig());
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, shape] : TensorShapes(config)) {
+    specs.push_back({name, name == "model.layers.0.mlp.down_proj.weight" ? DType::kI32 : DType::kF32, shape});
+  }
+  SafetensorsWriter writer(directory.path() / "model.safetensors", specs);
+  for (const TensorSpec& spec : specs) {
+    uint64_t elements = 1;
+    for (const uint64_t extent : spec.shape) elements *= extent;
+    writer.Write(std::vector<std::byte>(4 * elements));
+  }
+  writer.Commit();
+  EXPECT_THAT(Refusal([&] { ModelWeights::Open(directory.path()); }),
+              HasSubstr("model.layers.0.mlp.down_proj.weight has dtype I32, expected F32, F16 or BF16"));
+}
+
+TEST(Weights, NamesTheTensorThatIsNotFinite) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
+    const TemporaryDirectory directory;
+    Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);
+    tensors["model.layers.1.mlp.down_proj.weight"].second[3 * 40 + 17] = bad;
+    tensors["model.embed_tokens.weight"].second[24 * 10 + 2] = bad;
+    tensors["model.norm.weight"].second[23] = bad;
+    WriteModel(directory.path(), TinyConfig(), tensors);
+    const ModelWeights weights = ModelWeights::Open(directory.path());
+    const char* what = std::isnan(bad) ? "holds NaN at " : "holds infinity at ";
+    EXPECT_THAT(
+        Refusal([&] { weights.Linear(1, LinearKind::kDown); }),
+        AllOf(HasSubstr("model.layers.1.mlp.down_proj.weight"), HasSubstr(std::string(what) + "[3, 17]")));
+    EXPECT_EQ(Refusal([&] { weights.Linear(0, LinearKind::kDown); }), "accepted");
+    Matrix<float> out(1, 24);
+    EXPECT_THAT(Refusal([&] { weights.Embed(std::vector<int32_t>{10}, out); }),
+                AllOf(HasSubstr("model.embed_tokens.weight"), HasSubstr(std::string(what) + "[10, 2]")));
+    EXPECT_EQ(Refusal([&] { weights.Embed(std::vector<int32_t>{11}, out); }), "accepted");
+    EXPECT_THAT(Refusal([&] { weights.FinalNorm(); }), HasSubstr(std::string(what) + "[23]"));
+  }
+}
+
+}  // namespace
+}  // namespace mica
