@@ -310,9 +310,7 @@ void FillRowFunctions(KernelTable* table) { HWY_DYNAMIC_DISPATCH(FillRowFunction
 
 std::vector<KernelTable> RowTablesOfAllTargets() {
   std::vector<KernelTable> tables;
-  // A faster instruction set has a lower bit.
-  for (int64_t targets = hwy::SupportedTargets(); targets != 0; targets &= targets - 1) {
-    const int64_t target = targets & -targets;
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {  // fastest first
     hwy::SetSupportedTargetsForTest(target);
     KernelTable table{};
     FillRowFunctions(&table);

@@ -56,4 +56,11 @@ class PackedOperand {
   bool takes_bf16_ = false;
 };
 
+// What matrix products have cost since the program began, summed over the threads.
+struct ProductCost {
+  double seconds = 0.0;
+  double flops = 0.0;  // 2 m n k each
+};
+ProductCost ProductsSoFar();
+
 }  // namespace mica
