@@ -1,0 +1,201 @@
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "eval/output.h"
+#include "io/packed_checkpoint.h"
+#include "model/weights.h"
+
+namespace mica {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct InspectOptions {
+  fs::path model;
+  bool json = false;
+};
+
+struct DTypeTotal {
+  size_t tensors = 0;
+  uint64_t elements = 0;
+  uint64_t bytes = 0;
+};
+
+// What the command shows. A single weight file has no config; a plain checkpoint has no packed sizes.
+struct Inspection {
+  Checkpoint checkpoint;
+  std::optional<ModelConfig> config;
+  std::optional<PackedSizes> packed;
+  std::map<std::string, DTypeTotal> dtypes;
+  uint64_t parameters = 0;
+  uint64_t tensor_bytes = 0;
+};
+
+Inspection Inspect(const fs::path& path) {
+  Inspection result;
+  if (fs::is_directory(path)) {
+    const ModelWeights weights = ModelWeights::Open(path);
+    result.config = weights.config();
+    if (weights.packed()) result.packed = MeasurePacked(path);
+  }
+  result.checkpoint = Checkpoint::Open(path);
+  uint64_t elements = 0;
+  for (const TensorView& tensor : result.checkpoint.tensors()) {
+    DTypeTotal& total = result.dtypes[DTypeName(tensor.dtype)];
+    ++total.tensors;
+    total.elements += tensor.elements();
+    total.bytes += tensor.data.size();
+    elements += tensor.elements();
+    result.tensor_bytes += tensor.data.size();
+  }
+  result.parameters = result.config ? ParameterCount(*result.config) : elements;
+  return result;
+}
+
+double BitsPerWeight(uint64_t bits, uint64_t weights) {
+  return weights == 0 ? 0.0 : static_cast<double>(bits) / static_cast<double>(weights);
+}
+
+const char* RopeName(RopeScaling scaling) {
+  switch (scaling) {
+    case RopeScaling::kNone:
+      return "none";
+    case RopeScaling::kLinear:
+      return "linear";
+    case RopeScaling::kLlama3:
+      return "llama3";
+  }
+  MICA_CHECK(false);
+}
+
+Json ConfigJson(const ModelConfig& config) {
+  return {{"architecture", config.architecture},
+          {"model_type", config.model_type},
+          {"layers", config.layers},
+          {"hidden", config.hidden},
+          {"heads", config.heads},
+          {"kv_heads", config.kv_heads},
+          {"head_dim", config.head_dim},
+          {"ffn", config.ffn},
+          {"vocab", config.vocab},
+          {"max_positions", config.max_positions},
+          {"rope_theta", config.rope_theta},
+          {"rope_scaling", RopeName(config.rope_scaling)},
+          {"tied_head", config.tied_head},
+          {"attention_bias", config.attention_bias}};
+}
+
+Json ToJson(const Inspection& inspection, const fs::path& path) {
+  const Checkpoint& checkpoint = inspection.checkpoint;
+  Json json = {{"model", path.string()}};
+  if (inspection.config) json["config"] = ConfigJson(*inspection.config);
+  json["layout"] = checkpoint.layout();
+  json["packed"] = inspection.packed.has_value();
+  json["parameters"] = inspection.parameters;
+  json["file_bytes"] = checkpoint.file_bytes();
+  json["tensor_bytes"] = inspection.tensor_bytes;
+  json["bits_per_weight"] = BitsPerWeight(8 * inspection.tensor_bytes, inspection.parameters);
+  if (inspection.packed) {
+    const PackedSizes& packed = *inspection.packed;
+    json["compressed_matrices"] = {
+        {"weights", packed.compressed_weights},
+        {"bits", packed.compressed_matrix_bits},
+        {"bits_per_weight", BitsPerWeight(packed.compressed_matrix_bits, packed.compressed_weights)}};
+    json["directory_bytes"] = packed.total_bytes;
+    json["bytes"] = packed.bytes;
+  }
+  for (const auto& [name, total] : inspection.dtypes) {
+    json["dtypes"][name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
+  }
+  json["tensors"] = Json::array();
+  for (const TensorView& tensor : checkpoint.tensors()) {
+    json["tensors"].push_back({{"name", tensor.name},
+                               {"dtype", DTypeName(tensor.dtype)},
+                               {"shape", tensor.shape},
+                               {"bytes", tensor.data.size()},
+                               {"file", fs::path(tensor.file).filename().string()}});
+  }
+  return json;
+}
+
+std::string ShapeLine(const ModelConfig& config) {
+  const char* attention = config.kv_heads == config.heads ? "MHA" : config.kv_heads == 1 ? "MQA" : "GQA";
+  return fmt::format(
+      "{} layers, hidden {}, {} heads of {}, {} KV heads ({}), FFN {}, vocabulary {}, {} positions",
+      config.layers, config.hidden, config.heads, config.head_dim, config.kv_heads, attention, config.ffn,
+      config.vocab, config.max_positions);
+}
+
+std::string ToText(const Inspection& inspection, const fs::path& path) {
+  const Checkpoint& checkpoint = inspection.checkpoint;
+  std::string text = path.string() + "\n";
+  const auto line = [&](const char* label, const std::string& value) {
+    text += fmt::format("  {:<16}{}\n", label, value);
+  };
+  if (inspection.config) {
+    const ModelConfig& config = *inspection.config;
+    line("architecture", fmt::format("{} ({})", config.architecture, config.model_type));
+    line("shape", ShapeLine(config));
+    line("output head", config.tied_head ? "tied to the embedding" : "own matrix");
+    line("rope", fmt::format("theta {:g}, scaling {}", config.rope_theta, RopeName(config.rope_scaling)));
+    if (config.attention_bias) line("biases", config.output_bias ? "on q, k, v and o" : "on q, k and v");
+  }
+  line("parameters", std::to_string(inspection.parameters));
+  line("weight files",
+       fmt::format("{}, {} ({} bytes)", checkpoint.layout(),
+                   FormatBytes(static_cast<double>(checkpoint.file_bytes())), checkpoint.file_bytes()));
+  line("bits per weight", fmt::format("{:.3f} (all tensors)",
+                                      BitsPerWeight(8 * inspection.tensor_bytes, inspection.parameters)));
+  if (inspection.packed) {
+    const PackedSizes& packed = *inspection.packed;
+    line("", fmt::format("{:.3f} ({} weights of compressed matrices)",
+                         BitsPerWeight(packed.compressed_matrix_bits, packed.compressed_weights),
+                         packed.compressed_weights));
+    std::vector<std::vector<std::string>> rows = {{"bytes for", "bytes", "share"}};
+    for (const auto& [kind, bytes] : packed.bytes) {
+      if (bytes == 0) continue;
+      rows.push_back({kind, std::to_string(bytes),
+                      fmt::format("{:.2f} %", 100.0 * static_cast<double>(bytes) /
+                                                  static_cast<double>(packed.total_bytes))});
+    }
+    rows.push_back({"whole directory", std::to_string(packed.total_bytes), "100.00 %"});
+    text += "\n" + AlignedTable(rows);
+  }
+  std::vector<std::vector<std::string>> dtypes = {{"dtype", "tensors", "elements", "bytes"}};
+  for (const auto& [name, total] : inspection.dtypes) {
+    dtypes.push_back(
+        {name, std::to_string(total.tensors), std::to_string(total.elements), std::to_string(total.bytes)});
+  }
+  text += "\n" + AlignedTable(dtypes);
+  std::vector<std::vector<std::string>> tensors = {{"tensor", "dtype", "shape", "bytes"}};
+  for (const TensorView& tensor : checkpoint.tensors()) {
+    tensors.push_back(
+        {tensor.name, DTypeName(tensor.dtype), ShapeText(tensor.shape), std::to_string(tensor.data.size())});
+  }
+  return text + "\n" + AlignedTable(tensors, 3);
+}
+
+}  // namespace
+
+void AddInspectCommand(CLI::App& app) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App& command =
+      *app.add_subcommand("inspect", "Show architecture, tensors and sizes of a checkpoint, plain or packed");
+  command.add_option("model", options->model, "Checkpoint directory or weight file")->required();
+  command.add_flag("--json", options->json, "Print the result as JSON on stdout");
+  command.callback([options] {
+    const Inspection inspection = Inspect(options->model);
+    WriteStdout(options->json ? JsonText(ToJson(inspection, options->model))
+                              : ToText(inspection, options->model));
+  });
+}
+
+}  // namespace mica
