@@ -1,7 +1,6 @@
 // Random packed matrices and throw-away checkpoints for the tests of the packed format.
 #pragma once
 
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>

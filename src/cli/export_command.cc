@@ -1,0 +1,59 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "eval/output.h"
+#include "io/export_checkpoint.h"
+
+namespace mica {
+namespace {
+
+struct ExportCommand {
+  std::filesystem::path packed, out;
+  std::string to = "hf";
+  std::string dtype = "f16";
+  CommonOptions common;
+};
+
+void RunExport(const ExportCommand& command) {
+  ApplyCommonOptions(command.common);
+  ExportOptions options;
+  options.dtype = command.dtype == "f32" ? DType::kF32 : DType::kF16;
+  Progress progress(!command.common.json);
+  const ExportFacts facts = ExportPlain(command.packed, command.out, options, progress);
+  if (command.common.json) {
+    const Json result = {{"out", command.out.string()},
+                         {"tensors", facts.tensors},
+                         {"shards", facts.shards},
+                         {"file_bytes", facts.file_bytes}};
+    WriteStdout(JsonText(result));
+  } else {
+    WriteStdout(fmt::format("{}: {} tensors in {} {}, {}\n", command.out.string(), facts.tensors,
+                            facts.shards, facts.shards == 1 ? "file" : "files",
+                            FormatBytes(static_cast<double>(facts.file_bytes))));
+  }
+}
+
+}  // namespace
+
+void AddExportCommand(CLI::App& app) {
+  CLI::App* export_command = app.add_subcommand("export", "Write a packed checkpoint as a plain one");
+  const auto command = std::make_shared<ExportCommand>();
+  export_command->add_option("packed", command->packed, "Packed checkpoint")->required();
+  export_command->add_option("out", command->out, "Plain checkpoint, a new directory")->required();
+  export_command->add_option("--to", command->to, "Layout: hf (safetensors)")
+      ->check(CLI::IsMember({"hf"}))
+      ->capture_default_str();
+  export_command->add_option("--dtype", command->dtype, "f16, or f32 for the decoded weights exactly")
+      ->check(CLI::IsMember({"f16", "f32"}))
+      ->capture_default_str();
+  AddCommonOptions(*export_command, command->common);
+  export_command->callback([command] { RunExport(*command); });
+}
+
+}  // namespace mica
