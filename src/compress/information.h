@@ -11,23 +11,50 @@
 namespace mica {
 
 enum class Estimator { kGaussian, kCopula, kHistogram, kKnn };
-Estimator ParseEstimator(const std::string& name);  // "gaussian", "copula", "histogram", "knn"
+Estimator ParseEstimator(
+    const std::string& name);  // "gaussian", "copula", "histogram", "knn"; Error for anything else
 const char* EstimatorName(Estimator estimator);
 
-// I_ij = -1/2 ln(1 - rho_ij^2) from second moments and means; the diagonal is 0, |rho| is limited to 1 -
-// 1e-7. [n, n].
+// Correlations are limited to 1 - kCorrelationMargin, so information to 7.71 nats.
+inline constexpr double kCorrelationMargin = 1e-7;
+
+// I_ij = -1/2 ln(1 - rho_ij^2) from second moments and means, [n, n], diagonal 0. Channels whose variance is
+// lost in the rounding of H_jj (below 1e-6 of it: dead or constant) have no information with any other. n^2/2
+// logarithms: 2 s at 13,824 channels on 2 cores.
 Matrix<float> GaussianInformation(MatrixView<const float> second_moment, const std::vector<double>& mean);
 
-// Pairwise information of the columns of a sample [tokens, n] by rank transform (Gaussian copula),
-// equal-count histogram with bias correction, or k nearest neighbours (Kraskov, Stoegbauer, Grassberger 2004,
-// estimator 1). Sources and costs are at the definitions.
+// The most tokens an estimator looks at: of longer samples it takes a seeded choice.
+size_t SampleTokens(Estimator estimator);
+// Channels above which the k-nearest-neighbour estimator is refused: a pair takes some 40 us of one core, so
+// 4096 channels take six minutes.
+inline constexpr size_t kKnnMaxChannels = 4096;
+
+// Pairwise information of the columns of a sample [tokens, n] of at least 64 tokens: [n, n], diagonal 0, no
+// entry below 0, constant channels 0 with every other. `seed` decides which tokens and, for knn, the jitter
+// that separates equal values; same seed, same result, on any number of threads. Times are for 2 cores of the
+// bench machine (docs/performance.md). Throws Error for fewer tokens, values that are not finite, and knn
+// above kKnnMaxChannels.
+//   gaussian   moments of the sample, then as above.
+//   copula     ranks (ties share their mean rank) to normal scores, their correlation, then the Gaussian
+//   formula: unchanged by any strictly
+//              monotone map of a channel. 8192 tokens; tokens n^2 operations.
+//   histogram  equal-count bins (at most 16 a channel; equal values share a bin), plug-in entropies with the
+//   correction of Miller (1955)
+//              and Madow, (occupied cells - 1) / (2 tokens) each. Sees no more than ln 16 = 2.77 nats. 4096
+//              tokens; tokens n^2 / 2 counts.
+//   knn        Kraskov, Stoegbauer, Grassberger, Phys. Rev. E 69, 066138 (2004), estimator 1: k = 4,
+//   largest-coordinate distance, channels
+//              scaled to unit variance. 512 tokens; standard deviation about 0.04 nats a pair.
 Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed);
 
-// I_ij / sqrt(h_i h_j)-style normalisation to [0, 1] for clustering: sqrt(1 - exp(-2 I)) (the correlation
-// coefficient that a Gaussian pair of that information has).
+// In place, I -> sqrt(1 - exp(-2 I)) in [0, 1): the correlation that a Gaussian pair of that information has,
+// for clustering.
 void NormaliseInformation(MatrixView<float> information);
 
-// I_j = 1/2 ln(H_jj [H^-1]_jj) of the damped second moment (damping * mean diagonal added). [n].
+// I_j = I(x_j ; x_rest) = 1/2 ln(H_jj [H^-1]_jj) of the damped second moment (damping * mean diagonal added
+// to the diagonal), [n], >= 0. Computed on H scaled to unit diagonal, which changes no I_j and keeps the FP32
+// factorisation sound beside outlier channels. 2/3 n^3 operations, one [n, n] FP32 copy. Throws Error when H
+// is not positive definite at this damping.
 std::vector<double> ConditionalInformation(MatrixView<const float> second_moment, double damping);
 
 }  // namespace mica
