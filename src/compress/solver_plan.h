@@ -1,0 +1,51 @@
+// What the solver decides before it looks at a weight: the stored order, the blocks of columns and how many
+// weights each block loses.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/matrix.h"
+#include "compress/solver.h"
+#include "io/packed_matrix.h"
+
+namespace mica {
+
+// Columns of a block: the unit of the lazy update and of an unstructured mask.
+inline constexpr size_t kBlockCols = 128;
+
+// Consecutive stored columns of one width, at most kBlockCols: whole scale groups, or a part of one group
+// that is larger.
+struct ColumnBlock {
+  size_t start = 0;
+  size_t end = 0;
+  size_t first_group = 0;  // scale groups [first_group, last_group) of the plan; last_group = first_group + 1
+                           // for a part of a group
+  size_t last_group = 0;
+  bool starts_group = true;  // false: the block continues a scale group that began before it
+  bool whole_groups = true;  // false: the block is a part of a group
+};
+
+struct SolverPlan {
+  std::vector<uint32_t>
+      order;  // stored position -> original column: widths descending, then falling H_jj, then rising column
+  std::vector<uint8_t> widths;  // by stored position
+  std::vector<ScaleGroup> groups;
+  std::vector<ColumnBlock> blocks;
+  size_t coded = 0;  // columns whose width is not 0; they come first
+  MaskKind mask = MaskKind::kNone;
+};
+
+// Throws Error for unknown widths, a group size of 0 or a pattern that has no MaskKind. diagonal: [cols] H_jj
+// by original column.
+SolverPlan MakePlan(const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
+                    const FixedSettings& settings);
+
+// h rearranged into stored order with `damping` added to the diagonal. Dead channels (their stored positions
+// in `dead`) become uncorrelated with all others and get `dead_diagonal` as energy. out: [cols, cols].
+void PermutedMoments(MatrixView<const float> h, const std::vector<uint32_t>& order,
+                     const std::vector<uint32_t>& dead, double dead_diagonal, double damping,
+                     MatrixView<float> out);
+
+}  // namespace mica
