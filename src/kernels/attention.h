@@ -11,4 +11,10 @@ void BlockedAttention(const AttentionShape& shape, const float* q, const float* 
 void BlockedAttention(const AttentionShape& shape, const BF16* q, const BF16* k, const BF16* v, float factor,
                       MatrixView<BF16> out, float* log_sums);
 
+// The scores are computed again block by block from the log-sum-exps (Dao et al. 2022, algorithm 4).
+void BlockedAttentionGradient(const AttentionShape& shape, const AttentionGradientInputs<float>& in,
+                              const AttentionGradients& out);
+void BlockedAttentionGradient(const AttentionShape& shape, const AttentionGradientInputs<BF16>& in,
+                              const AttentionGradients& out);
+
 }  // namespace mica

@@ -15,6 +15,8 @@ const KernelTable& CpuKernels() {
     filled.product_bf16 = TileProduct;
     filled.attention_f32 = BlockedAttention;
     filled.attention_bf16 = BlockedAttention;
+    filled.attention_gradient_f32 = BlockedAttentionGradient;
+    filled.attention_gradient_bf16 = BlockedAttentionGradient;
     return filled;
   }();
   return table;

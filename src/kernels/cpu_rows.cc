@@ -276,6 +276,73 @@ void ExpF32(const float* scores, size_t n, float factor, float offset, float* ou
       n, [f, o](VF x) { return Exp(hn::MulSub(x, f, o)); }, out, scores);
 }
 
+void AddRmsNormGradient(const float* in, const float* weight, const float* grad_out, size_t n, float epsilon,
+                        float* grad_in) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  VF sum = hn::Zero(d);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    sum = hn::MulAdd(hn::Mul(LoadWhole(grad_out + i), LoadWhole(weight + i)), LoadWhole(in + i), sum);
+  }
+  if (i < n) {
+    const size_t count = n - i;
+    sum = hn::MulAdd(hn::Mul(LoadFirst(grad_out + i, count), LoadFirst(weight + i, count)),
+                     LoadFirst(in + i, count), sum);
+  }
+  const float along = hn::GetLane(hn::SumOfLanes(d, sum));
+  const float count = static_cast<float>(n);
+  const float factor = 1.0f / std::sqrt(Dot(in, in, n) / count + epsilon);
+  const VF f = hn::Set(d, factor), back = hn::Set(d, along * factor * factor * factor / count);
+  Map(
+      n,
+      [f, back](VF old, VF x, VF w, VF g) {
+        return hn::Add(old, hn::NegMulAdd(x, back, hn::Mul(f, hn::Mul(g, w))));
+      },
+      grad_in, grad_in, in, weight, grad_out);
+}
+
+// Both gradients of one vector, written together because they may overwrite gate and up.
+HWY_INLINE void SwigluGradientOf(VF gate, VF up, VF grad, VF* grad_gate, VF* grad_up) {
+  const VF one = hn::Set(DF(), 1.0f);
+  const VF sigmoid = hn::Div(one, hn::Add(one, Exp(hn::Neg(gate))));
+  const VF slope = hn::Mul(sigmoid, hn::MulAdd(gate, hn::Sub(one, sigmoid), one));
+  *grad_gate = hn::Mul(hn::Mul(grad, up), slope);
+  *grad_up = hn::Mul(grad, hn::Mul(gate, sigmoid));
+}
+void SwigluGradient(const float* gate, const float* up, const float* grad_out, size_t n, float* grad_gate,
+                    float* grad_up) {
+  const size_t lanes = hn::Lanes(DF());
+  VF of_gate, of_up;
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    SwigluGradientOf(LoadWhole(gate + i), LoadWhole(up + i), LoadWhole(grad_out + i), &of_gate, &of_up);
+    StoreWhole(of_gate, grad_gate + i);
+    StoreWhole(of_up, grad_up + i);
+  }
+  if (i < n) {
+    const size_t count = n - i;
+    SwigluGradientOf(LoadFirst(gate + i, count), LoadFirst(up + i, count), LoadFirst(grad_out + i, count),
+                     &of_gate, &of_up);
+    StoreFirst(of_gate, grad_gate + i, count);
+    StoreFirst(of_up, grad_up + i, count);
+  }
+}
+
+template <typename Out>
+void SoftmaxGradient(const float* p, const float* grad_p, size_t n, float mean, float factor, Out* out) {
+  const VF m = hn::Set(DF(), mean), f = hn::Set(DF(), factor);
+  Map(
+      n, [m, f](VF weight, VF grad) { return hn::Mul(hn::Mul(weight, hn::Sub(grad, m)), f); }, out, p,
+      grad_p);
+}
+void SoftmaxGradientF32(const float* p, const float* grad_p, size_t n, float mean, float factor, float* out) {
+  SoftmaxGradient(p, grad_p, n, mean, factor, out);
+}
+void SoftmaxGradientBf16(const float* p, const float* grad_p, size_t n, float mean, float factor, BF16* out) {
+  SoftmaxGradient(p, grad_p, n, mean, factor, out);
+}
+
 }  // namespace
 
 void FillRowFunctionsOfTarget(KernelTable* table) {
@@ -296,6 +363,10 @@ void FillRowFunctionsOfTarget(KernelTable* table) {
   table->softmax_step_bf16 = SoftmaxStepBf16;
   table->log_sum_step = LogSumStep;
   table->exp_f32 = ExpF32;
+  table->add_rms_norm_gradient = AddRmsNormGradient;
+  table->swiglu_gradient = SwigluGradient;
+  table->softmax_gradient_f32 = SoftmaxGradientF32;
+  table->softmax_gradient_bf16 = SoftmaxGradientBf16;
 }
 
 }  // namespace mica::HWY_NAMESPACE

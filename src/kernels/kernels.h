@@ -30,6 +30,23 @@ struct AttentionShape {
   size_t head_dim = 0;
 };
 
+// What the gradient of attention needs besides its shape; T is float or BF16.
+template <typename T>
+struct AttentionGradientInputs {
+  const T* q = nullptr;               // [heads, tokens, head_dim]
+  const T* k = nullptr;               // [kv_heads, tokens, head_dim]
+  const T* v = nullptr;               // [kv_heads, tokens, head_dim]
+  const T* grad_out = nullptr;        // [heads, tokens, head_dim]
+  const float* log_sums = nullptr;    // [heads, tokens], from the forward pass
+  const float* grad_means = nullptr;  // [heads, tokens]: grad_out . out of each row
+  float factor = 1.0f;
+};
+struct AttentionGradients {
+  float* q = nullptr;  // [heads, tokens, head_dim], overwritten
+  float* k = nullptr;  // [kv_heads, tokens, head_dim], overwritten; summed over the query heads that share it
+  float* v = nullptr;  // the same
+};
+
 // Row functions run on the calling thread and touch only their arguments; `in` may equal `out` where both
 // have the same type. NaN in gives NaN out. BF16 and F16 results are rounded to nearest, ties to even, from
 // the FP32 result.
@@ -70,6 +87,19 @@ struct KernelTable {
   // out[i] = exp(factor * scores[i] - offset): softmax with a known log-sum-exp.
   void (*exp_f32)(const float* scores, size_t n, float factor, float offset, float* out);
 
+  // Gradients, for the backward pass. With y = rms_norm(in): grad_in += (dy/din)^T grad_out.
+  void (*add_rms_norm_gradient)(const float* in, const float* weight, const float* grad_out, size_t n,
+                                float epsilon, float* grad_in);
+  // Of swiglu with respect to gate and up. grad_gate and grad_up may equal gate and up.
+  void (*swiglu_gradient)(const float* gate, const float* up, const float* grad_out, size_t n,
+                          float* grad_gate, float* grad_up);
+  // Of a softmax row with respect to the scores before `factor`: out[i] = p[i] (grad_p[i] - mean) factor,
+  // mean = sum_j p[j] grad_p[j].
+  void (*softmax_gradient_f32)(const float* p, const float* grad_p, size_t n, float mean, float factor,
+                               float* out);
+  void (*softmax_gradient_bf16)(const float* p, const float* grad_p, size_t n, float mean, float factor,
+                                BF16* out);
+
   // c[m, n] = a[m, k] b, or c += where accumulate; all dense and row-major on the calling thread. b is [k,
   // n], or [n, k] when b_transposed. FP32 sums; BF16 operands are multiplied exactly.
   void (*product_f32)(const float* a, const float* b, bool b_transposed, size_t m, size_t n, size_t k,
@@ -86,6 +116,13 @@ struct KernelTable {
                         float factor, MatrixView<float> out, float* log_sums);
   void (*attention_bf16)(const AttentionShape& shape, const BF16* q, const BF16* k, const BF16* v,
                          float factor, MatrixView<BF16> out, float* log_sums);
+
+  // Gradients of sum(grad_out * out) with respect to q, k and v. Spread over the threads by window and
+  // key/value head (cpu).
+  void (*attention_gradient_f32)(const AttentionShape& shape, const AttentionGradientInputs<float>& in,
+                                 const AttentionGradients& out);
+  void (*attention_gradient_bf16)(const AttentionShape& shape, const AttentionGradientInputs<BF16>& in,
+                                  const AttentionGradients& out);
 };
 
 // The table of a back end; always the same object.

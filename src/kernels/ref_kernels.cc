@@ -88,6 +88,35 @@ void Exp(const float* scores, size_t n, float factor, float offset, float* out) 
   for (size_t i = 0; i < n; ++i) out[i] = static_cast<float>(std::exp(double{factor} * scores[i] - offset));
 }
 
+void AddRmsNormGradient(const float* in, const float* weight, const float* grad_out, size_t n, float epsilon,
+                        float* grad_in) {
+  double squares = 0.0, along = 0.0;
+  for (size_t i = 0; i < n; ++i) {
+    squares += double{in[i]} * in[i];
+    along += double{grad_out[i]} * weight[i] * in[i];
+  }
+  const double factor = 1.0 / std::sqrt(squares / static_cast<double>(n) + epsilon);
+  for (size_t i = 0; i < n; ++i) {
+    const double gradient =
+        factor * (double{grad_out[i]} * weight[i] - in[i] * along * factor * factor / static_cast<double>(n));
+    grad_in[i] = static_cast<float>(grad_in[i] + gradient);
+  }
+}
+
+void SwigluGradient(const float* gate, const float* up, const float* grad_out, size_t n, float* grad_gate,
+                    float* grad_up) {
+  for (size_t i = 0; i < n; ++i) {
+    const double g = gate[i], u = up[i], sigmoid = 1.0 / (1.0 + std::exp(-g));
+    grad_gate[i] = static_cast<float>(grad_out[i] * u * sigmoid * (1.0 + g * (1.0 - sigmoid)));
+    grad_up[i] = static_cast<float>(grad_out[i] * g * sigmoid);
+  }
+}
+
+template <typename Out>
+void SoftmaxGradient(const float* p, const float* grad_p, size_t n, float mean, float factor, Out* out) {
+  for (size_t i = 0; i < n; ++i) Store(p[i] * (grad_p[i] - mean) * factor, out + i);
+}
+
 template <typename T>
 void Product(const T* a, const T* b, bool b_transposed, size_t m, size_t n, size_t k, bool accumulate,
              float* c) {
@@ -136,6 +165,41 @@ void Attention(const AttentionShape& shape, const T* q, const T* k, const T* v, 
   }
 }
 
+template <typename T>
+void AttentionGradient(const AttentionShape& shape, const AttentionGradientInputs<T>& in,
+                       const AttentionGradients& out) {
+  const auto [tokens, window, heads, kv_heads, head_dim] = shape;
+  const size_t kv_values = kv_heads * tokens * head_dim;
+  std::vector<double> grad_k(kv_values, 0.0), grad_v(kv_values, 0.0), grad_q(head_dim);
+  for (size_t head = 0; head < heads; ++head) {
+    const size_t kv_head = head / (heads / kv_heads);
+    for (size_t t = 0; t < tokens; ++t) {
+      const size_t row = (head * tokens + t) * head_dim;
+      std::fill(grad_q.begin(), grad_q.end(), 0.0);
+      for (size_t s = t / window * window; s <= t; ++s) {
+        const size_t key = (kv_head * tokens + s) * head_dim;
+        double score = 0.0, grad_p = 0.0;
+        for (size_t i = 0; i < head_dim; ++i) {
+          score += double{Load(in.q[row + i])} * Load(in.k[key + i]);
+          grad_p += double{Load(in.grad_out[row + i])} * Load(in.v[key + i]);
+        }
+        const double p = std::exp(score * in.factor - in.log_sums[head * tokens + t]);
+        const double grad_score = p * (grad_p - in.grad_means[head * tokens + t]) * in.factor;
+        for (size_t i = 0; i < head_dim; ++i) {
+          grad_q[i] += grad_score * Load(in.k[key + i]);
+          grad_k[key + i] += grad_score * Load(in.q[row + i]);
+          grad_v[key + i] += p * Load(in.grad_out[row + i]);
+        }
+      }
+      for (size_t i = 0; i < head_dim; ++i) out.q[row + i] = static_cast<float>(grad_q[i]);
+    }
+  }
+  for (size_t i = 0; i < kv_values; ++i) {
+    out.k[i] = static_cast<float>(grad_k[i]);
+    out.v[i] = static_cast<float>(grad_v[i]);
+  }
+}
+
 }  // namespace
 
 const KernelTable& RefKernels() {
@@ -158,10 +222,16 @@ const KernelTable& RefKernels() {
       .softmax_step_bf16 = SoftmaxStep<BF16>,
       .log_sum_step = LogSumStep,
       .exp_f32 = Exp,
+      .add_rms_norm_gradient = AddRmsNormGradient,
+      .swiglu_gradient = SwigluGradient,
+      .softmax_gradient_f32 = SoftmaxGradient<float>,
+      .softmax_gradient_bf16 = SoftmaxGradient<BF16>,
       .product_f32 = Product<float>,
       .product_bf16 = Product<BF16>,
       .attention_f32 = Attention<float>,
       .attention_bf16 = Attention<BF16>,
+      .attention_gradient_f32 = AttentionGradient<float>,
+      .attention_gradient_bf16 = AttentionGradient<BF16>,
   };
   return table;
 }

@@ -207,6 +207,39 @@ TEST_P(BothPaths, AttentionMatchesTheReference) {
   }
 }
 
+TEST_P(BothPaths, AttentionGradientMatchesTheReference) {
+  for (const auto& c : kAttention) {
+    const AttentionShape shape = {c.windows * c.window, c.window, c.heads, c.kv_heads, c.head_dim};
+    const size_t q_size = c.heads * shape.tokens * c.head_dim,
+                 kv_size = c.kv_heads * shape.tokens * c.head_dim;
+    const std::vector<float> q = RandomValues(q_size, 31, 2.0f), k = RandomValues(kv_size, 32),
+                             v = RandomValues(kv_size, 33);
+    const std::vector<float> grad = RandomValues(q_size, 34),
+                             means = RandomValues(c.heads * shape.tokens, 35, 0.1f);
+    const float factor = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    std::vector<float> log_sums(c.heads * shape.tokens);
+    Matrix<float> unused(shape.tokens, c.heads * c.head_dim);
+    Ref().attention_f32(shape, q.data(), k.data(), v.data(), factor, unused, log_sums.data());
+    const auto run = [&](const KernelTable& table, bool half) {
+      std::vector<float> all = NanFloats(q_size + 2 * kv_size);
+      const AttentionGradients out = {all.data(), all.data() + q_size, all.data() + q_size + kv_size};
+      if (half) {
+        const auto q16 = Rounded(q), k16 = Rounded(k), v16 = Rounded(v), grad16 = Rounded(grad);
+        table.attention_gradient_bf16(
+            shape, {q16.data(), k16.data(), v16.data(), grad16.data(), log_sums.data(), means.data(), factor},
+            out);
+      } else {
+        table.attention_gradient_f32(
+            shape, {q.data(), k.data(), v.data(), grad.data(), log_sums.data(), means.data(), factor}, out);
+      }
+      return all;
+    };
+    EXPECT_LE(WorstError(run(Cpu(), false), run(Ref(), false)), 2e-5) << c.window << " x " << c.head_dim;
+    // Probabilities and score gradients are rounded to BF16 before they are summed.
+    EXPECT_LE(WorstError(run(Cpu(), true), run(Ref(), true)), 0.02) << c.window << " x " << c.head_dim;
+  }
+}
+
 TEST(Attention, SharedHeadsAreRepeatedHeads) {
   const AttentionShape shared = {140, 70, 6, 2, 12}, repeated = {140, 70, 6, 6, 12};
   const std::vector<float> q = RandomValues(6 * 140 * 12, 14), k = RandomValues(2 * 140 * 12, 15),

@@ -269,6 +269,72 @@ TEST_P(RowsTest, LogSumAndExp) {
   EXPECT_EQ(out[4], 0.0f);
 }
 
+TEST(RefRows, GradientsAreDerivatives) {
+  // Central differences of the reference functions, at 5 values.
+  const std::vector<float> in = RandomValues(5, 20), weight = RandomValues(5, 21), up = RandomValues(5, 22),
+                           grad = RandomValues(5, 23);
+  // Sum of grad * function, as a function of one input moved by `step`.
+  const float step = 1e-2f;
+  const auto weighted = [&](const std::vector<float>& out) { return Ref().dot(out.data(), grad.data(), 5); };
+  std::vector<float> norm_gradient(5, 0.0f), gate_gradient(5), up_gradient(5);
+  Ref().add_rms_norm_gradient(in.data(), weight.data(), grad.data(), 5, 0.1f, norm_gradient.data());
+  Ref().swiglu_gradient(in.data(), up.data(), grad.data(), 5, gate_gradient.data(), up_gradient.data());
+  for (size_t i = 0; i < 5; ++i) {
+    float norms[2], gates[2], ups[2];
+    for (const int side : {0, 1}) {
+      std::vector<float> moved = in, moved_up = up, out(5);
+      moved[i] += side == 0 ? -step : step;
+      moved_up[i] += side == 0 ? -step : step;
+      Ref().rms_norm_f32(moved.data(), weight.data(), 5, 0.1f, out.data());
+      norms[side] = weighted(out);
+      Ref().swiglu_f32(moved.data(), up.data(), 5, out.data());
+      gates[side] = weighted(out);
+      Ref().swiglu_f32(in.data(), moved_up.data(), 5, out.data());
+      ups[side] = weighted(out);
+    }
+    EXPECT_NEAR(norm_gradient[i], (norms[1] - norms[0]) / (2 * step), 1e-3);
+    EXPECT_NEAR(gate_gradient[i], (gates[1] - gates[0]) / (2 * step), 1e-3);
+    EXPECT_NEAR(up_gradient[i], (ups[1] - ups[0]) / (2 * step), 1e-3);
+  }
+  // A softmax of two scores, weights 3/4 and 1/4, factor 2: dp0/ds0 = 2 * 3/4 * 1/4.
+  const float p[] = {0.75f, 0.25f}, grad_p[] = {1.0f, 0.0f};
+  float out[2];
+  Ref().softmax_gradient_f32(p, grad_p, 2, 0.75f, 2.0f, out);
+  EXPECT_FLOAT_EQ(out[0], 0.375f);
+  EXPECT_FLOAT_EQ(out[1], -0.375f);
+}
+
+TEST_P(RowsTest, Gradients) {
+  const std::vector<float> in = RandomValues(1001, 24, 3.0f), weight = RandomValues(1001, 25),
+                           grad = RandomValues(1001, 26);
+  Compare(
+      [&](const KernelTable& t, size_t n, float* out) {
+        std::fill(out, out + n, 0.5f);
+        t.add_rms_norm_gradient(in.data(), weight.data(), grad.data(), n, 1e-5f, out);
+      },
+      {}, 1e-5);
+  Compare(
+      [&](const KernelTable& t, size_t n, float* out) {
+        std::vector<float> other = NanFloats(n);
+        t.swiglu_gradient(in.data(), weight.data(), grad.data(), n, out, other.data());
+      },
+      {}, 1e-6);
+  Compare(
+      [&](const KernelTable& t, size_t n, float* out) {
+        // In place: the gradients overwrite gate and up.
+        std::vector<float> gate(in.begin(), in.begin() + static_cast<ptrdiff_t>(n));
+        std::copy_n(weight.data(), n, out);
+        t.swiglu_gradient(gate.data(), out, grad.data(), n, gate.data(), out);
+      },
+      {}, 1e-6);
+  Compare([&](const KernelTable& t, size_t n,
+              float* out) { t.softmax_gradient_f32(in.data(), grad.data(), n, 0.3f, 0.7f, out); },
+          [&](const KernelTable& t, size_t n, BF16* out) {
+            t.softmax_gradient_bf16(in.data(), grad.data(), n, 0.3f, 0.7f, out);
+          },
+          1e-6);
+}
+
 TEST_P(RowsTest, NanIsNotHidden) {
   for (const size_t n : {size_t{5}, size_t{70}}) {
     for (const size_t place : {size_t{0}, n - 1}) {
