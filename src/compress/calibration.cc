@@ -105,4 +105,17 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
   return calibration;
 }
 
+Calibration Calibration::Subset(size_t windows) const {
+  if (windows >= samples) return *this;
+  Calibration subset;
+  subset.samples = windows;
+  subset.seqlen = seqlen;
+  subset.provenance = provenance;
+  for (size_t w = 0; w < windows; ++w) {
+    const auto first = ids.begin() + static_cast<std::ptrdiff_t>(w * samples / windows * seqlen);
+    subset.ids.insert(subset.ids.end(), first, first + static_cast<std::ptrdiff_t>(seqlen));
+  }
+  return subset;
+}
+
 }  // namespace mica

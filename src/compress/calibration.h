@@ -27,6 +27,8 @@ struct Calibration {
                     // "seed"}
 
   size_t tokens() const { return ids.size(); }
+  // `windows` of the windows, evenly spaced (all when there are no more); provenance is that of the whole.
+  Calibration Subset(size_t windows) const;
 };
 
 // Each text is tokenised whole with one BOS in front; a window is seqlen consecutive tokens. The text is cut

@@ -3,9 +3,120 @@
 #include <memory>
 #include <vector>
 
+#include "base/system.h"
+#include "compress/drift.h"
 #include "compress/moments.h"
 
 namespace mica {
+namespace {
+
+// One model's way through the layer.
+struct Side {
+  const DecoderLayer* layer;
+  ResidualStream* stream;
+  std::vector<Activations> stored;  // by portion: what the last sweep left for the next one
+};
+
+// The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
+// ends a block adds to it first.
+using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x, Activations& input)>;
+
+class Pass {
+ public:
+  Pass(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
+       const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress)
+      : layer_(layer), config_(config), precision_(precision), solve_(solve), progress_(progress) {
+    sides_.push_back({&layer, &stream, {}});
+    if (reference.layer != nullptr) sides_.push_back({reference.layer, reference.stream, {}});
+  }
+
+  void Run() {
+    const Stage attention = [](Side& side, size_t, MatrixView<float> x, Activations& input) {
+      side.layer->AttentionInput(x, input);
+    };
+    const Stage context = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
+      Activations normed(x.rows, x.cols, precision_);
+      side.layer->AttentionInput(x, normed);
+      Activations& kept = Keep(side, portion, input);
+      side.layer->AttentionContext(normed.view(), side.stream->window(), kept);
+    };
+    const Stage mlp = [](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
+      side.layer->AddAttention(side.stored[portion].view(), x);
+      side.stored[portion] = Activations();
+      side.layer->MlpInput(x, input);
+    };
+    const Stage hidden = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
+      Activations normed(x.rows, x.cols, precision_);
+      side.layer->MlpInput(x, normed);
+      Activations& kept = Keep(side, portion, input);
+      side.layer->MlpHidden(normed.view(), kept);
+    };
+    if (solve_) Sweep(InputKind::kAttention, attention, false, false);
+    Sweep(InputKind::kOutput, context, false, true);
+    Sweep(InputKind::kMlp, mlp, true, false);
+    Sweep(InputKind::kDown, hidden, false, true);
+    for (Side& side : sides_) {
+      for (size_t portion = 0; portion < side.stream->portions(); ++portion) {
+        ThrowIfInterrupted();
+        Matrix<float> x = side.stream->Load(portion);
+        side.layer->AddMlp(side.stored[portion].view(), x);
+        side.stored[portion] = Activations();
+        side.stream->Store(portion, x);
+        if (&side == &sides_[0]) progress_(x.rows());
+      }
+    }
+  }
+
+ private:
+  // A stage whose result the next sweep needs computes it in `stored`.
+  static Activations& Keep(Side& side, size_t portion, Activations& input) {
+    if (side.stored.size() <= portion) side.stored.resize(portion + 1);
+    side.stored[portion] = std::move(input);
+    return side.stored[portion];
+  }
+
+  // Computes the inputs of kind on every portion and side, measures them and solves the matrices that take
+  // them.
+  void Sweep(InputKind kind, const Stage& stage, bool updates, bool kept) {
+    const size_t cols = InputCols(config_, kind);
+    std::unique_ptr<Moments> moments;
+    std::unique_ptr<Drift> drift;
+    if (solve_) moments = std::make_unique<Moments>(cols);
+    if (solve_ && sides_.size() > 1) drift = std::make_unique<Drift>(cols);
+    for (size_t portion = 0; portion < sides_[0].stream->portions(); ++portion) {
+      ThrowIfInterrupted();
+      std::vector<Activations> inputs(sides_.size());
+      std::vector<ActivationView> views;
+      for (size_t s = 0; s < sides_.size(); ++s) {
+        Matrix<float> x = sides_[s].stream->Load(portion);
+        inputs[s] = Activations(x.rows(), cols, precision_);
+        stage(sides_[s], portion, x, inputs[s]);
+        if (updates) sides_[s].stream->Store(portion, x);
+        views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
+      }
+      if (moments) moments->Add(views[0]);
+      if (drift) drift->Add(views[1], views[0]);
+      progress_(views[0].tokens());
+    }
+    if (!solve_) return;
+    const Matrix<float> h = moments->SecondMoment();
+    moments.reset();
+    const Matrix<float> d = drift ? drift->Mean() : Matrix<float>();
+    drift.reset();
+    for (const LinearKind linear : kLinearKinds) {
+      if (InputOf(linear) == kind) layer_.SetLinear(linear, solve_(linear, h, d));
+    }
+  }
+
+  DecoderLayer& layer_;
+  const ModelConfig& config_;
+  const Precision precision_;
+  const MatrixSolver& solve_;
+  const TokenProgress& progress_;
+  std::vector<Side> sides_;
+};
+
+}  // namespace
 
 size_t InputCols(const ModelConfig& config, InputKind kind) {
   for (const LinearKind linear : kLinearKinds) {
@@ -16,80 +127,8 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
 }
 
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const TokenProgress& progress) {
-  const size_t window = stream.window();
-  std::unique_ptr<Moments> moments;
-  const auto begin = [&](InputKind kind) {
-    if (solve) moments = std::make_unique<Moments>(InputCols(config, kind));
-  };
-  const auto add = [&](const Activations& inputs) {
-    if (solve) moments->Add(inputs.view());
-  };
-  const auto solve_all = [&](InputKind kind) {
-    if (!solve) return;
-    const Matrix<float> h = moments->SecondMoment();
-    moments.reset();
-    for (const LinearKind linear : kLinearKinds) {
-      if (InputOf(linear) == kind) layer.SetLinear(linear, solve(linear, h));
-    }
-  };
-  // One stage's activations, portion by portion in the order of the sweeps.
-  std::vector<Activations> stored;
-
-  if (solve) {
-    begin(InputKind::kAttention);
-    stream.Read([&](size_t, MatrixView<const float> x) {
-      Activations normed(x.rows, x.cols, precision);
-      layer.AttentionInput(x, normed);
-      add(normed);
-      progress(x.rows);
-    });
-    solve_all(InputKind::kAttention);
-  }
-
-  begin(InputKind::kOutput);
-  stream.Read([&](size_t, MatrixView<const float> x) {
-    Activations normed(x.rows, x.cols, precision);
-    layer.AttentionInput(x, normed);
-    Activations& context = stored.emplace_back(x.rows, InputCols(config, InputKind::kOutput), precision);
-    layer.AttentionContext(normed.view(), window, context);
-    add(context);
-    progress(x.rows);
-  });
-  solve_all(InputKind::kOutput);
-
-  begin(InputKind::kMlp);
-  size_t portion = 0;
-  stream.Update([&](size_t, MatrixView<float> x) {
-    layer.AddAttention(stored[portion].view(), x);
-    stored[portion++] = Activations();
-    if (solve) {
-      Activations normed(x.rows, x.cols, precision);
-      layer.MlpInput(x, normed);
-      add(normed);
-    }
-    progress(x.rows);
-  });
-  solve_all(InputKind::kMlp);
-
-  begin(InputKind::kDown);
-  stored.clear();
-  stream.Read([&](size_t, MatrixView<const float> x) {
-    Activations normed(x.rows, x.cols, precision);
-    layer.MlpInput(x, normed);
-    Activations& hidden = stored.emplace_back(x.rows, config.ffn, precision);
-    layer.MlpHidden(normed.view(), hidden);
-    add(hidden);
-    progress(x.rows);
-  });
-  solve_all(InputKind::kDown);
-
-  portion = 0;
-  stream.Update([&](size_t, MatrixView<float> x) {
-    layer.AddMlp(stored[portion].view(), x);
-    stored[portion++] = Activations();
-    progress(x.rows);
-  });
+               const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress) {
+  Pass(layer, config, stream, precision, solve, reference, progress).Run();
 }
 
 }  // namespace mica

@@ -14,18 +14,28 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
-// Compresses one matrix: h is the second moment of its inputs, [cols, cols]. Returns the weights to be used
+// Compresses one matrix: h is the second moment of its inputs, drift how far they have moved from the
+// original model's (drift.h; empty without a reference), both [cols, cols]. Returns the weights to be used
 // from now on, [rows, cols].
-using MatrixSolver = std::function<Matrix<float>(LinearKind kind, MatrixView<const float> h)>;
+using MatrixSolver =
+    std::function<Matrix<float>(LinearKind kind, MatrixView<const float> h, MatrixView<const float> drift)>;
+
+// The original model on the same tokens, to measure the drift against; its stream advances with the
+// compressed one.
+struct Reference {
+  const DecoderLayer* layer = nullptr;
+  ResidualStream* stream = nullptr;
+};
+
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
 // The input of a layer becomes its output in `stream`, while solve is called for each matrix in the order of
 // kLinearKinds and the result put in place in `layer`. Without solve the layer is passed through as it is,
-// with the same roundings: a run that resumes gets the same stream. Memory: the stream, one stage's
-// activations of all tokens in 16 bits (FP32 at that precision), one second moment.
+// with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory: the
+// stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const TokenProgress& progress);
+               const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.
 inline constexpr size_t kLayerSweeps = 5;

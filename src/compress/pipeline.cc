@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/system.h"
+#include "compress/drift.h"
 #include "compress/layer_pass.h"
 #include "compress/matrix_facts.h"
 #include "compress/plain_tensors.h"
@@ -26,6 +27,8 @@ namespace {
 // Upper estimate of what one compressed matrix adds to headers and index: names, shapes, offsets, checksums,
 // facts.
 constexpr uint64_t kHeaderBytesPerMatrix = 1600;
+// Damping of the moments when weights make up for drift: the drift is noisier than the moments.
+constexpr double kDriftDamping = 0.03;
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
@@ -48,8 +51,8 @@ class Compression {
   Statistics ObtainStatistics();
   Allocation Plan(const std::vector<MatrixDemand>& demands) const;
   FinishedShard WriteEnds();
-  FinishedShard CompressLayer(size_t layer, ResidualStream& stream);
-  void PassFinishedLayer(size_t layer, ResidualStream& stream);
+  FinishedShard CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   void RefitLastLayer(const std::vector<MatrixDemand>& demands);
   FinishedShard WriteShard(size_t number, const PackedShard& shard, Json facts);
   Json Finish();
@@ -84,14 +87,17 @@ Json Compression::Run() {
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
+  std::optional<ResidualStream> original;
+  if (settings_.drift_compensation > 0) original.emplace(weights_, *calibration_);
+  ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
     if (const std::optional<FinishedShard> finished = work_->Finished(kEndShards + l + 1, shards())) {
       finished_.push_back(*finished);
-      PassFinishedLayer(l, stream);
+      PassFinishedLayer(l, stream, original_stream);
       continue;
     }
     if (settings_.target == BudgetTarget::kFileBytes && l + 1 == config().layers) RefitLastLayer(demands);
-    finished_.push_back(CompressLayer(l, stream));
+    finished_.push_back(CompressLayer(l, stream, original_stream));
   }
   progress_.End();
   return Finish();
@@ -142,8 +148,13 @@ void Compression::CheckDisk(double bits_per_weight) const {
 }
 
 Statistics Compression::ObtainStatistics() {
-  const StatisticsSettings wanted{settings_.grouping, settings_.estimator,      settings_.groups,
-                                  settings_.damping,  settings_.fisher_windows, settings_.seed};
+  const StatisticsSettings wanted{.grouping = settings_.grouping,
+                                  .estimator = settings_.estimator,
+                                  .groups = settings_.groups,
+                                  .damping = settings_.damping,
+                                  .windows = settings_.statistics_windows,
+                                  .fisher_windows = settings_.fisher_windows,
+                                  .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
   const Json identity = {{"model", model_fingerprint_},
                          {"statistics", StatisticsIdentity(*calibration_, wanted)}};
@@ -213,8 +224,11 @@ FinishedShard Compression::WriteEnds() {
   return WriteShard(1, shard, Json::object());
 }
 
-FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream) {
+FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
   DecoderLayer layer(weights_, l, settings_.precision);
+  std::optional<DecoderLayer> original_layer;
+  if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
+  const Reference reference{original_layer ? &*original_layer : nullptr, original};
   PackedShard shard;
   Json linears = Json::object();
   FixedSettings fixed;
@@ -223,10 +237,11 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream) {
   fixed.sparsity = settings_.sparsity;
   fixed.saliency_exponent = settings_.saliency_exponent;
 
-  const auto solve = [&](LinearKind kind, MatrixView<const float> h) {
+  const auto solve = [&](LinearKind kind, MatrixView<const float> h, MatrixView<const float> drift) {
     ThrowIfInterrupted();
     const size_t k = static_cast<size_t>(kind);
-    const Matrix<float> w = weights_.Linear(l, kind);
+    Matrix<float> w = weights_.Linear(l, kind);
+    if (drift.data != nullptr) w = CompensateDrift(w, h, drift, settings_.drift_compensation, kDriftDamping);
     SolverReport report;
     const FixedMatrix solved =
         SolveFixed(w, h, allocation_.widths[l * kLinearKinds.size() + k], fixed, &report);
@@ -240,7 +255,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream) {
     Decode(solved, decoded);
     return decoded;
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.precision, solve, reference, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
   });
 
@@ -255,8 +270,11 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream) {
   return WriteShard(kEndShards + l + 1, shard, {{"layer", l}, {"linears", linears}});
 }
 
-void Compression::PassFinishedLayer(size_t l, ResidualStream& stream) {
+void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
   DecoderLayer layer(weights_, l, settings_.precision);
+  std::optional<DecoderLayer> original_layer;
+  if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
+  const Reference reference{original_layer ? &*original_layer : nullptr, original};
   const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1, shards()));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
@@ -264,7 +282,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream) {
     DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
   }
-  PassLayer(layer, config(), stream, settings_.precision, {}, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.precision, {}, reference, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));
   });
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/system.h"
 #include "base/threads.h"
 
 namespace mica {
@@ -24,56 +23,38 @@ void ForRowBlocks(size_t rows, const Body& body) {
 ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration)
     : window_(calibration.seqlen), stream_(calibration.tokens(), weights.config().hidden) {
   const std::span<const int32_t> ids(calibration.ids);
-  Matrix<float> x(PortionTokens(), stream_.cols());
-  for (size_t first = 0; first < tokens(); first += PortionTokens()) {
-    const size_t count = std::min(PortionTokens(), tokens() - first);
-    const MatrixView<float> portion = x.view().Rows(0, count);
-    weights.Embed(ids.subspan(first, count), portion);
-    Store(first, portion);
+  for (size_t portion = 0; portion < portions(); ++portion) {
+    const size_t first = portion * portion_tokens();
+    Matrix<float> x(std::min(portion_tokens(), tokens() - first), stream_.cols());
+    weights.Embed(ids.subspan(first, x.rows()), x);
+    Store(portion, x);
   }
 }
 
-size_t ResidualStream::PortionTokens() const {
+size_t ResidualStream::portion_tokens() const {
   return std::max<size_t>(1, kPortionTokens / window_) * window_;
 }
 
-void ResidualStream::Load(size_t first_token, MatrixView<float> x) const {
-  ForRowBlocks(x.rows, [&](size_t begin, size_t end) {
+Matrix<float> ResidualStream::Load(size_t portion) const {
+  const size_t first = portion * portion_tokens();
+  Matrix<float> x(std::min(portion_tokens(), tokens() - first), stream_.cols());
+  ForRowBlocks(x.rows(), [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      const BF16* from = stream_.row(first_token + t);
-      for (size_t c = 0; c < x.cols; ++c) x(t, c) = ToFloat(from[c]);
+      const BF16* from = stream_.row(first + t);
+      for (size_t c = 0; c < x.cols(); ++c) x(t, c) = ToFloat(from[c]);
     }
   });
+  return x;
 }
 
-void ResidualStream::Store(size_t first_token, MatrixView<const float> x) {
+void ResidualStream::Store(size_t portion, MatrixView<const float> x) {
+  const size_t first = portion * portion_tokens();
   ForRowBlocks(x.rows, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      BF16* to = stream_.row(first_token + t);
+      BF16* to = stream_.row(first + t);
       for (size_t c = 0; c < x.cols; ++c) to[c] = ToBF16(x(t, c));
     }
   });
-}
-
-void ResidualStream::Read(const std::function<void(size_t, MatrixView<const float>)>& body) const {
-  Matrix<float> x(PortionTokens(), stream_.cols());
-  for (size_t first = 0; first < tokens(); first += PortionTokens()) {
-    ThrowIfInterrupted();
-    const MatrixView<float> portion = x.view().Rows(0, std::min(PortionTokens(), tokens() - first));
-    Load(first, portion);
-    body(first, portion);
-  }
-}
-
-void ResidualStream::Update(const std::function<void(size_t, MatrixView<float>)>& body) {
-  Matrix<float> x(PortionTokens(), stream_.cols());
-  for (size_t first = 0; first < tokens(); first += PortionTokens()) {
-    ThrowIfInterrupted();
-    const MatrixView<float> portion = x.view().Rows(0, std::min(PortionTokens(), tokens() - first));
-    Load(first, portion);
-    body(first, portion);
-    Store(first, portion);
-  }
 }
 
 }  // namespace mica

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 
 #include "base/half.h"
 #include "base/matrix.h"
@@ -20,16 +19,15 @@ class ResidualStream {
   size_t tokens() const { return stream_.rows(); }
   size_t window() const { return window_; }
 
-  // Calls body(first_token, x) for consecutive portions of whole windows; x is [tokens, hidden] FP32.
-  void Read(const std::function<void(size_t first_token, MatrixView<const float> x)>& body) const;
-  // The same with x written back (rounded to BF16) after each call.
-  void Update(const std::function<void(size_t first_token, MatrixView<float> x)>& body);
+  // The stream in consecutive portions of whole windows.
+  size_t portions() const { return (tokens() + portion_tokens() - 1) / portion_tokens(); }
+  size_t portion_tokens() const;
+  // One portion as FP32, [tokens, hidden].
+  Matrix<float> Load(size_t portion) const;
+  // Replaces a portion, rounded to BF16.
+  void Store(size_t portion, MatrixView<const float> x);
 
  private:
-  size_t PortionTokens() const;
-  void Load(size_t first_token, MatrixView<float> x) const;
-  void Store(size_t first_token, MatrixView<const float> x);
-
   size_t window_;
   Matrix<BF16> stream_;  // [tokens, hidden]
 };

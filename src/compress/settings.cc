@@ -130,6 +130,10 @@ void CheckSettings(const CompressionSettings& settings) {
   }
   if (settings.groups > 4096)
     Fail("--groups is {}, expected 0 (chosen by silhouette) to 4096", settings.groups);
+  if (!(settings.drift_compensation >= 0 && settings.drift_compensation <= 1)) {
+    Fail("--drift-compensation is {}, expected 0 to 1", settings.drift_compensation);
+  }
+  if (settings.statistics_windows == 0) Fail("--statistics-windows is 0, expected at least 1");
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
 }
 
@@ -151,6 +155,8 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"damping", settings.damping},
           {"information_weight", settings.information_weight},
           {"saliency_exponent", settings.saliency_exponent},
+          {"statistics_windows", settings.statistics_windows},
+          {"drift_compensation", settings.drift_compensation},
           {"fisher_windows", settings.fisher_windows},
           {"embedding_bits", settings.embedding_bits},
           {"dtype", PrecisionName(settings.precision)},
@@ -177,6 +183,8 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("damping", settings.damping);
   reader.Read("information_weight", settings.information_weight);
   reader.Read("saliency_exponent", settings.saliency_exponent);
+  reader.Read("statistics_windows", settings.statistics_windows);
+  reader.Read("drift_compensation", settings.drift_compensation);
   reader.Read("fisher_windows", settings.fisher_windows);
   reader.Read("embedding_bits", settings.embedding_bits);
   reader.Read("dtype", dtype);

@@ -91,13 +91,15 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
           {"estimator", EstimatorName(settings.estimator)},
           {"groups", settings.groups},
           {"damping", settings.damping},
+          {"windows", settings.windows},
           {"fisher_windows", settings.fisher_windows},
           {"seed", settings.seed}};
 }
 
-Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
                              const StatisticsSettings& settings, Precision precision, Progress& progress) {
   const ModelConfig& config = weights.config();
+  const Calibration calibration = all_windows.Subset(settings.windows);
   Statistics statistics;
   statistics.inputs.resize(config.layers);
   statistics.linears.resize(config.layers);
@@ -116,13 +118,17 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& cal
       moments.emplace_back(InputCols(config, kind));
       if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind));
     }
-    stream.Update([&](size_t first_token, MatrixView<float> x) {
+    for (size_t portion = 0; portion < stream.portions(); ++portion) {
+      ThrowIfInterrupted();
+      const size_t first_token = portion * stream.portion_tokens();
+      Matrix<float> x = stream.Load(portion);
       layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
         moments[static_cast<size_t>(kind)].Add(inputs);
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
-      progress.Advance(x.rows, fmt::format("layer {}/{}", l + 1, config.layers));
-    });
+      stream.Store(portion, x);
+      progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
+    }
     for (size_t k = 0; k < kInputKinds.size(); ++k) {
       statistics.inputs[l][k] = Summarise(moments[k], sampled ? &samples[k] : nullptr, settings);
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised

@@ -45,16 +45,17 @@ struct StatisticsSettings {
   Estimator estimator = Estimator::kGaussian;
   size_t groups = 0;      // 0: chosen by silhouette
   double damping = 0.01;  // of the moments, times their mean diagonal
-  size_t fisher_windows =
-      16;  // calibration windows for the backward pass; 0: no Fisher information, every row weighs 1
+  size_t windows = 16;    // calibration windows they are collected from
+  // Windows of the backward pass; 0: no Fisher information, every row weighs 1.
+  size_t fisher_windows = 8;
   uint64_t seed = 0;
 };
 
 // What CollectStatistics depends on besides the model.
 Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings);
 
-// Runs the original model over the calibration windows once (and backwards over the first fisher_windows of
-// them).
+// Runs the original model once over `settings.windows` calibration windows, evenly spaced (and backwards over
+// the first fisher_windows of them).
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
                              const StatisticsSettings& settings, Precision precision, Progress& progress);
 
