@@ -76,6 +76,7 @@ void AddEvalCommand(CLI::App& app) {
   command.add_option("--activation-memory", options->activation_memory,
                      "Memory for activations between layers, such as 2GB; more of it reads the weights less "
                      "often [512 MiB]");
+  command.add_flag("--force", request.force, "Measure a packed model even on a text it was calibrated on");
   AddCommonOptions(command, options->common);
   command.callback([options] { Eval(*options); });
 }

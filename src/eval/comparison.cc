@@ -121,39 +121,49 @@ std::vector<std::string> Differences(const Json& baseline, const Json& baseline_
   return differences;
 }
 
-// Sums of a group of matrices, each weighted by its number of weights.
-struct WidthSums {
-  double weights = 0, with_widths = 0, bits = 0, with_bits = 0, zeros = 0, with_zeros = 0, error = 0,
-         with_error = 0;
-  std::map<int, double> widths;
-
+// Means of a group of matrices, each weighted by its number of weights.
+class WidthSums {
+ public:
   void Add(const Json& linear) {
-    const double count = NumberAt(linear, "rows").value_or(1) * NumberAt(linear, "cols").value_or(1);
-    weights += count;
-    if (const auto mean = NumberAt(linear, "mean_code_bits")) bits += *mean * count, with_bits += count;
-    if (const auto share = NumberAt(linear, "zero_share")) zeros += *share * count, with_zeros += count;
-    if (const auto relative = NumberAt(linear, "relative_error"))
-      error += *relative * count, with_error += count;
+    const double weights = NumberAt(linear, "rows").value_or(1) * NumberAt(linear, "cols").value_or(1);
+    for (const char* key : kMeans) {
+      const auto value = NumberAt(linear, key);
+      if (value) means_[key].first += *value * weights, means_[key].second += weights;
+    }
     const Json* histogram = FindAt(linear, "histogram");
     if (histogram == nullptr || !histogram->is_object()) return;
     double total = 0;
     for (const auto& [width, value] : histogram->items())
       total += value.is_number() ? value.get<double>() : 0;
     if (total <= 0) return;
-    with_widths += count;
+    with_widths_ += weights;
     for (const auto& [width, value] : histogram->items()) {
-      if (value.is_number()) widths[std::atoi(width.c_str())] += value.get<double>() / total * count;
+      if (value.is_number()) widths_[std::atoi(width.c_str())] += value.get<double>() / total * weights;
     }
   }
+
   WidthRow Row(const std::string& label) const {
     WidthRow row;
     row.label = label;
-    for (const auto& [width, sum] : widths) row.share[width] = sum / with_widths;
-    if (with_bits > 0) row.mean_bits = bits / with_bits;
-    if (with_zeros > 0) row.zero_share = zeros / with_zeros;
-    if (with_error > 0) row.relative_error = error / with_error;
+    for (const auto& [width, sum] : widths_) row.share[width] = sum / with_widths_;
+    row.mean_bits = Mean("mean_code_bits");
+    row.zero_share = Mean("zero_share");
+    row.silhouette = Mean("silhouette");
+    row.information = Mean("mean_information");
+    row.relative_error = Mean("relative_error");
     return row;
   }
+
+ private:
+  static constexpr const char* kMeans[] = {"mean_code_bits", "zero_share", "silhouette", "mean_information",
+                                           "relative_error"};
+  std::optional<double> Mean(const std::string& key) const {
+    const auto found = means_.find(key);
+    return found == means_.end() ? std::nullopt : std::optional(found->second.first / found->second.second);
+  }
+  std::map<std::string, std::pair<double, double>> means_;  // sum of value * weights, sum of weights
+  std::map<int, double> widths_;
+  double with_widths_ = 0;
 };
 
 void ReadWidths(const Json& facts, CompressionFigures& figures) {

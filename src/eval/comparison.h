@@ -38,6 +38,8 @@ struct WidthRow {
       share;  // width in bits -> share of the weights; sums to 1, or empty when the widths are not recorded
   std::optional<double> mean_bits;       // mean code bits per weight
   std::optional<double> zero_share;      // of the weights
+  std::optional<double> silhouette;      // of the grouping, mean over the matrices
+  std::optional<double> information;     // nats of a channel with all others, mean over the matrices
   std::optional<double> relative_error;  // mean over the matrices
 };
 

@@ -213,12 +213,21 @@ class Builder {
     sizes.rows.push_back({T("compression.zeros"), Figure(zeros, "{:.1f} %")});
     section.blocks.push_back(sizes);
     if (!figures.parts.empty()) section.blocks.push_back(Parts(figures));
-    if (!figures.widths.empty())
-      section.blocks.push_back(Widths(
-          "compression.widths",
-          {{T("compression.widths.all"), figures.widths, figures.mean_code_bits, figures.zero_share, {}}}));
-    if (!figures.by_type.empty()) section.blocks.push_back(Widths("compression.by_type", figures.by_type));
-    if (!figures.by_depth.empty()) section.blocks.push_back(Widths("compression.by_depth", figures.by_depth));
+    if (!figures.widths.empty()) {
+      WidthRow all;
+      all.label = T("compression.widths.all");
+      all.share = figures.widths;
+      all.mean_bits = figures.mean_code_bits;
+      section.blocks.push_back(Widths("compression.widths", {all}));
+    }
+    for (const auto& [rows, widths, details, column] :
+         {std::tuple{&figures.by_type, "compression.by_type", "compression.type_details", "column.type"},
+          std::tuple{&figures.by_depth, "compression.by_depth", "compression.depth_details",
+                     "column.layers"}}) {
+      if (rows->empty()) continue;
+      section.blocks.push_back(Widths(widths, *rows));
+      section.blocks.push_back(WidthDetails(details, column, *rows));
+    }
     return section;
   }
 
@@ -256,13 +265,35 @@ class Builder {
       Chart::Row bar{row.label, {}, ""};
       for (const int width : widths)
         bar.values.push_back(row.share.count(width) > 0 ? row.share.at(width) : 0.0);
-      const auto append = [&](const std::string& text) { bar.text += (bar.text.empty() ? "" : ", ") + text; };
-      if (row.mean_bits) append(T("compression.mean", *row.mean_bits));
-      if (row.zero_share) append(fmt::format("{} {:.1f} %", T("column.zeros"), 100 * *row.zero_share));
-      if (row.relative_error) append(fmt::format("{} {:.4f}", T("column.error"), *row.relative_error));
+      if (row.mean_bits) bar.text = T("compression.mean", *row.mean_bits);
       chart.rows.push_back(std::move(bar));
     }
     return chart;
+  }
+
+  // The means of each row that are known for any row.
+  Table WidthDetails(const char* caption, const char* column, const std::vector<WidthRow>& rows) const {
+    Table table{T(caption), {T(column)}, {}, 1};
+    table.rows.resize(rows.size());
+    for (size_t r = 0; r < rows.size(); ++r) table.rows[r].push_back(rows[r].label);
+    const auto add = [&](const char* heading, const char* format, double factor,
+                         std::optional<double> WidthRow::*figure) {
+      if (std::none_of(rows.begin(), rows.end(),
+                       [&](const WidthRow& row) { return (row.*figure).has_value(); }))
+        return;
+      table.heading.push_back(T(heading));
+      for (size_t r = 0; r < rows.size(); ++r) {
+        const std::optional<double>& value = rows[r].*figure;
+        table.rows[r].push_back(value ? fmt::format(fmt::runtime(format), factor * *value)
+                                      : T("not_recorded"));
+      }
+    };
+    add("column.mean_bits", "{:.2f}", 1, &WidthRow::mean_bits);
+    add("column.zeros", "{:.1f} %", 100, &WidthRow::zero_share);
+    add("column.information", "{:.3f}", 1, &WidthRow::information);
+    add("column.silhouette", "{:.3f}", 1, &WidthRow::silhouette);
+    add("column.error", "{:.5f}", 1, &WidthRow::relative_error);
+    return table;
   }
 
   // Seconds of one result: its phases, or the sets' times where a plain result has no phases.
@@ -271,7 +302,7 @@ class Builder {
     std::vector<std::pair<std::string, double>> phases;
     if (const Json* time = FindAt(result, "time"); time != nullptr && time->is_object()) {
       for (const auto& [phase, seconds] : time->items()) {
-        if (seconds.is_number()) phases.emplace_back(phase, seconds.get<double>());
+        if (seconds.is_number() && phase != "total") phases.emplace_back(phase, seconds.get<double>());
       }
     }
     if (!phases.empty() || side == nullptr) return phases;
@@ -297,7 +328,8 @@ class Builder {
       return phases.empty() ? std::nullopt : std::optional(sum);
     };
     const auto baseline_seconds = sum_up(baseline, "cost.baseline");
-    const auto compress_seconds = sum_up(compress, "cost.compress");
+    auto compress_seconds = sum_up(compress, "cost.compress");
+    if (const auto total = NumberAt(comparison_.facts, "time/total")) compress_seconds = total;
     const auto compressed_seconds = sum_up(compressed, "cost.compressed");
 
     Table totals{T("cost.summary"), {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 1};

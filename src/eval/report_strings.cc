@@ -48,6 +48,8 @@ constexpr ReportString kStrings[] = {
     {"column.type", "linear layer", "线性层"},
     {"column.mean_bits", "mean bits", "平均位宽"},
     {"column.zeros", "zeros", "零值"},
+    {"column.information", "information, nats", "互信息 (nat)"},
+    {"column.silhouette", "silhouette", "轮廓系数"},
     {"column.error", "relative error", "相对误差"},
 
     {"config.file", "result file", "结果文件"},
@@ -126,6 +128,8 @@ constexpr ReportString kStrings[] = {
     {"compression.widths.all", "all", "全部"},
     {"compression.by_type", "Widths by kind of linear layer", "按线性层类型的位宽分布"},
     {"compression.by_depth", "Widths by depth (layers)", "按深度（层）的位宽分布"},
+    {"compression.type_details", "Means by kind of linear layer", "按线性层类型的平均值"},
+    {"compression.depth_details", "Means by depth (layers)", "按深度（层）的平均值"},
     {"compression.bits", "{0} bit", "{0} 比特"},
     {"compression.mean", "mean {0:.2f}", "平均 {0:.2f}"},
 

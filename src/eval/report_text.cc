@@ -31,17 +31,24 @@ std::string Wrapped(const std::string& text, const std::string& indent) {
     const size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
     const std::string character = text.substr(i, length);
     i += length;
-    if (!word.empty() && (character == " " || DisplayWidth(character) == 2)) flush();
+    const bool before_unit = character == " " && i < text.size() && text[i] == '%';  // "95 %" stays together
+    if (!word.empty() && !before_unit && (character == " " || DisplayWidth(character) == 2)) flush();
     word += character;
   }
   if (!word.empty()) flush();
   return out + "\n";
 }
 
+// "█ name" of each series; a name that begins with its symbol ("4 bit") explains itself.
 std::string Legend(const Chart& chart, const std::string& indent) {
   std::string line;
-  for (size_t s = 0; s < chart.series.size(); ++s) line += "  " + chart.symbols[s] + " " + chart.series[s];
-  return line.empty() ? "" : indent + line.substr(2) + "\n";
+  for (size_t s = 0; s < chart.series.size(); ++s) {
+    if (!line.empty()) line += "  ";
+    if (!chart.series[s].starts_with(chart.symbols[s])) line += chart.symbols[s] + " ";
+    line += chart.series[s];
+  }
+  if (line.empty()) return line;
+  return indent + line + "\n";
 }
 
 struct TextRenderer {

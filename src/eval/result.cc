@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/threads.h"
+#include "eval/comparison.h"
 #include "eval/output.h"
 #include "io/tokenizer.h"
 #include "model/config.h"
@@ -64,8 +65,30 @@ Json ArchitectureJson(const ModelConfig& config) {
           {"rope_theta", config.rope_theta}, {"tied_head", config.tied_head}};
 }
 
-Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path,
-               const std::string& fingerprint) {
+// The content of a packed model's compression.json; null for a plain model, or with a warning when it is
+// missing.
+Json CompressionFacts(const ModelWeights& weights) {
+  if (!weights.packed()) return nullptr;
+  const std::filesystem::path facts = weights.checkpoint().directory() / "compression.json";
+  if (std::filesystem::exists(facts)) return ReadJson(facts);
+  LogWarning("{}: is missing, so the result will not say how the model was compressed", facts.string());
+  return nullptr;
+}
+
+void CheckNotCalibrated(const Json& facts, const PreparedSet& set) {
+  const Json* sources = FindAt(facts, "calibration/sources");
+  if (sources == nullptr || !sources->is_array()) return;
+  for (const Json& source : *sources) {
+    if (TextAt(source, "sha256") != set.sha256) continue;
+    Fail(
+        "{}: is a text this model was calibrated on ({}), so its perplexity would flatter the model; use "
+        "another text, or --force",
+        set.spec.path.string(), TextAt(source, "path").value_or("same SHA-256"));
+  }
+}
+
+Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path, const std::string& fingerprint,
+               const Json& facts) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Json model = {{"path", path.string()},
                 {"fingerprint", fingerprint},
@@ -73,13 +96,7 @@ Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path,
                 {"parameters", ParameterCount(weights.config())},
                 {"file_bytes", checkpoint.file_bytes()},
                 {"layout", checkpoint.layout()}};
-  if (!weights.packed()) return model;
-  const std::filesystem::path facts = checkpoint.directory() / "compression.json";
-  if (std::filesystem::exists(facts)) {
-    model["compression"] = ReadJson(facts);
-  } else {
-    LogWarning("{}: is missing, so the result will not say how the model was compressed", facts.string());
-  }
+  if (!facts.is_null()) model["compression"] = facts;
   return model;
 }
 
@@ -131,9 +148,11 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
   settings.precision = request.precision.value_or(FastestPrecision());
   settings.activation_bytes = request.activation_bytes;
 
+  const Json facts = CompressionFacts(weights);
   std::vector<PreparedSet> sets;
   for (const DataSpec& spec : request.data) {
     sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
+    if (!request.force) CheckNotCalibrated(facts, sets.back());
     CheckEvaluation(config, sets.back().windows, settings);
   }
   const double texts_ready = MonotonicSeconds();
@@ -143,7 +162,7 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
   Json result;
   result["mica"] = {{"version", Version()}, {"commit", Commit()}};
   result["created"] = UtcTime();
-  result["model"] = ModelJson(weights, request.model, fingerprint);
+  result["model"] = ModelJson(weights, request.model, fingerprint, facts);
   result["settings"] = {{"convention", ConventionName(request.convention)},
                         {"seqlen", seqlen},
                         {"dtype", PrecisionName(settings.precision)},

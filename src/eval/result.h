@@ -25,7 +25,8 @@ struct EvaluationRequest {
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
   std::optional<Precision> precision;  // none: the fastest of this machine
   uint64_t activation_bytes = PerplexitySettings().activation_bytes;
-  uint64_t seed = 0;  // recorded; evaluation itself draws nothing at random
+  bool force = false;  // a packed model may be measured on a text it was calibrated on
+  uint64_t seed = 0;   // recorded; evaluation itself draws nothing at random
 };
 
 // Evaluates and returns the content of the result file:
@@ -37,7 +38,8 @@ struct EvaluationRequest {
 //   peak_memory_bytes.
 // bits_per_byte = nats of the scored tokens / ln 2 / bytes of text those tokens stand for
 // (Tokenizer::PieceBytes). Every text is read, tokenised and cut before the first window is computed, so that
-// a fault in the last file costs no time. Throws Error.
+// a fault in the last file costs no time. A packed model is not measured on a text (by its SHA-256) that it
+// was calibrated on, unless forced: that would flatter it. Throws Error.
 Json Evaluate(const EvaluationRequest& request, Progress& progress);
 
 // The result as an aligned table with a heading and a footing, for a terminal.

@@ -1,0 +1,180 @@
+"""mica compare and mica status from the outside: reports, refusals, runs seen from another terminal."""
+import html.parser
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+from program import MICA, ProgramTest, main, mica
+
+PROTOTYPE = {"wikitext2": {"ppl": 5.79, "time": 223}, "ptb": {"ppl": 37.02, "time": 87}, "c4": {"error": "out of memory"}}
+COMPRESSED = {"wikitext2": {"ppl": 7.17, "time": 220}, "ptb": {"ppl": 73.87, "time": 86}, "c4": {"ppl": 10.29, "time": 500}}
+
+
+def result(ppl, seqlen=2048, **settings):
+    """A result file of the plain model with one set."""
+    return {"model": {"path": "models/some", "fingerprint": "f00d", "file_bytes": 3000000},
+            "settings": {"convention": "gptq", "seqlen": seqlen, "dtype": "fp32", **settings},
+            "datasets": {"c4": {"ppl": ppl, "time": 2, "windows": 3, "data": {"kind": "c4", "path": "c4.jsonl", "sha256": "aa"}}}}
+
+
+def compressed_result(ppl):
+    """A result file of a packed model; its compression facts carry every setting of mica compress."""
+    facts = {"settings": {"coding": "fixed", "budget": {"kind": "bits", "value": 4.0}, "sparsity": 0.5, "pattern": "unstructured",
+                          "grouping": "waterfill", "groups": 0, "estimator": "gaussian", "bit_options": [2, 3, 4, 6, 8], "group_size": 128,
+                          "damping": 0.01, "information_weight": 1.0, "saliency_exponent": 1.0, "fisher_windows": 16, "embedding_bits": 8,
+                          "dtype": "bf16", "samples": 16, "seqlen": 2048, "seed": 0, "calib": [{"kind": "text", "path": "a.txt", "weight": 1}]},
+             "model": {"path": "models/some", "fingerprint": "f00d"}, "bits": {"mean_code_bits": 4.0},
+             "file": {"bytes_before": 3000000, "bytes_after": 1000000}}
+    other = result(ppl)
+    other["model"] = {"path": "packed", "fingerprint": "beef", "file_bytes": 1000000, "compression": facts}
+    return other
+
+
+class Balanced(html.parser.HTMLParser):
+    """Fails on an element that is closed out of order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.texts = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+class CompareTest(ProgramTest):
+    def write(self, name, content):
+        path = self.folder / name
+        path.write_text(json.dumps(content) if not isinstance(content, str) else content, encoding="utf-8")
+        return path
+
+    def pair(self, baseline=None, compressed=None):
+        return self.write("base.json", baseline or PROTOTYPE), self.write("small.json", compressed or COMPRESSED)
+
+    def test_prototype_in_every_format_and_language(self):
+        base, small = self.pair()
+        for language in ("en", "zh"):
+            for form in ("text", "markdown", "html"):
+                report = self.succeed("compare", base, small, "--format", form, "--lang", language)
+                for figure in ("5.79", "7.17", "76.2 %", "0.5 %", "10.29", "out of memory", "未测量" if language == "zh" else "not measured"):
+                    self.assertIn(figure, report, (language, form))
+        numbers = json.loads(self.succeed("compare", base, small, "--json"))
+        self.assertAlmostEqual(numbers["datasets"]["wikitext2"]["retention_percent"], 100 * (2 - 7.17 / 5.79))
+        self.assertIsNone(numbers["datasets"]["c4"]["retention_percent"])
+        self.assertEqual(numbers["verdict"]["worst_set"], "ptb")
+
+    def test_files_and_their_formats(self):
+        base, small = self.pair()
+        page, other = self.folder / "report.html", self.folder / "other.md"
+        self.assertIn("76.2 %", self.succeed("compare", base, small, "--html", page))
+        self.assertEqual(self.succeed("compare", base, small, "-o", other), "")
+        self.assertTrue(other.read_text(encoding="utf-8").startswith("# Compression report"))
+        parser = Balanced()
+        parser.feed(page.read_text(encoding="utf-8"))
+        self.assertEqual(parser.open, [])
+        self.assertIn("76.2 %", " ".join(parser.texts))
+        self.assertNotRegex(page.read_text(encoding="utf-8"), r"https?:|<script|url\(")
+
+    def test_results_that_differ_are_refused_unless_forced(self):
+        base, small = self.pair(result(10), result(11, seqlen=4096, dtype="bf16"))
+        self.fail_with("seqlen 2048 against 4096; dtype fp32 against bf16", "compare", base, small)
+        self.assertIn("seqlen 2048 against 4096", self.succeed("compare", base, small, "--force"))
+
+    def test_advice_is_a_command_mica_knows(self):
+        base, small = self.pair(result(10), compressed_result(12))
+        advice = json.loads(self.succeed("compare", base, small, "--json"))["advice"]
+        self.assertTrue(advice)
+        known = {name: mica(name, "--help").stdout for name in ("compress", "eval")}
+        for one in advice:
+            words = one["command"].split()
+            self.assertEqual(words[0], "mica")
+            for flag in (word for word in words if word.startswith("--")):
+                self.assertRegex(known[words[1]], re.escape(flag) + r"\b", one["command"])
+
+    def test_bad_input(self):
+        base, small = self.pair()
+        self.fail_with("absent.json", "compare", self.folder / "absent.json", small)
+        self.fail_with("broken.json", "compare", self.write("broken.json", "{"), small)
+        self.fail_with("no perplexities", "compare", base, self.write("empty.json", "{}"))
+        self.fail_with("not a JSON object", "compare", base, self.write("list.json", "[1]"))
+        self.fail_with("absent/report.html", "compare", base, small, "--html", self.folder / "absent" / "report.html")
+        self.assertEqual(mica("compare", base, small, "--lang", "fr").returncode, 2)
+        self.assertEqual(mica("compare", base).returncode, 2)
+
+
+class StatusTest(ProgramTest):
+    STATUS = {"experiment": "demo", "stages": ["baseline", "compress"], "stage": "compress", "last": {"ppl": {"c4": 12.345}},
+              "phase": "calibrate", "running": True, "done": 30, "total": 120, "unit": "tokens", "detail": "layer 2/8", "seconds": 61,
+              "seconds_left": 183, "phase_seconds": {"c4": 5}, "peak_memory_bytes": 123456789, "updated": "2026-01-01T00:00:00Z"}
+
+    def status(self, **changes):
+        content = {**self.STATUS, "pid": os.getpid(), **changes}
+        path = self.folder / "status.json"
+        path.with_suffix(".new").write_text(json.dumps(content))
+        path.with_suffix(".new").rename(path)
+
+    def gone(self):
+        process = subprocess.Popen(["true"])
+        process.wait()
+        return process.pid
+
+    def test_running_run(self):
+        self.status()
+        shown = self.succeed("status", self.folder)
+        for part in ("demo", "running", "baseline > [compress]", "calibrate", "25 %", "30 of 120 tokens", "layer 2/8", "1:01", "3:03 left", "123.5 MB", "12.35"):
+            self.assertIn(part, shown)
+        self.assertEqual(json.loads(self.succeed("status", self.folder, "--json"))["state"], "running")
+
+    def test_stale_status_is_said(self):
+        self.status(pid=self.gone())
+        shown = self.succeed("status", self.folder)
+        self.assertIn("stopped", shown)
+        self.assertIn("is gone", shown)
+        self.assertNotIn("left", shown)
+        self.assertIn("stopped", self.succeed("status", self.folder, "--watch"))  # ends at once
+
+    def test_done_run(self):
+        self.status(stage="done", pid=self.gone())
+        self.assertIn("done", self.succeed("status", self.folder))
+        self.assertEqual(json.loads(self.succeed("status", self.folder, "--json"))["state"], "done")
+
+    def test_watching_follows_to_the_end(self):
+        self.status()
+        watcher = subprocess.Popen([MICA, "status", str(self.folder), "--watch"], stdout=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        self.status(done=90)
+        time.sleep(1.5)
+        self.status(stage="done")
+        shown, _ = watcher.communicate(timeout=20)
+        self.assertEqual(watcher.returncode, 0)
+        for part in ("25 %", "75 %", "done"):
+            self.assertIn(part, shown)
+
+    def test_ctrl_c_ends_watching_without_failure(self):
+        self.status()
+        watcher = subprocess.Popen([MICA, "status", str(self.folder), "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        watcher.send_signal(signal.SIGINT)
+        _, stderr = watcher.communicate(timeout=20)
+        self.assertEqual((watcher.returncode, stderr), (0, ""))
+
+    def test_what_is_no_run(self):
+        self.fail_with("status.json: not found", "status", self.folder)
+        (self.folder / "status.json").write_text("[]")
+        self.fail_with("is not the status of a run", "status", self.folder)
+
+
+if __name__ == "__main__":
+    main()
