@@ -142,6 +142,7 @@ class Run {
       EvaluationRequest request = experiment_.evaluation;
       request.model = model;
       request.seed = experiment_.compression.seed;
+      request.force = experiment_.force;
       WriteJson(result_path, Evaluate(request, progress_));
     }
     const Json result = ReadJson(result_path);
