@@ -22,8 +22,8 @@ constexpr int kPaddedSlot = 110, kWideSlot = 111, kTileSlot = 112;
 
 bool Acceptable(float value) { return std::abs(value) <= kLargest; }  // false for NaN
 
-// Packs one tile of columns of up to kBlock tokens, zeros where the tile is wider or longer than x.
-// x: [tokens, cols], packed: [kTile, kBlock]; sum, largest: [kTile].
+// Packs one tile of columns of up to kBlock tokens, zeros where the tile is wider or longer than x. x:
+// [tokens, cols], packed: [kTile, kBlock]; sum, largest: [kTile].
 void PackBlock(MatrixView<const BF16> x, const float*, const float*, BF16* packed, float* sum,
                float* largest) {
   uint16_t top[kTile] = {};

@@ -18,10 +18,10 @@ namespace mica {
 // do not depend on the number of threads.
 class Gram {
  public:
-  static constexpr size_t kTile =
-      128;  // tile edge: FP32 tile, FP64 tile and both panels stay in the L2 cache
-  static constexpr size_t kBlockTokens =
-      256;  // keeps the error of an FP32 sum of squares near 2e-7, see tests/compress/moments_test.cc
+  // Edge of a tile: the FP32 tile, the FP64 tile and both panels stay in the L2 cache.
+  static constexpr size_t kTile = 128;
+  // Keeps the error of an FP32 sum of squares near 2e-7 (tests/compress/moments_test.cc holds it below 1e-6).
+  static constexpr size_t kBlockTokens = 256;
   static constexpr size_t kChunkTokens = 2048;
 
   explicit Gram(size_t cols);
@@ -48,8 +48,8 @@ class Gram {
 
   size_t cols_;
   size_t tiles_;  // tiles an edge
-  Matrix<double>
-      sums_;  // [tiles (tiles + 1) / 2, kTile * kTile]: tile (i, j), j <= i, at row i (i + 1) / 2 + j
+  // [tiles (tiles + 1) / 2, kTile * kTile]: tile (i, j), j <= i, at row i (i + 1) / 2 + j.
+  Matrix<double> sums_;
   std::vector<double> column_sums_;
 };
 

@@ -1,0 +1,19 @@
+// Leading eigenvectors of a normalised affinity.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/matrix.h"
+
+namespace mica {
+
+// Eigenvectors of the `count` largest eigenvalues of D^-1/2 A D^-1/2, A the affinity with its diagonal taken
+// as 0 and D its row sums; the columns of the result [n, count], by falling eigenvalue. Channels without
+// affinity have zero rows. Up to 256 channels by a dense solver, above by Lanczos with implicit restarts
+// (Spectra) to a relative residual of 1e-5, matrix-free: each product reads the affinity once, over the
+// threads, and does not depend on their number. Fewer columns come back where not all converge in 300
+// restarts. affinity: [n, n] symmetric, >= 0; 1 <= count <= n.
+Matrix<float> LeadingEigenvectors(MatrixView<const float> affinity, size_t count, uint64_t seed);
+
+}  // namespace mica
