@@ -11,6 +11,7 @@
 
 #include "base/threads.h"
 #include "kernels/product.h"
+#include "model/backward.h"
 #include "model/forward.h"
 
 namespace mica {
@@ -86,6 +87,30 @@ BENCHMARK_CAPTURE(Evaluate, fp32, Precision::kFp32)
 BENCHMARK_CAPTURE(Evaluate, bf16, Precision::kBf16)
     ->Arg(4)
     ->Arg(16)
+    ->Unit(benchmark::kMillisecond)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime();
+
+// Forward and backward, as Fisher information needs it.
+void Backward(benchmark::State& state, Precision precision) {
+  MICA_BENCH_MODEL(weights);
+  const size_t tokens = static_cast<size_t>(state.range(0)) * kWindow;
+  const std::vector<int32_t> ids = Ids(tokens, weights->config().vocab);
+  BackwardSettings settings;
+  settings.precision = precision;
+  const Meter meter(state, tokens);
+  for (auto _ : state) {
+    RunBackward(*weights, ids, kWindow, settings,
+                [](const LinearGradient& gradient) { benchmark::DoNotOptimize(gradient.gradient.data); });
+  }
+}
+BENCHMARK_CAPTURE(Backward, fp32, Precision::kFp32)
+    ->Arg(4)
+    ->Unit(benchmark::kMillisecond)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime();
+BENCHMARK_CAPTURE(Backward, bf16, Precision::kBf16)
+    ->Arg(4)
     ->Unit(benchmark::kMillisecond)
     ->MeasureProcessCPUTime()
     ->UseRealTime();

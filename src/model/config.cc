@@ -73,7 +73,8 @@ class Reader {
  private:
   size_t Count(const char* key, const Json& value, uint64_t limit) const {
     // A negative number stays negative in a signed type; a large unsigned one must not become negative.
-    const bool positive = value.is_number_unsigned() || (value.is_number_integer() && value.get<int64_t>() >= 0);
+    const bool positive =
+        value.is_number_unsigned() || (value.is_number_integer() && value.get<int64_t>() >= 0);
     if (!positive || value.get<uint64_t>() < 1 || value.get<uint64_t>() > limit) {
       Refuse(key, value, "expected a whole number from 1 to {}", limit);
     }

@@ -97,6 +97,8 @@ ActivationView Activations::view() const {
   return view;
 }
 
+float ScoreFactor(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
+
 InputKind InputOf(LinearKind kind) {
   switch (kind) {
     case LinearKind::kQ:
@@ -219,20 +221,24 @@ void DecoderLayer::Project(const ActivationView& normed, size_t window, Projecti
   }
 }
 
+void DecoderLayer::Attend(const Projections& projections, size_t tokens, size_t window, Activations& context,
+                          float* log_sums) const {
+  const AttentionShape shape = {tokens, window, config_->heads, config_->kv_heads, config_->head_dim};
+  const float factor = ScoreFactor(*config_);
+  context.Resize(tokens, config_->q_width(), precision_);
+  if (precision_ == Precision::kFp32) {
+    Cpu().attention_f32(shape, projections.q32.data(), projections.k32.data(), projections.v32.data(), factor,
+                        context.fp32(), log_sums);
+  } else {
+    Cpu().attention_bf16(shape, projections.q16.data(), projections.k16.data(), projections.v16.data(),
+                         factor, context.bf16(), log_sums);
+  }
+}
+
 void DecoderLayer::AttentionContext(const ActivationView& normed, size_t window, Activations& context) const {
   thread_local Projections projections;  // kept for the same reason as in Forward
   Project(normed, window, projections);
-  const AttentionShape shape = {normed.tokens(), window, config_->heads, config_->kv_heads,
-                                config_->head_dim};
-  const float factor = 1.0f / std::sqrt(static_cast<float>(config_->head_dim));
-  context.Resize(normed.tokens(), config_->q_width(), precision_);
-  if (precision_ == Precision::kFp32) {
-    Cpu().attention_f32(shape, projections.q32.data(), projections.k32.data(), projections.v32.data(), factor,
-                        context.fp32(), nullptr);
-  } else {
-    Cpu().attention_bf16(shape, projections.q16.data(), projections.k16.data(), projections.v16.data(),
-                         factor, context.bf16(), nullptr);
-  }
+  Attend(projections, normed.tokens(), window, context, nullptr);
 }
 
 void DecoderLayer::AddAttention(const ActivationView& context, MatrixView<float> x) const {

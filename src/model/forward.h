@@ -56,6 +56,9 @@ InputKind InputOf(LinearKind kind);
 // Called with the inputs of linear layers before they are used; rows are tokens in the order of x.
 using InputHook = std::function<void(InputKind kind, const ActivationView& inputs)>;
 
+// What attention scores are multiplied by: 1 / sqrt(head_dim).
+float ScoreFactor(const ModelConfig& config);
+
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
 // causal inside it. Results do not depend on the number of threads, nor those of a window on the other
@@ -92,13 +95,20 @@ class DecoderLayer {
     Matrix<BF16> q16, k16, v16;
   };
   void Project(const ActivationView& normed, size_t window, Projections& out) const;
+  // context [tokens, heads * head_dim] of those; log_sums as in KernelTable.
+  void Attend(const Projections& projections, size_t tokens, size_t window, Activations& context,
+              float* log_sums) const;
 
   const ModelConfig& config() const { return *config_; }
   Precision precision() const { return precision_; }
+  const PreparedWeights& linear(LinearKind kind) const { return linears_[static_cast<size_t>(kind)]; }
   const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+  const std::vector<float>& attention_norm() const { return attention_norm_; }
+  const std::vector<float>& mlp_norm() const { return mlp_norm_; }
+  // Rows 0 to window - 1 exist after a call of Project for that window.
+  const RopeTable& rope() const { return rope_; }
 
  private:
-  const PreparedWeights& linear(LinearKind kind) const { return linears_[static_cast<size_t>(kind)]; }
   const float* bias_or_null(LinearKind kind) const {
     return bias(kind).empty() ? nullptr : bias(kind).data();
   }

@@ -1,0 +1,56 @@
+// The backward pass down to the outputs of the linear layers: what the final loss feels of each of them, for
+// Fisher information.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "kernels/matmul.h"
+#include "model/forward.h"
+#include "model/weights.h"
+
+namespace mica {
+
+// One linear layer over a run of tokens.
+struct LinearGradient {
+  size_t layer = 0;
+  LinearKind kind = LinearKind::kQ;
+  size_t first_token = 0;            // place in `ids` of row 0
+  ActivationView inputs;             // [tokens, cols], as the forward pass had them
+  MatrixView<const float> gradient;  // [tokens, rows]: d(sum of negative log likelihoods) / d(outputs)
+};
+// Called on the thread that called RunBackward; views are gone after the call. Every (layer, kind, token)
+// comes exactly once: groups of windows in rising order, in a group the layers from the last to the first, in
+// a layer runs of whole windows in rising order.
+using GradientHook = std::function<void(const LinearGradient& gradient)>;
+
+struct BackwardSettings {
+  Precision precision =
+      Precision::kFp32;  // of all products, forward and backward; sums and gradients are FP32
+  // Labels are the text's own next tokens (empirical Fisher information) or drawn from the model's
+  // distribution (true Fisher information) with this seed.
+  bool sample_labels = false;
+  uint64_t seed = 0;
+  // Windows are taken together as long as the stored inputs of all layers fit: layers * tokens * hidden * 4
+  // bytes. At least one window is.
+  size_t stored_bytes = size_t{2} << 30;
+  // Called with the number of tokens one layer has been done for, forward and backward: 2 * layers *
+  // ids.size() in all.
+  std::function<void(size_t tokens)> advance = [](size_t) {};
+};
+
+struct BackwardResult {
+  double nll = 0.0;        // sum over the predictions of the text's own next tokens, nats
+  size_t predictions = 0;  // window - 1 in each window
+};
+
+// Runs the model forward and backward over windows of `window` consecutive ids (ids.size() a multiple of it)
+// and hands out the gradients of the summed negative log likelihood of each window's window - 1 predictions.
+// Peak memory: stored_bytes (or one window), one layer's weights twice, and the activations of 2048 tokens or
+// one window. Independent of the number of threads. Throws Error as reading and Embed do, and Interrupted.
+BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
+                           const BackwardSettings& settings, const GradientHook& hook);
+
+}  // namespace mica
