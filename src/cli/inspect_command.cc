@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -34,10 +35,27 @@ struct Inspection {
   Checkpoint checkpoint;
   std::optional<ModelConfig> config;
   std::optional<PackedSizes> packed;
+  std::vector<const TensorView*> tensors;  // layer 2 before layer 10
   std::map<std::string, DTypeTotal> dtypes;
   uint64_t parameters = 0;
   uint64_t tensor_bytes = 0;
 };
+
+// The name with its numbers filled up, so that order by text is order by number.
+std::string SortKey(const std::string& name) {
+  constexpr size_t kDigits = 8;
+  std::string key, digits;
+  for (const char c : name + '\0') {
+    if (c >= '0' && c <= '9') {
+      digits += c;
+      continue;
+    }
+    if (!digits.empty()) key += std::string(kDigits - std::min(kDigits, digits.size()), '0') + digits;
+    digits.clear();
+    key += c;
+  }
+  return key;
+}
 
 Inspection Inspect(const fs::path& path) {
   Inspection result;
@@ -55,7 +73,11 @@ Inspection Inspect(const fs::path& path) {
     total.bytes += tensor.data.size();
     elements += tensor.elements();
     result.tensor_bytes += tensor.data.size();
+    result.tensors.push_back(&tensor);
   }
+  std::stable_sort(
+      result.tensors.begin(), result.tensors.end(),
+      [](const TensorView* a, const TensorView* b) { return SortKey(a->name) < SortKey(b->name); });
   result.parameters = result.config ? ParameterCount(*result.config) : elements;
   return result;
 }
@@ -116,12 +138,12 @@ Json ToJson(const Inspection& inspection, const fs::path& path) {
     json["dtypes"][name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
   }
   json["tensors"] = Json::array();
-  for (const TensorView& tensor : checkpoint.tensors()) {
-    json["tensors"].push_back({{"name", tensor.name},
-                               {"dtype", DTypeName(tensor.dtype)},
-                               {"shape", tensor.shape},
-                               {"bytes", tensor.data.size()},
-                               {"file", fs::path(tensor.file).filename().string()}});
+  for (const TensorView* tensor : inspection.tensors) {
+    json["tensors"].push_back({{"name", tensor->name},
+                               {"dtype", DTypeName(tensor->dtype)},
+                               {"shape", tensor->shape},
+                               {"bytes", tensor->data.size()},
+                               {"file", fs::path(tensor->file).filename().string()}});
   }
   return json;
 }
@@ -176,9 +198,9 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
   }
   text += "\n" + AlignedTable(dtypes);
   std::vector<std::vector<std::string>> tensors = {{"tensor", "dtype", "shape", "bytes"}};
-  for (const TensorView& tensor : checkpoint.tensors()) {
-    tensors.push_back(
-        {tensor.name, DTypeName(tensor.dtype), ShapeText(tensor.shape), std::to_string(tensor.data.size())});
+  for (const TensorView* tensor : inspection.tensors) {
+    tensors.push_back({tensor->name, DTypeName(tensor->dtype), ShapeText(tensor->shape),
+                       std::to_string(tensor->data.size())});
   }
   return text + "\n" + AlignedTable(tensors, 3);
 }
