@@ -192,33 +192,18 @@ void Swiglu(const float* gate, const float* up, size_t n, Out* out) {
 void SwigluF32(const float* gate, const float* up, size_t n, float* out) { Swiglu(gate, up, n, out); }
 void SwigluBf16(const float* gate, const float* up, size_t n, BF16* out) { Swiglu(gate, up, n, out); }
 
-// Largest of n > 0 values; NaN when one is NaN.
+// Largest of n > 0 values. NaN may be passed over: it comes back through the sum of exponentials.
 HWY_INLINE float MaxOf(const float* in, size_t n) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
-  const VF lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  VF max0 = lowest, max1 = lowest;
-  // The NaN check is one sum of x - x (0, or NaN for infinity and NaN).
-  VF strange = hn::Zero(d);
+  VF max0 = hn::Set(d, -std::numeric_limits<float>::infinity()), max1 = max0;
   size_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    const VF a = LoadWhole(in + i), b = LoadWhole(in + i + lanes);
-    max0 = hn::Max(max0, a);
-    max1 = hn::Max(max1, b);
-    strange = hn::Add(strange, hn::Sub(a, a));
-    strange = hn::Add(strange, hn::Sub(b, b));
+    max0 = hn::Max(max0, LoadWhole(in + i));
+    max1 = hn::Max(max1, LoadWhole(in + i + lanes));
   }
   float max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(max0, max1)));
-  bool check = !(hn::GetLane(hn::SumOfLanes(d, strange)) == 0.0f);
-  for (; i < n; ++i) {
-    max = HWY_MAX(max, in[i]);
-    check = check || !std::isfinite(in[i]);
-  }
-  if (check) {
-    for (size_t j = 0; j < n; ++j) {
-      if (std::isnan(in[j])) return in[j];
-    }
-  }
+  for (; i < n; ++i) max = HWY_MAX(max, in[i]);
   return max;
 }
 
