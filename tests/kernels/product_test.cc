@@ -162,7 +162,7 @@ TEST_P(BothPaths, ResultsDependOnTheRowAlone) {
       const Matrix<float> part = product(first, tokens);
       EXPECT_LE(WorstError(std::vector<float>(part.data(), part.data() + part.size()),
                            std::vector<float>(all.row(first), all.row(first) + part.size())),
-                1e-6)
+                Tolerance(inputs))
           << tokens << " tokens";
     }
   }

@@ -183,11 +183,13 @@ TEST_P(BothPrecisions, WindowsDoNotSeeEachOther) {
   const size_t window = 130;
   const std::vector<int32_t> ids = RandomIds(3 * window, 50, 5);
   const Matrix<float> together = Residual(model.weights(), ids, window, GetParam());
+  // The same bits but for the rounding of sums where products are not those of AVX-512.
+  const double tolerance = GetParam() == Precision::kFp32 ? 1e-5 : 2e-2;
   for (size_t w = 0; w < 3; ++w) {
     const Matrix<float> alone =
         Residual(model.weights(), std::span(ids).subspan(w * window, window), window, GetParam());
     for (size_t i = 0; i < alone.size(); ++i)
-      ASSERT_NEAR(alone.data()[i], together.row(w * window)[i], 2e-2) << "window " << w;
+      ASSERT_NEAR(alone.data()[i], together.row(w * window)[i], tolerance) << "window " << w;
   }
 }
 
