@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/threads.h"
 #include "compress/information.h"
 #include "compress/symmetric.h"
@@ -262,6 +263,7 @@ Matrix<float> KnnInformation(const Matrix<float>& channels, uint64_t seed) {
   });
   Matrix<float> information(n, n);
   ParallelFor(n, [&](size_t index) {
+    ThrowIfInterrupted();
     const size_t i = n - 1 - index;  // the longest rows first
     information(i, i) = 0.0f;
     for (size_t j = 0; j < i; j += kNeighbourLanes) {

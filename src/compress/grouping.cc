@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/threads.h"
 #include "compress/kmeans.h"
 #include "compress/linkage.h"
@@ -159,6 +160,12 @@ Grouping GroupChannels(MatrixView<const float> affinity, GroupingMethod method, 
          groups, n);
   if (groups == 1 || (groups == 0 && n <= 2)) return {std::vector<uint32_t>(n, 0), 1, 0};
 
+  if (groups == n) {
+    Grouping alone{std::vector<uint32_t>(n), n, 0};
+    std::iota(alone.group.begin(), alone.group.end(), 0u);
+    return alone;
+  }
+
   const size_t most_groups = groups != 0 ? groups : std::min(kMostGroups, n - 1);
   Divide divide;
   switch (method) {
@@ -174,6 +181,7 @@ Grouping GroupChannels(MatrixView<const float> affinity, GroupingMethod method, 
   if (groups != 0) return Divided(affinity, divide, groups, seed);
   Grouping best;
   for (size_t count = 2; count <= most_groups; ++count) {
+    ThrowIfInterrupted();
     Grouping grouping = Divided(affinity, divide, count, seed);
     if (best.groups == 0 || grouping.silhouette > best.silhouette) best = std::move(grouping);
   }
