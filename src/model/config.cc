@@ -216,6 +216,9 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
         where, config.head_dim, kMaxHeadDim);
   }
   config.norm_epsilon = static_cast<float>(reader.Positive("rms_norm_eps", 1.0, 1e-6));
+  if (!(config.norm_epsilon > 0.0f)) {
+    reader.Refuse("rms_norm_eps", *reader.Find("rms_norm_eps"), "expected a number that FP32 can hold");
+  }
   ReadRope(reader, &config);
   config.tied_head = reader.Flag("tie_word_embeddings", false);
 
