@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "io/packed_entropy.h"
 #include "io/packed_facts.h"
 #include "io/packed_fixed.h"
 
@@ -65,8 +66,9 @@ std::unique_ptr<PackedReader> OpenPacked(const Checkpoint& checkpoint, const std
   PackedParts parts(checkpoint, name, verify);
   const std::string coding = parts.Text("coding");
   if (coding == "fixed") return OpenFixed(std::move(parts));
-  Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\"", checkpoint.directory().string(), name,
-       coding);
+  if (coding == "entropy") return OpenEntropy(std::move(parts));
+  Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\" or \"entropy\"",
+       checkpoint.directory().string(), name, coding);
 }
 
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
@@ -97,6 +99,10 @@ void PackedShard::AddPacked(const std::string& name, Json facts, std::vector<Pac
 
 void PackedShard::Add(const std::string& name, const FixedMatrix& matrix) {
   AddPacked(name, FixedFacts(matrix), PackFixed(name, matrix));
+}
+
+void PackedShard::Add(const std::string& name, const EntropyMatrix& matrix) {
+  AddPacked(name, EntropyFacts(matrix), PackEntropy(name, matrix));
 }
 
 void PackedShard::AddPlain(const TensorSpec& spec, std::vector<std::byte> bytes) {

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/matrix.h"
 #include "io/checkpoint.h"
+#include "io/entropy_matrix.h"
 #include "io/packed_matrix.h"
 #include "io/safetensors.h"
 
@@ -36,6 +37,12 @@ std::vector<PackedTensor> PackFixed(const std::string& name, const FixedMatrix& 
 // (weights that have a code) are by stored column; kept_per_column is empty when every weight is kept.
 StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size_t group_size, MaskKind mask,
                            const std::vector<uint64_t>& kept_per_column, bool identity_order);
+
+// The same for coding `entropy`; the model (tables and classes) is stored as it stands in the matrix:
+// FitEntropyModel chooses it.
+std::vector<PackedTensor> PackEntropy(const std::string& name, const EntropyMatrix& matrix);
+// The bits PackEntropy stores, without coding the integers: within 0.1 % (and 64 bits a tile).
+StoredBits EntropyStoredBits(const EntropyMatrix& matrix);
 
 // A packed matrix inside a checkpoint, checked once, decoded as often as wanted and by any number of threads.
 // Uses the checkpoint's mapped bytes: must not outlive it.
@@ -84,6 +91,7 @@ void VerifyPlain(const Checkpoint& checkpoint, const TensorView& tensor);
 class PackedShard {
  public:
   void Add(const std::string& name, const FixedMatrix& matrix);
+  void Add(const std::string& name, const EntropyMatrix& matrix);
   void AddPlain(const TensorSpec& spec, std::vector<std::byte> bytes);
   // Names of the tensors in the file, for the index.
   std::vector<std::string> tensor_names() const;
