@@ -43,14 +43,16 @@ void PruneSmallest(const Matrix<float>& scores, size_t cols, uint64_t k, size_t 
         ++bins[(bits >> shift) & mask];
       }
     });
+    std::vector<uint64_t> totals(kBins, 0);
+    for (size_t j = 0; j < cols; ++j) {
+      for (size_t bin = 0; bin < kBins; ++bin) totals[bin] += counts(j, bin);
+    }
     for (size_t bin = 0; bin < kBins; ++bin) {
-      uint64_t total = 0;
-      for (size_t j = 0; j < cols; ++j) total += counts(j, bin);
-      if (total >= remaining) {
+      if (totals[bin] >= remaining) {
         prefix |= static_cast<uint32_t>(bin) << shift;
         break;
       }
-      remaining -= total;
+      remaining -= totals[bin];
     }
   }
   // `remaining` of the scores equal to the threshold go too.

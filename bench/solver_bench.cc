@@ -1,0 +1,170 @@
+// The solver by phase, each against the machine's measured peak of one large FP32 product on the same
+// threads.
+//   solver_bench [--benchmark_filter=...]; shapes are rows x cols of a weight matrix.
+// Counters: GFLOP/s counts the products that the phase's formula needs (half of rows * cols^2 multiply-adds
+// for the feedback, all of them for a pass of refinement); share is GFLOP/s over the peak.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "base/system.h"
+#include "base/threads.h"
+#include "compress/solver.h"
+#include "compress/solver_plan.h"
+#include "compress/solver_state.h"
+#include "kernels/linalg.h"
+
+namespace mica {
+namespace {
+
+// GFLOP/s of the best of several products of 2048 x 2048 matrices.
+double Peak() {
+  static const double peak = [] {
+    constexpr size_t n = 2048;
+    const Matrix<float> a(n, n, 0.5f), b(n, n, 0.25f);
+    Matrix<float> c(n, n);
+    double best = 1e9;
+    for (int repeat = 0; repeat < 5; ++repeat) {
+      const double start = MonotonicSeconds();
+      Gemm(false, false, 1.0f, a, b, 0.0f, c);
+      best = std::min(best, MonotonicSeconds() - start);
+    }
+    return 2.0 * n * n * n / best * 1e-9;
+  }();
+  return peak;
+}
+
+Matrix<float> Weights(size_t rows, size_t cols) {
+  std::mt19937 generator(1);
+  std::normal_distribution<float> normal(0.0f, 0.02f);
+  Matrix<float> w(rows, cols);
+  for (size_t i = 0; i < w.size(); ++i) w.data()[i] = normal(generator);
+  return w;
+}
+
+// H of an autoregressive chain, rho = 0.9, with a spread of energies.
+Matrix<float> Moments(size_t cols) {
+  Matrix<float> h(cols, cols);
+  std::vector<float> size(cols), power(cols);
+  for (size_t j = 0; j < cols; ++j) {
+    size[j] = std::exp2(std::sin(static_cast<float>(j)));
+    power[j] = std::pow(0.9f, static_cast<float>(j));
+  }
+  for (size_t i = 0; i < cols; ++i) {
+    for (size_t j = 0; j < cols; ++j) h(i, j) = size[i] * size[j] * power[i > j ? i - j : j - i];
+  }
+  return h;
+}
+
+void Report(benchmark::State& state, double flops) {
+  const double rate = flops * static_cast<double>(state.iterations()) * 1e-9;  // over the time, by kIsRate
+  state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
+  state.counters["share"] = benchmark::Counter(rate / Peak(), benchmark::Counter::kIsRate);
+  state.counters["peak"] = Peak();
+}
+
+void BM_Gemm(benchmark::State& state) {
+  const auto m = static_cast<size_t>(state.range(0)), n = static_cast<size_t>(state.range(1)),
+             k = static_cast<size_t>(state.range(2));
+  const Matrix<float> a(k, m, 0.5f), b(k, n, 0.25f);
+  Matrix<float> c(m, n, 0.0f);
+  for (auto _ : state) Gemm(true, false, -1.0f, a, b, 1.0f, c);
+  Report(state, 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k));
+}
+BENCHMARK(BM_Gemm)
+    ->Args({128, 2048, 128})
+    ->Args({1024, 2048, 1024})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+void BM_CholeskyOfInverse(benchmark::State& state) {
+  const auto n = static_cast<size_t>(state.range(0));
+  const Matrix<float> h = Moments(n);
+  Matrix<float> u(n, n);
+  for (auto _ : state) {
+    state.PauseTiming();
+    std::copy_n(h.data(), h.size(), u.data());
+    state.ResumeTiming();
+    benchmark::DoNotOptimize(CholeskyOfInverseUpper(u));
+  }
+  Report(state, 2.0 / 3 * std::pow(static_cast<double>(n), 3));
+}
+BENCHMARK(BM_CholeskyOfInverse)->Arg(640)->Arg(1792)->Arg(5120)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+FixedSettings Settings(int kind) {
+  FixedSettings settings;
+  settings.search_rounds = 0;
+  settings.refine_passes = 0;
+  if (kind == 1) settings.search_rounds = 3;
+  if (kind == 2) settings.sparsity.rate = 0.5;
+  return settings;
+}
+
+// The feedback alone, from H^-1's factor on. Argument 3: 0 plain, 1 with the search by trial, 2 with an
+// unstructured mask.
+void BM_Feedback(benchmark::State& state) {
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  const FixedSettings settings = Settings(static_cast<int>(state.range(2)));
+  const Matrix<float> w = Weights(rows, cols);
+  Matrix<float> u = Moments(cols);
+  std::vector<float> diagonal(cols), saliency(cols);
+  for (size_t j = 0; j < cols; ++j) diagonal[j] = u(j, j);
+  SolverState solver;
+  solver.rows = rows;
+  solver.cols = cols;
+  solver.plan = MakePlan(diagonal, std::vector<uint8_t>(cols, 4), settings);
+  solver.work = Matrix<float>(cols, rows);
+  solver.change = Matrix<float>(cols, rows);
+  solver.codes = Matrix<uint16_t>(cols, rows);
+  if (solver.masked()) solver.keep = Matrix<uint8_t>(cols, rows, 1);
+  solver.scales = Matrix<F16>(solver.plan.groups.size(), rows);
+  solver.zeros = Matrix<uint8_t>(solver.plan.groups.size(), rows);
+  CholeskyOfInverseUpper(u);
+  for (size_t j = 0; j < cols; ++j) saliency[j] = 1.0f / (u(j, j) * u(j, j));
+  for (auto _ : state) {
+    state.PauseTiming();
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t j = 0; j < cols; ++j) solver.work(j, r) = w(r, j);
+    }
+    state.ResumeTiming();
+    benchmark::DoNotOptimize(FeedAll(solver, u, saliency, settings));
+  }
+  Report(state, static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols));
+}
+BENCHMARK(BM_Feedback)
+    ->ArgsProduct({{640, 1792}, {640, 1792}, {0, 1, 2}})
+    ->Args({5120, 5120, 0})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// Everything that compressing a matrix costs, report included. Argument 3: refinement passes.
+void BM_SolveFixed(benchmark::State& state) {
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  const Matrix<float> w = Weights(rows, cols), h = Moments(cols);
+  FixedSettings settings;
+  settings.refine_passes = static_cast<int>(state.range(2));
+  if (state.range(3) != 0) settings.sparsity.rate = 0.5;
+  const std::vector<uint8_t> widths(cols, 4);
+  for (auto _ : state) {
+    SolverReport report;
+    benchmark::DoNotOptimize(SolveFixed(w, h, widths, settings, &report).codes.data());
+  }
+  // Factor, feedback, the two losses of the report and, for refinement, H (W - Q) and one product a pass at
+  // most.
+  const double r = static_cast<double>(rows), c = static_cast<double>(cols);
+  const double passes = static_cast<double>(settings.refine_passes);
+  Report(state, 2.0 / 3 * c * c * c + r * c * c * (3 + (passes > 0 ? 2 * (passes + 1) : 0)));
+}
+BENCHMARK(BM_SolveFixed)
+    ->ArgNames({"rows", "cols", "passes", "sparse"})
+    ->ArgsProduct({{640}, {640}, {0, 4}, {0, 1}})
+    ->ArgsProduct({{1792}, {640}, {0, 4}, {0, 1}})
+    ->ArgsProduct({{640}, {1792}, {0, 4}, {0, 1}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace mica
