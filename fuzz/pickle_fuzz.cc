@@ -8,19 +8,27 @@
 using namespace mica;
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  // An OrderedDict with memo, shared storage, parameter and attributes, as PyTorch writes it, and the plain
-  // form of our own.
-  const std::string tensor = "ctorch._utils\n_rebuild_tensor_v2\nq\x03((X\x07" + std::string(3, '\0') +
-                             "storagectorch\nHalfStorage\nX\x01" + std::string(3, '\0') + "0X\x03" +
-                             std::string(3, '\0') + "cputQK";
+  // The opcodes of PyTorch's own pickles: memo, OrderedDict, parameter, attributes of the dictionary with one
+  // value of each kind.
+  using namespace std::string_literals;
   const std::string pytorch =
-      std::string("\x80\x02") + "ccollections\nOrderedDict\nq" + '\0' + ")Rq\x01(\x8c\x01w" +
-      "ctorch._utils\n_rebuild_parameter\n" + tensor.substr(0, tensor.size() - 3) + "K\x06tQK" + '\0' +
-      "K\x02K\x03\x86K\x03K\x01\x86\x89h" + '\0' + ")RtR\x88h" + '\0' + ")R\x87Ru}\x8c\x09_metadatah" + '\0' +
-      ")RsbN\x94\x8a\x02\xff\x01G" + std::string(8, '\0') + "]e.";
-  WriteSeeds(*argc, *argv,
-             {pytorch, WriteStateDict({{"a", DType::kF16, "0", 6, 0, {2, 3}, {3, 1}},
-                                       {"b", DType::kI64, "1", uint64_t{1} << 40, 3, {}, {}}})});
+      "\x80\x02"
+      "ccollections\nOrderedDict\nq\x00)Rq\x01(\x8c\x01w"
+      "ctorch._utils\n_rebuild_parameter\nctorch._utils\n_rebuild_tensor_v2\nq\x02("
+      "(\x8c\x07storagectorch\nHalfStorage\n\x8c\x01"
+      "0\x8c\x03"
+      "cpuK\x06tQK\x00K\x02K\x03\x86K\x03K\x01\x86\x89h\x00)RtR\x88h\x00)R\x87Ru"
+      "}(\x8c\x09_metadatah\x00)R\x8c\x01"
+      "aN\x8c\x01"
+      "b\x8a\x02\xff\x01\x8c\x01"
+      "cG01234567\x8c\x01"
+      "d]Na\x8c\x01"
+      "e](NeM\x01\x01)ub."s;
+  const std::string own = WriteStateDict(
+      {{"a", DType::kF16, "0", 6, 0, {2, 3}, {3, 1}}, {"b", DType::kI64, "1", uint64_t{1} << 40, 3, {}, {}}});
+  for (const std::string& seed : {pytorch, own})
+    ReadStateDict(std::as_bytes(std::span(seed.data(), seed.size())), "seed");
+  WriteSeeds(*argc, *argv, {pytorch, own});
   return 0;
 }
 
