@@ -237,12 +237,12 @@ class Builder {
     for (const auto& [part, bytes] : figures.parts) total += bytes;
     for (const auto& [part, bytes] : figures.parts) {
       if (bytes == 0) continue;
-      std::string text = fmt::format("{}  {:.1f} %", FormatBytes(bytes), 100 * bytes / total);
+      std::string text = fmt::format("{}, {:.1f} %", FormatBytes(bytes), 100 * bytes / total);
       static const std::set<std::string> kOfMatrices = {"codes", "scales", "zeros",  "mask",
                                                         "order", "groups", "padding"};
       if (figures.compressed_weights && kOfMatrices.count(part) > 0) {
         text +=
-            fmt::format("  {:.3f} {}", 8 * bytes / *figures.compressed_weights, T("column.bits_per_weight"));
+            fmt::format(", {:.3f} {}", 8 * bytes / *figures.compressed_weights, T("column.bits_per_weight"));
       }
       chart.rows.push_back({TranslateOr(language_, "part.", part), {bytes}, text});
       chart.full = std::max(chart.full, bytes);

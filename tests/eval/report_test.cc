@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <regex>
 #include <set>
 
 #include "base/error.h"
@@ -34,11 +33,17 @@ bool HasChinese(std::string_view text) {
 
 std::set<std::string> Placeholders(std::string_view text) {
   std::set<std::string> found;
-  const std::regex pattern("\\{[^}]*\\}");
-  const std::string copy(text);
-  for (std::sregex_iterator at(copy.begin(), copy.end(), pattern), end; at != end; ++at)
-    found.insert(at->str());
+  for (size_t at = text.find('{'); at != std::string_view::npos; at = text.find('{', at + 1)) {
+    found.emplace(text.substr(at, text.find('}', at) - at));
+  }
   return found;
+}
+
+std::string Replaced(std::string text, std::string_view from, std::string_view to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
 }
 
 TEST(ReportStringsTest, EveryStringIsThereInBothLanguagesWithTheSamePlaceholders) {
@@ -114,7 +119,7 @@ TEST(ReportTest, EveryRendererSaysEverything) {
     std::string html = RenderHtml(document);
     for (const auto& [escape, character] :
          {std::pair{"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}}) {
-      html = std::regex_replace(html, std::regex(escape), character);
+      html = Replaced(html, escape, character);
     }
     const std::string text = Bare(RenderText(document)), markdown = Bare(RenderMarkdown(document));
     html = Bare(html);
@@ -151,8 +156,8 @@ TEST(ReportTest, CompressionFiguresAreShown) {
   EXPECT_THAT(
       text,
       HasSubstr(
-          "200.0 kB  26.7 %  4.000 bits/weight"));     // codes: 200000 of 750000 bytes, over 400000 weights
-  EXPECT_THAT(text, HasSubstr("487.5 kB  65.0 %\n"));  // embeddings are no part of the compressed matrices
+          "200.0 kB, 26.7 %, 4.000 bits/weight"));     // codes: 200000 of 750000 bytes, over 400000 weights
+  EXPECT_THAT(text, HasSubstr("487.5 kB, 65.0 %\n"));  // embeddings are no part of the compressed matrices
   EXPECT_THAT(text, HasSubstr("222222222444444444444444444888888888"));  // 9, 18 and 9 of 36 columns
   EXPECT_THAT(text, HasSubstr("95.0"));  // all of the compression, not the sum of its phases
   EXPECT_THAT(text, HasSubstr("c4 was not measured on both sides"));
@@ -176,13 +181,13 @@ TEST(ReportTest, HtmlStandsAloneAndIsWellFormed) {
     EXPECT_THAT(html, Not(HasSubstr(outside)));
   // Every element that is opened is closed, in order.
   std::vector<std::string> open;
-  const std::regex tag("<(/?)([a-z0-9]+)[^>]*?(/?)>");
-  for (std::sregex_iterator at(html.begin(), html.end(), tag), end; at != end; ++at) {
-    const std::string name = (*at)[2];
-    if (name == "meta" || (*at)[3] == "/") continue;
-    if ((*at)[1] == "/") {
+  for (size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {
+    const std::string tag = html.substr(at + 1, html.find('>', at) - at - 1);
+    const std::string name = tag.substr(0, tag.find_first_of(" /", 1));
+    if (name == "meta" || name == "!DOCTYPE" || tag.back() == '/') continue;
+    if (name[0] == '/') {
       ASSERT_FALSE(open.empty()) << name;
-      ASSERT_EQ(open.back(), name);
+      ASSERT_EQ("/" + open.back(), name);
       open.pop_back();
     } else {
       open.push_back(name);
