@@ -117,6 +117,22 @@ void AddCompressCommand(CLI::App& app) {
                   "a in the pruning score: 0 Wanda, 1 SparseGPT")
       ->capture_default_str();
   command
+      .add_option("--coding", options->coding,
+                  "fixed (integer widths) or entropy (uniform grid, entropy-coded)")
+      ->capture_default_str();
+  command.add_flag("--trellis", settings.trellis, "Entropy coding: dependent quantisers along a trellis");
+  command
+      .add_option("--refine-passes", settings.refine_passes,
+                  "Fixed coding: coordinate descent after the feedback; 0: plain GPTQ")
+      ->capture_default_str();
+  command
+      .add_option("--statistics-windows", settings.statistics_windows, "Windows that allocation is based on")
+      ->capture_default_str();
+  command
+      .add_option("--drift-compensation", settings.drift_compensation,
+                  "Share of the inputs' drift that weights make up for, 0 to 1")
+      ->capture_default_str();
+  command
       .add_option("--fisher-windows", settings.fisher_windows,
                   "Windows of the backward pass; 0: all matrices weigh alike")
       ->capture_default_str();

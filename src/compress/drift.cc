@@ -25,37 +25,39 @@ inline float Widened(float value) { return value; }
 inline float Widened(BF16 value) { return ToFloat(value); }
 
 template <typename T>
-void AddTokens(MatrixView<const T> original, MatrixView<const T> x, MatrixView<float> sum) {
+void AddTokens(MatrixView<const T> original, MatrixView<const T> moved, MatrixView<const T> x,
+               MatrixView<float> sum) {
   const size_t tokens = x.rows, cols = x.cols;
   Matrix<T> dense(tokens, cols);  // x without gaps between rows, as the product wants it
   ParallelFor((tokens + 255) / 256, [&](size_t block) {
     for (size_t t = block * 256; t < std::min(tokens, block * 256 + 256); ++t)
       std::copy_n(x.row(t), cols, dense.row(t));
   });
-  ParallelFor((cols + kTileRows - 1) / kTileRows, [&](size_t tile) {
-    const size_t first = tile * kTileRows, count = std::min(kTileRows, cols - first);
-    Matrix<T> moved(tokens, count);
+  MICA_CHECK(sum.stride == cols);
+  ParallelFor((sum.rows + kTileRows - 1) / kTileRows, [&](size_t tile) {
+    const size_t first = tile * kTileRows, count = std::min(kTileRows, sum.rows - first);
+    Matrix<T> difference(tokens, count);
     for (size_t t = 0; t < tokens; ++t) {
       for (size_t c = 0; c < count; ++c) {
-        moved(t, c) = Rounded<T>(Widened(original(t, first + c)) - Widened(dense(t, first + c)));
+        difference(t, c) = Rounded<T>(Widened(original(t, first + c)) - Widened(moved(t, first + c)));
       }
     }
-    MICA_CHECK(sum.stride == cols);
-    TileProductTransposedA(moved.data(), dense.data(), count, cols, tokens, true, sum.row(first));
+    TileProductTransposedA(difference.data(), dense.data(), count, cols, tokens, true, sum.row(first));
   });
 }
 
 }  // namespace
 
-Drift::Drift(size_t cols) : sum_(cols, cols, 0.0f) {}
+Drift::Drift(size_t rows, size_t cols) : sum_(rows, cols, 0.0f) {}
 
-void Drift::Add(const ActivationView& original, const ActivationView& x) {
-  MICA_CHECK(original.tokens() == x.tokens() && original.cols() == x.cols() && x.cols() == sum_.cols());
+void Drift::Add(const ActivationView& original, const ActivationView& moved, const ActivationView& x) {
+  MICA_CHECK(original.tokens() == x.tokens() && moved.tokens() == x.tokens() && x.cols() == sum_.cols());
+  MICA_CHECK(original.cols() == sum_.rows() && moved.cols() == sum_.rows());
   if (x.tokens() == 0) return;
   if (x.fp32.data != nullptr) {
-    AddTokens<float>(original.fp32, x.fp32, sum_);
+    AddTokens<float>(original.fp32, moved.fp32, x.fp32, sum_);
   } else {
-    AddTokens<BF16>(original.bf16, x.bf16, sum_);
+    AddTokens<BF16>(original.bf16, moved.bf16, x.bf16, sum_);
   }
   tokens_ += x.tokens();
 }
@@ -68,8 +70,9 @@ Matrix<float> Drift::Mean() const {
   return mean;
 }
 
-Matrix<float> CompensateDrift(MatrixView<const float> w, MatrixView<const float> h,
-                              MatrixView<const float> drift, double strength, double damping) {
+Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments, double strength,
+                              double damping) {
+  const MatrixView<const float> h = moments.h;
   const size_t n = h.rows;
   double trace = 0;
   for (size_t j = 0; j < n; ++j) trace += h(j, j);
@@ -89,7 +92,12 @@ Matrix<float> CompensateDrift(MatrixView<const float> w, MatrixView<const float>
     damping = std::max(2 * damping, 1e-4);
   }
   Matrix<float> moved(w.rows, n);
-  Gemm(false, false, 1.0f, w, drift, 0.0f, moved);
+  if (moments.residual.data != nullptr) {
+    for (size_t r = 0; r < w.rows; ++r) std::copy_n(moments.residual.row(r), n, moved.row(r));
+  } else {
+    moved.Fill(0.0f);
+  }
+  Gemm(false, false, 1.0f, w, moments.drift, 1.0f, moved);
   Matrix<float> result(w.rows, n);
   for (size_t r = 0; r < w.rows; ++r) std::copy_n(w.row(r), n, result.row(r));
   Gemm(false, false, static_cast<float>(strength), moved, inverse, 1.0f, result);

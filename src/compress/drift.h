@@ -9,28 +9,40 @@
 
 namespace mica {
 
-// D = E[(x_original - x) x^T], where x are the inputs that the compressed layers before produce, for the same
-// tokens.
+// E[(a_original - a) x^T] over tokens: how something has moved, seen from the inputs x that the compressed
+// layers before produce.
 class Drift {
  public:
-  explicit Drift(size_t cols);
+  // a: [tokens, rows]; x: [tokens, cols].
+  Drift(size_t rows, size_t cols);
 
-  // Adds tokens: both [tokens, cols], of one precision. Differences are rounded to that precision; sums are
-  // FP32 within a call and between calls. Results do not depend on the number of threads.
-  void Add(const ActivationView& original, const ActivationView& x);
+  // All of the same tokens and of one precision. Differences are rounded to that precision; sums are FP32.
+  // Results do not depend on the number of threads.
+  void Add(const ActivationView& original, const ActivationView& moved, const ActivationView& x);
 
-  Matrix<float> Mean() const;  // [cols, cols]
+  Matrix<float> Mean() const;  // [rows, cols]
 
  private:
-  Matrix<float> sum_;  // [cols, cols]
+  Matrix<float> sum_;  // [rows, cols]
   size_t tokens_ = 0;
 };
 
-// w + strength w D (H + damping mean(diag H) I)^-1: with strength 1 the least-squares weights for the
-// original outputs W x_original given the moved inputs x (asymmetric calibration: Li et al., GPTAQ,
-// 2504.02692); a strength below 1 trusts the estimate of D less. w: [rows, cols]; h: [cols, cols]. Throws
-// Error when H is not positive definite at any reasonable damping.
-Matrix<float> CompensateDrift(MatrixView<const float> w, MatrixView<const float> h,
-                              MatrixView<const float> drift, double strength, double damping);
+// What is known of a matrix's inputs x when it is solved.
+struct InputMoments {
+  MatrixView<const float> h;  // E[x x^T], [cols, cols]
+  MatrixView<const float>
+      drift;  // E[(x_original - x) x^T], [cols, cols]; empty without the original model's stream
+  // E[(r_original - r) x^T], [rows, cols], r the residual stream that the matrix adds to; empty for matrices
+  // that add to none.
+  MatrixView<const float> residual;
+};
+
+// w + strength (w drift + residual) (h + damping mean(diag h) I)^-1. With strength 1 these are the
+// least-squares weights for r_original + W x_original given r and x: the matrix makes up for what its inputs
+// and the stream beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the
+// residual stream). A strength below 1 trusts the estimates less. w: [rows, cols]. Throws Error when h is not
+// positive definite at any reasonable damping.
+Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments, double strength,
+                              double damping);
 
 }  // namespace mica

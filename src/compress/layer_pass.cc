@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/system.h"
+#include "base/threads.h"
 #include "compress/drift.h"
 #include "compress/moments.h"
 
@@ -80,22 +81,27 @@ class Pass {
   void Sweep(InputKind kind, const Stage& stage, bool updates, bool kept) {
     const size_t cols = InputCols(config_, kind);
     std::unique_ptr<Moments> moments;
-    std::unique_ptr<Drift> drift;
+    std::unique_ptr<Drift> drift, residual;
     if (solve_) moments = std::make_unique<Moments>(cols);
-    if (solve_ && sides_.size() > 1) drift = std::make_unique<Drift>(cols);
+    if (solve_ && sides_.size() > 1) {
+      drift = std::make_unique<Drift>(cols, cols);
+      if (kept) residual = std::make_unique<Drift>(config_.hidden, cols);
+    }
     for (size_t portion = 0; portion < sides_[0].stream->portions(); ++portion) {
       ThrowIfInterrupted();
-      std::vector<Activations> inputs(sides_.size());
+      std::vector<Activations> inputs(sides_.size()), streams(sides_.size());
       std::vector<ActivationView> views;
       for (size_t s = 0; s < sides_.size(); ++s) {
         Matrix<float> x = sides_[s].stream->Load(portion);
         inputs[s] = Activations(x.rows(), cols, precision_);
         stage(sides_[s], portion, x, inputs[s]);
         if (updates) sides_[s].stream->Store(portion, x);
+        if (residual) streams[s] = Rounded(x);
         views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
       }
       if (moments) moments->Add(views[0]);
-      if (drift) drift->Add(views[1], views[0]);
+      if (drift) drift->Add(views[1], views[0], views[0]);
+      if (residual) residual->Add(streams[1].view(), streams[0].view(), views[0]);
       progress_(views[0].tokens());
     }
     if (!solve_) return;
@@ -103,9 +109,26 @@ class Pass {
     moments.reset();
     const Matrix<float> d = drift ? drift->Mean() : Matrix<float>();
     drift.reset();
+    const Matrix<float> r = residual ? residual->Mean() : Matrix<float>();
+    residual.reset();
     for (const LinearKind linear : kLinearKinds) {
-      if (InputOf(linear) == kind) layer_.SetLinear(linear, solve_(linear, h, d));
+      if (InputOf(linear) == kind) layer_.SetLinear(linear, solve_(linear, {h, d, r}));
     }
+  }
+
+  // The residual stream at the precision of the products.
+  Activations Rounded(const Matrix<float>& x) const {
+    Activations rounded(x.rows(), x.cols(), precision_);
+    ParallelFor(x.rows(), [&](size_t t) {
+      for (size_t c = 0; c < x.cols(); ++c) {
+        if (precision_ == Precision::kFp32) {
+          rounded.fp32()(t, c) = x(t, c);
+        } else {
+          rounded.bf16()(t, c) = ToBF16(x(t, c));
+        }
+      }
+    });
+    return rounded;
   }
 
   DecoderLayer& layer_;

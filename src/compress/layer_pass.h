@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/matrix.h"
+#include "compress/drift.h"
 #include "compress/residual_stream.h"
 #include "model/forward.h"
 #include "model/weights.h"
@@ -14,11 +15,9 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
-// Compresses one matrix: h is the second moment of its inputs, drift how far they have moved from the
-// original model's (drift.h; empty without a reference), both [cols, cols]. Returns the weights to be used
-// from now on, [rows, cols].
-using MatrixSolver =
-    std::function<Matrix<float>(LinearKind kind, MatrixView<const float> h, MatrixView<const float> drift)>;
+// Compresses one matrix, given what is known of its inputs (drift only with a reference). Returns the weights
+// to be used from now on, [rows, cols].
+using MatrixSolver = std::function<Matrix<float>(LinearKind kind, const InputMoments& moments)>;
 
 // The original model on the same tokens, to measure the drift against; its stream advances with the
 // compressed one.

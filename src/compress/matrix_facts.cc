@@ -3,8 +3,16 @@
 #include <numeric>
 
 namespace mica {
+namespace {
 
-Json FixedMatrixFacts(const FixedMatrix& matrix, const StoredBits& stored, const SolverReport& solved,
+double MeanInformation(const InputStatistics& input) {
+  return std::accumulate(input.information.begin(), input.information.end(), 0.0) /
+         static_cast<double>(input.information.size());
+}
+
+}  // namespace
+
+Json FixedMatrixFacts(const FixedMatrix& matrix, uint64_t stored_bits, const SolverReport& solved,
                       const InputStatistics& input) {
   const double weights = static_cast<double>(matrix.rows) * static_cast<double>(matrix.cols);
   std::map<int, uint64_t> histogram;
@@ -15,11 +23,10 @@ Json FixedMatrixFacts(const FixedMatrix& matrix, const StoredBits& stored, const
   }
   Json histogram_json = Json::object();
   for (const auto& [bits, count] : histogram) histogram_json[std::to_string(bits)] = count;
-  const double information = std::accumulate(input.information.begin(), input.information.end(), 0.0);
   return {{"rows", matrix.rows},
           {"cols", matrix.cols},
           {"mean_code_bits", code_bits / weights},
-          {"bits_per_weight", static_cast<double>(stored.total()) / weights},
+          {"bits_per_weight", static_cast<double>(stored_bits) / weights},
           {"zero_share", solved.zero_share},
           {"histogram", histogram_json},
           {"relative_error", solved.relative_error},
@@ -29,7 +36,23 @@ Json FixedMatrixFacts(const FixedMatrix& matrix, const StoredBits& stored, const
           {"damping_doublings", solved.damping_doublings},
           {"groups", input.groups},
           {"silhouette", input.silhouette},
-          {"mean_information", information / static_cast<double>(input.information.size())}};
+          {"mean_information", MeanInformation(input)}};
+}
+
+Json EntropyMatrixFacts(const EntropyMatrix& matrix, uint64_t stored_bits, uint64_t code_bits,
+                        const StepReport& solved, const StepPlan& plan, const InputStatistics& input) {
+  const double weights = static_cast<double>(matrix.rows) * static_cast<double>(matrix.cols);
+  return {{"rows", matrix.rows},
+          {"cols", matrix.cols},
+          {"mean_code_bits", static_cast<double>(code_bits) / weights},
+          {"bits_per_weight", static_cast<double>(stored_bits) / weights},
+          {"zero_share", solved.zero_share},
+          {"histogram", Json::object()},
+          {"relative_error", solved.relative_error},
+          {"predicted_loss", solved.loss},
+          {"dead_channels", plan.dead_channels},
+          {"damping_doublings", plan.damping_doublings},
+          {"mean_information", MeanInformation(input)}};
 }
 
 Json TotalFacts(const Json& layers) {

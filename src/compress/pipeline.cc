@@ -12,10 +12,10 @@
 #include "base/system.h"
 #include "compress/drift.h"
 #include "compress/layer_pass.h"
+#include "compress/matrix_compressor.h"
 #include "compress/matrix_facts.h"
 #include "compress/plain_tensors.h"
 #include "compress/plan.h"
-#include "compress/solver.h"
 #include "compress/statistics.h"
 #include "compress/work_directory.h"
 #include "io/packed_checkpoint.h"
@@ -27,6 +27,9 @@ namespace {
 // Upper estimate of what one compressed matrix adds to headers and index: names, shapes, offsets, checksums,
 // facts.
 constexpr uint64_t kHeaderBytesPerMatrix = 1600;
+constexpr uint64_t kIndexBytes = 128,
+                   kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
+constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
 // Damping of the moments when weights make up for drift: the drift is noisier than the moments.
 constexpr double kDriftDamping = 0.03;
 // Shards before the first layer's: embedding, final norm and output head.
@@ -49,11 +52,10 @@ class Compression {
   void Begin();
   void CheckDisk(double bits_per_weight) const;
   Statistics ObtainStatistics();
-  Allocation Plan(const std::vector<MatrixDemand>& demands) const;
+  uint64_t OtherBytes(uint64_t* matrix_bytes) const;
   FinishedShard WriteEnds();
   FinishedShard CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
-  void RefitLastLayer(const std::vector<MatrixDemand>& demands);
   FinishedShard WriteShard(size_t number, const PackedShard& shard, Json facts);
   Json Finish();
 
@@ -65,7 +67,7 @@ class Compression {
   std::optional<WorkDirectory> work_;
   std::string model_fingerprint_;
   Statistics statistics_;
-  Allocation allocation_;
+  std::optional<MatrixCompressor> compressor_;
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
   std::vector<FinishedShard> finished_;
   double began_ = MonotonicSeconds();
@@ -81,9 +83,9 @@ Json Compression::Run() {
   end_bytes_ = finished_[0].bytes;
 
   statistics_ = ObtainStatistics();
-  const std::vector<MatrixDemand> demands = Demands(statistics_, config(), settings_);
-  allocation_ = Plan(demands);
-  CheckDisk(allocation_.bits_per_weight);
+  uint64_t matrix_bytes = 0;
+  compressor_.emplace(settings_, config(), statistics_, OtherBytes(&matrix_bytes));
+  CheckDisk(compressor_->planned_bits_per_weight());
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
@@ -93,10 +95,12 @@ Json Compression::Run() {
   for (size_t l = 0; l < config().layers; ++l) {
     if (const std::optional<FinishedShard> finished = work_->Finished(kEndShards + l + 1, shards())) {
       finished_.push_back(*finished);
+      compressor_->Replay(l, finished->facts.at("linears"));
       PassFinishedLayer(l, stream, original_stream);
       continue;
     }
-    if (settings_.target == BudgetTarget::kFileBytes && l + 1 == config().layers) RefitLastLayer(demands);
+    const uint64_t other_bytes = OtherBytes(&matrix_bytes);
+    compressor_->SetOtherBytes(l, other_bytes, matrix_bytes);
     finished_.push_back(CompressLayer(l, stream, original_stream));
   }
   progress_.End();
@@ -154,6 +158,7 @@ Statistics Compression::ObtainStatistics() {
                                   .damping = settings_.damping,
                                   .windows = settings_.statistics_windows,
                                   .fisher_windows = settings_.fisher_windows,
+                                  .step_sizes = settings_.coding == Coding::kEntropy,
                                   .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
   const Json identity = {{"model", model_fingerprint_},
@@ -169,43 +174,22 @@ Statistics Compression::ObtainStatistics() {
   return statistics;
 }
 
-Allocation Compression::Plan(const std::vector<MatrixDemand>& demands) const {
-  AllocationSettings allocation{.options = settings_.bit_options,
-                                .kind = settings_.target == BudgetTarget::kMeanBits
-                                            ? BudgetKind::kMeanCodeBits
-                                            : BudgetKind::kBitsPerWeight,
-                                .budget = settings_.budget,
-                                .group_size = settings_.group_size};
-  if (settings_.target == BudgetTarget::kFileBytes) {
-    const uint64_t headers = kHeaderBytesPerMatrix * config().layers * kLinearKinds.size();
-    allocation.budget =
-        BitsPerWeightForFile(settings_.budget, end_bytes_ + headers, CompressedWeights(config()));
-  }
-  return Allocate(demands, allocation);
-}
-
-// Everything but the last layer is on disk: its budget is what is left of the file's bytes, headers counted
-// exactly.
-void Compression::RefitLastLayer(const std::vector<MatrixDemand>& demands) {
-  uint64_t used = 0;
-  size_t index_bytes = 256;
+// Bytes of the weight files besides the matrices: exact for what is written, estimated for the rest.
+uint64_t Compression::OtherBytes(uint64_t* matrix_bytes) const {
+  uint64_t written = 0, index = kIndexBytes;
+  *matrix_bytes = 0;
   for (const FinishedShard& shard : finished_) {
-    used += shard.bytes;
-    for (const std::string& name : shard.tensors) index_bytes += name.size() + 48;
+    written += shard.bytes;
+    for (const std::string& name : shard.tensors) index += name.size() + kIndexEntryBytes;
+    if (shard.facts.contains("matrix_bytes")) *matrix_bytes += shard.facts["matrix_bytes"].get<uint64_t>();
   }
-  const size_t matrices = kLinearKinds.size();
-  const std::vector<MatrixDemand> last(demands.end() - static_cast<std::ptrdiff_t>(matrices), demands.end());
-  const uint64_t headers = index_bytes * shards() / (shards() - 1) + kHeaderBytesPerMatrix * matrices / 2;
-  const double left =
-      BitsPerWeightForFile(settings_.budget, used + headers, CompressedWeights(config()) / config().layers);
-  const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
-  const AllocationSettings allocation{.options = settings_.bit_options,
-                                      .kind = BudgetKind::kBitsPerWeight,
-                                      .budget = std::min(left, most),
-                                      .group_size = settings_.group_size};
-  Allocation refit = Allocate(last, allocation);
-  std::move(refit.widths.begin(), refit.widths.end(),
-            allocation_.widths.end() - static_cast<std::ptrdiff_t>(matrices));
+  const size_t layers_done = finished_.size() - kEndShards, layers_left = config().layers - layers_done;
+  const uint64_t headers_done = written - *matrix_bytes - end_bytes_;
+  // A layer's header and index entries are like those of the layers before.
+  const uint64_t per_layer =
+      layers_done > 0 ? headers_done / layers_done + index / (layers_done + kEndShards) + kHeaderSlack
+                      : kHeaderBytesPerMatrix * kLinearKinds.size();
+  return written - *matrix_bytes + index + per_layer * layers_left;
 }
 
 FinishedShard Compression::WriteEnds() {
@@ -231,34 +215,18 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   const Reference reference{original_layer ? &*original_layer : nullptr, original};
   PackedShard shard;
   Json linears = Json::object();
-  FixedSettings fixed;
-  fixed.group_size = settings_.group_size;
-  fixed.damping = settings_.damping;
-  fixed.sparsity = settings_.sparsity;
-  fixed.saliency_exponent = settings_.saliency_exponent;
-
-  const auto solve = [&](LinearKind kind, MatrixView<const float> h, MatrixView<const float> drift) {
+  const auto solve = [&](LinearKind kind, const InputMoments& moments) {
     ThrowIfInterrupted();
-    const size_t k = static_cast<size_t>(kind);
     Matrix<float> w = weights_.Linear(l, kind);
-    if (drift.data != nullptr) w = CompensateDrift(w, h, drift, settings_.drift_compensation, kDriftDamping);
-    SolverReport report;
-    const FixedMatrix solved =
-        SolveFixed(w, h, allocation_.widths[l * kLinearKinds.size() + k], fixed, &report);
-    const uint64_t before = shard.data_bytes();
-    shard.Add(LinearTensorName(l, kind), solved);
-    StoredBits stored;
-    stored.codes = 8 * (shard.data_bytes() - before);
-    linears[LinearName(kind)] =
-        FixedMatrixFacts(solved, stored, report, statistics_.inputs[l][static_cast<size_t>(InputOf(kind))]);
-    Matrix<float> decoded(solved.rows, solved.cols);
-    Decode(solved, decoded);
-    return decoded;
+    if (moments.drift.data != nullptr)
+      w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
+    return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, reference, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
   });
 
+  const uint64_t matrix_bytes = shard.data_bytes();
   const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (!tensor.name.starts_with(prefix)) continue;
@@ -267,7 +235,8 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
     });
     if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
   }
-  return WriteShard(kEndShards + l + 1, shard, {{"layer", l}, {"linears", linears}});
+  return WriteShard(kEndShards + l + 1, shard,
+                    {{"layer", l}, {"matrix_bytes", matrix_bytes}, {"linears", linears}});
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
@@ -316,7 +285,7 @@ Json Compression::Finish() {
   const Json totals = TotalFacts(layers);
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();
-  quantization["coding"] = "fixed";
+  quantization["coding"] = settings_.coding == Coding::kFixed ? "fixed" : "entropy";
   quantization["group_size"] = settings_.group_size;
   quantization["bits_per_weight"] = totals["bits_per_weight"];
   config_json["quantization_config"] = quantization;

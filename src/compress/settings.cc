@@ -133,6 +133,12 @@ void CheckSettings(const CompressionSettings& settings) {
   if (!(settings.drift_compensation >= 0 && settings.drift_compensation <= 1)) {
     Fail("--drift-compensation is {}, expected 0 to 1", settings.drift_compensation);
   }
+  if (settings.refine_passes < 0 || settings.refine_passes > 100) {
+    Fail("--refine-passes is {}, expected 0 to 100", settings.refine_passes);
+  }
+  if (settings.coding == Coding::kEntropy && settings.sparsity.n > 0) {
+    Fail("--pattern {} needs --coding fixed", PatternName(settings.sparsity));
+  }
   if (settings.statistics_windows == 0) Fail("--statistics-windows is 0, expected at least 1");
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
 }
@@ -155,6 +161,8 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"damping", settings.damping},
           {"information_weight", settings.information_weight},
           {"saliency_exponent", settings.saliency_exponent},
+          {"trellis", settings.trellis},
+          {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
           {"fisher_windows", settings.fisher_windows},
@@ -183,6 +191,8 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("damping", settings.damping);
   reader.Read("information_weight", settings.information_weight);
   reader.Read("saliency_exponent", settings.saliency_exponent);
+  reader.Read("trellis", settings.trellis);
+  reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);
   reader.Read("fisher_windows", settings.fisher_windows);

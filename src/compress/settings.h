@@ -41,7 +41,10 @@ struct CompressionSettings {
   double damping = 0.01;
   double information_weight = 1.0;  // a in sensitivity energy * exp(-2 a I): 0 ignores information
   double saliency_exponent = 1.0;   // the same a in the pruning score
-  size_t statistics_windows = 16;   // calibration windows that allocation is based on
+  bool trellis =
+      false;  // entropy coding: dependent quantisers along a trellis, slower and closer to the bound
+  int refine_passes = 4;           // fixed coding: passes of coordinate descent after the feedback
+  size_t statistics_windows = 16;  // calibration windows that allocation is based on
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
   size_t fisher_windows = 8;  // 0: matrices are compared without Fisher information

@@ -52,18 +52,16 @@ double MeanOverPairs(MatrixView<const float> information) {
   return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
 }
 
-InputStatistics Summarise(const Moments& moments, const TokenSample* sample,
+InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const TokenSample* sample,
                           const StatisticsSettings& settings) {
   InputStatistics statistics;
-  Matrix<float> h = moments.SecondMoment();
   statistics.energy.resize(h.rows());
   for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
   statistics.information = ConditionalInformation(h, settings.damping);
   if (settings.grouping == GroupingMethod::kWaterfill) return statistics;
   Matrix<float> information = sample == nullptr
-                                  ? GaussianInformation(h, moments.Mean())
+                                  ? GaussianInformation(h, mean)
                                   : SampledInformation(sample->view(), settings.estimator, settings.seed);
-  h = Matrix<float>();
   statistics.mean_pair_information = MeanOverPairs(information);
   NormaliseInformation(information);
   Grouping grouping = GroupChannels(information, settings.grouping, settings.groups, settings.seed);
@@ -93,6 +91,7 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
           {"damping", settings.damping},
           {"windows", settings.windows},
           {"fisher_windows", settings.fisher_windows},
+          {"step_sizes", settings.step_sizes},
           {"seed", settings.seed}};
 }
 
@@ -129,29 +128,42 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       stream.Store(portion, x);
       progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
     }
-    for (size_t k = 0; k < kInputKinds.size(); ++k) {
-      statistics.inputs[l][k] = Summarise(moments[k], sampled ? &samples[k] : nullptr, settings);
-      moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+    for (const InputKind input : kInputKinds) {
       ThrowIfInterrupted();
-    }
-    for (const LinearKind kind : kLinearKinds) {
-      LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-      linear.fisher = fisher.rows.empty() ? std::vector<double>(LinearShape(config, kind).rows, 1.0)
-                                          : fisher.rows[l][static_cast<size_t>(kind)];
-      linear.weight_energy = WeightEnergy(weights.Linear(l, kind), linear.fisher);
+      const size_t k = static_cast<size_t>(input);
+      const Matrix<float> h = moments[k].SecondMoment();
+      const std::vector<double> mean = moments[k].Mean();
+      moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+      statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+      for (const LinearKind kind : kLinearKinds) {
+        if (InputOf(kind) != input) continue;
+        LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+        linear.fisher = fisher.rows.empty() ? std::vector<double>(LinearShape(config, kind).rows, 1.0)
+                                            : fisher.rows[l][static_cast<size_t>(kind)];
+        const Matrix<float> w = weights.Linear(l, kind);
+        linear.weight_energy = WeightEnergy(w, linear.fisher);
+        if (settings.step_sizes) {
+          StepSettings steps;
+          steps.damping = settings.damping;
+          linear.sizes = MeasureSizes(w, PlanSteps(h, linear.fisher, steps));
+        }
+      }
     }
   }
   progress.End();
   return statistics;
 }
 
-// ---- the file: one safetensors file, vectors as F64
+// ---- the file: one safetensors file, vectors as F64 (sizes as F32)
 // ------------------------------------------------------------------------------
 
 namespace {
 
 std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
 std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
+
+DType DTypeOf(const std::vector<double>&) { return DType::kF64; }
+DType DTypeOf(const std::vector<float>&) { return DType::kF32; }
 
 // Calls visit(name, vector) for everything the file holds, in one fixed order; scalars travel as vectors of
 // one.
@@ -167,6 +179,8 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& linear = statistics.linears[l][k];
       visit(LinearName(l, k) + ".fisher", linear.fisher);
       visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+      visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
+      visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
     }
   }
 }
@@ -175,8 +189,8 @@ void VisitVectors(S& statistics, const Visit& visit) {
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path) {
   std::vector<TensorSpec> specs;
-  VisitVectors(statistics, [&](const std::string& name, const std::vector<double>& values) {
-    specs.push_back({name, DType::kF64, {values.size()}});
+  VisitVectors(statistics, [&](const std::string& name, const auto& values) {
+    specs.push_back({name, DTypeOf(values), {values.size()}});
   });
   Json groups = Json::array();
   for (const auto& layer : statistics.inputs) {
@@ -191,7 +205,7 @@ void SaveStatistics(const Statistics& statistics, const std::filesystem::path& p
                            {{"identity", statistics.identity.dump()},
                             {"layers", std::to_string(statistics.inputs.size())},
                             {"groups", groups.dump()}});
-  VisitVectors(statistics, [&](const std::string&, const std::vector<double>& values) {
+  VisitVectors(statistics, [&](const std::string&, const auto& values) {
     writer.Write(std::as_bytes(std::span(values)));
   });
   writer.Commit();
@@ -222,10 +236,10 @@ Statistics LoadStatistics(const std::filesystem::path& path) {
   } catch (const nlohmann::json::exception&) {
     Fail("{}: its metadata is damaged; delete the file and run again", path.string());
   }
-  VisitVectors(statistics, [&](const std::string& name, std::vector<double>& values) {
+  VisitVectors(statistics, [&](const std::string& name, auto& values) {
     const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
                                     [&](const TensorView& t) { return t.name == name; });
-    if (found == file.tensors.end() || found->dtype != DType::kF64) {
+    if (found == file.tensors.end() || found->dtype != DTypeOf(values)) {
       Fail("{}: tensor {} is missing; delete the file and run again", path.string(), name);
     }
     values.resize(found->elements());

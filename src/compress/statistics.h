@@ -12,6 +12,7 @@
 #include "compress/calibration.h"
 #include "compress/grouping.h"
 #include "compress/information.h"
+#include "compress/step_solver.h"
 #include "model/forward.h"
 #include "model/weights.h"
 
@@ -29,6 +30,7 @@ struct InputStatistics {
 
 // One matrix.
 struct LinearStatistics {
+  StepSizes sizes;  // of the weights in steps; empty unless asked for
   std::vector<double>
       fisher;  // [rows] E[g_r^2] of the loss gradient at the outputs; 1 each without Fisher information
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
@@ -48,6 +50,7 @@ struct StatisticsSettings {
   size_t windows = 16;    // calibration windows they are collected from
   // Windows of the backward pass; 0: no Fisher information, every row weighs 1.
   size_t fisher_windows = 8;
+  bool step_sizes = false;  // needed by coding `entropy`
   uint64_t seed = 0;
 };
 
