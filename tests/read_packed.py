@@ -4,6 +4,7 @@ python3 read_packed.py FILE.safetensors    prints name, shape and mean square of
 """
 import itertools
 import json
+import struct
 import sys
 import zlib
 
@@ -72,9 +73,94 @@ def decode_fixed(tensors, name, fact):
     return out
 
 
+def interpolated(knots, first, k):
+    """zero, one, ratio, bend of class k from the stored words of the knots at classes 4 first, 4 first + 4, ..."""
+    fields = [(w & 1023, w >> 10 & 63, w >> 16 & 255, w >> 24) for w in knots]
+    shift = 0 if k <= 36 else (k - 33) // 4
+    result = []
+    for field, (low, high) in enumerate([(1, 1023), (0, 63), (0, 255), (0, 255)]):
+        at, end = (k, first + len(knots) - 1) if field == 0 else (k - 4 * shift, min(first + len(knots) - 1, 9))
+        weights = [(0, 128, 0, 0), (-9, 111, 29, -3), (-8, 72, 72, -8), (-3, 29, 111, -9)][at % 4]
+        near = [fields[min(max(at // 4 - 1 + i, first), end) - first][field] for i in range(4)]
+        result.append(min(max(64 + sum(w * v for w, v in zip(weights, near)) >> 7, low), high))
+    return result
+
+
+class Table:
+    """Frequencies of one class: symbols 0, +1, -1, +2, -2, ..., escape."""
+
+    def __init__(self, zero, one, ratio, bend, raw_bits=0):
+        half, fall, bend = 2047 - 2 * zero, 65535 - ratio * ratio, 67000 - (bend * bend * 5 >> 3)
+        weight, last = [(1 << 24) * (32 + one) >> 6], 1 << 24
+        while len(weight) < 63:
+            last, fall = last * fall >> 16, min(65535, fall * bend >> 16)
+            weight.append(last)
+        count = 1
+        while count < min(half, 63) and 2 * weight[count] * half >= sum(weight):
+            count += 1
+        frequency = [1 + w * (half - count) // sum(weight[:count]) for w in weight[:count]]
+        frequency[0] += half - sum(frequency)
+        self.frequency = [4 * zero] + [f for f in frequency for _ in "+-"] + [2]
+        self.start = np.cumsum([0] + self.frequency).tolist()
+        self.symbol = np.repeat(np.arange(len(self.frequency)), self.frequency).tolist()
+        self.raw_bits = raw_bits
+
+    def decode(self, lanes, lane, words):
+        """The next integer of a lane; `words` is an iterator over the stream."""
+        def refill(x):
+            return x << 16 | next(words) if x < 1 << 16 else x
+        x = lanes[lane]
+        symbol = self.symbol[x & 4095]
+        x = refill(self.frequency[symbol] * (x >> 12) + (x & 4095) - self.start[symbol])
+        n = (symbol + 1) // 2
+        if symbol == len(self.frequency) - 1:  # escape: the integer itself follows
+            n, x = ((x & 65535) ^ 32768) - 32768, refill(x >> 16)
+        else:
+            if self.raw_bits and n:
+                n, x = (n - 1 << self.raw_bits) + (x & (1 << self.raw_bits) - 1) + 1, refill(x >> self.raw_bits)
+            n = n if symbol % 2 else -n
+        lanes[lane] = x
+        return n
+
+
+def decode_entropy(tensors, name, fact):
+    rows, cols, first = fact["rows"], fact["cols"], fact["first_knot"]
+    side, tables = tensors[name + ".side"].tobytes(), tensors[name + ".tables"].tolist()
+    base, words = np.frombuffer(side, "<i2", 5).tolist(), np.frombuffer(side, "<u4", 5, 12).tolist()
+    lanes, stream = np.frombuffer(side, "<u4", 1, 32).tolist(), iter(np.frombuffer(side, "<u2", offset=36).tolist())
+    vectors = []
+    for i, count in enumerate([rows, rows, rows, cols, cols]):
+        w = words[i]
+        table = Table(w & 1023, w >> 10 & 63, w >> 16 & 255, w >> 24)
+        vectors.append(np.array([table.decode(lanes, 0, stream) + base[i] for _ in range(count)]))
+    row_step, row_class, row_key, col_step, col_class = vectors
+    row_class -= 4 * row_step // fact["row_resolution"]
+    col_class -= 4 * col_step // 8
+    order = np.argsort(row_key, kind="stable")
+
+    classes = range(4 * first, 4 * (first + len(tables[0]) - 1) + 1)
+    coders = [[Table(*interpolated(knots, first, k), 0 if k <= 36 else (k - 33) // 4) for k in classes] for knots in tables]
+    following, second = {1: ([(0, 0)], [0]), 4: ([(0, 2), (2, 0), (1, 3), (3, 1)], [0, 0, 1, 1]),
+                         8: ([(0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5)], [0, 1] * 4)}[fact["states"]]
+    level, codes, at = np.zeros((rows, cols), np.float32), tensors[name + ".codes"].tobytes(), 0
+    for tile, size in enumerate(tensors[name + ".tiles"].tolist()):
+        lanes, stream = list(struct.unpack_from("<4I", codes, at)), iter(np.frombuffer(codes[at + 16:at + size], "<u2").tolist())
+        states, at = [0] * cols, at + size
+        for r in order[128 * tile:128 * tile + 128]:
+            index = np.clip(row_class[r] + col_class, classes[0], classes[-1]) - classes[0]
+            for c, k in enumerate(index.tolist()):
+                q = second[states[c]]
+                n = coders[q][k].decode(lanes, c % 4, stream)
+                states[c] = following[states[c]][n & 1]
+                level[r, c] = n if fact["states"] == 1 else 2 * n - q * np.sign(n)
+        assert lanes == [65536] * 4 and next(stream, None) is None, f"{name}.codes: tile {tile}"
+    step = lambda e, resolution: np.ldexp((2.0 ** (e % resolution / resolution)).astype(np.float32), e // resolution)
+    return level * (step(row_step, fact["row_resolution"])[:, None] * step(col_step, 8))
+
+
 def decode(tensors, name, fact):
     """Weights [rows, cols] FP32 of one packed matrix."""
-    return {"fixed": decode_fixed}[fact["coding"]](tensors, name, fact)
+    return {"fixed": decode_fixed, "entropy": decode_entropy}[fact["coding"]](tensors, name, fact)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/file.h"
+#include "tests/io/entropy_testing.h"
 #include "tests/io/packed_testing.h"
 
 namespace mica {
@@ -43,6 +44,19 @@ TEST(PackedSamples, Write) {
   shard.Add("identity", RandomFixed(9, {{8, 40}}, 128, MaskKind::kNone, 6, true));
   shard.Add("pruned", RandomFixed(3, {{0, 4}}, 128, MaskKind::kNone, 7));
   shard.Add("wide", RandomFixed(1, {{2, 70000}}, 128, MaskKind::kNone, 8));
+  const auto add_entropy = [&](const char* name, EntropyMatrix matrix, bool keys, int row_resolution) {
+    matrix.row_resolution = row_resolution;
+    for (size_t r = 0; keys && r < matrix.rows; ++r)
+      matrix.row_key.push_back(static_cast<int16_t>((r * 5) % 7) - 3);
+    FitEntropyModel(matrix);
+    shard.Add(name, matrix);
+  };
+  add_entropy("scalar", RandomEntropy(140, 61, 1, 0.5, 1), false, 8);
+  add_entropy("scalar_fine_steps", RandomEntropy(40, 60, 1, 1.5, 2), true, 64);
+  add_entropy("trellis_4", RandomEntropy(131, 50, 4, 0.0, 3), false, 8);
+  add_entropy("trellis_8", RandomEntropy(290, 33, 8, 0.7, 4), true, 8);
+  add_entropy("raw_bits", RandomEntropy(130, 40, 1, 5.5, 5), false, 8);
+  add_entropy("escapes", RandomEntropy(20, 40, 8, 12.5, 6), false, 8);
   WriteSamples(directory, shard);
 }
 
