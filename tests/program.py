@@ -39,7 +39,7 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(len(lines), 1, done.stderr)
         self.assertIn(expected, lines[0])
 
-    def text(self, name="text.txt", files=("LICENSE", "docs/format.md")):
+    def text(self, name="text.txt", files=("LICENSE", "docs/architecture.md", "CONTRIBUTING.md")):
         """A text file of some thousand tokens, from the project's own documents."""
         path = self.folder / name
         path.write_text("\n\n".join((SOURCE / file).read_text(encoding="utf-8") for file in files), encoding="utf-8")
