@@ -1,0 +1,16 @@
+#!/bin/sh
+# usage: ./bench.sh            kernels, forward pass, solver, information, packing: Google Benchmark
+#        ./bench.sh quality    the quality table: compress the bench checkpoint at each budget and evaluate the packed files (hours on 2 cores)
+# The checkpoint and the texts are looked for in MICA_MODELS and MICA_DATA; without them it prints SKIP.
+set -eu
+. "$(dirname "$0")/tools/setup.sh"
+
+install $BUILD_PACKAGES
+build release
+if [ "${1:-}" = quality ]; then
+  exec python3 tools/quality_table.py build/release/bin/mica "$MICA_MODELS/bench" "$MICA_DATA" runs/quality
+fi
+for program in build/release/bin/*_bench; do
+  echo "== $(basename "$program")"
+  "$program" --benchmark_min_time=0.2
+done
