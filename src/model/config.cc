@@ -143,10 +143,17 @@ void ReadRope(const Reader& reader, ModelConfig* config) {
   }
 }
 
+std::string LowerCase(std::string text) {
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return text;
+}
+
 // Settings that would change the computation and that no supported model has.
 void RefuseUnsupported(const Reader& reader, const Family& family) {
   if (const Json* names = reader.Find("architectures")) {
-    if (!names->is_array() || names->empty() || (*names)[0] != family.architecture) {
+    // The first conversions of LLaMA spelled it LLaMAForCausalLM.
+    if (!names->is_array() || names->empty() || !(*names)[0].is_string() ||
+        LowerCase((*names)[0].get<std::string>()) != LowerCase(std::string(family.architecture))) {
       reader.Refuse("architectures", *names, "expected [\"{}\"] for model_type {}", family.architecture,
                     family.model_type);
     }

@@ -153,6 +153,7 @@ TEST(Config, RefusesUnsupportedByName) {
   EXPECT_THAT(RefusalWith("rope_scaling", 4), HasSubstr("rope_scaling is 4"));
   EXPECT_THAT(RefusalWith("quantization_config", Json{{"quant_method", "gptq"}, {"bits", 4}}),
               HasSubstr("quant_method \"gptq\""));
+  EXPECT_EQ(RefusalWith("architectures", Json::array({"LLaMAForCausalLM"})), "accepted");
   EXPECT_THAT(Refusal(Json::array()), HasSubstr("expected a JSON object"));
   EXPECT_EQ(RefusalWith("quantization_config", Json{{"quant_method", "mica"}, {"version", 1}}), "accepted");
 }
