@@ -13,6 +13,7 @@ constexpr double kGoodRetention = 95;  // percent: five stars
 constexpr double kMismatchFactor = 2;  // excess of the worst set over the best one's
 constexpr double kMismatchNats =
     0.02;  // and at least this much more, so that noise is not taken for mismatch
+constexpr double kFewTokensPerColumn = 4;  // with fewer, nothing else can be judged
 constexpr double kTokensPerColumn =
     16;                          // calibration tokens per input channel: moments known to about 1 / sqrt(16)
 constexpr double kMostBits = 8;  // budgets that are suggested, bits
@@ -98,6 +99,10 @@ std::string CompressCommand(const Comparison& comparison, const Json& settings, 
     if (value.is_object()) continue;
     std::string flag = key == "seqlen" ? "calib_seqlen" : key;
     std::replace(flag.begin(), flag.end(), '_', '-');
+    if (value.is_boolean()) {
+      if (value.get<bool>()) command += " --" + flag;
+      continue;
+    }
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.
@@ -295,11 +300,14 @@ std::vector<Advice> Advise(const Comparison& comparison) {
     } else {
       const std::optional<Advice> mismatch = CheckMismatch(comparison, *worst, *best->excess_nats);
       const std::optional<Advice> relief = Relieve(comparison, *worst->excess_nats);
+      const std::optional<Advice> samples = CheckSamples(comparison);
+      const bool few = samples && samples->found < kFewTokensPerColumn;
+      if (few) add(samples);
       // Where the other sets are well, the text calibrated on is the first suspect.
       if (best->stars >= 4) add(mismatch);
       add(relief);
       if (best->stars < 4) add(mismatch);
-      add(CheckSamples(comparison));
+      if (!few) add(samples);
     }
   }
   for (const SetComparison& set : comparison.sets) {

@@ -25,7 +25,8 @@ double GaussianGridError(double bits);
 //    the factor that the worst set's excess must fall; n:m patterns first become unstructured;
 //  * else: half a bit more per factor 2 that the excess must fall, at most two bits;
 //  * one set with more than twice the excess of the best and no calibration text of its kind: add one;
-//  * fewer than 16 calibration tokens per input channel of the widest layer: more samples.
+//  * fewer than 16 calibration tokens per input channel of the widest layer: more samples (the first advice
+//  below 4).
 std::vector<Advice> Advise(const Comparison& comparison);
 
 }  // namespace mica

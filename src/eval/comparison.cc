@@ -12,6 +12,8 @@ namespace mica {
 namespace {
 
 constexpr size_t kDepthRows = 16;  // rows of the histogram by depth
+constexpr const char* kParts[] = {"codes",      "scales", "zeros", "mask",   "order", "groups",  "padding",
+                                  "embeddings", "head",   "norms", "biases", "plain", "headers", "other"};
 
 // The object that holds the sets: "datasets" of mica's results, or the file itself.
 const Json& Sets(const Json& result, const std::string& path) {
@@ -148,7 +150,8 @@ class WidthSums {
     for (const auto& [width, sum] : widths_) row.share[width] = sum / with_widths_;
     row.mean_bits = Mean("mean_code_bits");
     row.zero_share = Mean("zero_share");
-    row.silhouette = Mean("silhouette");
+    row.silhouette = Mean("silhouette");  // 0 where nothing was clustered
+    if (row.silhouette == 0.0) row.silhouette.reset();
     row.information = Mean("mean_information");
     row.relative_error = Mean("relative_error");
     return row;
@@ -207,6 +210,12 @@ CompressionFigures ReadCompression(const Json& facts, const Json& baseline, cons
     for (const auto& [part, bytes] : parts->items()) {
       if (bytes.is_number()) figures.parts.emplace_back(part, bytes.get<double>());
     }
+    // Parts in the order of kParts, then those it does not name.
+    const auto rank = [](const std::pair<std::string, double>& part) {
+      return std::find(std::begin(kParts), std::end(kParts), part.first) - std::begin(kParts);
+    };
+    std::stable_sort(figures.parts.begin(), figures.parts.end(),
+                     [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
   }
   if (const Json* histogram = FindAt(facts, "bits/histogram");
       histogram != nullptr && histogram->is_object()) {

@@ -46,10 +46,9 @@ struct WidthRow {
 struct CompressionFigures {
   std::optional<double> bytes_before, bytes_after, ratio;  // weight files on disk; ratio = before / after
   std::optional<double> mean_code_bits, bits_per_weight, compressed_weights, zero_share;
-  std::vector<std::pair<std::string, double>>
-      parts;                       // every byte of the packed directory by what it is for, in stored order
-  std::map<int, double> widths;    // width -> share of the compressed weights
-  std::vector<WidthRow> by_type;   // one per kind of linear layer
+  std::vector<std::pair<std::string, double>> parts;  // every byte of the packed directory by what it is for
+  std::map<int, double> widths;                       // width -> share of the compressed weights
+  std::vector<WidthRow> by_type;                      // one per kind of linear layer
   std::vector<WidthRow> by_depth;  // at most 16 ranges of layers, first to last; labels "0", "2-3"
 };
 

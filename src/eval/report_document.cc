@@ -220,14 +220,19 @@ class Builder {
       all.mean_bits = figures.mean_code_bits;
       section.blocks.push_back(Widths("compression.widths", {all}));
     }
-    for (const auto& [rows, widths, details, column] :
-         {std::tuple{&figures.by_type, "compression.by_type", "compression.type_details", "column.type"},
-          std::tuple{&figures.by_depth, "compression.by_depth", "compression.depth_details",
-                     "column.layers"}}) {
-      if (rows->empty()) continue;
-      section.blocks.push_back(Widths(widths, *rows));
-      section.blocks.push_back(WidthDetails(details, column, *rows));
-    }
+    const auto add_rows = [&](const std::vector<WidthRow>& rows, const char* widths, const char* means,
+                              const char* details, const char* column) {
+      if (rows.empty()) return;
+      // Entropy-coded matrices have no widths, only the mean length of their codes.
+      const bool has_widths =
+          std::any_of(rows.begin(), rows.end(), [](const WidthRow& row) { return !row.share.empty(); });
+      section.blocks.push_back(has_widths ? Widths(widths, rows) : MeanBits(means, rows));
+      section.blocks.push_back(WidthDetails(details, column, rows));
+    };
+    add_rows(figures.by_type, "compression.by_type", "compression.mean_by_type", "compression.type_details",
+             "column.type");
+    add_rows(figures.by_depth, "compression.by_depth", "compression.mean_by_depth",
+             "compression.depth_details", "column.layers");
     return section;
   }
 
@@ -267,6 +272,16 @@ class Builder {
         bar.values.push_back(row.share.count(width) > 0 ? row.share.at(width) : 0.0);
       if (row.mean_bits) bar.text = T("compression.mean", *row.mean_bits);
       chart.rows.push_back(std::move(bar));
+    }
+    return chart;
+  }
+
+  Chart MeanBits(const char* caption, const std::vector<WidthRow>& rows) const {
+    Chart chart{T(caption), {}, {"█"}, {}, 0};
+    for (const WidthRow& row : rows) {
+      if (!row.mean_bits) continue;
+      chart.rows.push_back({row.label, {*row.mean_bits}, fmt::format("{:.2f}", *row.mean_bits)});
+      chart.full = std::max(chart.full, *row.mean_bits);
     }
     return chart;
   }

@@ -17,6 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Pair;
 using ::testing::ThrowsMessage;
 
 Comparison CompareQuietly(const Json& baseline, const Json& compressed, bool force = false) {
@@ -83,6 +84,15 @@ TEST(ComparisonTest, CompressionIsReadFromThePackedModel) {
   EXPECT_NEAR(figures.by_depth[0].share.at(8), 2.0 / 3, 1e-12);
   EXPECT_NEAR(*figures.by_depth[1].mean_bits, (3 + 2 * 8) / 3.0, 1e-12);
   EXPECT_NEAR(*figures.by_depth[1].silhouette, 0.3125, 1e-12);
+}
+
+TEST(ComparisonTest, PartsComeInOneOrder) {
+  Json facts = SampleCompression();
+  facts["bits"]["breakdown_bytes"] = {{"embeddings", 1}, {"a new part", 2}, {"zeros", 3}, {"codes", 4}};
+  const Comparison comparison =
+      CompareQuietly(SampleResult({{"c4", 10}}), SampleCompressedResult({{"c4", 10.2}}, facts));
+  EXPECT_THAT(comparison.compression->parts,
+              ElementsAre(Pair("codes", 4), Pair("zeros", 3), Pair("embeddings", 1), Pair("a new part", 2)));
 }
 
 TEST(ComparisonTest, ManyLayersShareSixteenRows) {
@@ -234,6 +244,18 @@ TEST(AdviceTest, TooFewSamplesAreNoticed) {
   EXPECT_EQ(advice.back().found, 8);
   EXPECT_EQ(advice.back().suggested, 10);
   EXPECT_THAT(advice.back().command, HasSubstr("--samples 10 "));
+}
+
+TEST(AdviceTest, FarTooFewSamplesComeFirst) {
+  Json facts = Facts(0.5, 3);
+  facts["calibration"]["tokens"] = 300;  // 3 per column
+  facts["settings"]["trellis"] = true;
+  facts["settings"]["other_flag"] = false;
+  const auto advice = AdviceFor({{"wikitext2", 12}, {"ptb", 12}, {"c4", 12}}, facts);
+  ASSERT_EQ(advice.size(), 2u);
+  EXPECT_EQ(advice[0].kind, AdviceKind::kSamples);
+  EXPECT_EQ(advice[1].kind, AdviceKind::kSparsity);
+  EXPECT_TRUE(advice[0].command.ends_with(" --trellis")) << advice[0].command;
 }
 
 TEST(AdviceTest, WhereNothingIsLostThereIsRoom) {

@@ -163,6 +163,20 @@ TEST(ReportTest, CompressionFiguresAreShown) {
   EXPECT_THAT(text, HasSubstr("c4 was not measured on both sides"));
 }
 
+TEST(ReportTest, CodesWithoutWidthsShowTheirMeanLength) {
+  Json facts = SampleCompression();
+  facts["bits"]["histogram"] = Json::object();
+  for (Json& layer : facts["layers"]) {
+    for (Json& linear : layer["linears"]) linear["histogram"] = Json::object();
+  }
+  const std::string text = RenderText(BuildReport(
+      Compare(SampleResult({{"c4", 10}}), "a", SampleCompressedResult({{"c4", 10.2}}, facts), "b"),
+      Language::kEnglish));
+  EXPECT_THAT(text, Not(HasSubstr("Widths")));
+  EXPECT_THAT(text, HasSubstr("Mean code bits by kind of linear layer\n  self_attn.q_proj  ████████████████  "
+                              "                    3.50"));
+}
+
 TEST(ReportTest, ForcedComparisonsCarryTheirWarning) {
   Json other = SampleCompressedResult({{"c4", 11}});
   other["settings"]["dtype"] = "bf16";
