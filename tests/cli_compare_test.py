@@ -3,11 +3,12 @@ import html.parser
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
 
-from program import MICA, ProgramTest, main, mica
+from program import DEMO, MICA, ProgramTest, main, mica, read_json
 
 PROTOTYPE = {"wikitext2": {"ppl": 5.79, "time": 223}, "ptb": {"ppl": 37.02, "time": 87}, "c4": {"error": "out of memory"}}
 COMPRESSED = {"wikitext2": {"ppl": 7.17, "time": 220}, "ptb": {"ppl": 73.87, "time": 86}, "c4": {"ppl": 10.29, "time": 500}}
@@ -102,6 +103,31 @@ class CompareTest(ProgramTest):
             self.assertEqual(words[0], "mica")
             for flag in (word for word in words if word.startswith("--")):
                 self.assertRegex(known[words[1]], re.escape(flag) + r"\b", one["command"])
+
+    def test_the_advice_of_a_real_experiment_can_be_followed(self):
+        model, packed, text = self.folder / "model", self.folder / "packed", self.text()
+        self.succeed("synthesize", model, "--tokenizer", DEMO)
+        calibration = self.folder / "calibration.txt"
+        calibration.write_text(text.read_text(encoding="utf-8") + "The end.", encoding="utf-8")
+        self.succeed("compress", model, packed, "--calib", f"text={calibration}", "--samples", 2, "--calib-seqlen", 64, "--bits", 2.5,
+                     "--sparsity", 0.5)
+        results = []
+        for name, path in (("base", model), ("small", packed)):
+            results.append(self.folder / f"{name}.json")
+            self.succeed("eval", path, "--data", f"text={text}", "--seqlen", 64, "--max-windows", 4, "-o", results[-1])
+        # A random model loses nothing that could be advised on, so the compressed one is made to look worse.
+        small = read_json(results[1])
+        small["datasets"]["text"]["ppl"] *= 1.5
+        results[1].write_text(json.dumps(small))
+        comparison = json.loads(self.succeed("compare", *results, "--json"))
+        self.assertEqual([one["kind"] for one in comparison["advice"]], ["samples", "sparsity"])
+        self.succeed(*shlex.split(comparison["advice"][1]["command"])[1:])
+        report = self.succeed("compare", *results, "--lang", "zh")
+        for key in small["model"]["compression"]["settings"]:
+            self.assertNotRegex(report, rf"(?m)^  {key} ", "a setting without its translation")
+        # What a model was calibrated on flatters it.
+        self.fail_with("calibrated on", "eval", packed, "--data", f"text={calibration}", "--seqlen", 64)
+        self.succeed("eval", packed, "--data", f"text={calibration}", "--seqlen", 64, "--max-windows", 1, "--force")
 
     def test_bad_input(self):
         base, small = self.pair()
