@@ -1,0 +1,146 @@
+// The reader of packed matrices against damaged ones whose checksums are right, as a faulty or hostile writer
+// could leave them. The input is a list of edits to one of a few valid checkpoints; whatever they do, reading
+// must end in weights or in an Error.
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+#include "../tests/io/entropy_testing.h"
+#include "../tests/io/packed_testing.h"
+#include "base/threads.h"
+#include "io/packed_entropy.h"
+#include "io/packed_fixed.h"
+#include "seeds.h"
+
+namespace mica {
+namespace {
+
+struct Base {
+  std::vector<PackedTensor> tensors;
+  Json facts;
+};
+
+Base BaseOf(const FixedMatrix& matrix) { return {PackFixed("L", matrix), FixedFacts(matrix)}; }
+
+Base BaseOf(EntropyMatrix matrix) {
+  FitEntropyModel(matrix);
+  return {PackEntropy("L", matrix), EntropyFacts(matrix)};
+}
+
+const std::vector<Base>& Bases() {
+  static const std::vector<Base> bases = [] {
+    std::vector<Base> made;
+    made.push_back(
+        BaseOf(RandomFixed(70, {{8, 9}, {4, 40}, {3, 20}, {16, 5}, {0, 4}}, 16, MaskKind::kNone, 1)));
+    made.push_back(BaseOf(RandomFixed(70, {{6, 9}, {4, 40}, {2, 20}, {0, 4}}, 16, MaskKind::kBitmap, 2)));
+    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::kTwoOfFour, 3)));
+    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::kFourOfEight, 4)));
+    made.push_back(BaseOf(RandomEntropy(140, 30, 1, 1.0, 5)));
+    made.push_back(BaseOf(RandomEntropy(140, 30, 8, 0.0, 6)));
+    made.push_back(BaseOf(RandomEntropy(20, 30, 4, 7.0, 7)));
+    return made;
+  }();
+  return bases;
+}
+
+// Takes numbers from the input until it is used up.
+class Input {
+ public:
+  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  bool empty() const { return at_ >= size_; }
+  uint32_t Byte() { return at_ < size_ ? data_[at_++] : 0; }
+  uint32_t Word() { return Byte() | Byte() << 8; }
+
+ private:
+  const uint8_t* data_;
+  size_t size_;
+  size_t at_ = 0;
+};
+
+void Edit(Base& base, Input& input) {
+  static const char* const kKeys[] = {"coding", "rows",   "cols",       "group_size",
+                                      "mask",   "states", "first_knot", "row_resolution"};
+  static const char* const kTexts[] = {"fixed", "entropy", "none", "bitmap", "2:4", "4:8"};
+  PackedTensor& tensor = base.tensors[input.Byte() % base.tensors.size()];
+  std::vector<std::byte>& bytes = tensor.bytes;
+  switch (input.Byte() % 6) {
+    case 0:  // another byte
+      if (!bytes.empty()) bytes[input.Word() % bytes.size()] = static_cast<std::byte>(input.Byte());
+      break;
+    case 1:  // another word
+      for (size_t i = 0, at = input.Word(); i < 4 && !bytes.empty(); ++i)
+        bytes[(at + i) % bytes.size()] = static_cast<std::byte>(input.Byte());
+      break;
+    case 2: {  // another length
+      const size_t unit = DTypeBytes(tensor.spec.dtype);
+      bytes.resize(input.Word() % 4096 / unit * unit);
+      tensor.spec.shape = {bytes.size() / unit};
+      break;
+    }
+    case 3:  // another shape of the same bytes
+      if (tensor.spec.shape.size() == 2) std::swap(tensor.spec.shape[0], tensor.spec.shape[1]);
+      break;
+    case 4:
+      base.facts[kKeys[input.Byte() % std::size(kKeys)]] = input.Word();
+      break;
+    case 5:
+      base.facts[kKeys[input.Byte() % std::size(kKeys)]] = kTexts[input.Byte() % std::size(kTexts)];
+      break;
+  }
+}
+
+std::filesystem::path Directory() {
+  static const std::filesystem::path directory = [] {
+    const std::filesystem::path memory = "/dev/shm";
+    const std::filesystem::path root =
+        std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+    const std::filesystem::path made = root / fmt::format("mica_packed_fuzz_{}", getpid());
+    std::filesystem::create_directories(made);
+    return made;
+  }();
+  return directory;
+}
+
+void Run(Input input) {
+  Base base = Bases()[input.Byte() % Bases().size()];
+  while (!input.empty()) Edit(base, input);
+  std::map<std::string, uint32_t> crc32;
+  std::vector<TensorSpec> specs;
+  for (const PackedTensor& tensor : base.tensors) {
+    crc32[tensor.spec.name.substr(2)] = Crc32(tensor.bytes);
+    specs.push_back(tensor.spec);
+  }
+  SafetensorsWriter writer(Directory() / "model.safetensors", specs,
+                           {{MatrixKey("L"), FactsText(base.facts, crc32)}});
+  for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);
+  writer.Commit();
+  const Checkpoint checkpoint = Checkpoint::Open(Directory());
+  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, "L");
+  if (reader->rows() * reader->cols() > size_t{1} << 20) return;
+  Matrix<float> weights(reader->rows(), reader->cols());
+  reader->Decode(0, weights);
+  reader->Decode(reader->rows() / 2, weights.view().Rows(0, 1));
+  if (reader->coding() == "fixed") UnpackFixed(checkpoint, "L");
+  MICA_CHECK(reader->stored_bits().total() > 0);
+}
+
+}  // namespace
+}  // namespace mica
+
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  std::vector<std::string> seeds;  // each checkpoint unharmed
+  for (size_t i = 0; i < mica::Bases().size(); ++i) seeds.emplace_back(1, static_cast<char>(i));
+  mica::WriteSeeds(*argc, *argv, seeds);
+  return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  mica::SetThreads(1);
+  try {
+    mica::Run(mica::Input(data, size));
+  } catch (const mica::Error&) {
+  }
+  return 0;
+}
