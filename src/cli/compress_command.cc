@@ -120,7 +120,10 @@ void AddCompressCommand(CLI::App& app) {
       .add_option("--coding", options->coding,
                   "fixed (integer widths) or entropy (uniform grid, entropy-coded)")
       ->capture_default_str();
-  command.add_flag("--trellis", settings.trellis, "Entropy coding: dependent quantisers along a trellis");
+  command
+      .add_option("--trellis", settings.trellis,
+                  "Entropy coding: dependent quantisers along a trellis (true or false)")
+      ->capture_default_str();
   command
       .add_option("--refine-passes", settings.refine_passes,
                   "Fixed coding: coordinate descent after the feedback; 0: plain GPTQ")
