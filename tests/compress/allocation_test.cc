@@ -215,7 +215,7 @@ TEST(Allocate, MoreBitsNeverLoseMore) {
   const std::vector<MatrixDemand> demands = SmallModel(1);
   for (const BudgetKind kind : {BudgetKind::kMeanCodeBits, BudgetKind::kBitsPerWeight}) {
     double previous = std::numeric_limits<double>::infinity();
-    for (double budget = 2.5; budget < 8; budget += 0.25) {
+    for (double budget = 2.5; budget < 8; budget += 0.5) {
       AllocationSettings settings;
       settings.budget = budget;
       settings.kind = kind;

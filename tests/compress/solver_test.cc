@@ -57,7 +57,7 @@ uint64_t Zeros(MatrixView<const float> values) {
 template <typename T>
 bool Same(const Matrix<T>& a, const Matrix<T>& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() &&
-         std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 // Everything that a reader relies on.
