@@ -2,6 +2,7 @@
 // weights a second.
 #include <benchmark/benchmark.h>
 
+#include "../tests/io/entropy_testing.h"
 #include "../tests/io/packed_testing.h"
 #include "base/threads.h"
 
@@ -48,6 +49,53 @@ void BM_PackFixed(benchmark::State& state) {
   SetRate(state);
 }
 BENCHMARK(BM_PackFixed)->Args({4, 0})->Args({4, 1});
+
+// Arguments: states of the trellis; deviation of the integers in quarter octaves.
+EntropyMatrix EntropySample(const benchmark::State& state) {
+  EntropyMatrix matrix = RandomEntropy(kRows, kCols, static_cast<int>(state.range(0)),
+                                       static_cast<double>(state.range(1)) / 4, 1);
+  FitEntropyModel(matrix);
+  return matrix;
+}
+
+void BM_DecodeEntropy(benchmark::State& state) {
+  SetThreads(1);
+  ScratchDirectory scratch;
+  PackedShard shard;
+  const EntropyMatrix matrix = EntropySample(state);
+  shard.Add("L", matrix);
+  shard.Write(scratch.weights());
+  const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+  Matrix<float> out(kRows, kCols);
+  for (auto _ : state) {
+    DecodePacked(checkpoint, "L", 0, out);
+    benchmark::ClobberMemory();
+  }
+  SetRate(state);
+  state.counters["bits_per_weight"] =
+      static_cast<double>(EntropyStoredBits(matrix).total()) / static_cast<double>(kRows * kCols);
+}
+BENCHMARK(BM_DecodeEntropy)->ArgsProduct({{1, 4, 8}, {0, 4}})->Args({1, 8});
+
+void BM_PackEntropy(benchmark::State& state) {
+  SetThreads(1);
+  const EntropyMatrix matrix = EntropySample(state);
+  for (auto _ : state) {
+    PackedShard shard;
+    shard.Add("L", matrix);
+    benchmark::DoNotOptimize(shard.data_bytes());
+  }
+  SetRate(state);
+}
+BENCHMARK(BM_PackEntropy)->Args({1, 0})->Args({8, 0});
+
+void BM_FitEntropyModel(benchmark::State& state) {
+  SetThreads(1);
+  EntropyMatrix matrix = EntropySample(state);
+  for (auto _ : state) FitEntropyModel(matrix);
+  SetRate(state);
+}
+BENCHMARK(BM_FitEntropyModel)->Args({1, 0})->Args({8, 0});
 
 }  // namespace
 }  // namespace mica
