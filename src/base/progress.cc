@@ -78,7 +78,7 @@ void Progress::End() {
 void Progress::Note(const std::string& key, Json value) {
   const std::lock_guard<std::mutex> lock(mutex_);
   notes_[key] = std::move(value);
-  WriteStatus(false);
+  WriteStatus(true);  // notes are rare, and the last one of a run ("done") must not be lost
 }
 
 Json Progress::PhaseSeconds() const {

@@ -41,6 +41,8 @@ uint64_t PeakResidentBytes() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
 
+void ResetPeakResidentBytes() { std::ofstream("/proc/self/clear_refs") << "5\n"; }
+
 uint64_t AvailableMemoryBytes() {
   uint64_t available = ProcBytes("/proc/meminfo", "MemAvailable:");
   if (available == 0) available = std::numeric_limits<uint64_t>::max();

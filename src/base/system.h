@@ -9,6 +9,9 @@ namespace mica {
 // Largest resident set of this process so far, bytes (VmHWM on Linux: mapped pages count while they are
 // resident).
 uint64_t PeakResidentBytes();
+// From now on PeakResidentBytes() counts anew, from what is resident now (Linux; elsewhere nothing happens),
+// so that each stage of a run in one process reports its own peak.
+void ResetPeakResidentBytes();
 // Memory this process may still take, bytes (MemAvailable, or the control group's limit when that is lower).
 uint64_t AvailableMemoryBytes();
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -63,7 +64,9 @@ const char* StateName(RunState state) {
 
 std::string ShortText(const Json& value) {
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
+  if (value.is_number_float()) {
+    return fmt::format("{:.{}f}", value.get<double>(), std::abs(value.get<double>()) < 1 ? 4 : 2);
+  }
   return value.dump();
 }
 

@@ -138,6 +138,7 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
     }
   }
   const double began = MonotonicSeconds();
+  ResetPeakResidentBytes();
   const ModelWeights weights = ModelWeights::Open(request.model);
   const ModelConfig& config = weights.config();
   const Tokenizer tokenizer = Tokenizer::Open(request.model);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "base/system.h"
 #include "io/checkpoint.h"
 #include "io/tokenizer.h"
 #include "tests/model/tiny_model.h"
@@ -91,6 +92,21 @@ TEST(EvaluateTest, ResultSaysWhatWasMeasuredAndHow) {
   const std::string table = SummaryTable(result);
   EXPECT_THAT(table, HasSubstr(fmt::format("{:.3f}", result["datasets"]["sample"]["ppl"].get<double>())));
   EXPECT_THAT(table, HasSubstr("18.7 M parameters"));
+}
+
+TEST(EvaluateTest, PeakMemoryIsThatOfTheEvaluation) {
+  const uint64_t large = uint64_t{600} << 20;
+  { const Matrix<float> earlier(large / sizeof(float), 1, 1.0f); }  // what the process did before
+  ASSERT_GE(PeakResidentBytes(), large);
+  const TemporaryDirectory directory;
+  WriteFileAtomically(directory.path() / "text.txt",
+                      "It was a dark and stormy night; the rain fell in torrents.");
+  EvaluationRequest request = DemoRequest(directory.path() / "text.txt");
+  request.seqlen = 8;
+  const Json result = EvaluateQuietly(request);
+  ResetPeakResidentBytes();
+  if (PeakResidentBytes() >= large) GTEST_SKIP() << "this system does not reset the peak";
+  EXPECT_LT(result["peak_memory_bytes"].get<double>(), static_cast<double>(large));
 }
 
 TEST(EvaluateTest, ControlTextBecomesControlTokensOnRequest) {
