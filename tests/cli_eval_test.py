@@ -62,6 +62,16 @@ class EvalTest(ProgramTest):
         self.assertEqual(sets["c4"]["ppl"], sets["mine"]["ppl"])
         self.assertEqual(sets["mine"]["data"]["kind"], "text")
 
+    def test_files_of_every_layout_give_the_same_figures(self):
+        text, results = self.prose(), []
+        for name, layout in (("one", []), ("bin", ["--format", "bin"]), ("shards", ["--shard-bytes", "100kB"]),
+                             ("bins", ["--format", "bin", "--shard-bytes", "100kB"])):
+            self.succeed("synthesize", self.folder / name, "--tokenizer", DEMO, *layout)
+            results.append(json.loads(self.succeed("eval", self.folder / name, "--data", f"text={text}", *QUICK, "--json")))
+        self.assertEqual(len({r["datasets"]["text"]["ppl"] for r in results}), 1)
+        self.assertEqual(len({r["model"]["fingerprint"] for r in results}), 1)
+        self.assertEqual(len({r["model"]["layout"] for r in results}), 4, [r["model"]["layout"] for r in results])
+
     def test_conventions_differ_and_are_recorded(self):
         results = [self.evaluate("--data", f"text={self.prose()}", *QUICK, "--convention", name) for name in ("gptq", "llamacpp")]
         self.assertEqual([r["settings"]["convention"] for r in results], ["gptq", "llamacpp"])

@@ -263,8 +263,8 @@ class Builder {
     }
     for (const int width : widths) {
       chart.series.push_back(T("compression.bits", width));
-      chart.symbols.push_back(width < 10 ? std::to_string(width)
-                                         : std::string(1, static_cast<char>('a' + width - 10)));
+      static constexpr std::string_view kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
+      chart.symbols.emplace_back(1, width >= 0 && width < 36 ? kDigits[static_cast<size_t>(width)] : '+');
     }
     for (const WidthRow& row : rows) {
       Chart::Row bar{row.label, {}, ""};
