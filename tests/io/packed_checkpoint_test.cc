@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "io/packed_facts.h"
+#include "tests/io/entropy_testing.h"
 #include "tests/io/packed_testing.h"
 
 namespace mica {
@@ -290,6 +291,22 @@ TEST(MeasurePacked, PartsSumToTheDirectory) {
   EXPECT_EQ(sizes.bytes.at("scales"), 2u * 33 * 4);
   EXPECT_EQ(sizes.compressed_matrix_bits, sizes.matrix_bits.total());
   EXPECT_EQ(sizes.compressed_matrix_bits % 8, 0u);
+}
+
+TEST(MeasurePacked, CountsEntropyCoding) {
+  ScratchDirectory scratch;
+  EntropyMatrix matrix = RandomEntropy(130, 40, 8, 0.5, 2);
+  FitEntropyModel(matrix);
+  PackedShard shard;
+  shard.Add("model.layers.0.mlp.up_proj", matrix);
+  const uint64_t file = shard.Write(scratch.weights());
+  const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+  const PackedSizes sizes = MeasurePacked(scratch.path());
+  EXPECT_EQ(sizes.total_bytes, file);
+  EXPECT_EQ(sizes.bytes.at("codes"), checkpoint.Get("model.layers.0.mlp.up_proj.codes").data.size());
+  EXPECT_EQ(sizes.bytes.at("scales"), checkpoint.Get("model.layers.0.mlp.up_proj.side").data.size());
+  EXPECT_EQ(sizes.compressed_weights, 130u * 40);
+  EXPECT_EQ(sizes.compressed_matrix_bits, 8 * shard.data_bytes());
 }
 
 }  // namespace
