@@ -91,16 +91,23 @@ void Edit(Base& base, Input& input) {
   }
 }
 
-std::filesystem::path Directory() {
-  static const std::filesystem::path directory = [] {
-    const std::filesystem::path memory = "/dev/shm";
-    const std::filesystem::path root =
-        std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
-    const std::filesystem::path made = root / fmt::format("mica_packed_fuzz_{}", getpid());
-    std::filesystem::create_directories(made);
-    return made;
-  }();
-  return directory;
+// Where the files are written: in memory if there is such a place; removed at the end.
+const std::filesystem::path& Directory() {
+  struct Place {
+    std::filesystem::path path;
+    Place() {
+      const std::filesystem::path memory = "/dev/shm";
+      path = (std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path()) /
+             fmt::format("mica_packed_fuzz_{}", getpid());
+      std::filesystem::create_directories(path);
+    }
+    ~Place() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static const Place place;
+  return place.path;
 }
 
 void Run(Input input) {
