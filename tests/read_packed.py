@@ -79,7 +79,7 @@ def interpolated(knots, first, k):
     shift = 0 if k <= 36 else (k - 33) // 4
     result = []
     for field, (low, high) in enumerate([(1, 1023), (0, 63), (0, 255), (0, 255)]):
-        at, end = (k, first + len(knots) - 1) if field == 0 else (k - 4 * shift, min(first + len(knots) - 1, 9))
+        at, end = (k, first + len(knots) - 1) if field == 0 else (k - 4 * shift, max(first, min(first + len(knots) - 1, 9)))
         weights = [(0, 128, 0, 0), (-9, 111, 29, -3), (-8, 72, 72, -8), (-3, 29, 111, -9)][at % 4]
         near = [fields[min(max(at // 4 - 1 + i, first), end) - first][field] for i in range(4)]
         result.append(min(max(64 + sum(w * v for w, v in zip(weights, near)) >> 7, low), high))

@@ -60,7 +60,7 @@ EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_kn
   };
   // Tails of classes with raw bits are those of the last four classes without.
   const int tail_class = entropy_class - 4 * RawBits(entropy_class);
-  const int last_tail_knot = std::min(last_knot, kLastPlainClass / kKnotSpacing);
+  const int last_tail_knot = std::max(first_knot, std::min(last_knot, kLastPlainClass / kKnotSpacing));
   EntropyKnot knot;
   knot.zero = static_cast<uint16_t>(interpolate(
       entropy_class, last_knot, [](const EntropyKnot& k) { return int{k.zero}; }, 1, kMaxZero));
