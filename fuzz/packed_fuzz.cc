@@ -91,24 +91,27 @@ void Edit(Base& base, Input& input) {
   }
 }
 
-// Where the files are written: in memory if there is such a place; removed at the end.
-const std::filesystem::path& Directory() {
-  struct Place {
-    std::filesystem::path path;
-    Place() {
-      const std::filesystem::path memory = "/dev/shm";
-      path = (std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path()) /
-             fmt::format("mica_packed_fuzz_{}", getpid());
-      std::filesystem::create_directories(path);
-    }
-    ~Place() {
-      std::error_code ignored;
-      std::filesystem::remove_all(path, ignored);
-    }
-  };
-  static const Place place;
-  return place.path;
-}
+// A directory for one run, in memory if there is such a place. (A fuzzer ends without destructors of static
+// objects.)
+class Place {
+ public:
+  Place() {
+    const std::filesystem::path memory = "/dev/shm";
+    path_ = (std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path()) /
+            fmt::format("mica_packed_fuzz_{}", getpid());
+    std::filesystem::create_directories(path_);
+  }
+  ~Place() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
 
 void Run(Input input) {
   Base base = Bases()[input.Byte() % Bases().size()];
@@ -119,11 +122,12 @@ void Run(Input input) {
     crc32[tensor.spec.name.substr(2)] = Crc32(tensor.bytes);
     specs.push_back(tensor.spec);
   }
-  SafetensorsWriter writer(Directory() / "model.safetensors", specs,
+  const Place place;
+  SafetensorsWriter writer(place.path() / "model.safetensors", specs,
                            {{MatrixKey("L"), FactsText(base.facts, crc32)}});
   for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);
   writer.Commit();
-  const Checkpoint checkpoint = Checkpoint::Open(Directory());
+  const Checkpoint checkpoint = Checkpoint::Open(place.path());
   const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, "L");
   if (reader->rows() * reader->cols() > size_t{1} << 20) return;
   Matrix<float> weights(reader->rows(), reader->cols());

@@ -197,11 +197,11 @@ EntropyTables FitTables(const EntropyTables& start, const EntropyCounts& counts)
   };
   // Knots that no class needs go first. Tails of classes with raw bits come from the knots up to
   // kLastPlainClass.
-  constexpr int kTailKnot = kLastPlainClass / kKnotSpacing - 1;
+  constexpr int kTailKnot = kLastFirstKnot - 1;
   int first = 0, last = kEntropyKnots - 1;
   while (first < last && empty(first * kKnotSpacing, (first + 1) * kKnotSpacing - 1)) ++first;
   while (first < last && empty((last - 1) * kKnotSpacing + 1, last * kKnotSpacing)) --last;
-  if (last > kTailKnot + 1) first = std::min(first, kTailKnot);
+  if (last > kLastFirstKnot) first = std::min(first, kTailKnot);
 
   // Then rare classes at either end, where the bits of a knot exceed what it saves.
   EntropyTables best = RefineTables(cut(start, first, last), counts);
@@ -210,7 +210,7 @@ EntropyTables FitTables(const EntropyTables& start, const EntropyCounts& counts)
     while (first < last) {
       const int from = at_end ? first : first + 1;
       const int to = at_end ? last - 1 : last;
-      if (to > kTailKnot + 1 && from > kTailKnot) break;
+      if (to > kLastFirstKnot && from > kTailKnot) break;
       EntropyTables fewer = cut(best, from, to);
       // Refining costs time: only where the knot does not pay by far.
       double bits = TablesBits(fewer, counts);

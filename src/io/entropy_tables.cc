@@ -48,6 +48,7 @@ EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_kn
   // Catmull-Rom weights of the four knots around a class, in 128ths.
   static constexpr int kWeights[kKnotSpacing][4] = {
       {0, 128, 0, 0}, {-9, 111, 29, -3}, {-8, 72, 72, -8}, {-3, 29, 111, -9}};
+  MICA_CHECK(first_knot >= 0 && first_knot <= kLastFirstKnot);
   const int last_knot = first_knot + static_cast<int>(knots.size()) - 1;
   const auto interpolate = [&](int at, int end_knot, auto field, int low, int high) {
     const int* weights = kWeights[at % kKnotSpacing];
@@ -60,7 +61,7 @@ EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_kn
   };
   // Tails of classes with raw bits are those of the last four classes without.
   const int tail_class = entropy_class - 4 * RawBits(entropy_class);
-  const int last_tail_knot = std::max(first_knot, std::min(last_knot, kLastPlainClass / kKnotSpacing));
+  const int last_tail_knot = std::max(first_knot, std::min(last_knot, kLastFirstKnot));
   EntropyKnot knot;
   knot.zero = static_cast<uint16_t>(interpolate(
       entropy_class, last_knot, [](const EntropyKnot& k) { return int{k.zero}; }, 1, kMaxZero));

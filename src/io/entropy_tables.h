@@ -24,6 +24,8 @@ inline constexpr int kMaxMagnitude = 63;
 // Above this class only the upper bits of |n| - 1 are coded; the shape of the tail repeats every four
 // classes.
 inline constexpr int kLastPlainClass = 36;
+// Tables must begin where there is still a tail to repeat.
+inline constexpr int kLastFirstKnot = kLastPlainClass / kKnotSpacing;
 
 // What is stored of the table at one knot. Frequencies of the magnitudes from 2 on fall by a ratio that
 // itself changes steadily: a tail between that of a Gaussian and one heavier than a Laplacian's.
@@ -50,7 +52,7 @@ constexpr bool IsValid(const EntropyKnot& knot) {
 }
 
 struct EntropyTables {
-  int first_knot = 0;
+  int first_knot = 0;  // at most kLastFirstKnot
   std::array<std::vector<EntropyKnot>, 2>
       knots;  // of quantiser 0 and, with a trellis, of quantiser 1 (same size)
 

@@ -78,7 +78,7 @@ EntropyReader::EntropyReader(PackedParts parts) {
     Fail("metadata of {}: row_resolution is {}, expected {} or {}", name_, matrix_.row_resolution,
          kStepResolution, kFineStepResolution);
   }
-  matrix_.tables.first_knot = static_cast<int>(parts.Number("first_knot", 0, kEntropyKnots - 1));
+  matrix_.tables.first_knot = static_cast<int>(parts.Number("first_knot", 0, kLastFirstKnot));
 
   const TensorView& tables = parts.AnyPart("tables", DType::kU32);
   const uint64_t quantisers = matrix_.states > 1 ? 2 : 1;
