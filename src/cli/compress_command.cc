@@ -125,6 +125,10 @@ void AddCompressCommand(CLI::App& app) {
                   "Entropy coding: dependent quantisers along a trellis (true or false)")
       ->capture_default_str();
   command
+      .add_option("--row-feedback", settings.row_feedback,
+                  "Entropy coding: errors are absorbed by later rows as well (true or false)")
+      ->capture_default_str();
+  command
       .add_option("--refine-passes", settings.refine_passes,
                   "Fixed coding: coordinate descent after the feedback; 0: plain GPTQ")
       ->capture_default_str();

@@ -11,7 +11,7 @@
 namespace mica {
 namespace {
 
-constexpr size_t kTileRows = 128;  // rows of D that one thread computes at a time
+constexpr size_t kDifferenceCols = 128;  // rows of D that one thread computes at a time
 
 template <typename T>
 T Rounded(float value) {
@@ -34,8 +34,8 @@ void AddTokens(MatrixView<const T> original, MatrixView<const T> moved, MatrixVi
       std::copy_n(x.row(t), cols, dense.row(t));
   });
   MICA_CHECK(sum.stride == cols);
-  ParallelFor((sum.rows + kTileRows - 1) / kTileRows, [&](size_t tile) {
-    const size_t first = tile * kTileRows, count = std::min(kTileRows, sum.rows - first);
+  ParallelFor((sum.rows + kDifferenceCols - 1) / kDifferenceCols, [&](size_t tile) {
+    const size_t first = tile * kDifferenceCols, count = std::min(kDifferenceCols, sum.rows - first);
     Matrix<T> difference(tokens, count);
     for (size_t t = 0; t < tokens; ++t) {
       for (size_t c = 0; c < count; ++c) {

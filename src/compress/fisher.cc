@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/threads.h"
+#include "kernels/gram.h"
 #include "model/backward.h"
 
 namespace mica {
@@ -23,31 +25,96 @@ void AddSquares(MatrixView<const float> gradient, std::vector<double>& sums) {
   });
 }
 
+// The moments of one matrix's gradients, block by block.
+class OutputGram {
+ public:
+  OutputGram(size_t rows, size_t block) : rows_(rows), block_(block) {
+    for (size_t begin = 0; begin < rows; begin += block) grams_.emplace_back(std::min(block, rows - begin));
+  }
+
+  // gradient: [tokens, rows]; its products are taken at the precision given.
+  void Add(MatrixView<const float> gradient, Precision precision) {
+    if (precision == Precision::kFp32) {
+      for (size_t b = 0; b < grams_.size(); ++b)
+        grams_[b].Add(gradient.Cols(b * block_, grams_[b].cols()));
+      return;
+    }
+    Matrix<BF16> rounded(gradient.rows, gradient.cols);
+    ParallelFor(gradient.rows, [&](size_t t) {
+      for (size_t r = 0; r < gradient.cols; ++r) rounded(t, r) = ToBF16(gradient(t, r));
+    });
+    const MatrixView<const BF16> view = rounded.view();
+    for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(view.Cols(b * block_, grams_[b].cols()));
+  }
+
+  OutputInformation Mean(double tokens) const {
+    OutputInformation outputs;
+    outputs.moments = Matrix<float>(rows_, block_, 0.0f);
+    for (size_t b = 0; b < grams_.size(); ++b) {
+      const size_t begin = b * block_, count = grams_[b].cols();
+      grams_[b].CopyScaled(1.0 / tokens, outputs.moments.view().Rows(begin, count).Cols(0, count));
+      for (size_t r = 0; r < count; ++r) outputs.fisher.push_back(grams_[b].Sum(r, r) / tokens);
+    }
+    return outputs;
+  }
+
+ private:
+  size_t rows_, block_;
+  std::vector<Gram> grams_;
+};
+
 }  // namespace
 
-FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration, size_t windows,
-                                Precision precision, Progress& progress) {
+size_t OutputBlock(const ModelConfig& config, size_t rows) {
+  size_t all_rows = 0;
+  for (const LinearKind kind : kLinearKinds) all_rows += config.layers * LinearShape(config, kind).rows;
+  constexpr size_t kUnit = 128;  // whole tiles of rows
+  const size_t block = kOutputMomentBytes / sizeof(float) / all_rows / kUnit * kUnit;
+  return std::min(rows, std::max(block, kUnit));
+}
+
+
+FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
+                                const FisherSettings& settings, Progress& progress) {
   FisherInformation fisher;
-  if (windows == 0) return fisher;
+  if (settings.windows == 0) return fisher;
   const ModelConfig& config = weights.config();
-  const Calibration part = calibration.Subset(windows);
-  fisher.rows.resize(config.layers);
-  for (auto& layer : fisher.rows) {
-    for (const LinearKind kind : kLinearKinds)
-      layer[static_cast<size_t>(kind)].assign(LinearShape(config, kind).rows, 0.0);
+  const Calibration part = calibration.Subset(settings.windows);
+  const double tokens = static_cast<double>(part.tokens());
+  fisher.resize(config.layers);
+  std::vector<std::vector<OutputGram>> grams(config.layers);
+  for (size_t l = 0; l < config.layers; ++l) {
+    for (const LinearKind kind : kLinearKinds) {
+      const size_t rows = LinearShape(config, kind).rows;
+      if (settings.output_moments) {
+        grams[l].emplace_back(rows, OutputBlock(config, rows));
+      } else {
+        fisher[l][static_cast<size_t>(kind)].fisher.assign(rows, 0.0);
+      }
+    }
   }
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
-  BackwardSettings settings;
-  settings.precision = precision;
-  settings.advance = [&](size_t tokens) { progress.Advance(tokens); };
-  RunBackward(weights, part.ids, part.seqlen, settings, [&](const LinearGradient& gradient) {
-    AddSquares(gradient.gradient, fisher.rows[gradient.layer][static_cast<size_t>(gradient.kind)]);
+  BackwardSettings backward;
+  backward.precision = settings.precision;
+  backward.advance = [&](size_t done) { progress.Advance(done); };
+  RunBackward(weights, part.ids, part.seqlen, backward, [&](const LinearGradient& gradient) {
+    const size_t kind = static_cast<size_t>(gradient.kind);
+    if (settings.output_moments) {
+      grams[gradient.layer][kind].Add(gradient.gradient, settings.precision);
+    } else {
+      AddSquares(gradient.gradient, fisher[gradient.layer][kind].fisher);
+    }
   });
   progress.End();
-  for (auto& layer : fisher.rows) {
-    for (std::vector<double>& rows : layer) {
-      for (double& sum : rows) sum /= static_cast<double>(part.tokens());
+  for (size_t l = 0; l < config.layers; ++l) {
+    for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {
+      if (settings.output_moments) {
+        fisher[l][kind] = grams[l][kind].Mean(tokens);
+      } else {
+        for (double& sum : fisher[l][kind].fisher) sum /= tokens;
+      }
     }
+    grams[l].clear();
   }
   return fisher;
 }

@@ -1,4 +1,4 @@
-// How much the final loss feels each output of each matrix: diagonal Fisher information from a backward pass.
+// How much the final loss feels each output of each matrix: Fisher information from a backward pass.
 #pragma once
 
 #include <array>
@@ -7,20 +7,31 @@
 
 #include "base/progress.h"
 #include "compress/calibration.h"
+#include "compress/step_plan.h"
 #include "kernels/matmul.h"
 #include "model/weights.h"
 
 namespace mica {
 
-struct FisherInformation {
-  // rows[layer][kind][r] = mean over tokens of the squared gradient of the summed negative log likelihood at
-  // output r of that matrix; empty when no windows were asked for.
-  std::vector<std::array<std::vector<double>, kLinearKinds.size()>> rows;
+struct FisherSettings {
+  size_t windows = 8;  // calibration windows of the backward pass, evenly spaced; 0: none
+  // Also the products of the gradients of different outputs, in blocks that keep all of them together below
+  // kOutputMomentBytes.
+  bool output_moments = false;
+  Precision precision = Precision::kBf16;
 };
 
-// Over the first `windows` calibration windows, with the text's own next tokens as labels (the empirical
-// Fisher information).
-FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration, size_t windows,
-                                Precision precision, Progress& progress);
+// Moments of the gradients of all matrices: whole for small models, blocks of 128 outputs for 13B ones.
+inline constexpr size_t kOutputMomentBytes = size_t{1} << 30;
+// Outputs in one block of moments of a matrix with `rows` of them, in a model of this shape.
+size_t OutputBlock(const ModelConfig& config, size_t rows);
+
+// By layer and kind, with the text's own next tokens as labels (the empirical Fisher information): means over
+// tokens of products of the gradients of the summed negative log likelihood. Empty when no windows were asked
+// for.
+using FisherInformation = std::vector<std::array<OutputInformation, kLinearKinds.size()>>;
+
+FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
+                                const FisherSettings& settings, Progress& progress);
 
 }  // namespace mica

@@ -129,7 +129,7 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
   StepSettings steps = StepSettingsOf(settings_);
   RateControl::Choice choice = control_->Next();
   steps.zero_price = choice.zero_price;
-  const StepPlan plan = PlanSteps(h, statistics_.linears[layer][static_cast<size_t>(kind)].fisher, steps);
+  const StepPlan plan = PlanSteps(h, statistics_.linears[layer][static_cast<size_t>(kind)].outputs, steps);
 
   EntropyMatrix solved;
   StepReport report;

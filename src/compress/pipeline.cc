@@ -158,6 +158,7 @@ Statistics Compression::ObtainStatistics() {
                                   .damping = settings_.damping,
                                   .windows = settings_.statistics_windows,
                                   .fisher_windows = settings_.fisher_windows,
+                                  .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
                                   .step_sizes = settings_.coding == Coding::kEntropy,
                                   .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;

@@ -162,6 +162,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"information_weight", settings.information_weight},
           {"saliency_exponent", settings.saliency_exponent},
           {"trellis", settings.trellis},
+          {"row_feedback", settings.row_feedback},
           {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
@@ -192,6 +193,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("information_weight", settings.information_weight);
   reader.Read("saliency_exponent", settings.saliency_exponent);
   reader.Read("trellis", settings.trellis);
+  reader.Read("row_feedback", settings.row_feedback);
   reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);

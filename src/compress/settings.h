@@ -47,7 +47,8 @@ struct CompressionSettings {
   size_t statistics_windows = 16;  // calibration windows that allocation is based on
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
-  size_t fisher_windows = 8;  // 0: matrices are compared without Fisher information
+  size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information
+  bool row_feedback = true;    // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
   int embedding_bits = 8;     // of embedding and output head: 2, 3, 4, 6, 8 or 16
   Precision precision = Precision::kBf16;
   uint64_t seed = 0;

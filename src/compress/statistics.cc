@@ -91,6 +91,7 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
           {"damping", settings.damping},
           {"windows", settings.windows},
           {"fisher_windows", settings.fisher_windows},
+          {"output_moments", settings.output_moments},
           {"step_sizes", settings.step_sizes},
           {"seed", settings.seed}};
 }
@@ -105,8 +106,10 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   const bool sampled =
       settings.grouping != GroupingMethod::kWaterfill && settings.estimator != Estimator::kGaussian;
 
-  const FisherInformation fisher =
-      MeasureFisher(weights, calibration, settings.fisher_windows, precision, progress);
+  FisherInformation fisher = MeasureFisher(
+      weights, calibration,
+      {.windows = settings.fisher_windows, .output_moments = settings.output_moments, .precision = precision},
+      progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   ResidualStream stream(weights, calibration);
   for (size_t l = 0; l < config.layers; ++l) {
@@ -138,14 +141,17 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       for (const LinearKind kind : kLinearKinds) {
         if (InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.fisher = fisher.rows.empty() ? std::vector<double>(LinearShape(config, kind).rows, 1.0)
-                                            : fisher.rows[l][static_cast<size_t>(kind)];
+        if (fisher.empty()) {
+          linear.outputs.fisher.assign(LinearShape(config, kind).rows, 1.0);
+        } else {
+          linear.outputs = std::move(fisher[l][static_cast<size_t>(kind)]);
+        }
         const Matrix<float> w = weights.Linear(l, kind);
-        linear.weight_energy = WeightEnergy(w, linear.fisher);
+        linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
         if (settings.step_sizes) {
           StepSettings steps;
           steps.damping = settings.damping;
-          linear.sizes = MeasureSizes(w, PlanSteps(h, linear.fisher, steps));
+          linear.sizes = MeasureSizes(w, PlanSteps(h, linear.outputs, steps));
         }
       }
     }
@@ -177,11 +183,20 @@ void VisitVectors(S& statistics, const Visit& visit) {
     }
     for (size_t k = 0; k < kLinearKinds.size(); ++k) {
       auto& linear = statistics.linears[l][k];
-      visit(LinearName(l, k) + ".fisher", linear.fisher);
+      visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
       visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
       visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
       visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
     }
+  }
+}
+
+// The same for matrices; empty ones are left out.
+template <typename S, typename Visit>
+void VisitMatrices(S& statistics, const Visit& visit) {
+  for (size_t l = 0; l < statistics.linears.size(); ++l) {
+    for (size_t k = 0; k < kLinearKinds.size(); ++k)
+      visit(LinearName(l, k) + ".output_moments", statistics.linears[l][k].outputs.moments);
   }
 }
 
@@ -191,6 +206,9 @@ void SaveStatistics(const Statistics& statistics, const std::filesystem::path& p
   std::vector<TensorSpec> specs;
   VisitVectors(statistics, [&](const std::string& name, const auto& values) {
     specs.push_back({name, DTypeOf(values), {values.size()}});
+  });
+  VisitMatrices(statistics, [&](const std::string& name, const Matrix<float>& matrix) {
+    if (!matrix.empty()) specs.push_back({name, DType::kF32, {matrix.rows(), matrix.cols()}});
   });
   Json groups = Json::array();
   for (const auto& layer : statistics.inputs) {
@@ -207,6 +225,9 @@ void SaveStatistics(const Statistics& statistics, const std::filesystem::path& p
                             {"groups", groups.dump()}});
   VisitVectors(statistics, [&](const std::string&, const auto& values) {
     writer.Write(std::as_bytes(std::span(values)));
+  });
+  VisitMatrices(statistics, [&](const std::string&, const Matrix<float>& matrix) {
+    if (!matrix.empty()) writer.Write(std::as_bytes(std::span<const float>(matrix.data(), matrix.size())));
   });
   writer.Commit();
 }
@@ -236,14 +257,25 @@ Statistics LoadStatistics(const std::filesystem::path& path) {
   } catch (const nlohmann::json::exception&) {
     Fail("{}: its metadata is damaged; delete the file and run again", path.string());
   }
+  const auto find = [&](const std::string& name) {
+    return std::find_if(file.tensors.begin(), file.tensors.end(),
+                        [&](const TensorView& t) { return t.name == name; });
+  };
   VisitVectors(statistics, [&](const std::string& name, auto& values) {
-    const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
-                                    [&](const TensorView& t) { return t.name == name; });
+    const auto found = find(name);
     if (found == file.tensors.end() || found->dtype != DTypeOf(values)) {
       Fail("{}: tensor {} is missing; delete the file and run again", path.string(), name);
     }
     values.resize(found->elements());
     std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(values.data()));
+  });
+  VisitMatrices(statistics, [&](const std::string& name, Matrix<float>& matrix) {
+    const auto found = find(name);
+    if (found == file.tensors.end()) return;
+    if (found->dtype != DType::kF32 || found->shape.size() != 2)
+      Fail("{}: tensor {} is not a matrix of F32; delete the file and run again", path.string(), name);
+    matrix = Matrix<float>(found->shape[0], found->shape[1]);
+    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(matrix.data()));
   });
   return statistics;
 }

@@ -12,7 +12,7 @@
 #include "compress/calibration.h"
 #include "compress/grouping.h"
 #include "compress/information.h"
-#include "compress/step_solver.h"
+#include "compress/step_plan.h"
 #include "model/forward.h"
 #include "model/weights.h"
 
@@ -31,8 +31,7 @@ struct InputStatistics {
 // One matrix.
 struct LinearStatistics {
   StepSizes sizes;  // of the weights in steps; empty unless asked for
-  std::vector<double>
-      fisher;  // [rows] E[g_r^2] of the loss gradient at the outputs; 1 each without Fisher information
+  OutputInformation outputs;  // fisher 1 each without Fisher information; moments only where asked for
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
 };
 
@@ -50,7 +49,8 @@ struct StatisticsSettings {
   size_t windows = 16;    // calibration windows they are collected from
   // Windows of the backward pass; 0: no Fisher information, every row weighs 1.
   size_t fisher_windows = 8;
-  bool step_sizes = false;  // needed by coding `entropy`
+  bool output_moments = false;  // of the gradients, for feedback over rows
+  bool step_sizes = false;      // needed by coding `entropy`
   uint64_t seed = 0;
 };
 

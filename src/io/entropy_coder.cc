@@ -55,8 +55,8 @@ TileCoder::TileCoder(const EntropyTables& tables, int states)
 
 std::vector<std::byte> TileCoder::Encode(const EntropyMatrix& matrix, std::span<const uint32_t> order,
                                          size_t tile) const {
-  const size_t begin = tile * kTileRows;
-  const size_t rows = std::min(kTileRows, matrix.rows - begin);
+  const size_t begin = tile * kCodedTileRows;
+  const size_t rows = std::min(kCodedTileRows, matrix.rows - begin);
   const size_t cols = matrix.cols;
   // The trellis runs downwards, the coder upwards: quantisers first.
   std::vector<uint8_t> quantiser(rows * cols);

@@ -21,7 +21,7 @@ class TileCoder {
  public:
   TileCoder(const EntropyTables& tables, int states);
 
-  // Stored rows [tile * kTileRows, ...) of the matrix as bytes: the lanes' states (low word first), then the
+  // Stored rows [tile * kCodedTileRows, ...) of the matrix as bytes: the lanes' states (low word first), then the
   // words. order: StoredRowOrder.
   std::vector<std::byte> Encode(const EntropyMatrix& matrix, std::span<const uint32_t> order,
                                 size_t tile) const;

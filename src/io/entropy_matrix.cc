@@ -22,12 +22,12 @@ constexpr int kReach = 2;            // classes to either side that are tried at
 // quantiser * kMagnitudes + min(|n|, kMagnitudes - 1) of every weight: the index of its rate within a class.
 Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
   Matrix<uint16_t> keys(matrix.rows, matrix.cols);
-  const size_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
+  const size_t tiles = (matrix.rows + kCodedTileRows - 1) / kCodedTileRows;
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
   const Trellis& trellis = TrellisOf(matrix.states);
   ParallelFor(tiles, [&](size_t tile) {
     std::vector<uint8_t> states(matrix.cols, 0);
-    for (size_t p = tile * kTileRows; p < std::min(matrix.rows, (tile + 1) * kTileRows); ++p) {
+    for (size_t p = tile * kCodedTileRows; p < std::min(matrix.rows, (tile + 1) * kCodedTileRows); ++p) {
       const int16_t* n = matrix.n.row(order[p]);
       uint16_t* key = keys.row(order[p]);
       for (size_t c = 0; c < matrix.cols; ++c) {
@@ -43,10 +43,10 @@ Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
 
 EntropyCounts CountSymbols(const EntropyMatrix& matrix, const Matrix<uint16_t>& keys, int first_class,
                            int last_class) {
-  const size_t tiles = (matrix.rows + kTileRows - 1) / kTileRows;
+  const size_t tiles = (matrix.rows + kCodedTileRows - 1) / kCodedTileRows;
   std::vector<EntropyCounts> parts(tiles);
   ParallelFor(tiles, [&](size_t tile) {
-    for (size_t r = tile * kTileRows; r < std::min(matrix.rows, (tile + 1) * kTileRows); ++r) {
+    for (size_t r = tile * kCodedTileRows; r < std::min(matrix.rows, (tile + 1) * kCodedTileRows); ++r) {
       for (size_t c = 0; c < matrix.cols; ++c) {
         const int k = std::clamp(matrix.row_class[r] + matrix.col_class[c], first_class, last_class);
         const bool second = keys(r, c) >= kMagnitudes;
@@ -275,7 +275,7 @@ void Decode(const EntropyMatrix& matrix, MatrixView<float> out) {
   std::vector<uint8_t> states(matrix.cols, 0);
   for (size_t p = 0; p < matrix.rows; ++p) {
     const size_t r = order[p];
-    if (p % kTileRows == 0) std::fill(states.begin(), states.end(), uint8_t{0});
+    if (p % kCodedTileRows == 0) std::fill(states.begin(), states.end(), uint8_t{0});
     const float row_step = EntropyStep(matrix.row_step[r], matrix.row_resolution);
     for (size_t c = 0; c < matrix.cols; ++c) {
       const int n = matrix.n(r, c);

@@ -15,7 +15,7 @@ namespace mica {
 
 // Rows of a tile, counted in stored order: tiles are coded independently, and the trellis starts anew at the
 // top of each.
-inline constexpr size_t kTileRows = 128;
+inline constexpr size_t kCodedTileRows = 128;
 // Column steps are 2^(e / 8); row steps 2^(e / 8), or 2^(e / 64) where rows were scaled after rounding.
 inline constexpr int kStepResolution = 8, kFineStepResolution = 64;
 inline constexpr int kMaxStepOctaves = 50;

@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kMaxExtent = uint64_t{1} << 24;
 constexpr uint64_t kMaxWeights = uint64_t{1} << 36;
 
-size_t Tiles(size_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+size_t Tiles(size_t rows) { return (rows + kCodedTileRows - 1) / kCodedTileRows; }
 
 void CheckMatrix(const EntropyMatrix& matrix) {
   MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 &&
@@ -127,12 +127,12 @@ EntropyReader::EntropyReader(PackedParts parts) {
 void EntropyReader::DecodeRows(size_t first_row, MatrixView<float> out) const {
   // Rows in their own order stand in known tiles; otherwise any tile may hold one of them.
   const size_t last_row = first_row + out.rows;
-  const size_t first_tile = in_order_ ? first_row / kTileRows : 0;
+  const size_t first_tile = in_order_ ? first_row / kCodedTileRows : 0;
   const size_t last_position = in_order_ ? last_row : rows_;
   ParallelFor(Tiles(last_position) - first_tile, [&](size_t i) {
     const size_t tile = first_tile + i;
-    const size_t begin = tile * kTileRows;
-    const size_t tile_rows = std::min(kTileRows, rows_ - begin);
+    const size_t begin = tile * kCodedTileRows;
+    const size_t tile_rows = std::min(kCodedTileRows, rows_ - begin);
     const size_t rows = std::min(tile_rows, last_position - begin);
     const uint32_t* order = order_.data() + begin;
     const auto stream = codes_->data.subspan(tile_begin_[tile], tile_begin_[tile + 1] - tile_begin_[tile]);

@@ -98,7 +98,7 @@ TEST_P(EntropyRoundTrip, StoredBitsAreTheBytesOnDisk) {
   EXPECT_EQ(OpenPacked(checkpoint_, "L")->stored_bits().total(), 8 * bytes);
   // Rounded up words at the end of four lanes a tile.
   const double slack = 0.001 * 8 * static_cast<double>(bytes) +
-                       64 * static_cast<double>((matrix_.rows + kTileRows - 1) / kTileRows);
+                       64 * static_cast<double>((matrix_.rows + kCodedTileRows - 1) / kCodedTileRows);
   EXPECT_NEAR(static_cast<double>(EntropyStoredBits(matrix_).total()), 8.0 * static_cast<double>(bytes),
               slack);
 }
