@@ -13,6 +13,7 @@ void AddCompressCommand(CLI::App& app);
 void AddCompareCommand(CLI::App& app);
 void AddRunCommand(CLI::App& app);
 void AddStatusCommand(CLI::App& app);
+void AddAblateCommand(CLI::App& app);
 void AddExportCommand(CLI::App& app);
 void AddSynthesizeCommand(CLI::App& app);
 

@@ -17,7 +17,7 @@ struct CompressOptions {
   CompressionSettings settings;
   std::vector<std::string> calib;
   std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
-              dtype = "bf16", size;
+              dtype = "bf16", size, preset;
   double bits = 0, bpw = 0, sparsity = 0;
   std::vector<int> bit_options = {2, 3, 4, 6, 8};
 };
@@ -37,9 +37,26 @@ void PrintSummary(const Json& report, const std::string& out) {
   fmt::print("  peak memory         {}\n", FormatBytes(report["peak_memory_bytes"].get<double>()));
 }
 
-void Compress(CompressOptions& options) {
+// The preset's settings, where no flag of `command` says otherwise.
+void ApplyPreset(const CLI::App& command, const std::string& preset, CompressionSettings& settings) {
+  const CompressionSettings given = settings;
+  ApplyPreset(ParsePreset(preset), settings);
+  const auto keep = [&](const char* flag, auto member) {
+    if (command.count(flag) > 0) settings.*member = given.*member;
+  };
+  keep("--trellis", &CompressionSettings::trellis);
+  keep("--row-feedback", &CompressionSettings::row_feedback);
+  keep("--refine-passes", &CompressionSettings::refine_passes);
+  keep("--statistics-windows", &CompressionSettings::statistics_windows);
+  keep("--drift-compensation", &CompressionSettings::drift_compensation);
+  keep("--drift-windows", &CompressionSettings::drift_windows);
+  keep("--fisher-windows", &CompressionSettings::fisher_windows);
+}
+
+void Compress(const CLI::App& command, CompressOptions& options) {
   ApplyCommonOptions(options.common);
   CompressionSettings& settings = options.settings;
+  if (!options.preset.empty()) ApplyPreset(command, options.preset, settings);
   const int budgets = (options.bits > 0) + (options.bpw > 0) + !options.size.empty();
   if (budgets > 1) Fail("more than one budget; give one of --bits, --bpw and --size");
   if (options.bpw > 0) settings.target = BudgetTarget::kBitsPerWeight, settings.budget = options.bpw;
@@ -96,6 +113,8 @@ void AddCompressCommand(CLI::App& app) {
                   "Widths to choose from: some of 0, 2, 3, 4, 6, 8, 16")
       ->delimiter(',')
       ->capture_default_str();
+  command.add_option("--preset", options->preset,
+                     "fast, balanced or best: defaults of the flags below that cost time [balanced]");
   command.add_option("--sparsity", options->sparsity, "Share of weights pruned")->capture_default_str();
   command.add_option("--pattern", options->pattern, "unstructured, 2:4 or 4:8")->capture_default_str();
   command.add_option("--grouping", options->grouping, "waterfill, spectral, hierarchical or kmeans")
@@ -140,6 +159,9 @@ void AddCompressCommand(CLI::App& app) {
                   "Share of the inputs' drift that weights make up for, 0 to 1")
       ->capture_default_str();
   command
+      .add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
+      ->capture_default_str();
+  command
       .add_option("--fisher-windows", settings.fisher_windows,
                   "Windows of the backward pass; 0: all matrices weigh alike")
       ->capture_default_str();
@@ -150,7 +172,7 @@ void AddCompressCommand(CLI::App& app) {
   command.add_option("--statistics", options->paths.statistics,
                      "Keep the statistics in this file and use them again");
   AddCommonOptions(command, options->common);
-  command.callback([options] { Compress(*options); });
+  command.callback([options, &command] { Compress(command, *options); });
 }
 
 }  // namespace mica

@@ -3,14 +3,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/progress.h"
-#include "base/system.h"
+#include "cli/experiment_directory.h"
 #include "compress/pipeline.h"
 #include "eval/comparison.h"
+#include "eval/output.h"
 #include "eval/report.h"
 
 namespace mica {
@@ -62,102 +61,6 @@ EvaluationRequest ReadEvaluation(const Json& json, const fs::path& base, const s
   return request;
 }
 
-// Evaluating on what was calibrated on would flatter the result.
-void CheckTextsDiffer(const Experiment& experiment) {
-  if (experiment.force) return;
-  for (const DataSpec& calibration : experiment.compression.calibration.sources) {
-    const std::string fingerprint = LoadText(calibration).fingerprint;
-    for (const DataSpec& evaluation : experiment.evaluation.data) {
-      if (LoadText(evaluation).fingerprint == fingerprint) {
-        Fail(
-            "{}: is calibration text and evaluation text ({}); use another file, or set \"force\": true in "
-            "the experiment",
-            calibration.path.string(), evaluation.path.string());
-      }
-    }
-  }
-}
-
-class Run {
- public:
-  Run(const Experiment& experiment, bool quiet)
-      : experiment_(experiment), quiet_(quiet), directory_(experiment.directory), progress_(!quiet) {}
-
-  Json Go() {
-    OpenDirectory();
-    CheckTextsDiffer(experiment_);
-    progress_.WriteStatusTo(directory_ / "status.json");
-    progress_.Note("experiment", experiment_.name);
-    progress_.Note("stages", kStages);
-
-    const Json baseline = Evaluated("baseline", experiment_.evaluation.model, directory_ / "baseline.json");
-    Stage("compress");
-    const fs::path packed = directory_ / "packed";
-    if (!fs::exists(packed / "compression.json")) {
-      CompressModel({experiment_.evaluation.model, packed, directory_ / "statistics.safetensors"},
-                    experiment_.compression, progress_);
-    }
-    const Json compressed = Evaluated("evaluate", packed, directory_ / "compressed.json");
-    Stage("compare");
-    const Comparison comparison = Compare(baseline, (directory_ / "baseline.json").string(), compressed,
-                                          (directory_ / "compressed.json").string(), false);
-    const Json json = ComparisonJson(comparison);
-    WriteJson(directory_ / "comparison.json", json);
-    for (const Language language : {Language::kEnglish, Language::kChinese}) {
-      const Document document = BuildReport(comparison, language);
-      const std::string stem = language == Language::kEnglish ? "comparison" : "comparison.zh";
-      WriteFileAtomically(directory_ / (stem + ".txt"), RenderText(document));
-      WriteFileAtomically(directory_ / (stem + ".md"), RenderMarkdown(document));
-      WriteFileAtomically(directory_ / (stem + ".html"), RenderHtml(document));
-      if (language == Language::kEnglish && !quiet_) std::fputs(RenderText(document).c_str(), stdout);
-    }
-    Stage("done");
-    return json;
-  }
-
- private:
-  // A directory serves one experiment: its file is kept there and must agree when a run goes on.
-  void OpenDirectory() {
-    const fs::path kept = directory_ / "experiment.json";
-    if (fs::exists(kept)) {
-      if (ReadJson(kept) == experiment_.json) return;
-      Fail("{}: holds another experiment; give this one another \"directory\", or delete it",
-           directory_.string());
-    }
-    if (fs::exists(directory_) && !fs::is_empty(directory_)) {
-      Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory_.string());
-    }
-    MakeDirectories(directory_);
-    WriteJson(kept, experiment_.json);
-  }
-
-  void Stage(const std::string& name) {
-    ThrowIfInterrupted();
-    progress_.Note("stage", name);
-  }
-
-  Json Evaluated(const std::string& stage, const fs::path& model, const fs::path& result_path) {
-    Stage(stage);
-    if (!fs::exists(result_path)) {
-      EvaluationRequest request = experiment_.evaluation;
-      request.model = model;
-      request.seed = experiment_.compression.seed;
-      request.force = experiment_.force;
-      WriteJson(result_path, Evaluate(request, progress_));
-    }
-    const Json result = ReadJson(result_path);
-    Json last = Json::object();
-    for (const auto& [name, set] : result.at("datasets").items()) last[name] = set.value("ppl", Json());
-    progress_.Note("last", {{"stage", stage}, {"ppl", last}});
-    return result;
-  }
-
-  const Experiment& experiment_;
-  const bool quiet_;
-  const fs::path directory_;
-  Progress progress_;
-};
-
 }  // namespace
 
 Experiment ReadExperiment(const fs::path& path) {
@@ -181,6 +84,33 @@ Experiment ReadExperiment(const fs::path& path) {
   return experiment;
 }
 
-Json RunExperiment(const Experiment& experiment, bool quiet) { return Run(experiment, quiet).Go(); }
+Json RunExperiment(const Experiment& experiment, bool quiet) {
+  ExperimentDirectory directory(experiment, quiet);
+  directory.progress().Note("stages", kStages);
+  const fs::path baseline_path = directory.path() / "baseline.json",
+                 compressed_path = directory.path() / "compressed.json", packed = directory.path() / "packed";
+  const Json baseline = directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
+  directory.Stage("compress");
+  if (!fs::exists(packed / "compression.json")) {
+    CompressModel({experiment.evaluation.model, packed, directory.path() / "statistics.safetensors"},
+                  experiment.compression, directory.progress());
+  }
+  const Json compressed = directory.Evaluated("evaluate", packed, "compressed.json");
+  directory.Stage("compare");
+  const Comparison comparison =
+      Compare(baseline, baseline_path.string(), compressed, compressed_path.string(), false);
+  const Json json = ComparisonJson(comparison);
+  WriteJson(directory.path() / "comparison.json", json);
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildReport(comparison, language);
+    const std::string stem = language == Language::kEnglish ? "comparison" : "comparison.zh";
+    WriteFileAtomically(directory.path() / (stem + ".txt"), RenderText(document));
+    WriteFileAtomically(directory.path() / (stem + ".md"), RenderMarkdown(document));
+    WriteFileAtomically(directory.path() / (stem + ".html"), RenderHtml(document));
+    if (language == Language::kEnglish && !quiet) WriteStdout(RenderText(document));
+  }
+  directory.Stage("done");
+  return json;
+}
 
 }  // namespace mica

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   mica::AddCompareCommand(app);
   mica::AddRunCommand(app);
   mica::AddStatusCommand(app);
+  mica::AddAblateCommand(app);
   mica::AddExportCommand(app);
   mica::AddSynthesizeCommand(app);
 

@@ -1,5 +1,6 @@
 #include "compress/layer_pass.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,13 @@ namespace {
 struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
+  size_t portions;                  // how many portions of the stream it takes, evenly spaced
   std::vector<Activations> stored;  // by portion: what the last sweep left for the next one
+
+  bool Takes(size_t portion) const {
+    const size_t all = stream->portions();
+    return (portion + 1) * portions / all != portion * portions / all;
+  }
 };
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
@@ -27,8 +34,13 @@ class Pass {
   Pass(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
        const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress)
       : layer_(layer), config_(config), precision_(precision), solve_(solve), progress_(progress) {
-    sides_.push_back({&layer, &stream, {}});
-    if (reference.layer != nullptr) sides_.push_back({reference.layer, reference.stream, {}});
+    sides_.push_back({&layer, &stream, stream.portions(), {}});
+    if (reference.layer == nullptr) return;
+    const size_t windows = stream.tokens() / stream.window();
+    const size_t wanted = std::clamp<size_t>(reference.windows, 1, windows);
+    sides_.push_back({reference.layer, reference.stream,
+                      (stream.portions() * wanted + windows - 1) / windows,  // whole portions
+                      {}});
   }
 
   void Run() {
@@ -58,6 +70,7 @@ class Pass {
     Sweep(InputKind::kDown, hidden, false, true);
     for (Side& side : sides_) {
       for (size_t portion = 0; portion < side.stream->portions(); ++portion) {
+        if (!side.Takes(portion)) continue;
         ThrowIfInterrupted();
         Matrix<float> x = side.stream->Load(portion);
         side.layer->AddMlp(side.stored[portion].view(), x);
@@ -91,17 +104,18 @@ class Pass {
       ThrowIfInterrupted();
       std::vector<Activations> inputs(sides_.size()), streams(sides_.size());
       std::vector<ActivationView> views;
-      for (size_t s = 0; s < sides_.size(); ++s) {
+      const bool compared = sides_.size() > 1 && sides_[1].Takes(portion);
+      for (size_t s = 0; s < (compared ? 2u : 1u); ++s) {
         Matrix<float> x = sides_[s].stream->Load(portion);
         inputs[s] = Activations(x.rows(), cols, precision_);
         stage(sides_[s], portion, x, inputs[s]);
         if (updates) sides_[s].stream->Store(portion, x);
-        if (residual) streams[s] = Rounded(x);
+        if (residual && compared) streams[s] = Rounded(x);
         views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
       }
       if (moments) moments->Add(views[0]);
-      if (drift) drift->Add(views[1], views[0], views[0]);
-      if (residual) residual->Add(streams[1].view(), streams[0].view(), views[0]);
+      if (drift && compared) drift->Add(views[1], views[0], views[0]);
+      if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
       progress_(views[0].tokens());
     }
     if (!solve_) return;

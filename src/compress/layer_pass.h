@@ -20,10 +20,11 @@ size_t InputCols(const ModelConfig& config, InputKind kind);
 using MatrixSolver = std::function<Matrix<float>(LinearKind kind, const InputMoments& moments)>;
 
 // The original model on the same tokens, to measure the drift against; its stream advances with the
-// compressed one.
+// compressed one, on evenly spaced portions that hold at least `windows` windows (the others stay behind).
 struct Reference {
   const DecoderLayer* layer = nullptr;
   ResidualStream* stream = nullptr;
+  size_t windows = 0;
 };
 
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.

@@ -213,7 +213,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   DecoderLayer layer(weights_, l, settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original};
+  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
   PackedShard shard;
   Json linears = Json::object();
   const auto solve = [&](LinearKind kind, const InputMoments& moments) {
@@ -244,7 +244,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   DecoderLayer layer(weights_, l, settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original};
+  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
   const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1, shards()));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);

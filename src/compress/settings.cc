@@ -72,6 +72,38 @@ class KeyReader {
 
 }  // namespace
 
+Preset ParsePreset(const std::string& name) {
+  if (name == "fast") return Preset::kFast;
+  if (name == "balanced") return Preset::kBalanced;
+  if (name == "best") return Preset::kBest;
+  Fail("--preset is '{}', expected fast, balanced or best", name);
+}
+
+void ApplyPreset(Preset preset, CompressionSettings& settings) {
+  const CompressionSettings defaults;
+  settings.trellis = defaults.trellis;
+  settings.row_feedback = defaults.row_feedback;
+  settings.refine_passes = defaults.refine_passes;
+  settings.statistics_windows = defaults.statistics_windows;
+  settings.drift_compensation = defaults.drift_compensation;
+  settings.drift_windows = defaults.drift_windows;
+  settings.fisher_windows = defaults.fisher_windows;
+  if (preset == Preset::kFast) {
+    settings.row_feedback = false;
+    settings.refine_passes = 2;
+    settings.statistics_windows = 8;
+    settings.drift_compensation = 0;
+    settings.fisher_windows = 4;
+  }
+  if (preset == Preset::kBest) {
+    settings.trellis = true;
+    settings.refine_passes = 8;
+    settings.statistics_windows = 32;
+    settings.drift_windows = 128;
+    settings.fisher_windows = 64;
+  }
+}
+
 Coding ParseCoding(const std::string& name) {
   if (name == "fixed") return Coding::kFixed;
   if (name == "entropy") return Coding::kEntropy;
@@ -140,6 +172,9 @@ void CheckSettings(const CompressionSettings& settings) {
     Fail("--pattern {} needs --coding fixed", PatternName(settings.sparsity));
   }
   if (settings.statistics_windows == 0) Fail("--statistics-windows is 0, expected at least 1");
+  if (settings.drift_windows == 0) {
+    Fail("--drift-windows is 0, expected at least 1; --drift-compensation 0 does without them");
+  }
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
 }
 
@@ -166,6 +201,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
+          {"drift_windows", settings.drift_windows},
           {"fisher_windows", settings.fisher_windows},
           {"embedding_bits", settings.embedding_bits},
           {"dtype", PrecisionName(settings.precision)},
@@ -181,6 +217,9 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
               dtype = "bf16";
   double sparsity = 0;
+  std::string preset = "balanced";
+  reader.Read("preset", preset);
+  ApplyPreset(ParsePreset(preset), settings);
   reader.Read("coding", coding);
   reader.Read("sparsity", sparsity);
   reader.Read("pattern", pattern);
@@ -197,6 +236,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);
+  reader.Read("drift_windows", settings.drift_windows);
   reader.Read("fisher_windows", settings.fisher_windows);
   reader.Read("embedding_bits", settings.embedding_bits);
   reader.Read("dtype", dtype);

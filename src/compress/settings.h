@@ -27,6 +27,13 @@ enum class BudgetTarget {
   kFileBytes       // bytes of the weight files
 };
 
+// How much time is given for how good a result (docs/performance.md has the times).
+enum class Preset {
+  kFast,      // one model's pass: no drift compensation, no Fisher information over rows
+  kBalanced,  // the defaults below
+  kBest       // a trellis, Fisher information from every calibration window
+};
+
 struct CompressionSettings {
   CalibrationSettings calibration;
   Coding coding = Coding::kFixed;
@@ -47,6 +54,7 @@ struct CompressionSettings {
   size_t statistics_windows = 16;  // calibration windows that allocation is based on
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
+  size_t drift_windows = 32;   // calibration windows on which it is measured
   size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information
   bool row_feedback = true;    // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
   int embedding_bits = 8;     // of embedding and output head: 2, 3, 4, 6, 8 or 16
@@ -64,6 +72,10 @@ Json SettingsToJson(const CompressionSettings& settings);
 // paths stay as they are.
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
+Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
+// Sets what the preset decides: trellis, row_feedback, refine_passes, statistics_windows, drift_compensation,
+// drift_windows and fisher_windows.
+void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
 SparsityPattern ParseSparsity(double rate,
                               const std::string& pattern);  // pattern "unstructured", "2:4", "4:8"

@@ -92,6 +92,7 @@ constexpr ReportString kStrings[] = {
     {"settings.refine_passes", "refining passes", "精修轮数"},
     {"settings.statistics_windows", "windows for allocation", "位宽分配所用窗口数"},
     {"settings.drift_compensation", "compensation of input drift", "输入漂移补偿"},
+    {"settings.drift_windows", "windows for drift", "漂移测量窗口数"},
     {"settings.fisher_windows", "windows for Fisher information", "Fisher 信息窗口数"},
     {"settings.embedding_bits", "bits of embedding and head", "词嵌入与输出头位宽"},
     {"settings.dtype", "arithmetic", "计算精度"},
