@@ -74,6 +74,8 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
   std::vector<Variant> variants;
   CompressionSettings one = base;
   one.bit_options = {static_cast<uint8_t>(SingleWidth(settings))};
+  one.target = BudgetTarget::kMeanBits;
+  one.budget = one.bit_options[0];
   variants.push_back({fmt::format("one width, {} bits", one.bit_options[0]), one});
   CompressionSettings energy = base;
   energy.information_weight = 0;

@@ -296,10 +296,15 @@ class Allocator {
     const bool over = settings_.budget * static_cast<double>(weights_) >
                       static_cast<double>(most) + 0.01 * static_cast<double>(weights_);
     if (budget_ >= least && !over) return;
+    const char* const kind =
+        settings_.kind == BudgetKind::kMeanCodeBits ? "mean code bits" : "stored bits per weight";
+    if (least == most) {
+      Fail("a budget of {} {} is out of reach: bit widths {} take {:.4f}", settings_.budget, kind,
+           fmt::join(settings_.options, ","), PerWeight(most));
+    }
     // Rounded so that what is named is possible.
     Fail("a budget of {} {} is out of reach: bit widths {} allow {:.3f} to {:.3f}", settings_.budget,
-         settings_.kind == BudgetKind::kMeanCodeBits ? "mean code bits" : "stored bits per weight",
-         fmt::join(settings_.options, ","), std::ceil(PerWeight(least) * 1000) / 1000,
+         kind, fmt::join(settings_.options, ","), std::ceil(PerWeight(least) * 1000) / 1000,
          std::floor(PerWeight(most) * 1000) / 1000);
   }
 

@@ -1,0 +1,66 @@
+"""mica ablate and --preset from the outside."""
+import json
+import math
+
+from program import DEMO, ProgramTest, main, read_json, same_bytes
+
+
+class AblateTest(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
+        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
+        self.text("eval.txt", ("docs/architecture.md",))
+
+    def experiment(self, **budget):
+        path = self.folder / "experiment.json"
+        path.write_text(json.dumps({
+            "name": "ablation", "model": "model", "directory": "out",
+            "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 128, "max_windows": 2},
+            "compress": {"budget": budget, "samples": 4, "seqlen": 128, "group_size": 64, "fisher_windows": 2,
+                         "calib": [{"kind": "text", "path": "calib.txt"}]}}))
+        return path
+
+    def test_every_variant_at_equal_stored_bits(self):
+        experiment = self.experiment(kind="bpw", value=3.6)
+        printed = self.succeed("ablate", experiment)
+        table = read_json(self.folder / "out" / "ablation.json")
+        self.assertEqual(len(table["rows"]), 19)
+        baseline = read_json(self.folder / "out" / "baseline.json")["datasets"]["docs"]["ppl"]
+        names = [row["variant"] for row in table["rows"]]
+        self.assertEqual(len(set(names)), 19)
+        for row in table["rows"]:
+            self.assertIn(row["variant"], printed)
+            self.assertLessEqual(row["bits_per_weight"], 3.6)
+            if not row["variant"].startswith("one width"):
+                self.assertGreater(row["bits_per_weight"], 3.59, row["variant"])
+            found = row["datasets"]["docs"]
+            self.assertAlmostEqual(found["excess_nats"], math.log(found["ppl"] / baseline), 9)
+        by_name = {row["variant"]: row["datasets"]["docs"]["ppl"] for row in table["rows"]}
+        self.assertNotEqual(by_name["energy only"], by_name["conditional information"])
+        # A second call reads everything back.
+        self.assertEqual(json.loads(self.succeed("ablate", experiment, "--json")), table)
+
+    def test_needs_a_budget_of_stored_bits(self):
+        self.fail_with('"kind": "bpw"', "ablate", self.experiment(kind="bits", value=4.0))
+
+    def test_presets_set_what_no_flag_says(self):
+        base = ("--calib", f"text={self.folder / 'calib.txt'}", "--samples", 4, "--calib-seqlen", 128, "--coding", "entropy", "--bpw", 3)
+        reports = {}
+        for preset in ("fast", "balanced", "best"):
+            out = self.folder / preset
+            reports[preset] = json.loads(self.succeed("compress", self.model, out, *base, "--preset", preset, "--json"))["settings"]
+        self.assertEqual([reports[p]["trellis"] for p in reports], [False, False, True])
+        self.assertEqual([reports[p]["row_feedback"] for p in reports], [False, True, True])
+        self.assertEqual([reports[p]["drift_compensation"] for p in reports], [0, 0.5, 0.5])
+        self.succeed("compress", self.model, self.folder / "none", *base)
+        self.assertEqual(same_bytes(self.folder / "none", self.folder / "balanced"), [])
+        mixed = json.loads(self.succeed("compress", self.model, self.folder / "mixed", *base, "--preset", "best", "--trellis", "false", "--json"))
+        self.assertFalse(mixed["settings"]["trellis"])
+        self.assertEqual(mixed["settings"]["fisher_windows"], reports["best"]["fisher_windows"])
+        self.fail_with("expected fast, balanced or best", "compress", self.model, self.folder / "no", *base, "--preset", "quick")
+
+
+if __name__ == "__main__":
+    main()
