@@ -51,7 +51,7 @@ class AblateTest(ProgramTest):
         for preset in ("fast", "balanced", "best"):
             out = self.folder / preset
             reports[preset] = json.loads(self.succeed("compress", self.model, out, *base, "--preset", preset, "--json"))["settings"]
-        self.assertEqual([reports[p]["trellis"] for p in reports], [False, False, True])
+        self.assertEqual([reports[p]["trellis"] for p in reports], [False, True, True])
         self.assertEqual([reports[p]["row_feedback"] for p in reports], [False, True, True])
         self.assertEqual([reports[p]["drift_compensation"] for p in reports], [0, 0.5, 0.5])
         self.succeed("compress", self.model, self.folder / "none", *base)

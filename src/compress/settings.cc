@@ -89,6 +89,7 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   settings.drift_windows = defaults.drift_windows;
   settings.fisher_windows = defaults.fisher_windows;
   if (preset == Preset::kFast) {
+    settings.trellis = false;
     settings.row_feedback = false;
     settings.refine_passes = 2;
     settings.statistics_windows = 8;
@@ -96,7 +97,6 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
     settings.fisher_windows = 4;
   }
   if (preset == Preset::kBest) {
-    settings.trellis = true;
     settings.refine_passes = 8;
     settings.statistics_windows = 32;
     settings.drift_windows = 128;

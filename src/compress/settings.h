@@ -29,9 +29,9 @@ enum class BudgetTarget {
 
 // How much time is given for how good a result (docs/performance.md has the times).
 enum class Preset {
-  kFast,      // one model's pass: no drift compensation, no Fisher information over rows
+  kFast,      // one model's pass: no drift compensation, no feedback over rows, no trellis
   kBalanced,  // the defaults below
-  kBest       // a trellis, Fisher information from every calibration window
+  kBest       // Fisher information and drift from (nearly) every calibration window
 };
 
 struct CompressionSettings {
@@ -48,8 +48,7 @@ struct CompressionSettings {
   double damping = 0.01;
   double information_weight = 1.0;  // a in sensitivity energy * exp(-2 a I): 0 ignores information
   double saliency_exponent = 1.0;   // the same a in the pruning score
-  bool trellis =
-      false;  // entropy coding: dependent quantisers along a trellis, slower and closer to the bound
+  bool trellis = true;             // entropy coding: dependent quantisers along a trellis
   int refine_passes = 4;           // fixed coding: passes of coordinate descent after the feedback
   size_t statistics_windows = 16;  // calibration windows that allocation is based on
   double drift_compensation =

@@ -99,10 +99,6 @@ std::string CompressCommand(const Comparison& comparison, const Json& settings, 
     if (value.is_object()) continue;
     std::string flag = key == "seqlen" ? "calib_seqlen" : key;
     std::replace(flag.begin(), flag.end(), '_', '-');
-    if (value.is_boolean()) {
-      if (value.get<bool>()) command += " --" + flag;
-      continue;
-    }
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.

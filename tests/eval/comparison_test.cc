@@ -249,13 +249,13 @@ TEST(AdviceTest, TooFewSamplesAreNoticed) {
 TEST(AdviceTest, FarTooFewSamplesComeFirst) {
   Json facts = Facts(0.5, 3);
   facts["calibration"]["tokens"] = 300;  // 3 per column
-  facts["settings"]["trellis"] = true;
-  facts["settings"]["other_flag"] = false;
+  facts["settings"]["trellis"] = false;
+  facts["settings"]["other_flag"] = true;
   const auto advice = AdviceFor({{"wikitext2", 12}, {"ptb", 12}, {"c4", 12}}, facts);
   ASSERT_EQ(advice.size(), 2u);
   EXPECT_EQ(advice[0].kind, AdviceKind::kSamples);
   EXPECT_EQ(advice[1].kind, AdviceKind::kSparsity);
-  EXPECT_TRUE(advice[0].command.ends_with(" --trellis")) << advice[0].command;
+  EXPECT_TRUE(advice[0].command.ends_with(" --other-flag true --trellis false")) << advice[0].command;
 }
 
 TEST(AdviceTest, WhereNothingIsLostThereIsRoom) {
