@@ -39,6 +39,8 @@ TEST(PackedSamples, Write) {
                                       128, MaskKind::kNone, 2));
   shard.Add("bitmap", RandomFixed(131, {{8, 61}, {16, 9}, {4, 200}, {3, 64}, {2, 100}, {0, 9}}, 64,
                                   MaskKind::kBitmap, 3));
+  shard.Add("bitmap_widths_to_8", RandomFixed(70, {{8, 61}, {6, 3}, {4, 200}, {3, 64}, {2, 100}, {0, 9}}, 128,
+                                              MaskKind::kBitmap, 9));
   shard.Add("two_of_four", RandomFixed(66, {{4, 130}, {0, 6}}, 128, MaskKind::kTwoOfFour, 4));
   shard.Add("four_of_eight", RandomFixed(20, {{3, 61}, {2, 60}}, 32, MaskKind::kFourOfEight, 5));
   shard.Add("identity", RandomFixed(9, {{8, 40}}, 128, MaskKind::kNone, 6, true));
