@@ -46,6 +46,7 @@ void ApplyPreset(const CLI::App& command, const std::string& preset, Compression
   };
   keep("--trellis", &CompressionSettings::trellis);
   keep("--row-feedback", &CompressionSettings::row_feedback);
+  keep("--token-weights", &CompressionSettings::token_weights);
   keep("--refine-passes", &CompressionSettings::refine_passes);
   keep("--statistics-windows", &CompressionSettings::statistics_windows);
   keep("--drift-compensation", &CompressionSettings::drift_compensation);
@@ -146,6 +147,10 @@ void AddCompressCommand(CLI::App& app) {
   command
       .add_option("--row-feedback", settings.row_feedback,
                   "Entropy coding: errors are absorbed by later rows as well (true or false)")
+      ->capture_default_str();
+  command
+      .add_option("--token-weights", settings.token_weights,
+                  "Tokens count by the norm of their gradients (true or false); needs --fisher-windows for all")
       ->capture_default_str();
   command
       .add_option("--refine-passes", settings.refine_passes,

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
+#include <cmath>
+#include <utility>
 
+#include "base/error.h"
 #include "base/threads.h"
 #include "kernels/gram.h"
 #include "model/backward.h"
@@ -23,6 +25,41 @@ void AddSquares(MatrixView<const float> gradient, std::vector<double>& sums) {
       for (size_t r = begin; r < end; ++r) sums[r] += static_cast<double>(g[r]) * g[r];
     }
   });
+}
+
+// norms[t] = |gradient at token t|^2.
+void SquaredNorms(MatrixView<const float> gradient, float* norms) {
+  ParallelFor((gradient.rows + kRowBlock - 1) / kRowBlock, [&](size_t block) {
+    for (size_t t = block * kRowBlock; t < std::min(gradient.rows, (block + 1) * kRowBlock); ++t) {
+      const float* g = gradient.row(t);
+      double sum = 0;
+      for (size_t r = 0; r < gradient.cols; ++r) sum += static_cast<double>(g[r]) * g[r];
+      norms[t] = static_cast<float>(sum);
+    }
+  });
+}
+
+// weights += norms over their mean.
+void AddRelative(const std::vector<float>& norms, std::vector<float>& weights) {
+  double sum = 0;
+  for (const float norm : norms) sum += norm;
+  if (!(sum > 0)) return;
+  const auto factor = static_cast<float>(static_cast<double>(norms.size()) / sum);
+  for (size_t t = 0; t < norms.size(); ++t) weights[t] += factor * norms[t];
+}
+
+// Squared norms -> weights of mean 1; no token loses all its weight.
+void FinishWeights(std::vector<float>& weights) {
+  constexpr double kFloor = 1e-3;  // of the mean, under the root
+  double mean = 0;
+  for (const float weight : weights) mean += weight;
+  mean /= static_cast<double>(weights.size());
+  double sum = 0;
+  for (float& weight : weights) {
+    weight = mean > 0 ? static_cast<float>(std::sqrt(weight + kFloor * mean)) : 1.0f;
+    sum += weight;
+  }
+  for (float& weight : weights) weight *= static_cast<float>(static_cast<double>(weights.size()) / sum);
 }
 
 // The moments of one matrix's gradients, block by block.
@@ -77,20 +114,26 @@ size_t OutputBlock(const ModelConfig& config, size_t rows) {
 FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
                                 const FisherSettings& settings, Progress& progress) {
   FisherInformation fisher;
+  if (settings.token_weights && settings.windows < calibration.samples) {
+    Fail("token weights need the gradients of all {} calibration windows, but --fisher-windows is {}",
+         calibration.samples, settings.windows);
+  }
   if (settings.windows == 0) return fisher;
   const ModelConfig& config = weights.config();
   const Calibration part = calibration.Subset(settings.windows);
   const double tokens = static_cast<double>(part.tokens());
-  fisher.resize(config.layers);
+  fisher.outputs.resize(config.layers);
   std::vector<std::vector<OutputGram>> grams(config.layers);
+  std::vector<std::array<std::vector<float>, kLinearKinds.size()>> norms(config.layers);
   for (size_t l = 0; l < config.layers; ++l) {
     for (const LinearKind kind : kLinearKinds) {
       const size_t rows = LinearShape(config, kind).rows;
       if (settings.output_moments) {
         grams[l].emplace_back(rows, OutputBlock(config, rows));
       } else {
-        fisher[l][static_cast<size_t>(kind)].fisher.assign(rows, 0.0);
+        fisher.outputs[l][static_cast<size_t>(kind)].fisher.assign(rows, 0.0);
       }
+      if (settings.token_weights) norms[l][static_cast<size_t>(kind)].resize(part.tokens());
     }
   }
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
@@ -102,19 +145,32 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
     if (settings.output_moments) {
       grams[gradient.layer][kind].Add(gradient.gradient, settings.precision);
     } else {
-      AddSquares(gradient.gradient, fisher[gradient.layer][kind].fisher);
+      AddSquares(gradient.gradient, fisher.outputs[gradient.layer][kind].fisher);
     }
+    if (settings.token_weights)
+      SquaredNorms(gradient.gradient, norms[gradient.layer][kind].data() + gradient.first_token);
   });
   progress.End();
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {
       if (settings.output_moments) {
-        fisher[l][kind] = grams[l][kind].Mean(tokens);
+        fisher.outputs[l][kind] = grams[l][kind].Mean(tokens);
       } else {
-        for (double& sum : fisher[l][kind].fisher) sum /= tokens;
+        for (double& sum : fisher.outputs[l][kind].fisher) sum /= tokens;
       }
     }
     grams[l].clear();
+    if (!settings.token_weights) continue;
+    auto& weights = fisher.token_weights.emplace_back();
+    for (const InputKind input : kInputKinds) {
+      std::vector<float>& of_input = weights[static_cast<size_t>(input)];
+      of_input.assign(part.tokens(), 0.0f);
+      for (const LinearKind kind : kLinearKinds) {
+        if (InputOf(kind) == input) AddRelative(norms[l][static_cast<size_t>(kind)], of_input);
+      }
+      FinishWeights(of_input);
+    }
+    norms[l] = {};
   }
   return fisher;
 }

@@ -9,6 +9,7 @@
 #include "compress/calibration.h"
 #include "compress/step_plan.h"
 #include "kernels/matmul.h"
+#include "model/forward.h"
 #include "model/weights.h"
 
 namespace mica {
@@ -18,6 +19,7 @@ struct FisherSettings {
   // Also the products of the gradients of different outputs, in blocks that keep all of them together below
   // kOutputMomentBytes.
   bool output_moments = false;
+  bool token_weights = false;  // needs all calibration windows
   Precision precision = Precision::kBf16;
 };
 
@@ -26,11 +28,18 @@ inline constexpr size_t kOutputMomentBytes = size_t{1} << 30;
 // Outputs in one block of moments of a matrix with `rows` of them, in a model of this shape.
 size_t OutputBlock(const ModelConfig& config, size_t rows);
 
-// By layer and kind, with the text's own next tokens as labels (the empirical Fisher information): means over
-// tokens of products of the gradients of the summed negative log likelihood. Empty when no windows were asked
-// for.
-using FisherInformation = std::vector<std::array<OutputInformation, kLinearKinds.size()>>;
+struct FisherInformation {
+  // By layer and kind, with the text's own next tokens as labels (the empirical Fisher information): means over
+  // tokens of products of the gradients of the summed negative log likelihood. Empty when no windows were
+  // asked for.
+  std::vector<std::array<OutputInformation, kLinearKinds.size()>> outputs;
+  // By layer and input: [tokens of all calibration windows] how much a token should count in the moments of
+  // that input, mean 1: the square root of the squared norm of its gradients at the outputs of the matrices
+  // that take the input, each relative to the matrix's mean. Empty unless asked for.
+  std::vector<std::array<std::vector<float>, kInputKinds.size()>> token_weights;
+};
 
+// Throws Error when token weights are asked for and not every window is to be seen.
 FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
                                 const FisherSettings& settings, Progress& progress);
 

@@ -1,6 +1,7 @@
 #include "compress/layer_pass.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -32,8 +33,14 @@ using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x
 class Pass {
  public:
   Pass(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-       const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress)
-      : layer_(layer), config_(config), precision_(precision), solve_(solve), progress_(progress) {
+       const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
+       const TokenProgress& progress)
+      : layer_(layer),
+        config_(config),
+        precision_(precision),
+        solve_(solve),
+        weights_(weights),
+        progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
     if (reference.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
@@ -102,7 +109,7 @@ class Pass {
     }
     for (size_t portion = 0; portion < sides_[0].stream->portions(); ++portion) {
       ThrowIfInterrupted();
-      std::vector<Activations> inputs(sides_.size()), streams(sides_.size());
+      std::vector<Activations> inputs(sides_.size()), streams(sides_.size()), weighted(sides_.size());
       std::vector<ActivationView> views;
       const bool compared = sides_.size() > 1 && sides_[1].Takes(portion);
       for (size_t s = 0; s < (compared ? 2u : 1u); ++s) {
@@ -113,7 +120,20 @@ class Pass {
         if (residual && compared) streams[s] = Rounded(x);
         views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
       }
-      if (moments) moments->Add(views[0]);
+      if (!solve_) {
+        progress_(views[0].tokens());
+        continue;
+      }
+      const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
+      if (!weights.empty()) {
+        const size_t first = portion * sides_[0].stream->portion_tokens();
+        for (size_t s = 0; s < views.size(); ++s) {
+          weighted[s] = Weighted(views[s], weights.subspan(first, views[s].tokens()));
+          views[s] = weighted[s].view();
+          if (residual && compared) streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].tokens()));
+        }
+      }
+      moments->Add(views[0]);
       if (drift && compared) drift->Add(views[1], views[0], views[0]);
       if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
       progress_(views[0].tokens());
@@ -145,10 +165,27 @@ class Pass {
     return rounded;
   }
 
+  // Each token times the square root of its weight.
+  Activations Weighted(const ActivationView& x, std::span<const float> weights) const {
+    Activations scaled(x.tokens(), x.cols(), precision_);
+    ParallelFor(x.tokens(), [&](size_t t) {
+      const float factor = std::sqrt(weights[t]);
+      for (size_t c = 0; c < x.cols(); ++c) {
+        if (precision_ == Precision::kFp32) {
+          scaled.fp32()(t, c) = factor * x.fp32(t, c);
+        } else {
+          scaled.bf16()(t, c) = ToBF16(factor * ToFloat(x.bf16(t, c)));
+        }
+      }
+    });
+    return scaled;
+  }
+
   DecoderLayer& layer_;
   const ModelConfig& config_;
   const Precision precision_;
   const MatrixSolver& solve_;
+  const TokenWeights& weights_;
   const TokenProgress& progress_;
   std::vector<Side> sides_;
 };
@@ -164,8 +201,9 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
 }
 
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress) {
-  Pass(layer, config, stream, precision, solve, reference, progress).Run();
+               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
+               const TokenProgress& progress) {
+  Pass(layer, config, stream, precision, solve, reference, weights, progress).Run();
 }
 
 }  // namespace mica

@@ -2,7 +2,9 @@
 // are needed: every matrix sees the inputs that the matrices compressed before it produce.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <span>
 
 #include "base/matrix.h"
 #include "compress/drift.h"
@@ -27,6 +29,9 @@ struct Reference {
   size_t windows = 0;
 };
 
+// How much each calibration token counts in the moments and the drift of an input; empty: all alike.
+using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
+
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
@@ -35,7 +40,8 @@ using TokenProgress = std::function<void(uint64_t tokens)>;
 // with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory: the
 // stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const Reference& reference, const TokenProgress& progress);
+               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
+               const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.
 inline constexpr size_t kLayerSweeps = 5;

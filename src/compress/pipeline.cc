@@ -56,6 +56,7 @@ class Compression {
   FinishedShard WriteEnds();
   FinishedShard CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  TokenWeights WeightsOfLayer(size_t layer) const;
   FinishedShard WriteShard(size_t number, const PackedShard& shard, Json facts);
   Json Finish();
 
@@ -159,6 +160,7 @@ Statistics Compression::ObtainStatistics() {
                                   .windows = settings_.statistics_windows,
                                   .fisher_windows = settings_.fisher_windows,
                                   .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
+                                  .token_weights = settings_.token_weights,
                                   .step_sizes = settings_.coding == Coding::kEntropy,
                                   .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
@@ -223,7 +225,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
       w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, reference, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l), [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
   });
 
@@ -252,9 +254,15 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
     DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
   }
-  PassLayer(layer, config(), stream, settings_.precision, {}, reference, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));
   });
+}
+
+TokenWeights Compression::WeightsOfLayer(size_t l) const {
+  TokenWeights weights;
+  for (size_t k = 0; k < weights.size(); ++k) weights[k] = statistics_.inputs[l][k].token_weights;
+  return weights;
 }
 
 FinishedShard Compression::WriteShard(size_t number, const PackedShard& shard, Json facts) {

@@ -11,6 +11,7 @@
 namespace mica {
 namespace {
 
+constexpr size_t kAllWindows = 65536;  // more than anybody calibrates on
 constexpr int kWidths[] = {0, 2, 3, 4, 6, 8, 16};
 
 bool IsWidth(int bits) {
@@ -83,6 +84,7 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   const CompressionSettings defaults;
   settings.trellis = defaults.trellis;
   settings.row_feedback = defaults.row_feedback;
+  settings.token_weights = defaults.token_weights;
   settings.refine_passes = defaults.refine_passes;
   settings.statistics_windows = defaults.statistics_windows;
   settings.drift_compensation = defaults.drift_compensation;
@@ -99,8 +101,9 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   if (preset == Preset::kBest) {
     settings.refine_passes = 8;
     settings.statistics_windows = 32;
-    settings.drift_windows = 128;
-    settings.fisher_windows = 64;
+    settings.token_weights = true;
+    settings.drift_windows = kAllWindows;
+    settings.fisher_windows = kAllWindows;
   }
 }
 
@@ -172,6 +175,10 @@ void CheckSettings(const CompressionSettings& settings) {
     Fail("--pattern {} needs --coding fixed", PatternName(settings.sparsity));
   }
   if (settings.statistics_windows == 0) Fail("--statistics-windows is 0, expected at least 1");
+  if (settings.token_weights && settings.fisher_windows < settings.calibration.samples) {
+    Fail("--fisher-windows is {}, but --token-weights true needs the gradients of all {} calibration windows",
+         settings.fisher_windows, settings.calibration.samples);
+  }
   if (settings.drift_windows == 0) {
     Fail("--drift-windows is 0, expected at least 1; --drift-compensation 0 does without them");
   }
@@ -198,6 +205,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"saliency_exponent", settings.saliency_exponent},
           {"trellis", settings.trellis},
           {"row_feedback", settings.row_feedback},
+          {"token_weights", settings.token_weights},
           {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
@@ -233,6 +241,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("saliency_exponent", settings.saliency_exponent);
   reader.Read("trellis", settings.trellis);
   reader.Read("row_feedback", settings.row_feedback);
+  reader.Read("token_weights", settings.token_weights);
   reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);

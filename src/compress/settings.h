@@ -55,6 +55,7 @@ struct CompressionSettings {
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
   size_t drift_windows = 32;   // calibration windows on which it is measured
   size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information
+  bool token_weights = false;  // tokens count by their gradients (needs fisher_windows >= samples)
   bool row_feedback = true;    // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
   int embedding_bits = 8;     // of embedding and output head: 2, 3, 4, 6, 8 or 16
   Precision precision = Precision::kBf16;
@@ -72,7 +73,7 @@ Json SettingsToJson(const CompressionSettings& settings);
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
 Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides: trellis, row_feedback, refine_passes, statistics_windows, drift_compensation,
+// Sets what the preset decides: trellis, row_feedback, token_weights, refine_passes, statistics_windows, drift_compensation,
 // drift_windows and fisher_windows.
 void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"

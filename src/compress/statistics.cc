@@ -18,14 +18,11 @@
 namespace mica {
 namespace {
 
-// Tokens that the sampled estimators see, spread evenly over the calibration windows.
-constexpr size_t kSampleTokens = 2048;
-
-// Rows of a linear layer's inputs picked at a fixed stride.
+// Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
  public:
-  TokenSample(size_t tokens, size_t cols)
-      : stride_(std::max<size_t>(1, tokens / kSampleTokens)), rows_(kSampleTokens, cols) {}
+  TokenSample(size_t tokens, size_t cols, size_t picked)
+      : stride_(std::max<size_t>(1, tokens / picked)), rows_(std::min(tokens, picked), cols) {}
 
   void Add(size_t first_token, const ActivationView& x) {
     for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.tokens() && used_ < rows_.rows();
@@ -92,6 +89,7 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
           {"windows", settings.windows},
           {"fisher_windows", settings.fisher_windows},
           {"output_moments", settings.output_moments},
+          {"token_weights", settings.token_weights},
           {"step_sizes", settings.step_sizes},
           {"seed", settings.seed}};
 }
@@ -108,7 +106,10 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
 
   FisherInformation fisher = MeasureFisher(
       weights, calibration,
-      {.windows = settings.fisher_windows, .output_moments = settings.output_moments, .precision = precision},
+      {.windows = settings.fisher_windows,
+       .output_moments = settings.output_moments,
+       .token_weights = settings.token_weights,
+       .precision = precision},
       progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   ResidualStream stream(weights, calibration);
@@ -118,7 +119,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
       moments.emplace_back(InputCols(config, kind));
-      if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind));
+      if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind), SampleTokens(settings.estimator));
     }
     for (size_t portion = 0; portion < stream.portions(); ++portion) {
       ThrowIfInterrupted();
@@ -138,13 +139,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
       statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+      if (settings.token_weights) statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
       for (const LinearKind kind : kLinearKinds) {
         if (InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        if (fisher.empty()) {
+        if (fisher.outputs.empty()) {
           linear.outputs.fisher.assign(LinearShape(config, kind).rows, 1.0);
         } else {
-          linear.outputs = std::move(fisher[l][static_cast<size_t>(kind)]);
+          linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
         }
         const Matrix<float> w = weights.Linear(l, kind);
         linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
@@ -180,6 +182,7 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& input = statistics.inputs[l][k];
       visit(InputName(l, k) + ".energy", input.energy);
       visit(InputName(l, k) + ".information", input.information);
+      visit(InputName(l, k) + ".token_weights", input.token_weights);
     }
     for (size_t k = 0; k < kLinearKinds.size(); ++k) {
       auto& linear = statistics.linears[l][k];

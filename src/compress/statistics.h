@@ -25,6 +25,7 @@ struct InputStatistics {
   std::vector<uint32_t> group;      // [cols] group of each channel; empty for water-filling
   size_t groups = 0;
   double silhouette = 0;
+  std::vector<float> token_weights;  // [calibration tokens] of each token in the moments; empty: all alike
   double mean_pair_information = 0;  // nats, over pairs of channels; 0 for water-filling
 };
 
@@ -50,6 +51,7 @@ struct StatisticsSettings {
   // Windows of the backward pass; 0: no Fisher information, every row weighs 1.
   size_t fisher_windows = 8;
   bool output_moments = false;  // of the gradients, for feedback over rows
+  bool token_weights = false;   // from the gradients of all windows
   bool step_sizes = false;      // needed by coding `entropy`
   uint64_t seed = 0;
 };

@@ -88,6 +88,7 @@ constexpr ReportString kStrings[] = {
     {"settings.information_weight", "weight of information", "互信息权重"},
     {"settings.saliency_exponent", "information in the pruning score", "剪枝评分中的互信息指数"},
     {"settings.trellis", "trellis quantiser", "网格量化"},
+    {"settings.token_weights", "tokens weighted by gradient", "按梯度加权 token"},
     {"settings.row_feedback", "feedback over rows", "行间误差反馈"},
     {"settings.refine_passes", "refining passes", "精修轮数"},
     {"settings.statistics_windows", "windows for allocation", "位宽分配所用窗口数"},
