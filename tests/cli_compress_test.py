@@ -13,9 +13,12 @@ SMALL = ["--samples", "4", "--calib-seqlen", "256", "--fisher-windows", "1"]
 
 
 class CompressTest(ProgramTest):
-    def compress(self, out, *arguments):
+    def random_model(self, layers):
+        self.succeed("synthesize", self.folder / "model", "--tokenizer", DEMO, "--layers", layers, "--hidden", 384, "--ffn", 640, "--heads", 6)
+
+    def compress(self, out, *arguments, model=DEMO):
         text = self.text()
-        self.succeed("compress", DEMO, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
+        self.succeed("compress", model, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
         return read_json(self.folder / out / "compression.json")
 
     def test_budgets_are_met_and_never_exceeded(self):
@@ -55,29 +58,34 @@ class CompressTest(ProgramTest):
         self.assertEqual(len(set(losses)), 4)
 
     def test_threads_do_not_change_the_bytes(self):
-        self.compress("one", "--bits", 3, "--threads", 1)
-        self.compress("two", "--bits", 3, "--threads", 2)
-        self.assertEqual(same_bytes(self.folder / "one", self.folder / "two"), [])
+        self.random_model(layers=2)
+        for coding in ("fixed", "entropy"):
+            for threads in (1, 2):
+                self.compress(f"{coding}{threads}", "--bpw", 3, "--coding", coding, "--threads", threads, model=self.folder / "model")
+            self.assertEqual(same_bytes(self.folder / f"{coding}1", self.folder / f"{coding}2"), [])
 
     def test_a_killed_run_goes_on_to_the_same_bytes(self):
-        self.compress("whole", "--bits", 3)
-        text = self.text()
-        command = [MICA, "compress", DEMO, self.folder / "killed", "--calib", f"text={text}", *SMALL, "--bits", "3"]
+        self.random_model(layers=8)
         random.seed(7)
-        kills = 0
-        for _ in range(12):
-            process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                process.wait(timeout=random.uniform(1.0, 6.0))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL if kills % 2 else signal.SIGINT)
-                process.wait()
-                kills += 1
-                continue
-            break
-        self.assertEqual(mica(*command[1:]).returncode if process.returncode else 0, 0)
-        self.assertGreater(kills, 0)
-        self.assertEqual(same_bytes(self.folder / "whole", self.folder / "killed"), [])
+        for coding, longest in (("fixed", 2.0), ("entropy", 3.0)):
+            flags = ["--bpw", "3", "--coding", coding]
+            self.compress(f"whole-{coding}", *flags, model=self.folder / "model")
+            out = self.folder / f"killed-{coding}"
+            command = [MICA, "compress", self.folder / "model", out, "--calib", f"text={self.text()}", *SMALL, *flags]
+            kills = 0
+            for _ in range(12):
+                process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                try:
+                    process.wait(timeout=random.uniform(0.3, longest))
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL if kills % 2 else signal.SIGINT)
+                    process.wait()
+                    kills += 1
+                    continue
+                break
+            self.assertEqual(mica(*command[1:]).returncode if process.returncode else 0, 0)
+            self.assertGreater(kills, 0)
+            self.assertEqual(same_bytes(self.folder / f"whole-{coding}", out), [])
 
     def test_statistics_serve_another_budget(self):
         kept = self.folder / "statistics"
