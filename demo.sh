@@ -7,5 +7,6 @@ set -eu
 install $BUILD_PACKAGES
 build release mica
 [ -f runs/demo-texts/calibration.txt ] || python3 tools/prepare_demo_texts.py runs/demo-texts
-rm -rf runs/demo
+# A run that was stopped goes on; a finished one is made anew.
+[ ! -f runs/demo/comparison.json ] || rm -rf runs/demo
 build/release/bin/mica run models/demo/experiment.json
