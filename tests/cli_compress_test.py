@@ -13,12 +13,15 @@ SMALL = ["--samples", "4", "--calib-seqlen", "256", "--fisher-windows", "1"]
 
 
 class CompressTest(ProgramTest):
-    def random_model(self, layers):
-        self.succeed("synthesize", self.folder / "model", "--tokenizer", DEMO, "--layers", layers, "--hidden", 384, "--ffn", 640, "--heads", 6)
+    def setUp(self):
+        """A model of 12 M weights in 8 layers: small enough for many runs; models/demo where text counts."""
+        super().setUp()
+        self.model = self.folder / "model"
+        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 8, "--hidden", 384, "--ffn", 640, "--heads", 6)
 
-    def compress(self, out, *arguments, model=DEMO):
+    def compress(self, out, *arguments, model=None):
         text = self.text()
-        self.succeed("compress", model, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
+        self.succeed("compress", model or self.model, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
         return read_json(self.folder / out / "compression.json")
 
     def test_budgets_are_met_and_never_exceeded(self):
@@ -36,7 +39,7 @@ class CompressTest(ProgramTest):
 
     def test_size_is_met_by_the_files(self):
         wanted = 16_000_000
-        self.compress("sized", "--size", "16MB")
+        self.compress("sized", "--size", "16MB", model=DEMO)
         files = [*(self.folder / "sized").glob("*.safetensors"), *(self.folder / "sized").glob("*.index.json")]
         found = sum(file.stat().st_size for file in files)
         self.assertLessEqual(found, wanted)
@@ -58,20 +61,18 @@ class CompressTest(ProgramTest):
         self.assertEqual(len(set(losses)), 4)
 
     def test_threads_do_not_change_the_bytes(self):
-        self.random_model(layers=2)
         for coding in ("fixed", "entropy"):
             for threads in (1, 2):
-                self.compress(f"{coding}{threads}", "--bpw", 3, "--coding", coding, "--threads", threads, model=self.folder / "model")
+                self.compress(f"{coding}{threads}", "--bpw", 3, "--coding", coding, "--threads", threads)
             self.assertEqual(same_bytes(self.folder / f"{coding}1", self.folder / f"{coding}2"), [])
 
     def test_a_killed_run_goes_on_to_the_same_bytes(self):
-        self.random_model(layers=8)
         random.seed(7)
         for coding, longest in (("fixed", 2.0), ("entropy", 3.0)):
             flags = ["--bpw", "3", "--coding", coding]
-            self.compress(f"whole-{coding}", *flags, model=self.folder / "model")
+            self.compress(f"whole-{coding}", *flags)
             out = self.folder / f"killed-{coding}"
-            command = [MICA, "compress", self.folder / "model", out, "--calib", f"text={self.text()}", *SMALL, *flags]
+            command = [MICA, "compress", self.model, out, "--calib", f"text={self.text()}", *SMALL, *flags]
             kills = 0
             for _ in range(12):
                 process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -96,7 +97,7 @@ class CompressTest(ProgramTest):
         self.assertNotIn("calibrate", report["time"])
 
     def test_export_agrees_with_packed(self):
-        self.compress("packed", "--bits", 4, "--sparsity", 0.5, "--pattern", "2:4")
+        self.compress("packed", "--bits", 4, "--sparsity", 0.5, "--pattern", "2:4", model=DEMO)
         self.succeed("export", self.folder / "packed", self.folder / "hf", "--to", "hf")
         text = self.text()
         results = [json.loads(self.succeed("eval", self.folder / name, "--data", f"text={text}", "--seqlen", "256", "--force",

@@ -72,6 +72,7 @@ class Compression {
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
   std::vector<FinishedShard> finished_;
   double began_ = MonotonicSeconds();
+  const Json phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
 
 Json Compression::Run() {
@@ -309,7 +310,12 @@ Json Compression::Finish() {
   bits["bits_per_weight"] =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   bits["breakdown_bytes"] = sizes.bytes;
-  Json time = progress_.PhaseSeconds();
+  Json time = Json::object();
+  const Json phases = progress_.PhaseSeconds();
+  for (const auto& [phase, seconds] : phases.items()) {
+    const double own = seconds.get<double>() - phases_before_.value(phase, 0.0);
+    if (own > 0) time[phase] = own;
+  }
   time["total"] = MonotonicSeconds() - began_;
   const Json report = {
       {"mica", {{"version", Version()}, {"commit", Commit()}}},
