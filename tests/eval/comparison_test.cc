@@ -255,7 +255,7 @@ TEST(AdviceTest, FarTooFewSamplesComeFirst) {
   ASSERT_EQ(advice.size(), 2u);
   EXPECT_EQ(advice[0].kind, AdviceKind::kSamples);
   EXPECT_EQ(advice[1].kind, AdviceKind::kSparsity);
-  EXPECT_TRUE(advice[0].command.ends_with(" --other-flag true --trellis false")) << advice[0].command;
+  EXPECT_TRUE(advice[0].command.ends_with(" --trellis false --other-flag true")) << advice[0].command;
 }
 
 TEST(AdviceTest, WhereNothingIsLostThereIsRoom) {
