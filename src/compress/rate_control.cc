@@ -65,6 +65,38 @@ Point RateOf(double size, double zero_price) {
   return point;
 }
 
+// RateOf at one price, interpolated between sizes.
+class RateTable {
+ public:
+  explicit RateTable(double zero_price) {
+    for (int i = 0; i <= (kLast - kFirst) * kPerOctave; ++i)
+      points_.push_back(RateOf(std::exp2(kFirst + static_cast<double>(i) / kPerOctave), zero_price));
+  }
+  Point operator()(double log2_size) const {
+    const double position = (log2_size - kFirst) * kPerOctave;
+    if (position <= 0) return {0, 1};  // too small ever to be anything but zero
+    const double last = static_cast<double>(points_.size() - 1);
+    if (position >= last) return {points_.back().bits + (position - last) / kPerOctave, 0};
+    const size_t i = static_cast<size_t>(position);
+    const double share = position - static_cast<double>(i);
+    return {points_[i].bits + share * (points_[i + 1].bits - points_[i].bits),
+            points_[i].zero + share * (points_[i + 1].zero - points_[i].zero)};
+  }
+
+ private:
+  static constexpr int kFirst = -16, kLast = 8, kPerOctave = 16;
+  std::vector<Point> points_;
+};
+
+const RateTable& FreeRates() {
+  static const RateTable table(0.0);
+  return table;
+}
+
+// log2 of the step of a scalar quantiser with the rate of the trellis: half of its quantisers' steps are twice
+// as large.
+constexpr double kTrellisShift = 0.95;
+
 }  // namespace
 
 RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share,
@@ -103,15 +135,13 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
   }
 }
 
-RateControl::Prediction RateControl::Predict(const Demand& demand, double log2_c, double zero_price) const {
+template <typename Rates>
+RateControl::Prediction RateControl::Predict(const Demand& demand, double log2_c, const Rates& rates) const {
   Prediction prediction;
-  // Half of the trellis's quantisers have twice the step: its rate is that of a scalar quantiser with a step
-  // almost twice as large.
-  const double shift = log2_c + (trellis_ ? 0.95 : 0.0);
+  const double shift = log2_c + (trellis_ ? kTrellisShift : 0.0);
   for (size_t b = 0; b < demand.weights.size(); ++b) {
     if (demand.weights[b] == 0) continue;
-    const double size = std::exp2(static_cast<double>(b) / kBinsPerOctave + kFirstOctave - shift);
-    const Point point = RateOf(size, zero_price);
+    const Point point = rates(static_cast<double>(b) / kBinsPerOctave + kFirstOctave - shift);
     prediction.bits += demand.weights[b] * point.bits;
     prediction.zeros += demand.weights[b] * point.zero;
   }
@@ -129,26 +159,29 @@ RateControl::Choice RateControl::Next() const {
   const double bits_left = budget_bits_ - bits_ - bits_bias * rest.total;
   const double zeros_left = zero_share_ * all - zeros_ - zeros_bias * rest.total;
 
-  const auto step_for = [&](double zero_price) {
+  const auto step_for = [&](const RateTable& rates) {
     double low = -60, high = 60;  // bits fall as log2 c rises
     for (int i = 0; i < 50; ++i) {
       const double middle = 0.5 * (low + high);
-      (Predict(rest, middle, zero_price).bits > bits_left ? low : high) = middle;
+      (Predict(rest, middle, rates).bits > bits_left ? low : high) = middle;
     }
     return high;
   };
   Choice choice;
-  choice.log2_c = step_for(0);
-  if (zero_share_ > 0 && Predict(rest, choice.log2_c, 0).zeros < zeros_left) {
+  choice.log2_c = step_for(FreeRates());
+  Prediction single = Predict(single_[next_], choice.log2_c, FreeRates());
+  if (zero_share_ > 0 && Predict(rest, choice.log2_c, FreeRates()).zeros < zeros_left) {
     double low = 0, high = 64;
     for (int i = 0; i < 24; ++i) {
       const double middle = 0.5 * (low + high);
-      (Predict(rest, step_for(middle), middle).zeros < zeros_left ? low : high) = middle;
+      const RateTable rates(middle);
+      (Predict(rest, step_for(rates), rates).zeros < zeros_left ? low : high) = middle;
     }
+    const RateTable rates(high);
     choice.zero_price = high;
-    choice.log2_c = step_for(high);
+    choice.log2_c = step_for(rates);
+    single = Predict(single_[next_], choice.log2_c, rates);
   }
-  const Prediction single = Predict(single_[next_], choice.log2_c, choice.zero_price);
   choice.predicted_bits = single.bits;
   choice.predicted_zeros = single.zeros;
   return choice;

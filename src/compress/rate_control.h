@@ -41,7 +41,9 @@ class RateControl {
   struct Prediction {
     double bits = 0, zeros = 0;
   };
-  Prediction Predict(const Demand& demand, double log2_c, double zero_price) const;
+  // rates: bits and share of zeros by log2 of the expected size in steps.
+  template <typename Rates>
+  Prediction Predict(const Demand& demand, double log2_c, const Rates& rates) const;
 
   std::vector<Demand> rest_;  // rest_[i]: matrices i .. together; the last entry is empty
   std::vector<Demand> single_;
