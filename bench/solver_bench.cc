@@ -15,6 +15,7 @@
 #include "compress/solver.h"
 #include "compress/solver_plan.h"
 #include "compress/solver_state.h"
+#include "compress/step_solver.h"
 #include "kernels/linalg.h"
 
 namespace mica {
@@ -163,6 +164,30 @@ BENCHMARK(BM_SolveFixed)
     ->ArgsProduct({{640}, {640}, {0, 4}, {0, 1}})
     ->ArgsProduct({{1792}, {640}, {0, 4}, {0, 1}})
     ->ArgsProduct({{640}, {1792}, {0, 4}, {0, 1}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// A matrix of coding `entropy`, plan left out. Argument 3: 0 columns alone, 1 with feedback over rows, 2 along
+// the trellis as well. Products of both feedbacks are counted.
+void BM_SolveSteps(benchmark::State& state) {
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  const Matrix<float> w = Weights(rows, cols), h = Moments(cols);
+  OutputInformation outputs;
+  outputs.moments = Moments(rows);
+  for (size_t r = 0; r < rows; ++r) outputs.fisher.push_back(outputs.moments(r, r));
+  if (state.range(2) == 0) outputs.moments = Matrix<float>();
+  StepSettings settings;
+  settings.trellis = state.range(2) == 2;
+  const StepPlan plan = PlanSteps(h, outputs, settings);
+  for (auto _ : state) benchmark::DoNotOptimize(SolveSteps(w, plan, -7.0, settings, nullptr).n.data());
+  const double r = static_cast<double>(rows), c = static_cast<double>(cols);
+  Report(state, r * c * (c + (state.range(2) > 0 ? r : 0)));
+  state.counters["Mweights/s"] = benchmark::Counter(r * c * 1e-6 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+BENCHMARK(BM_SolveSteps)
+    ->ArgNames({"rows", "cols", "kind"})
+    ->ArgsProduct({{640, 1792}, {640}, {0, 1, 2}})
+    ->Args({5120, 5120, 1})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
