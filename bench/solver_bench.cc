@@ -167,8 +167,8 @@ BENCHMARK(BM_SolveFixed)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
-// A matrix of coding `entropy`, plan left out. Argument 3: 0 columns alone, 1 with feedback over rows, 2 along
-// the trellis as well. Products of both feedbacks are counted.
+// A matrix of coding `entropy`, plan left out. Argument 3: 0 columns alone, 1 with feedback over rows, 2
+// along the trellis as well. Products of both feedbacks are counted.
 void BM_SolveSteps(benchmark::State& state) {
   const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
   const Matrix<float> w = Weights(rows, cols), h = Moments(cols);
@@ -182,7 +182,8 @@ void BM_SolveSteps(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(SolveSteps(w, plan, -7.0, settings, nullptr).n.data());
   const double r = static_cast<double>(rows), c = static_cast<double>(cols);
   Report(state, r * c * (c + (state.range(2) > 0 ? r : 0)));
-  state.counters["Mweights/s"] = benchmark::Counter(r * c * 1e-6 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  state.counters["Mweights/s"] =
+      benchmark::Counter(r * c * 1e-6 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 BENCHMARK(BM_SolveSteps)
     ->ArgNames({"rows", "cols", "kind"})

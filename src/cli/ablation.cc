@@ -30,8 +30,10 @@ int SingleWidth(const CompressionSettings& settings) {
   for (const int bits : {8, 6, 4, 3, 2}) {
     if (bits + (16.0 + bits) / static_cast<double>(settings.group_size) <= settings.budget) return bits;
   }
-  Fail("the budget is {} stored bits per weight, too few for the variant with one width; expected 2.15 or more",
-       settings.budget);
+  Fail(
+      "the budget is {} stored bits per weight, too few for the variant with one width; expected 2.15 or "
+      "more",
+      settings.budget);
 }
 
 double MeanSilhouette(const Json& compression) {
@@ -64,7 +66,8 @@ std::string MarkdownTable(const std::vector<std::vector<std::string>>& rows) {
 std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
   if (settings.target != BudgetTarget::kBitsPerWeight) {
     Fail(
-        "an ablation compares at equal stored bits: give \"budget\": {{\"kind\": \"bpw\", \"value\": ...}} in "
+        "an ablation compares at equal stored bits: give \"budget\": {{\"kind\": \"bpw\", \"value\": ...}} "
+        "in "
         "the experiment");
   }
   CompressionSettings base = settings;
@@ -86,9 +89,9 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
     clustered.grouping = method;
     clustered.estimator = estimator;
     clustered.groups = groups;
-    variants.push_back({fmt::format("{}, {}, {} groups", GroupingMethodName(method), EstimatorName(estimator),
-                                    groups),
-                        clustered});
+    variants.push_back(
+        {fmt::format("{}, {}, {} groups", GroupingMethodName(method), EstimatorName(estimator), groups),
+         clustered});
   };
   for (const GroupingMethod method :
        {GroupingMethod::kSpectral, GroupingMethod::kHierarchical, GroupingMethod::kKmeans}) {

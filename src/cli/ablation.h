@@ -17,8 +17,8 @@ struct Variant {
 };
 
 // One width for all columns, energy only, conditional information, and clusters by every method, number of
-// groups and estimator, all in coding `fixed`; last coding `entropy`. Throws Error unless the budget is stored
-// bits per weight and large enough for a single width.
+// groups and estimator, all in coding `fixed`; last coding `entropy`. Throws Error unless the budget is
+// stored bits per weight and large enough for a single width.
 std::vector<Variant> AblationVariants(const CompressionSettings& settings);
 
 // Runs what is not done yet in the experiment's directory: baseline.json, VARIANT/ (packed), VARIANT.json,

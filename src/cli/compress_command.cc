@@ -149,8 +149,9 @@ void AddCompressCommand(CLI::App& app) {
                   "Entropy coding: errors are absorbed by later rows as well (true or false)")
       ->capture_default_str();
   command
-      .add_option("--token-weights", settings.token_weights,
-                  "Tokens count by the norm of their gradients (true or false); needs --fisher-windows for all")
+      .add_option(
+          "--token-weights", settings.token_weights,
+          "Tokens count by the norm of their gradients (true or false); needs --fisher-windows for all")
       ->capture_default_str();
   command
       .add_option("--refine-passes", settings.refine_passes,
@@ -163,8 +164,7 @@ void AddCompressCommand(CLI::App& app) {
       .add_option("--drift-compensation", settings.drift_compensation,
                   "Share of the inputs' drift that weights make up for, 0 to 1")
       ->capture_default_str();
-  command
-      .add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
+  command.add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
       ->capture_default_str();
   command
       .add_option("--fisher-windows", settings.fisher_windows,

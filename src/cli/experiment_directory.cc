@@ -30,7 +30,8 @@ void OpenDirectory(const Experiment& experiment) {
   const fs::path kept = directory / "experiment.json";
   if (fs::exists(kept)) {
     if (ReadJson(kept) == experiment.json) return;
-    Fail("{}: holds another experiment; give this one another \"directory\", or delete it", directory.string());
+    Fail("{}: holds another experiment; give this one another \"directory\", or delete it",
+         directory.string());
   }
   if (fs::exists(directory) && !fs::is_empty(directory)) {
     Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
@@ -54,7 +55,8 @@ void ExperimentDirectory::Stage(const std::string& name) {
   progress_.Note("stage", name);
 }
 
-Json ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& model, const std::string& result) {
+Json ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& model,
+                                    const std::string& result) {
   Stage(stage);
   const fs::path kept = path() / result;
   if (!fs::exists(kept)) {

@@ -72,8 +72,7 @@ class OutputGram {
   // gradient: [tokens, rows]; its products are taken at the precision given.
   void Add(MatrixView<const float> gradient, Precision precision) {
     if (precision == Precision::kFp32) {
-      for (size_t b = 0; b < grams_.size(); ++b)
-        grams_[b].Add(gradient.Cols(b * block_, grams_[b].cols()));
+      for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(gradient.Cols(b * block_, grams_[b].cols()));
       return;
     }
     Matrix<BF16> rounded(gradient.rows, gradient.cols);
@@ -109,7 +108,6 @@ size_t OutputBlock(const ModelConfig& config, size_t rows) {
   const size_t block = kOutputMomentBytes / sizeof(float) / all_rows / kUnit * kUnit;
   return std::min(rows, std::max(block, kUnit));
 }
-
 
 FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
                                 const FisherSettings& settings, Progress& progress) {

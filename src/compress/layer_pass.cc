@@ -45,7 +45,8 @@ class Pass {
     if (reference.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
     const size_t wanted = std::clamp<size_t>(reference.windows, 1, windows);
-    sides_.push_back({reference.layer, reference.stream,
+    sides_.push_back({reference.layer,
+                      reference.stream,
                       (stream.portions() * wanted + windows - 1) / windows,  // whole portions
                       {}});
   }
@@ -130,7 +131,8 @@ class Pass {
         for (size_t s = 0; s < views.size(); ++s) {
           weighted[s] = Weighted(views[s], weights.subspan(first, views[s].tokens()));
           views[s] = weighted[s].view();
-          if (residual && compared) streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].tokens()));
+          if (residual && compared)
+            streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].tokens()));
         }
       }
       moments->Add(views[0]);

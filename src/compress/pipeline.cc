@@ -154,16 +154,17 @@ void Compression::CheckDisk(double bits_per_weight) const {
 }
 
 Statistics Compression::ObtainStatistics() {
-  const StatisticsSettings wanted{.grouping = settings_.grouping,
-                                  .estimator = settings_.estimator,
-                                  .groups = settings_.groups,
-                                  .damping = settings_.damping,
-                                  .windows = settings_.statistics_windows,
-                                  .fisher_windows = settings_.fisher_windows,
-                                  .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
-                                  .token_weights = settings_.token_weights,
-                                  .step_sizes = settings_.coding == Coding::kEntropy,
-                                  .seed = settings_.seed};
+  const StatisticsSettings wanted{
+      .grouping = settings_.grouping,
+      .estimator = settings_.estimator,
+      .groups = settings_.groups,
+      .damping = settings_.damping,
+      .windows = settings_.statistics_windows,
+      .fisher_windows = settings_.fisher_windows,
+      .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
+      .token_weights = settings_.token_weights,
+      .step_sizes = settings_.coding == Coding::kEntropy,
+      .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
   const Json identity = {{"model", model_fingerprint_},
                          {"statistics", StatisticsIdentity(*calibration_, wanted)}};
@@ -226,9 +227,10 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
       w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l), [&](uint64_t tokens) {
-    progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
-  });
+  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
+            [&](uint64_t tokens) {
+              progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
+            });
 
   const uint64_t matrix_bytes = shard.data_bytes();
   const std::string prefix = fmt::format("model.layers.{}.", l);

@@ -93,8 +93,8 @@ const RateTable& FreeRates() {
   return table;
 }
 
-// log2 of the step of a scalar quantiser with the rate of the trellis: half of its quantisers' steps are twice
-// as large.
+// log2 of the step of a scalar quantiser with the rate of the trellis: half of its quantisers' steps are
+// twice as large.
 constexpr double kTrellisShift = 0.95;
 
 }  // namespace

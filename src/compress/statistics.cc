@@ -104,13 +104,12 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   const bool sampled =
       settings.grouping != GroupingMethod::kWaterfill && settings.estimator != Estimator::kGaussian;
 
-  FisherInformation fisher = MeasureFisher(
-      weights, calibration,
-      {.windows = settings.fisher_windows,
-       .output_moments = settings.output_moments,
-       .token_weights = settings.token_weights,
-       .precision = precision},
-      progress);
+  FisherInformation fisher = MeasureFisher(weights, calibration,
+                                           {.windows = settings.fisher_windows,
+                                            .output_moments = settings.output_moments,
+                                            .token_weights = settings.token_weights,
+                                            .precision = precision},
+                                           progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   ResidualStream stream(weights, calibration);
   for (size_t l = 0; l < config.layers; ++l) {
@@ -119,7 +118,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
       moments.emplace_back(InputCols(config, kind));
-      if (sampled) samples.emplace_back(calibration.tokens(), InputCols(config, kind), SampleTokens(settings.estimator));
+      if (sampled)
+        samples.emplace_back(calibration.tokens(), InputCols(config, kind), SampleTokens(settings.estimator));
     }
     for (size_t portion = 0; portion < stream.portions(); ++portion) {
       ThrowIfInterrupted();
@@ -139,7 +139,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
       statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
-      if (settings.token_weights) statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
+      if (settings.token_weights)
+        statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
       for (const LinearKind kind : kLinearKinds) {
         if (InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];

@@ -31,7 +31,7 @@ struct InputStatistics {
 
 // One matrix.
 struct LinearStatistics {
-  StepSizes sizes;  // of the weights in steps; empty unless asked for
+  StepSizes sizes;            // of the weights in steps; empty unless asked for
   OutputInformation outputs;  // fisher 1 each without Fisher information; moments only where asked for
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
 };

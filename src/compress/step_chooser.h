@@ -20,7 +20,7 @@ struct TileColumn {
   const float* inverse;      // [rows] 1 / step
   const int16_t* row_class;  // [rows]; null without rates
   int col_class;
-  size_t rows;               // at most kCodedTileRows
+  size_t rows;  // at most kCodedTileRows
   // Feedback to later rows: the error e of row r changes row k > r by -e v[r * v_stride + k] / v[r * v_stride
   // + r]. Null: none.
   const float* v;
@@ -47,8 +47,9 @@ class StepChooser {
     return rates_ == nullptr ? nullptr : rates_->Bits(quantiser, column.row_class[r] + column.col_class);
   }
   float Price(const float* bits, int m) const {
-    return bits == nullptr ? 0.0f
-                           : lambda_ * bits[m < EntropyRates::kMagnitudes ? m : EntropyRates::kMagnitudes - 1];
+    return bits == nullptr
+               ? 0.0f
+               : lambda_ * bits[m < EntropyRates::kMagnitudes ? m : EntropyRates::kMagnitudes - 1];
   }
 
   const Trellis& trellis_;

@@ -14,9 +14,9 @@
 namespace mica {
 
 struct StepSettings {
-  double damping = 0.01;         // times the mean diagonal of H
-  double fisher_damping = 1.0;   // without G: times the mean of f, added to every row's
-  double output_damping = 0.1;   // with G: times its mean diagonal
+  double damping = 0.01;        // times the mean diagonal of H
+  double fisher_damping = 1.0;  // without G: times the mean of f, added to every row's
+  double output_damping = 0.1;  // with G: times its mean diagonal
   bool trellis = false;
   double lambda = 0.0;      // weight of bits against loss; 1 is the slope of the high-rate law
   double zero_price = 0.0;  // loss that a weight which is not zero must save, in squared steps: drives
@@ -41,10 +41,10 @@ struct StepPlan {
   // stored where a decoder must follow the same order); all in their own order without G.
   std::vector<uint32_t> row_order;
   std::vector<int16_t> row_key;  // [rows] by original row; empty without G
-  Matrix<float> v;               // [rows, block] row p: V_pq for the positions q of p's block; empty without G
-  std::vector<float> row_log;    // [rows] log2 of a_i, original order
-  size_t dead_channels = 0;      // columns whose input was always zero
-  int damping_doublings = 0;     // times the damping had to be raised before H was positive definite
+  Matrix<float> v;             // [rows, block] row p: V_pq for the positions q of p's block; empty without G
+  std::vector<float> row_log;  // [rows] log2 of a_i, original order
+  size_t dead_channels = 0;    // columns whose input was always zero
+  int damping_doublings = 0;   // times the damping had to be raised before H was positive definite
 };
 // h: [cols, cols]. Throws Error when h or the moments are not finite or not positive definite at any damping.
 StepPlan PlanSteps(MatrixView<const float> h, const OutputInformation& outputs, const StepSettings& settings);

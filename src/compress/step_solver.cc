@@ -62,8 +62,7 @@ class TileSolver {
     const bool from_above = feeds_rows() && !first_of_block();
     if (from_above) {
       const MatrixView<const float> errors = row_errors.view(), v = plan_.v.view();
-      Gemm(false, false, -1.0f,
-           errors.Rows(begin, end - begin).Cols(block_first_, first_ - block_first_),
+      Gemm(false, false, -1.0f, errors.Rows(begin, end - begin).Cols(block_first_, first_ - block_first_),
            v.Rows(block_first_, first_ - block_first_).Cols(first_ - block_first_, count_), 0.0f,
            above_.view().Rows(0, end - begin));
     }

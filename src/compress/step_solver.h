@@ -1,6 +1,7 @@
 // Quantise one matrix to the uniform grid of a StepPlan, for entropy coding. Errors are absorbed by the
-// columns not yet fixed, as in solver.h, and, where the second moments of the loss gradients are known, within
-// a column by the rows not yet fixed: the loss tr(G (W - Q) H (W - Q)^T) is made small from both sides.
+// columns not yet fixed, as in solver.h, and, where the second moments of the loss gradients are known,
+// within a column by the rows not yet fixed: the loss tr(G (W - Q) H (W - Q)^T) is made small from both
+// sides.
 #pragma once
 
 #include "base/matrix.h"

@@ -79,7 +79,8 @@ double TrueLoss(const Problem& problem, const StepSettings& settings, const Entr
     for (size_t j = 0; j < cols; ++j) {
       double sum = 0;
       for (size_t k = 0; k < cols; ++k) {
-        const double h = problem.h(k, j) + (k == j ? settings.damping * trace / static_cast<double>(cols) : 0);
+        const double h =
+            problem.h(k, j) + (k == j ? settings.damping * trace / static_cast<double>(cols) : 0);
         sum += (static_cast<double>(problem.w(r, k)) - decoded(r, k)) * h;
       }
       dh(r, j) = sum;
