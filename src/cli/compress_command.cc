@@ -17,7 +17,7 @@ struct CompressOptions {
   CompressionSettings settings;
   std::vector<std::string> calib;
   std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
-              dtype = "bf16", size, preset;
+              dtype = "bf16", size, preset = "balanced";
   double bits = 0, bpw = 0, sparsity = 0;
   std::vector<int> bit_options = {2, 3, 4, 6, 8};
 };
@@ -57,7 +57,6 @@ void ApplyPreset(const CLI::App& command, const std::string& preset, Compression
 void Compress(const CLI::App& command, CompressOptions& options) {
   ApplyCommonOptions(options.common);
   CompressionSettings& settings = options.settings;
-  if (!options.preset.empty()) ApplyPreset(command, options.preset, settings);
   const int budgets = (options.bits > 0) + (options.bpw > 0) + !options.size.empty();
   if (budgets > 1) Fail("more than one budget; give one of --bits, --bpw and --size");
   if (options.bpw > 0) settings.target = BudgetTarget::kBitsPerWeight, settings.budget = options.bpw;
@@ -67,6 +66,7 @@ void Compress(const CLI::App& command, CompressOptions& options) {
     settings.budget = static_cast<double>(ParseBytes(options.size, "--size"));
   }
   settings.coding = ParseCoding(options.coding);
+  ApplyPreset(command, options.preset, settings);
   settings.sparsity = ParseSparsity(options.sparsity, options.pattern);
   settings.grouping = ParseGroupingMethod(options.grouping);
   settings.estimator = ParseEstimator(options.estimator);
@@ -115,7 +115,8 @@ void AddCompressCommand(CLI::App& app) {
       ->delimiter(',')
       ->capture_default_str();
   command.add_option("--preset", options->preset,
-                     "fast, balanced or best: defaults of the flags below that cost time [balanced]");
+                     "fast, balanced or best: defaults of the flags below that cost time")
+      ->capture_default_str();
   command.add_option("--sparsity", options->sparsity, "Share of weights pruned")->capture_default_str();
   command.add_option("--pattern", options->pattern, "unstructured, 2:4 or 4:8")->capture_default_str();
   command.add_option("--grouping", options->grouping, "waterfill, spectral, hierarchical or kmeans")
@@ -168,8 +169,7 @@ void AddCompressCommand(CLI::App& app) {
       ->capture_default_str();
   command
       .add_option("--fisher-windows", settings.fisher_windows,
-                  "Windows of the backward pass; 0: all matrices weigh alike")
-      ->capture_default_str();
+                  "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
   command.add_option("--embedding-bits", settings.embedding_bits, "Bits of embedding and output head")
       ->capture_default_str();
   command.add_option("--dtype", options->dtype, "Arithmetic of the calibration passes: bf16 or fp32")

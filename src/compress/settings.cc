@@ -89,7 +89,8 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   settings.statistics_windows = defaults.statistics_windows;
   settings.drift_compensation = defaults.drift_compensation;
   settings.drift_windows = defaults.drift_windows;
-  settings.fisher_windows = defaults.fisher_windows;
+  // Widths need the rows' Fisher information alone, feedback over rows its products as well.
+  settings.fisher_windows = settings.coding == Coding::kFixed ? 8 : defaults.fisher_windows;
   if (preset == Preset::kFast) {
     settings.trellis = false;
     settings.row_feedback = false;
@@ -227,8 +228,9 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   double sparsity = 0;
   std::string preset = "balanced";
   reader.Read("preset", preset);
-  ApplyPreset(ParsePreset(preset), settings);
   reader.Read("coding", coding);
+  settings.coding = ParseCoding(coding);
+  ApplyPreset(ParsePreset(preset), settings);
   reader.Read("sparsity", sparsity);
   reader.Read("pattern", pattern);
   reader.Read("grouping", grouping);
@@ -282,7 +284,6 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
     }
   }
   reader.Finish();
-  settings.coding = ParseCoding(coding);
   settings.sparsity = ParseSparsity(sparsity, pattern);
   settings.grouping = ParseGroupingMethod(grouping);
   settings.estimator = ParseEstimator(estimator);

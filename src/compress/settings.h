@@ -54,7 +54,7 @@ struct CompressionSettings {
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
   size_t drift_windows = 32;   // calibration windows on which it is measured
-  size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information
+  size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information; presets take 8 for coding `fixed`
   bool token_weights = false;  // tokens count by their gradients (needs fisher_windows >= samples)
   bool row_feedback =
       true;                // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
@@ -74,7 +74,7 @@ Json SettingsToJson(const CompressionSettings& settings);
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
 Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides: trellis, row_feedback, token_weights, refine_passes, statistics_windows,
+// Sets what the preset decides for settings.coding: trellis, row_feedback, token_weights, refine_passes, statistics_windows,
 // drift_compensation, drift_windows and fisher_windows.
 void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
