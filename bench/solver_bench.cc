@@ -75,8 +75,16 @@ void BM_Gemm(benchmark::State& state) {
   for (auto _ : state) Gemm(true, false, -1.0f, a, b, 1.0f, c);
   Report(state, 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k));
 }
+// The products of the feedback's recursion (columns behind x rows x columns solved) over 640 and 1792 columns,
+// and one of refinement.
 BENCHMARK(BM_Gemm)
-    ->Args({128, 2048, 128})
+    ->ArgNames({"m", "n", "k"})
+    ->Args({128, 640, 128})
+    ->Args({384, 640, 256})
+    ->Args({128, 1792, 128})
+    ->Args({384, 1792, 256})
+    ->Args({896, 640, 896})
+    ->Args({640, 640, 640})
     ->Args({1024, 2048, 1024})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);

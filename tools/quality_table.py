@@ -68,8 +68,9 @@ def main():
             results[row, data_set] = result
             print(f"{row}: {data_set} {result['datasets'][data_set]['ppl']:.3f}", file=sys.stderr, flush=True)
     base = {name: results["baseline", name]["datasets"][name]["ppl"] for name in FILES}
-    version = results["baseline", "c4"]["mica"]
-    print(f"{datetime.date.today()}, mica {version['version']} ({version['commit']}), {model}, FP16 " + " / ".join(f"{p:.2f}" for p in base.values()))
+    # Rows kept from an earlier call may be of an earlier commit: all are named.
+    versions = sorted({f"{r['mica']['version']} ({r['mica']['commit']})" for r in results.values()})
+    print(f"{datetime.date.today()}, mica {', '.join(versions)}, {model}, FP16 " + " / ".join(f"{p:.2f}" for p in base.values()))
     print("| row | bits per weight | zeros | WikiText2 | PTB | C4 | C4 excess | reference: WikiText2 / PTB / C4 | goal C4 | reached | compression, s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in names:

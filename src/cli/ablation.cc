@@ -82,6 +82,9 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
   variants.push_back({fmt::format("one width, {} bits", one.bit_options[0]), one});
   CompressionSettings energy = base;
   energy.information_weight = 0;
+  CompressionSettings weights = energy;
+  weights.energy_weight = 0;
+  variants.push_back({"weights only", weights});
   variants.push_back({"energy only", energy});
   variants.push_back({"conditional information", base});
   const auto clusters = [&](GroupingMethod method, Estimator estimator, size_t groups) {

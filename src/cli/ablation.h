@@ -16,9 +16,9 @@ struct Variant {
   CompressionSettings compression;
 };
 
-// One width for all columns, energy only, conditional information, and clusters by every method, number of
-// groups and estimator, all in coding `fixed`; last coding `entropy`. Throws Error unless the budget is
-// stored bits per weight and large enough for a single width.
+// One width for all columns, widths by the weights only, by energy only, conditional information, and
+// clusters by every method, number of groups and estimator, all in coding `fixed`; last coding `entropy`.
+// Throws Error unless the budget is stored bits per weight and large enough for a single width.
 std::vector<Variant> AblationVariants(const CompressionSettings& settings);
 
 // Runs what is not done yet in the experiment's directory: baseline.json, VARIANT/ (packed), VARIANT.json,

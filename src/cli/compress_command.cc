@@ -114,8 +114,9 @@ void AddCompressCommand(CLI::App& app) {
                   "Widths to choose from: some of 0, 2, 3, 4, 6, 8, 16")
       ->delimiter(',')
       ->capture_default_str();
-  command.add_option("--preset", options->preset,
-                     "fast, balanced or best: defaults of the flags below that cost time")
+  command
+      .add_option("--preset", options->preset,
+                  "fast, balanced or best: defaults of the flags below that cost time")
       ->capture_default_str();
   command.add_option("--sparsity", options->sparsity, "Share of weights pruned")->capture_default_str();
   command.add_option("--pattern", options->pattern, "unstructured, 2:4 or 4:8")->capture_default_str();
@@ -128,6 +129,10 @@ void AddCompressCommand(CLI::App& app) {
   command.add_option("--group-size", settings.group_size, "Columns that share a scale")
       ->capture_default_str();
   command.add_option("--damping", settings.damping, "Added to the moments, times their mean diagonal")
+      ->capture_default_str();
+  command
+      .add_option("--energy-weight", settings.energy_weight,
+                  "Exponent of a column's energy in its sensitivity; 0 ignores the inputs")
       ->capture_default_str();
   command
       .add_option("--information-weight", settings.information_weight,
@@ -167,9 +172,12 @@ void AddCompressCommand(CLI::App& app) {
       ->capture_default_str();
   command.add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
       ->capture_default_str();
+  command.add_option("--fisher-windows", settings.fisher_windows,
+                     "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
   command
-      .add_option("--fisher-windows", settings.fisher_windows,
-                  "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
+      .add_option("--norm-fit", settings.norm_fit,
+                  "Norms' weights are fitted to the stored matrices behind them (true or false)")
+      ->capture_default_str();
   command.add_option("--embedding-bits", settings.embedding_bits, "Bits of embedding and output head")
       ->capture_default_str();
   command.add_option("--dtype", options->dtype, "Arithmetic of the calibration passes: bf16 or fp32")

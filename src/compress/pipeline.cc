@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -14,6 +17,7 @@
 #include "compress/layer_pass.h"
 #include "compress/matrix_compressor.h"
 #include "compress/matrix_facts.h"
+#include "compress/norm_fit.h"
 #include "compress/plain_tensors.h"
 #include "compress/plan.h"
 #include "compress/statistics.h"
@@ -32,11 +36,18 @@ constexpr uint64_t kIndexBytes = 128,
 constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
 // Damping of the moments when weights make up for drift: the drift is noisier than the moments.
 constexpr double kDriftDamping = 0.03;
+// Damping of the fit of a norm's weights.
+constexpr double kNormDamping = 0.01;
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
+
+bool HasNorm(InputKind kind) { return kind == InputKind::kAttention || kind == InputKind::kMlp; }
+std::string NormName(size_t layer, InputKind kind) {
+  return kind == InputKind::kAttention ? AttentionNormName(layer) : MlpNormName(layer);
+}
 
 class Compression {
  public:
@@ -50,7 +61,9 @@ class Compression {
   size_t shards() const { return kEndShards + config().layers; }
 
   void Begin();
-  void CheckDisk(double bits_per_weight) const;
+  void CheckDisk(double matrix_bits, double end_bytes) const;
+  double LeastMatrixBits() const;
+  double EstimatedEndBytes() const;
   Statistics ObtainStatistics();
   uint64_t OtherBytes(uint64_t* matrix_bytes) const;
   FinishedShard WriteEnds();
@@ -87,7 +100,8 @@ Json Compression::Run() {
   statistics_ = ObtainStatistics();
   uint64_t matrix_bytes = 0;
   compressor_.emplace(settings_, config(), statistics_, OtherBytes(&matrix_bytes));
-  CheckDisk(compressor_->planned_bits_per_weight());
+  CheckDisk(compressor_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
+            static_cast<double>(end_bytes_));
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
@@ -118,6 +132,7 @@ void Compression::Begin() {
   model_fingerprint_ = weights_.checkpoint().Fingerprint();
   progress_.Advance(1);
   progress_.End();
+  CheckDisk(LeastMatrixBits(), EstimatedEndBytes());
   Json settings = SettingsToJson(settings_);
   settings.erase("calib");  // the texts count by their fingerprints, not by their paths
   Json calibration = calibration_->provenance;
@@ -135,21 +150,44 @@ void Compression::Begin() {
   }
 }
 
-void Compression::CheckDisk(double bits_per_weight) const {
-  const double needed = bits_per_weight / 8 * static_cast<double>(CompressedWeights(config())) +
-                        static_cast<double>(kHeaderBytesPerMatrix * config().layers * kLinearKinds.size()) +
-                        static_cast<double>(end_bytes_);
-  const uint64_t available = FreeDiskBytes(paths_.out);
-  double written = 0;
-  for (size_t shard = 1; shard <= shards(); ++shard) {
-    if (const auto finished = work_->Finished(shard, shards()))
-      written += static_cast<double>(finished->bytes);
+// What the budget stores at least, before anything is planned.
+double Compression::LeastMatrixBits() const {
+  const auto weights = static_cast<double>(CompressedWeights(config()));
+  if (settings_.target == BudgetTarget::kFileBytes)
+    return std::max(0.0, 8 * (settings_.budget - EstimatedEndBytes()));
+  const bool survivors_only =  // a mask, and codes of what it keeps
+      settings_.target == BudgetTarget::kMeanBits && settings_.coding == Coding::kFixed;
+  return (survivors_only ? 1 - settings_.sparsity.rate : 1.0) * settings_.budget * weights;
+}
+
+double Compression::EstimatedEndBytes() const {
+  double bytes = 0;
+  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
+    if (tensor.name.starts_with("model.layers.")) continue;
+    const bool rounded = settings_.embedding_bits < 16 && tensor.shape.size() == 2;
+    bytes += rounded ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
+                     : static_cast<double>(tensor.data.size());
   }
-  if (needed - written > static_cast<double>(available)) {
+  return bytes;
+}
+
+void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
+  const double needed = matrix_bits / 8 + end_bytes +
+                        static_cast<double>(kHeaderBytesPerMatrix * config().layers * kLinearKinds.size());
+  double written = 0;
+  if (fs::is_directory(paths_.out)) {
+    for (const auto& entry : fs::directory_iterator(paths_.out)) {
+      if (entry.path().extension() == ".safetensors") written += static_cast<double>(entry.file_size());
+    }
+  }
+  fs::path disk = fs::absolute(paths_.out);
+  while (!fs::exists(disk) && disk.has_relative_path()) disk = disk.parent_path();
+  const auto available = static_cast<double>(FreeDiskBytes(disk));
+  if (needed - written > available) {
     Fail(
         "{}: the packed checkpoint still needs {}, but only {} are free; free some space and run the same "
         "command again",
-        paths_.out.string(), FormatBytes(needed - written), FormatBytes(static_cast<double>(available)));
+        paths_.out.string(), FormatBytes(needed - written), FormatBytes(available));
   }
 }
 
@@ -220,26 +258,47 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
   PackedShard shard;
   Json linears = Json::object();
-  const auto solve = [&](LinearKind kind, const InputMoments& moments) {
+  std::optional<NormFit> fit;
+  std::set<std::string> fitted;  // names of the norms in `shard`
+  uint64_t norm_bytes = 0;       // and their bytes
+  LayerSolver solver;
+  solver.matrix = [&](LinearKind kind, const InputMoments& moments) {
     ThrowIfInterrupted();
     Matrix<float> w = weights_.Linear(l, kind);
     if (moments.drift.data != nullptr)
       w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
-    return compressor_->Compress(l, kind, w, moments.h, shard, linears);
+    Matrix<float> stored = compressor_->Compress(l, kind, w, moments.h, shard, linears);
+    if (settings_.norm_fit && HasNorm(InputOf(kind))) {
+      if (!fit) fit.emplace(w.cols());
+      fit->Add(w, stored, statistics_.linears[l][static_cast<size_t>(kind)].outputs.fisher, moments.h);
+    }
+    return stored;
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
+  solver.norm = [&](InputKind kind, const InputMoments& moments) {
+    if (!fit) return std::vector<float>();
+    std::vector<float> norm = fit->Factors(moments.h, kNormDamping);
+    fit.reset();
+    const std::vector<float>& original =
+        kind == InputKind::kAttention ? layer.attention_norm() : layer.mlp_norm();
+    for (size_t j = 0; j < norm.size(); ++j) norm[j] *= original[j];
+    AddFloats(NormName(l, kind), norm, shard);
+    fitted.insert(NormName(l, kind));
+    norm_bytes += norm.size() * sizeof(float);
+    return norm;
+  };
+  PassLayer(layer, config(), stream, settings_.precision, solver, reference, WeightsOfLayer(l),
             [&](uint64_t tokens) {
               progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
             });
 
-  const uint64_t matrix_bytes = shard.data_bytes();
+  const uint64_t matrix_bytes = shard.data_bytes() - norm_bytes;
   const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (!tensor.name.starts_with(prefix)) continue;
     const bool compressed = std::any_of(kLinearKinds.begin(), kLinearKinds.end(), [&](LinearKind kind) {
       return tensor.name == LinearTensorName(l, kind) + ".weight";
     });
-    if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
+    if (!compressed && !fitted.contains(tensor.name)) CopyTensor(weights_.checkpoint(), tensor, shard);
   }
   return WriteShard(kEndShards + l + 1, shard,
                     {{"layer", l}, {"matrix_bytes", matrix_bytes}, {"linears", linears}});
@@ -256,6 +315,12 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
     Matrix<float> decoded(shape.rows, shape.cols);
     DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
+  }
+  for (const InputKind kind : {InputKind::kAttention, InputKind::kMlp}) {
+    const TensorView& tensor = packed.Get(NormName(l, kind));
+    std::vector<float> norm(tensor.elements());
+    ReadFloats(tensor, 0, norm);
+    layer.SetNorm(kind, norm);
   }
   PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));

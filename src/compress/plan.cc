@@ -34,8 +34,8 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
       demand.mask = mask;
       demand.group = input.group;
       for (size_t j = 0; j < shape.cols; ++j) {
-        const double left =
-            input.energy[j] * std::exp(-2 * settings.information_weight * input.information[j]);
+        const double left = std::pow(input.energy[j], settings.energy_weight) *
+                            std::exp(-2 * settings.information_weight * input.information[j]);
         demand.zero_loss.push_back(linear.weight_energy[j] * left);
         demand.sensitivity.push_back(kGridLoss * demand.zero_loss.back());
       }

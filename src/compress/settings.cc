@@ -202,6 +202,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"bit_options", settings.bit_options},
           {"group_size", settings.group_size},
           {"damping", settings.damping},
+          {"energy_weight", settings.energy_weight},
           {"information_weight", settings.information_weight},
           {"saliency_exponent", settings.saliency_exponent},
           {"trellis", settings.trellis},
@@ -212,6 +213,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"drift_compensation", settings.drift_compensation},
           {"drift_windows", settings.drift_windows},
           {"fisher_windows", settings.fisher_windows},
+          {"norm_fit", settings.norm_fit},
           {"embedding_bits", settings.embedding_bits},
           {"dtype", PrecisionName(settings.precision)},
           {"samples", settings.calibration.samples},
@@ -239,6 +241,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("bit_options", settings.bit_options);
   reader.Read("group_size", settings.group_size);
   reader.Read("damping", settings.damping);
+  reader.Read("energy_weight", settings.energy_weight);
   reader.Read("information_weight", settings.information_weight);
   reader.Read("saliency_exponent", settings.saliency_exponent);
   reader.Read("trellis", settings.trellis);
@@ -249,6 +252,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("drift_compensation", settings.drift_compensation);
   reader.Read("drift_windows", settings.drift_windows);
   reader.Read("fisher_windows", settings.fisher_windows);
+  reader.Read("norm_fit", settings.norm_fit);
   reader.Read("embedding_bits", settings.embedding_bits);
   reader.Read("dtype", dtype);
   reader.Read("samples", settings.calibration.samples);

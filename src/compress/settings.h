@@ -46,6 +46,7 @@ struct CompressionSettings {
   std::vector<uint8_t> bit_options = {2, 3, 4, 6, 8};
   size_t group_size = 128;
   double damping = 0.01;
+  double energy_weight = 1.0;       // exponent of a column's energy in its sensitivity: 0 ignores the inputs
   double information_weight = 1.0;  // a in sensitivity energy * exp(-2 a I): 0 ignores information
   double saliency_exponent = 1.0;   // the same a in the pruning score
   bool trellis = true;              // entropy coding: dependent quantisers along a trellis
@@ -53,11 +54,13 @@ struct CompressionSettings {
   size_t statistics_windows = 16;   // calibration windows that allocation is based on
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
-  size_t drift_windows = 32;   // calibration windows on which it is measured
-  size_t fisher_windows = 16;  // 0: matrices are compared without Fisher information; presets take 8 for coding `fixed`
+  size_t drift_windows = 32;  // calibration windows on which it is measured
+  size_t fisher_windows =
+      16;  // 0: matrices are compared without Fisher information; presets take 8 for coding `fixed`
   bool token_weights = false;  // tokens count by their gradients (needs fisher_windows >= samples)
   bool row_feedback =
       true;                // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
+  bool norm_fit = true;    // norms' weights are fitted to the stored matrices behind them (norm_fit.h)
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16
   Precision precision = Precision::kBf16;
   uint64_t seed = 0;
@@ -74,8 +77,8 @@ Json SettingsToJson(const CompressionSettings& settings);
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
 Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides for settings.coding: trellis, row_feedback, token_weights, refine_passes, statistics_windows,
-// drift_compensation, drift_windows and fisher_windows.
+// Sets what the preset decides for settings.coding: trellis, row_feedback, token_weights, refine_passes,
+// statistics_windows, drift_compensation, drift_windows and fisher_windows.
 void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
 SparsityPattern ParseSparsity(double rate,
