@@ -50,6 +50,53 @@ SetFigures ReadSet(const Json* set, const std::string& name, const std::string& 
   return figures;
 }
 
+// Standard error of the mean difference of two results' windows, the same text window by window.
+std::optional<double> ExcessError(const Json& baseline, const Json& compressed) {
+  const Json* a = FindAt(baseline, "window_nll");
+  const Json* b = FindAt(compressed, "window_nll");
+  if (a == nullptr || b == nullptr || !a->is_array() || !b->is_array() || a->size() != b->size() ||
+      a->size() < 2)
+    return std::nullopt;
+  const auto count = static_cast<double>(a->size());
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < a->size(); ++i) {
+    if (!(*a)[i].is_number() || !(*b)[i].is_number()) return std::nullopt;
+    const double difference = (*b)[i].get<double>() - (*a)[i].get<double>();
+    sum += difference;
+    squares += difference * difference;
+  }
+  return std::sqrt(std::max(0.0, squares - sum * sum / count) / (count - 1) / count);
+}
+
+std::vector<ClassComparison> CompareClasses(const Json& baseline, const Json& compressed) {
+  const Json* a = FindAt(baseline, "by_occurrence");
+  const Json* b = FindAt(compressed, "by_occurrence");
+  std::vector<ClassComparison> classes;
+  if (a == nullptr || b == nullptr || !a->is_array() || !b->is_array() || a->size() != b->size())
+    return classes;
+  double tokens = 0, loss = 0;
+  for (size_t i = 0; i < a->size(); ++i) {
+    const auto of = [i](const Json* side, const char* key) { return NumberAt((*side)[i], key).value_or(0); };
+    for (const char* key : {"from", "to", "tokens"}) {
+      if (of(a, key) != of(b, key)) return {};
+    }
+    ClassComparison row;
+    row.from = static_cast<uint64_t>(of(a, "from"));
+    row.to = static_cast<uint64_t>(of(a, "to"));
+    row.share = of(a, "tokens");
+    row.baseline_nll = of(a, "nll");
+    row.excess_nats = of(b, "nll") - of(a, "nll");
+    tokens += row.share;
+    loss += row.share * row.excess_nats;
+    classes.push_back(row);
+  }
+  for (ClassComparison& row : classes) {
+    row.loss_share = loss > 0 ? row.share * row.excess_nats / loss : 0;
+    row.share /= std::max(1.0, tokens);
+  }
+  return classes;
+}
+
 std::vector<SetComparison> CompareSets(const Json& baseline, const std::string& baseline_path,
                                        const Json& compressed, const std::string& compressed_path) {
   std::vector<SetComparison> sets;
@@ -63,6 +110,8 @@ std::vector<SetComparison> CompareSets(const Json& baseline, const std::string& 
       set.change_percent = 100 * (now - base) / base;
       set.retention = 100 * (1 - (now - base) / base);
       set.excess_nats = std::log(now / base);
+      set.excess_error = ExcessError(*FindSet(baseline, name), *FindSet(compressed, name));
+      set.classes = CompareClasses(*FindSet(baseline, name), *FindSet(compressed, name));
       set.stars = StarsOf(*set.retention);
     }
     sets.push_back(std::move(set));
@@ -323,6 +372,15 @@ Json ComparisonJson(const Comparison& comparison) {
     put(entry, "change_percent", set.change_percent);
     put(entry, "retention_percent", set.retention);
     put(entry, "excess_nats", set.excess_nats);
+    put(entry, "excess_standard_error", set.excess_error);
+    for (const ClassComparison& row : set.classes) {
+      entry["by_occurrence"].push_back({{"from", row.from},
+                                        {"to", row.to},
+                                        {"share", row.share},
+                                        {"baseline_nll", row.baseline_nll},
+                                        {"excess_nats", row.excess_nats},
+                                        {"loss_share", row.loss_share}});
+    }
     entry["stars"] = set.stars > 0 ? Json(set.stars) : Json(nullptr);
   }
   if (comparison.compression) {

@@ -21,6 +21,15 @@ struct SetFigures {
   std::string error;  // why it was not measured, when the file says so ("out of memory")
 };
 
+// Tokens that occur equally often in the text (eval/token_classes.h).
+struct ClassComparison {
+  uint64_t from = 1, to = 0;  // occurrences; to 0: no end
+  double share = 0;           // of the scored tokens
+  double baseline_nll = 0;    // mean of these tokens, nats
+  double excess_nats = 0;     // by which the compressed model's mean is higher
+  double loss_share = 0;      // of the set's excess that falls on these tokens; 0 when the set lost nothing
+};
+
 struct SetComparison {
   std::string name;
   SetFigures baseline, compressed;
@@ -28,6 +37,8 @@ struct SetComparison {
   std::optional<double> change_percent;  // 100 (PPL - PPL_base) / PPL_base
   std::optional<double> retention;       // 100 (1 - (PPL - PPL_base) / PPL_base), percent; may be negative
   std::optional<double> excess_nats;     // ln(PPL / PPL_base), nats per token
+  std::optional<double> excess_error;    // its standard error: of the mean over windows of the difference
+  std::vector<ClassComparison> classes;  // of tokens, where both files have them
   int stars = 0;                         // 5 from 95 % retention, 4 from 90, 3 from 85, else 2; 0: not rated
 };
 

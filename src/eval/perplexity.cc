@@ -209,6 +209,9 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
               "{}: the likelihood of window {} is not finite; the weights give values beyond the range of {}",
               weights.checkpoint().directory().string(), first + w + s, PrecisionName(settings.precision));
         }
+        const auto from = nll.begin() + static_cast<ptrdiff_t>(s * window + windows.first_scored - 1);
+        result.token_nll.insert(result.token_nll.end(), from,
+                                from + static_cast<ptrdiff_t>(windows.scored_per_window()));
         result.window_nll.push_back(sum / static_cast<double>(windows.scored_per_window()));
       }
       meter.Add(work.head * static_cast<double>(scored * window), "head");

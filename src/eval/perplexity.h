@@ -51,9 +51,10 @@ struct PerplexitySettings {
 
 struct Perplexity {
   std::vector<double>
-      window_nll;         // [windows] mean negative log likelihood of the window's scored tokens, nats
-  double nll = 0;         // mean over the windows, nats per token
-  double perplexity = 0;  // exp(nll)
+      window_nll;                // [windows] mean negative log likelihood of the window's scored tokens, nats
+  std::vector<float> token_nll;  // [windows, scored_per_window] of each scored token, nats
+  double nll = 0;                // mean over the windows, nats per token
+  double perplexity = 0;         // exp(nll)
 };
 
 // Called now and then with the number of tokens done since the last call (a share of each token's work counts

@@ -171,7 +171,9 @@ class Builder {
                             Figure(set.compressed.perplexity, "{:.2f}", "not_measured"),
                             Figure(set.change_percent, "{:+.1f} %", "not_measured"),
                             Figure(set.retention, "{:.1f} %", "not_measured"),
-                            Figure(set.excess_nats, "{:.4f}", "not_measured"), Stars(set.stars)});
+                            Figure(set.excess_nats, "{:.4f}", "not_measured") +
+                                (set.excess_error ? fmt::format(" ± {:.4f}", *set.excess_error) : ""),
+                            Stars(set.stars)});
       for (const auto& [figures, key, side] :
            {std::tuple{&set.baseline, "quality.bar.baseline", "column.baseline"},
             std::tuple{&set.compressed, "quality.bar.compressed", "column.compressed"}}) {
@@ -192,7 +194,29 @@ class Builder {
     if (!perplexities.rows.empty()) section.blocks.push_back(perplexities);
     if (!retention.rows.empty()) section.blocks.push_back(retention);
     section.blocks.push_back(Paragraph{T("quality.formula")});
+    if (const Table classes = TokenClasses(); !classes.rows.empty()) section.blocks.push_back(classes);
     return section;
+  }
+
+  // Which tokens the loss falls on.
+  Table TokenClasses() const {
+    Table table{T("classes.caption"),
+                {T("column.set"), T("column.occurrences"), T("column.tokens"), T("column.baseline_nats"),
+                 T("column.excess"), T("column.loss_share")},
+                {},
+                2};
+    for (const SetComparison& set : comparison_.sets) {
+      for (const ClassComparison& row : set.classes) {
+        const std::string range = row.to == 0          ? fmt::format("{}+", row.from)
+                                  : row.to == row.from ? fmt::format("{}", row.from)
+                                                       : fmt::format("{}-{}", row.from, row.to);
+        table.rows.push_back({set.name, range, fmt::format("{:.1f} %", 100 * row.share),
+                              fmt::format("{:.3f}", row.baseline_nll),
+                              fmt::format("{:+.4f}", row.excess_nats),
+                              fmt::format("{:.0f} %", 100 * row.loss_share)});
+      }
+    }
+    return table;
   }
 
   Section Compression() const {

@@ -36,6 +36,12 @@ constexpr ReportString kStrings[] = {
     {"column.set", "set", "数据集"},
     {"column.change", "change", "变化"},
     {"column.retention", "retention", "保留率"},
+    {"column.occurrences", "occurrences", "出现次数"},
+    {"column.tokens", "tokens", "token 占比"},
+    {"column.baseline_nats", "baseline nats", "基线 (nat)"},
+    {"column.loss_share", "share of loss", "损失占比"},
+    {"classes.caption", "Which tokens the loss falls on, by how often a token occurs in the text",
+     "损失落在哪些 token 上（按 token 在文本中的出现次数）"},
     {"column.excess", "excess nats", "超额损失 (nat)"},
     {"column.rating", "rating", "评级"},
     {"column.part", "part", "组成"},
@@ -111,10 +117,11 @@ constexpr ReportString kStrings[] = {
     {"quality.formula",
      "Retention = 100 (1 - (PPL - PPL of the baseline) / PPL of the baseline); below 0 when the perplexity "
      "more than doubles. "
-     "Excess nats = ln(PPL / PPL of the baseline). Rating: 5 stars from 95 %, 4 from 90 %, 3 from 85 %, else "
+     "Excess nats = ln(PPL / PPL of the baseline), with the standard error over windows. Rating: 5 stars "
+     "from 95 %, 4 from 90 %, 3 from 85 %, else "
      "2.",
      "保留率 = 100 (1 - (PPL - 基线 PPL) / 基线 PPL)，困惑度超过基线两倍时为负。超额损失 = ln(PPL / 基线 "
-     "PPL)。"
+     "PPL)，附各窗口间的标准误。"
      "评级：95 % 起五星，90 % 起四星，85 % 起三星，其余两星。"},
     {"quality.error", "{0}: {1} could not be measured ({2})", "{0}：{1}未能测量（{2}）"},
 

@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "eval/comparison.h"
 #include "eval/output.h"
+#include "eval/token_classes.h"
 #include "io/tokenizer.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -105,6 +106,10 @@ Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds)
   const uint64_t tokens = set.windows.ids.size();
   const uint64_t scored = windows * set.windows.scored_per_window();
   const double bits = measured.nll * static_cast<double>(scored) / std::numbers::ln2;
+  Json classes = Json::array();
+  for (const TokenClass& c : ClassesByOccurrence(set.windows, measured.token_nll)) {
+    classes.push_back({{"from", c.from}, {"to", c.to}, {"tokens", c.tokens}, {"nll", c.nll}});
+  }
   return {{"ppl", measured.perplexity},
           {"time", seconds},
           {"nll", measured.nll},
@@ -112,6 +117,8 @@ Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds)
           {"tokens", tokens},
           {"scored_tokens", scored},
           {"windows", windows},
+          {"window_nll", measured.window_nll},
+          {"by_occurrence", classes},
           {"text_tokens", set.windows.text_tokens},
           {"tokens_per_second", static_cast<double>(tokens) / std::max(1e-9, seconds)},
           {"data",

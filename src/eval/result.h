@@ -34,7 +34,9 @@ struct EvaluationRequest {
 //   layout, compression (packed only: the content of its compression.json)}; settings {convention, seqlen,
 //   dtype, max_windows (null: all), special_tokens, threads, seed, device}; host {name, processor}; datasets
 //   {NAME: {ppl, time (seconds), nll (nats per token), bits_per_byte, tokens, scored_tokens, windows,
-//   text_tokens, tokens_per_second, data {kind, path, sha256, bytes}}}; time {phase: seconds};
+//   window_nll [nats per token of each window], by_occurrence [{from, to (occurrences of a token in the
+//   windows, 0: no end), tokens, nll}], text_tokens, tokens_per_second, data {kind, path, sha256, bytes}}};
+//   time {phase: seconds};
 //   peak_memory_bytes.
 // bits_per_byte = nats of the scored tokens / ln 2 / bytes of text those tokens stand for
 // (Tokenizer::PieceBytes). Every text is read, tokenised and cut before the first window is computed, so that

@@ -51,6 +51,32 @@ TEST(ComparisonTest, RetentionIsNotClamped) {
               1e-9);
 }
 
+TEST(ComparisonTest, ErrorAndClassesOfTheExcessByHand) {
+  Json baseline = SampleResult({{"c4", 10}}), compressed = SampleResult({{"c4", 11}});
+  baseline["datasets"]["c4"]["window_nll"] = {2.0, 3.0, 2.5};
+  compressed["datasets"]["c4"]["window_nll"] = {2.1, 3.3, 2.7};  // differences .1, .3, .2: deviation .1
+  baseline["datasets"]["c4"]["by_occurrence"] = {{{"from", 1}, {"to", 1}, {"tokens", 10}, {"nll", 8.0}},
+                                                 {{"from", 1000}, {"to", 0}, {"tokens", 30}, {"nll", 2.0}}};
+  compressed["datasets"]["c4"]["by_occurrence"] = {{{"from", 1}, {"to", 1}, {"tokens", 10}, {"nll", 8.6}},
+                                                   {{"from", 1000}, {"to", 0}, {"tokens", 30}, {"nll", 2.1}}};
+  const Comparison comparison = CompareQuietly(baseline, compressed);
+  const SetComparison& set = comparison.sets[0];
+  EXPECT_NEAR(*set.excess_error, 0.1 / std::sqrt(3), 1e-12);
+  ASSERT_EQ(set.classes.size(), 2u);
+  EXPECT_NEAR(set.classes[0].share, 0.25, 1e-12);
+  EXPECT_NEAR(set.classes[0].excess_nats, 0.6, 1e-12);
+  EXPECT_NEAR(set.classes[0].loss_share, 6.0 / 9, 1e-12);  // 10 x .6 of 10 x .6 + 30 x .1
+  EXPECT_NEAR(set.classes[1].loss_share, 3.0 / 9, 1e-12);
+  EXPECT_NEAR(ComparisonJson(comparison)["datasets"]["c4"]["by_occurrence"][1]["excess_nats"].get<double>(),
+              0.1, 1e-12);
+  // What only one file has is not compared.
+  compressed["datasets"]["c4"].erase("window_nll");
+  compressed["datasets"]["c4"]["by_occurrence"].erase(1);
+  const Comparison less = CompareQuietly(baseline, compressed);
+  EXPECT_FALSE(less.sets[0].excess_error);
+  EXPECT_TRUE(less.sets[0].classes.empty());
+}
+
 TEST(ComparisonTest, StarsBeginAtTheirThresholds) {
   EXPECT_EQ(StarsOf(100.5), 5);
   EXPECT_EQ(StarsOf(95), 5);

@@ -84,7 +84,18 @@ TEST(EvaluateTest, ResultSaysWhatWasMeasuredAndHow) {
   EXPECT_EQ(result["settings"]["max_windows"], 2);
   EXPECT_EQ(result["settings"]["seed"], 7);
   EXPECT_EQ(result["datasets"]["sample"]["windows"], 2);
-  EXPECT_EQ(result["datasets"]["sample"]["scored_tokens"], 2 * 3);
+  const Json& set = result["datasets"]["sample"];
+  EXPECT_EQ(set["scored_tokens"], 2 * 3);
+  ASSERT_EQ(set["window_nll"].size(), 2u);
+  EXPECT_NEAR(set["nll"].get<double>(),
+              (set["window_nll"][0].get<double>() + set["window_nll"][1].get<double>()) / 2, 1e-12);
+  double tokens = 0, nll = 0;
+  for (const Json& row : set["by_occurrence"]) {
+    tokens += row["tokens"].get<double>();
+    nll += row["tokens"].get<double>() * row["nll"].get<double>();
+  }
+  EXPECT_EQ(tokens, 2 * 3);
+  EXPECT_NEAR(nll / tokens, set["nll"].get<double>(), 1e-6);
   EXPECT_GT(result["datasets"]["sample"]["time"].get<double>(), 0);
   EXPECT_GT(result["peak_memory_bytes"].get<double>(), 1e6);
   for (const char* key : {"mica", "created", "host", "time"}) EXPECT_TRUE(result.contains(key)) << key;
