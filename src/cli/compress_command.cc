@@ -174,10 +174,6 @@ void AddCompressCommand(CLI::App& app) {
       ->capture_default_str();
   command.add_option("--fisher-windows", settings.fisher_windows,
                      "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
-  command
-      .add_option("--norm-fit", settings.norm_fit,
-                  "Norms' weights are fitted to the stored matrices behind them (true or false)")
-      ->capture_default_str();
   command.add_option("--embedding-bits", settings.embedding_bits, "Bits of embedding and output head")
       ->capture_default_str();
   command.add_option("--dtype", options->dtype, "Arithmetic of the calibration passes: bf16 or fp32")

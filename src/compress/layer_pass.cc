@@ -33,12 +33,12 @@ using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x
 class Pass {
  public:
   Pass(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-       const LayerSolver& solver, const Reference& reference, const TokenWeights& weights,
+       const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
        const TokenProgress& progress)
       : layer_(layer),
         config_(config),
         precision_(precision),
-        solver_(solver),
+        solve_(solve),
         weights_(weights),
         progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
@@ -72,7 +72,7 @@ class Pass {
       Activations& kept = Keep(side, portion, input);
       side.layer->MlpHidden(normed.view(), kept);
     };
-    if (solving()) Sweep(InputKind::kAttention, attention, false, false);
+    if (solve_) Sweep(InputKind::kAttention, attention, false, false);
     Sweep(InputKind::kOutput, context, false, true);
     Sweep(InputKind::kMlp, mlp, true, false);
     Sweep(InputKind::kDown, hidden, false, true);
@@ -90,8 +90,6 @@ class Pass {
   }
 
  private:
-  bool solving() const { return solver_.matrix != nullptr; }
-
   // A stage whose result the next sweep needs computes it in `stored`.
   static Activations& Keep(Side& side, size_t portion, Activations& input) {
     if (side.stored.size() <= portion) side.stored.resize(portion + 1);
@@ -105,8 +103,8 @@ class Pass {
     const size_t cols = InputCols(config_, kind);
     std::unique_ptr<Moments> moments;
     std::unique_ptr<Drift> drift, residual;
-    if (solving()) moments = std::make_unique<Moments>(cols);
-    if (solving() && sides_.size() > 1) {
+    if (solve_) moments = std::make_unique<Moments>(cols);
+    if (solve_ && sides_.size() > 1) {
       drift = std::make_unique<Drift>(cols, cols);
       if (kept) residual = std::make_unique<Drift>(config_.hidden, cols);
     }
@@ -123,7 +121,7 @@ class Pass {
         if (residual && compared) streams[s] = Rounded(x);
         views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
       }
-      if (!solving()) {
+      if (!solve_) {
         progress_(views[0].tokens());
         continue;
       }
@@ -142,21 +140,16 @@ class Pass {
       if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
       progress_(views[0].tokens());
     }
-    if (!solving()) return;
+    if (!solve_) return;
     const Matrix<float> h = moments->SecondMoment();
     moments.reset();
     const Matrix<float> d = drift ? drift->Mean() : Matrix<float>();
     drift.reset();
     const Matrix<float> r = residual ? residual->Mean() : Matrix<float>();
     residual.reset();
-    const InputMoments known{h, d, r};
     for (const LinearKind linear : kLinearKinds) {
-      if (InputOf(linear) == kind) layer_.SetLinear(linear, solver_.matrix(linear, known));
+      if (InputOf(linear) == kind) layer_.SetLinear(linear, solve_(linear, {h, d, r}));
     }
-    const bool from_norm = kind == InputKind::kAttention || kind == InputKind::kMlp;
-    if (!from_norm || !solver_.norm) return;
-    const std::vector<float> norm = solver_.norm(kind, known);
-    if (!norm.empty()) layer_.SetNorm(kind, norm);
   }
 
   // The residual stream at the precision of the products.
@@ -193,7 +186,7 @@ class Pass {
   DecoderLayer& layer_;
   const ModelConfig& config_;
   const Precision precision_;
-  const LayerSolver& solver_;
+  const MatrixSolver& solve_;
   const TokenWeights& weights_;
   const TokenProgress& progress_;
   std::vector<Side> sides_;
@@ -210,9 +203,9 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
 }
 
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const LayerSolver& solver, const Reference& reference, const TokenWeights& weights,
+               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
                const TokenProgress& progress) {
-  Pass(layer, config, stream, precision, solver, reference, weights, progress).Run();
+  Pass(layer, config, stream, precision, solve, reference, weights, progress).Run();
 }
 
 }  // namespace mica

@@ -5,7 +5,6 @@
 #include <array>
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "base/matrix.h"
 #include "compress/drift.h"
@@ -18,14 +17,9 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
-struct LayerSolver {
-  // Compresses one matrix, given what is known of its inputs (drift only with a reference). Returns the
-  // weights to be used from now on, [rows, cols].
-  std::function<Matrix<float>(LinearKind kind, const InputMoments& moments)> matrix;
-  // Called for the inputs that come from a norm (kAttention, kMlp) once their matrices are compressed.
-  // Returns the norm's weights to be used from now on, [hidden], or nothing to leave them. May be empty.
-  std::function<std::vector<float>(InputKind kind, const InputMoments& moments)> norm;
-};
+// Compresses one matrix, given what is known of its inputs (drift only with a reference). Returns the weights
+// to be used from now on, [rows, cols].
+using MatrixSolver = std::function<Matrix<float>(LinearKind kind, const InputMoments& moments)>;
 
 // The original model on the same tokens, to measure the drift against; its stream advances with the
 // compressed one, on evenly spaced portions that hold at least `windows` windows (the others stay behind).
@@ -41,13 +35,12 @@ using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
-// The input of a layer becomes its output in `stream`, while the solver is called for each matrix in the
-// order of kLinearKinds and the result put in place in `layer`. Without a solver the layer is passed through
-// as it is, with the same roundings: a run that resumes gets the same stream. `reference` may be empty.
-// Memory: the stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second
-// moment.
+// The input of a layer becomes its output in `stream`, while solve is called for each matrix in the order of
+// kLinearKinds and the result put in place in `layer`. Without solve the layer is passed through as it is,
+// with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory: the
+// stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const LayerSolver& solver, const Reference& reference, const TokenWeights& weights,
+               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
                const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.

@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
-#include <string>
-#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -17,7 +14,6 @@
 #include "compress/layer_pass.h"
 #include "compress/matrix_compressor.h"
 #include "compress/matrix_facts.h"
-#include "compress/norm_fit.h"
 #include "compress/plain_tensors.h"
 #include "compress/plan.h"
 #include "compress/statistics.h"
@@ -36,18 +32,11 @@ constexpr uint64_t kIndexBytes = 128,
 constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
 // Damping of the moments when weights make up for drift: the drift is noisier than the moments.
 constexpr double kDriftDamping = 0.03;
-// Damping of the fit of a norm's weights.
-constexpr double kNormDamping = 0.01;
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
-
-bool HasNorm(InputKind kind) { return kind == InputKind::kAttention || kind == InputKind::kMlp; }
-std::string NormName(size_t layer, InputKind kind) {
-  return kind == InputKind::kAttention ? AttentionNormName(layer) : MlpNormName(layer);
-}
 
 class Compression {
  public:
@@ -164,9 +153,9 @@ double Compression::EstimatedEndBytes() const {
   double bytes = 0;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (tensor.name.starts_with("model.layers.")) continue;
-    const bool rounded = settings_.embedding_bits < 16 && tensor.shape.size() == 2;
-    bytes += rounded ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
-                     : static_cast<double>(tensor.data.size());
+    bytes += tensor.shape.size() == 2
+                 ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
+                 : static_cast<double>(tensor.data.size());
   }
   return bytes;
 }
@@ -258,47 +247,26 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
   PackedShard shard;
   Json linears = Json::object();
-  std::optional<NormFit> fit;
-  std::set<std::string> fitted;  // names of the norms in `shard`
-  uint64_t norm_bytes = 0;       // and their bytes
-  LayerSolver solver;
-  solver.matrix = [&](LinearKind kind, const InputMoments& moments) {
+  const auto solve = [&](LinearKind kind, const InputMoments& moments) {
     ThrowIfInterrupted();
     Matrix<float> w = weights_.Linear(l, kind);
     if (moments.drift.data != nullptr)
       w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
-    Matrix<float> stored = compressor_->Compress(l, kind, w, moments.h, shard, linears);
-    if (settings_.norm_fit && HasNorm(InputOf(kind))) {
-      if (!fit) fit.emplace(w.cols());
-      fit->Add(w, stored, statistics_.linears[l][static_cast<size_t>(kind)].outputs.fisher, moments.h);
-    }
-    return stored;
+    return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
-  solver.norm = [&](InputKind kind, const InputMoments& moments) {
-    if (!fit) return std::vector<float>();
-    std::vector<float> norm = fit->Factors(moments.h, kNormDamping);
-    fit.reset();
-    const std::vector<float>& original =
-        kind == InputKind::kAttention ? layer.attention_norm() : layer.mlp_norm();
-    for (size_t j = 0; j < norm.size(); ++j) norm[j] *= original[j];
-    AddFloats(NormName(l, kind), norm, shard);
-    fitted.insert(NormName(l, kind));
-    norm_bytes += norm.size() * sizeof(float);
-    return norm;
-  };
-  PassLayer(layer, config(), stream, settings_.precision, solver, reference, WeightsOfLayer(l),
+  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
             [&](uint64_t tokens) {
               progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
             });
 
-  const uint64_t matrix_bytes = shard.data_bytes() - norm_bytes;
+  const uint64_t matrix_bytes = shard.data_bytes();
   const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (!tensor.name.starts_with(prefix)) continue;
     const bool compressed = std::any_of(kLinearKinds.begin(), kLinearKinds.end(), [&](LinearKind kind) {
       return tensor.name == LinearTensorName(l, kind) + ".weight";
     });
-    if (!compressed && !fitted.contains(tensor.name)) CopyTensor(weights_.checkpoint(), tensor, shard);
+    if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
   }
   return WriteShard(kEndShards + l + 1, shard,
                     {{"layer", l}, {"matrix_bytes", matrix_bytes}, {"linears", linears}});
@@ -315,12 +283,6 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
     Matrix<float> decoded(shape.rows, shape.cols);
     DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
-  }
-  for (const InputKind kind : {InputKind::kAttention, InputKind::kMlp}) {
-    const TensorView& tensor = packed.Get(NormName(l, kind));
-    std::vector<float> norm(tensor.elements());
-    ReadFloats(tensor, 0, norm);
-    layer.SetNorm(kind, norm);
   }
   PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));

@@ -12,11 +12,6 @@ void CopyTensor(const Checkpoint& checkpoint, const TensorView& tensor, PackedSh
   checkpoint.Release(tensor);
 }
 
-void AddFloats(const std::string& name, const std::vector<float>& values, PackedShard& shard) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
-  shard.AddPlain({name, DType::kF32, {values.size()}}, {bytes, bytes + values.size() * sizeof(float)});
-}
-
 void AddRounded(const Checkpoint& checkpoint, const std::string& name, int bits, size_t group_size,
                 PackedShard& shard) {
   const TensorView& tensor = checkpoint.Get(name + ".weight");

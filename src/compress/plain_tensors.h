@@ -3,7 +3,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "io/checkpoint.h"
 #include "io/packed_checkpoint.h"
@@ -12,9 +11,6 @@ namespace mica {
 
 // Adds `tensor` as it is.
 void CopyTensor(const Checkpoint& checkpoint, const TensorView& tensor, PackedShard& shard);
-
-// Adds a vector in FP32.
-void AddFloats(const std::string& name, const std::vector<float>& values, PackedShard& shard);
 
 // Adds the matrix `name` + ".weight" rounded to nearest at `bits` bits with scales of `group_size` columns;
 // 16 bits store it as FP16.

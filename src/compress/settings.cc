@@ -213,7 +213,6 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"drift_compensation", settings.drift_compensation},
           {"drift_windows", settings.drift_windows},
           {"fisher_windows", settings.fisher_windows},
-          {"norm_fit", settings.norm_fit},
           {"embedding_bits", settings.embedding_bits},
           {"dtype", PrecisionName(settings.precision)},
           {"samples", settings.calibration.samples},
@@ -252,7 +251,6 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("drift_compensation", settings.drift_compensation);
   reader.Read("drift_windows", settings.drift_windows);
   reader.Read("fisher_windows", settings.fisher_windows);
-  reader.Read("norm_fit", settings.norm_fit);
   reader.Read("embedding_bits", settings.embedding_bits);
   reader.Read("dtype", dtype);
   reader.Read("samples", settings.calibration.samples);

@@ -60,7 +60,6 @@ struct CompressionSettings {
   bool token_weights = false;  // tokens count by their gradients (needs fisher_windows >= samples)
   bool row_feedback =
       true;                // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
-  bool norm_fit = true;    // norms' weights are fitted to the stored matrices behind them (norm_fit.h)
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16
   Precision precision = Precision::kBf16;
   uint64_t seed = 0;

@@ -102,7 +102,6 @@ constexpr ReportString kStrings[] = {
     {"settings.drift_compensation", "compensation of input drift", "输入漂移补偿"},
     {"settings.drift_windows", "windows for drift", "漂移测量窗口数"},
     {"settings.fisher_windows", "windows for Fisher information", "Fisher 信息窗口数"},
-    {"settings.norm_fit", "norms fitted anew", "重新拟合归一化权重"},
     {"settings.embedding_bits", "bits of embedding and head", "词嵌入与输出头位宽"},
     {"settings.dtype", "arithmetic", "计算精度"},
     {"settings.seed", "seed", "随机种子"},

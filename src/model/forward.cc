@@ -136,12 +136,6 @@ void DecoderLayer::SetLinear(LinearKind kind, MatrixView<const float> weights) {
   prepared = PreparedWeights(weights, precision_, BlockOutputs(*config_, kind));
 }
 
-void DecoderLayer::SetNorm(InputKind kind, const std::vector<float>& weights) {
-  MICA_CHECK(kind == InputKind::kAttention || kind == InputKind::kMlp);
-  MICA_CHECK(weights.size() == config_->hidden);
-  (kind == InputKind::kAttention ? attention_norm_ : mlp_norm_) = weights;
-}
-
 size_t DecoderLayer::weight_bytes() const {
   size_t bytes = 0;
   for (const PreparedWeights& weights : linears_) bytes += weights.bytes();

@@ -71,8 +71,6 @@ class DecoderLayer {
 
   // Replaces one matrix ([rows, cols] FP32), for the compressed one to be used from now on.
   void SetLinear(LinearKind kind, MatrixView<const float> weights);
-  // Replaces the weights [hidden] of the norm that makes the inputs of this kind, kAttention or kMlp.
-  void SetNorm(InputKind kind, const std::vector<float>& weights);
   size_t weight_bytes() const;
 
   // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for

@@ -84,9 +84,6 @@ const char* LinearName(LinearKind kind) {
   MICA_CHECK(false);
 }
 
-std::string AttentionNormName(size_t layer) { return LayerName(layer, "input_layernorm.weight"); }
-std::string MlpNormName(size_t layer) { return LayerName(layer, "post_attention_layernorm.weight"); }
-
 std::string LinearTensorName(size_t layer, LinearKind kind) { return LayerName(layer, LinearName(kind)); }
 
 MatrixShape LinearShape(const ModelConfig& config, LinearKind kind) {
@@ -193,10 +190,10 @@ std::vector<float> ModelWeights::Bias(size_t layer, LinearKind kind) const {
 }
 
 std::vector<float> ModelWeights::AttentionNorm(size_t layer) const {
-  return ReadVector(AttentionNormName(layer));
+  return ReadVector(LayerName(layer, "input_layernorm.weight"));
 }
 std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
-  return ReadVector(MlpNormName(layer));
+  return ReadVector(LayerName(layer, "post_attention_layernorm.weight"));
 }
 std::vector<float> ModelWeights::FinalNorm() const { return ReadVector("model.norm.weight"); }
 

@@ -25,9 +25,6 @@ inline constexpr std::array kLinearKinds = {LinearKind::kQ,   LinearKind::kK,   
 const char* LinearName(LinearKind kind);  // "self_attn.q_proj"
 // "model.layers.3.self_attn.q_proj", without ".weight".
 std::string LinearTensorName(size_t layer, LinearKind kind);
-// Names of the norms before attention and before the MLP, with ".weight".
-std::string AttentionNormName(size_t layer);
-std::string MlpNormName(size_t layer);
 inline constexpr char kEmbeddingName[] = "model.embed_tokens";  // without ".weight"
 inline constexpr char kHeadName[] = "lm_head";                  // without ".weight"; absent when tied
 

@@ -109,18 +109,17 @@ Matrix<float> DownMoments(const ModelWeights& weights, const Calibration& calibr
   DecoderLayer layer(weights, 0, Precision::kFp32), original(weights, 0, Precision::kFp32);
   ResidualStream stream(weights, calibration), reference(weights, calibration);
   Matrix<float> h;
-  PassLayer(layer, weights.config(), stream, Precision::kFp32,
-            {[&](LinearKind kind, const InputMoments& moments) {
-               if (kind == LinearKind::kDown) {
-                 h = Matrix<float>(moments.h.rows, moments.h.cols);
-                 for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.row(i), h.cols(), h.row(i));
-                 for (size_t i = 0; i < h.size(); ++i)
-                   EXPECT_EQ(moments.drift.data[i], 0.0f);  // nothing has moved
-               }
-               return weights.Linear(0, kind);
-             },
-             {}},
-            {&original, &reference, 1}, token_weights, [](uint64_t) {});
+  PassLayer(
+      layer, weights.config(), stream, Precision::kFp32,
+      [&](LinearKind kind, const InputMoments& moments) {
+        if (kind == LinearKind::kDown) {
+          h = Matrix<float>(moments.h.rows, moments.h.cols);
+          for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.row(i), h.cols(), h.row(i));
+          for (size_t i = 0; i < h.size(); ++i) EXPECT_EQ(moments.drift.data[i], 0.0f);  // nothing has moved
+        }
+        return weights.Linear(0, kind);
+      },
+      {&original, &reference, 1}, token_weights, [](uint64_t) {});
   return h;
 }
 
