@@ -1,8 +1,11 @@
 """mica ablate and --preset from the outside."""
 import json
 import math
+import random
+import signal
+import subprocess
 
-from program import DEMO, ProgramTest, main, read_json, same_bytes
+from program import DEMO, MICA, ProgramTest, main, read_json, same_bytes
 
 
 class AblateTest(ProgramTest):
@@ -41,6 +44,39 @@ class AblateTest(ProgramTest):
         self.assertEqual(len({by_name[name] for name in ("weights only", "energy only", "conditional information")}), 3)
         # A second call reads everything back.
         self.assertEqual(json.loads(self.succeed("ablate", experiment, "--json")), table)
+        self.check_stopped("ablate", experiment, "ablation.json")
+
+    def test_a_stopped_experiment_goes_on(self):
+        experiment = self.experiment(kind="bpw", value=3.6)
+        self.succeed("run", experiment, "--json")
+        self.check_stopped("run", experiment, "comparison.json")
+
+    def check_stopped(self, command, experiment, result):
+        """The experiment just done once more, killed and interrupted at random places: it must end in the same figures."""
+        random.seed(3)
+        whole, again = self.folder / "whole", self.folder / "out"
+        again.rename(whole)
+        stops = 0
+        for _ in range(8):
+            process = subprocess.Popen([MICA, command, str(experiment), "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=random.uniform(0.2, 1.5))
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL if stops % 2 else signal.SIGINT)
+                process.wait()
+                stops += 1
+        self.succeed(command, experiment, "--json")
+        self.assertGreater(stops, 0)
+        self.assertEqual(self.figures(again / result), self.figures(whole / result))
+
+    def figures(self, path):
+        """What must not depend on when a run was stopped: every perplexity, bit and share of the result."""
+        def keep(value):
+            if isinstance(value, dict):
+                return {key: keep(item) for key, item in value.items() if key not in ("seconds", "time", "tokens_per_second")}
+            return [keep(item) for item in value] if isinstance(value, list) else value
+        return keep(read_json(path))
 
     def test_needs_a_budget_of_stored_bits(self):
         self.fail_with('"kind": "bpw"', "ablate", self.experiment(kind="bits", value=4.0))

@@ -132,6 +132,17 @@ class CompressTest(ProgramTest):
         self.fail_with("not empty", "compress", DEMO, out, *calib)
         self.assertEqual((out / "letter").read_text(), "mine")
 
+    def test_a_full_disk_is_found_before_the_work(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", disk], capture_output=True).returncode != 0:
+            self.skipTest("needs the right to mount a file system")
+        try:
+            self.fail_with("still needs", "compress", DEMO, disk / "packed", "--calib", f"text={self.text()}", *SMALL, "--bits", 4)
+            self.assertEqual(list(disk.iterdir()), [])
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
     def test_damaged_packed_files_are_named(self):
         self.compress("packed", "--bits", 3)
         shard = sorted((self.folder / "packed").glob("model-00002*"))[0]
