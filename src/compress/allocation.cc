@@ -299,11 +299,11 @@ class Allocator {
     const char* const kind =
         settings_.kind == BudgetKind::kMeanCodeBits ? "mean code bits" : "stored bits per weight";
     if (least == most) {
-      Fail("a budget of {} {} is out of reach: bit widths {} take {:.4f}", settings_.budget, kind,
+      Fail("a budget of {:.6g} {} is out of reach: bit widths {} take {:.4f}", settings_.budget, kind,
            fmt::join(settings_.options, ","), PerWeight(most));
     }
     // Rounded so that what is named is possible.
-    Fail("a budget of {} {} is out of reach: bit widths {} allow {:.3f} to {:.3f}", settings_.budget,
+    Fail("a budget of {:.6g} {} is out of reach: bit widths {} allow {:.3f} to {:.3f}", settings_.budget,
          kind, fmt::join(settings_.options, ","), std::ceil(PerWeight(least) * 1000) / 1000,
          std::floor(PerWeight(most) * 1000) / 1000);
   }

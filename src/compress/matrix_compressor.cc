@@ -34,25 +34,75 @@ uint64_t BitsOf(const std::vector<PackedTensor>& tensors, bool codes_only) {
   return bits;
 }
 
+// More is never stored: integers have 16 bits.
+constexpr double kLeastEntropyBits = 0.1, kMostEntropyBits = 16;
+
+void CheckEntropyBudget(double per_weight) {
+  if (per_weight >= kLeastEntropyBits && per_weight <= kMostEntropyBits) return;
+  Fail("{:.3f} bits per weight are out of reach for --coding entropy, expected {} to {}", per_weight,
+       kLeastEntropyBits, kMostEntropyBits);
+}
+
+double BudgetPerWeight(const CompressionSettings& settings, const ModelConfig& config, uint64_t other_bytes) {
+  if (settings.target != BudgetTarget::kFileBytes) return settings.budget;
+  return BitsPerWeightForFile(settings.budget, other_bytes, CompressedWeights(config));
+}
+
+AllocationSettings AllocationFor(const CompressionSettings& settings, BudgetKind kind, double budget) {
+  return {.options = settings.bit_options, .kind = kind, .budget = budget, .group_size = settings.group_size};
+}
+
+BudgetKind KindOf(BudgetTarget target) {
+  return target == BudgetTarget::kMeanBits ? BudgetKind::kMeanCodeBits : BudgetKind::kBitsPerWeight;
+}
+
+// What the statistics of a model of this shape could be: all channels alike.
+Statistics FlatStatistics(const ModelConfig& config) {
+  Statistics flat;
+  flat.inputs.resize(config.layers);
+  flat.linears.resize(config.layers);
+  for (size_t l = 0; l < config.layers; ++l) {
+    for (const LinearKind kind : kLinearKinds) {
+      const size_t cols = LinearShape(config, kind).cols;
+      InputStatistics& input = flat.inputs[l][static_cast<size_t>(InputOf(kind))];
+      input.energy.assign(cols, 1.0);
+      input.information.assign(cols, 0.0);
+      flat.linears[l][static_cast<size_t>(kind)].weight_energy.assign(cols, 1.0);
+    }
+  }
+  return flat;
+}
+
 }  // namespace
+
+void CheckBudget(const CompressionSettings& settings, const ModelConfig& config, uint64_t other_bytes) {
+  const double per_weight = BudgetPerWeight(settings, config, other_bytes);
+  if (settings.coding == Coding::kEntropy) return CheckEntropyBudget(per_weight);
+  const std::vector<MatrixDemand> demands = Demands(FlatStatistics(config), config, settings);
+  if (settings.target != BudgetTarget::kFileBytes) {
+    Allocate(demands, AllocationFor(settings, KindOf(settings.target), per_weight));
+    return;
+  }
+  try {
+    Allocate(demands, AllocationFor(settings, BudgetKind::kBitsPerWeight, per_weight));
+  } catch (const Error& error) {
+    Fail("--size is {:.0f} bytes, of which embedding, head and norms take {}; for the rest, {}",
+         settings.budget, other_bytes, error.what());
+  }
+}
 
 MatrixCompressor::MatrixCompressor(const CompressionSettings& settings, const ModelConfig& config,
                                    const Statistics& statistics, uint64_t other_bytes)
     : settings_(settings), config_(config), statistics_(statistics) {
   const uint64_t weights = CompressedWeights(config_);
-  const bool file = settings_.target == BudgetTarget::kFileBytes;
-  const double per_weight =
-      file ? BitsPerWeightForFile(settings_.budget, other_bytes, weights) : settings_.budget;
+  const double per_weight = BudgetPerWeight(settings_, config_, other_bytes);
   if (settings_.coding == Coding::kFixed) {
     demands_ = Demands(statistics_, config_, settings_);
-    const BudgetKind kind =
-        settings_.target == BudgetTarget::kMeanBits ? BudgetKind::kMeanCodeBits : BudgetKind::kBitsPerWeight;
-    allocation_ = Allocate(demands_, AllocationFor(kind, per_weight));
+    allocation_ = Allocate(demands_, AllocationFor(settings_, KindOf(settings_.target), per_weight));
     planned_bits_per_weight_ = allocation_.bits_per_weight;
     return;
   }
-  if (per_weight < 0.1)
-    Fail("{:.3f} bits per weight cannot be reached with --coding entropy, expected at least 0.1", per_weight);
+  CheckEntropyBudget(per_weight);
   std::vector<StepSizes> sizes;
   for (const auto& layer : statistics_.linears) {
     for (const LinearStatistics& linear : layer) sizes.push_back(linear.sizes);
@@ -63,11 +113,6 @@ MatrixCompressor::MatrixCompressor(const CompressionSettings& settings, const Mo
       settings_.sparsity.rate > 0 ? std::min(1.0, settings_.sparsity.rate + kZeroMargin) : 0.0;
   control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * static_cast<double>(weights), zeros,
                    settings_.trellis);
-}
-
-AllocationSettings MatrixCompressor::AllocationFor(BudgetKind kind, double budget) const {
-  return {
-      .options = settings_.bit_options, .kind = kind, .budget = budget, .group_size = settings_.group_size};
 }
 
 void MatrixCompressor::SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes_so_far) {
@@ -86,7 +131,7 @@ void MatrixCompressor::SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_
       BitsPerWeightForFile(settings_.budget, other_bytes + matrix_bytes_so_far, weights / config_.layers);
   const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
   Allocation refit = Allocate({demands_.end() - matrices, demands_.end()},
-                              AllocationFor(BudgetKind::kBitsPerWeight, std::min(left, most)));
+                              AllocationFor(settings_, BudgetKind::kBitsPerWeight, std::min(left, most)));
   std::move(refit.widths.begin(), refit.widths.end(), allocation_.widths.end() - matrices);
 }
 
@@ -159,6 +204,13 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
       choice.log2_c = high;
       solve();
     }
+  }
+  if (control_->bits_so_far() + static_cast<double>(bits) > budget_bits_) {
+    Fail(
+        "a budget of {:.3f} bits per weight is out of reach: the matrices up to {} alone take {:.3f}, tables "
+        "and "
+        "steps included; ask for more bits",
+        budget_bits_ / all, name, (control_->bits_so_far() + static_cast<double>(bits)) / all);
   }
   control_->Record(choice, static_cast<double>(bits), report.zero_share * weights);
   shard.Add(name, solved);

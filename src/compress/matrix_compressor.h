@@ -17,6 +17,10 @@
 
 namespace mica {
 
+// Throws Error when no widths can meet the budget, whatever the model's weights and inputs are: known before
+// any work. other_bytes: what the files hold at least besides the matrices.
+void CheckBudget(const CompressionSettings& settings, const ModelConfig& config, uint64_t other_bytes);
+
 class MatrixCompressor {
  public:
   // Plans all matrices. With a budget in file bytes, `other_bytes` is what the files hold besides the
@@ -43,7 +47,6 @@ class MatrixCompressor {
                               MatrixView<const float> h, PackedShard& shard, Json& facts);
   Matrix<float> CompressEntropy(size_t layer, LinearKind kind, MatrixView<const float> w,
                                 MatrixView<const float> h, PackedShard& shard, Json& facts);
-  AllocationSettings AllocationFor(BudgetKind kind, double budget) const;
 
   const CompressionSettings settings_;
   const ModelConfig& config_;

@@ -88,7 +88,13 @@ Json Compression::Run() {
 
   statistics_ = ObtainStatistics();
   uint64_t matrix_bytes = 0;
-  compressor_.emplace(settings_, config(), statistics_, OtherBytes(&matrix_bytes));
+  try {
+    compressor_.emplace(settings_, config(), statistics_, OtherBytes(&matrix_bytes));
+  } catch (const Error&) {
+    // Settings that cannot be met: there is nothing to go on with.
+    if (!work_->Finished(kEndShards + 1, shards())) work_->Discard(shards());
+    throw;
+  }
   CheckDisk(compressor_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
             static_cast<double>(end_bytes_));
 
@@ -121,6 +127,7 @@ void Compression::Begin() {
   model_fingerprint_ = weights_.checkpoint().Fingerprint();
   progress_.Advance(1);
   progress_.End();
+  CheckBudget(settings_, config(), static_cast<uint64_t>(EstimatedEndBytes()));
   CheckDisk(LeastMatrixBits(), EstimatedEndBytes());
   Json settings = SettingsToJson(settings_);
   settings.erase("calib");  // the texts count by their fingerprints, not by their paths
@@ -331,6 +338,11 @@ Json Compression::Finish() {
   WriteJson(paths_.out / "config.json", config_json);
   work_->Finish();
 
+  const double zeros = totals.at("zero_share");
+  if (zeros < settings_.sparsity.rate) {
+    LogWarning("{:.2f} % zeros were asked for, {:.2f} % are stored; ask for fewer bits or a lower --sparsity",
+               100 * settings_.sparsity.rate, 100 * zeros);
+  }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
   const PackedSizes sizes = MeasurePacked(paths_.out);
   const uint64_t bytes_before = weights_.checkpoint().file_bytes();

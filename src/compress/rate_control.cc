@@ -19,6 +19,11 @@ constexpr double kShape = 1.3;
 constexpr double kNextMatrixWeight =
     0.25;  // of the matrices to come, how much evidence the first correction leans on
 
+// Prices of a non-zero that are searched, in squared steps: beyond the highest, what is left has at least 64
+// steps and no use for finer ones.
+constexpr double kUsualPrice = 64, kHighestPrice = 4096;
+constexpr double kZeroTolerance = 0.01;  // by which predicted zeros may be too few to begin
+
 // Entropy (bits, sign included) and share of zeros of a weight of standard deviation `size` steps, rounded
 // with a price on non-zeros.
 struct Point {
@@ -133,6 +138,7 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
     rest_[i].total += single_[i].total;
     for (size_t b = 0; b < rest_[i].weights.size(); ++b) rest_[i].weights[b] += single_[i].weights[b];
   }
+  CheckZeros();
 }
 
 template <typename Rates>
@@ -148,6 +154,37 @@ RateControl::Prediction RateControl::Predict(const Demand& demand, double log2_c
   return prediction;
 }
 
+template <typename Rates>
+double RateControl::StepFor(const Demand& demand, double bits, const Rates& rates) const {
+  double low = -60, high = 60;  // bits fall as log2 c rises
+  for (int i = 0; i < 50; ++i) {
+    const double middle = 0.5 * (low + high);
+    (Predict(demand, middle, rates).bits > bits ? low : high) = middle;
+  }
+  return high;
+}
+
+double RateControl::Zeros(const Demand& demand, double bits, double zero_price) const {
+  const RateTable rates(zero_price);
+  return Predict(demand, StepFor(demand, bits, rates), rates).zeros;
+}
+
+void RateControl::CheckZeros() const {
+  const Demand& all = rest_[0];
+  const double wanted = (zero_share_ - kZeroTolerance) * all.total;
+  if (wanted <= 0 || Zeros(all, budget_bits_, kHighestPrice) >= wanted) return;
+  double low = 0, high = budget_bits_;
+  for (int i = 0; i < 24; ++i) {
+    const double middle = 0.5 * (low + high);
+    (Zeros(all, middle, kHighestPrice) >= wanted ? low : high) = middle;
+  }
+  Fail(
+      "a budget of {:.3f} bits per weight is out of reach with {:.1f} % zeros: the weights left have no use "
+      "for "
+      "more than {:.2f}; ask for fewer bits or a lower --sparsity",
+      budget_bits_ / all.total, 100 * zero_share_, std::floor(100 * low / all.total) / 100);
+}
+
 RateControl::Choice RateControl::Next() const {
   MICA_CHECK(next_ < single_.size());
   const Demand& rest = rest_[next_];
@@ -159,27 +196,19 @@ RateControl::Choice RateControl::Next() const {
   const double bits_left = budget_bits_ - bits_ - bits_bias * rest.total;
   const double zeros_left = zero_share_ * all - zeros_ - zeros_bias * rest.total;
 
-  const auto step_for = [&](const RateTable& rates) {
-    double low = -60, high = 60;  // bits fall as log2 c rises
-    for (int i = 0; i < 50; ++i) {
-      const double middle = 0.5 * (low + high);
-      (Predict(rest, middle, rates).bits > bits_left ? low : high) = middle;
-    }
-    return high;
-  };
   Choice choice;
-  choice.log2_c = step_for(FreeRates());
+  choice.log2_c = StepFor(rest, bits_left, FreeRates());
   Prediction single = Predict(single_[next_], choice.log2_c, FreeRates());
   if (zero_share_ > 0 && Predict(rest, choice.log2_c, FreeRates()).zeros < zeros_left) {
-    double low = 0, high = 64;
+    double low = 0, high = kUsualPrice;
+    if (Zeros(rest, bits_left, high) < zeros_left) low = high, high = kHighestPrice;
     for (int i = 0; i < 24; ++i) {
       const double middle = 0.5 * (low + high);
-      const RateTable rates(middle);
-      (Predict(rest, step_for(rates), rates).zeros < zeros_left ? low : high) = middle;
+      (Zeros(rest, bits_left, middle) < zeros_left ? low : high) = middle;
     }
     const RateTable rates(high);
     choice.zero_price = high;
-    choice.log2_c = step_for(rates);
+    choice.log2_c = StepFor(rest, bits_left, rates);
     single = Predict(single_[next_], choice.log2_c, rates);
   }
   choice.predicted_bits = single.bits;

@@ -13,7 +13,8 @@ namespace mica {
 class RateControl {
  public:
   // One entry of `sizes` a matrix, in the order in which they will be solved. zero_share: least share of
-  // zeros over all weights, 0 for none asked. budget_bits: stored bits of all matrices together.
+  // zeros over all weights, 0 for none asked. budget_bits: stored bits of all matrices together. Throws Error
+  // when so many zeros leave no use for so many bits.
   RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis);
 
   // Replaces the budget (headers of a file turned out longer or shorter).
@@ -41,6 +42,13 @@ class RateControl {
   struct Prediction {
     double bits = 0, zeros = 0;
   };
+  // Throws Error when no price gives the share of zeros within the budget.
+  void CheckZeros() const;
+  // Zeros among the weights of `demand` stored in `bits` at a price.
+  double Zeros(const Demand& demand, double bits, double zero_price) const;
+  // log2 c at which `demand` takes `bits`.
+  template <typename Rates>
+  double StepFor(const Demand& demand, double bits, const Rates& rates) const;
   // rates: bits and share of zeros by log2 of the expected size in steps.
   template <typename Rates>
   Prediction Predict(const Demand& demand, double log2_c, const Rates& rates) const;

@@ -17,9 +17,9 @@ constexpr double kRowKeysPerOctave = 2;
 // (docs/experiments.md).
 constexpr double kSensitivityExponent = 0.9;
 
-// u <- the upper factor of the inverse of `moments` with rows and columns in the order given, damped until there
-// is one; returns how often the damping had to be doubled. mean: what damping is relative to; `what` names the
-// channels in the message.
+// u <- the upper factor of the inverse of `moments` with rows and columns in the order given, damped until
+// there is one; returns how often the damping had to be doubled. mean: what damping is relative to; `what`
+// names the channels in the message.
 int FactorInverse(MatrixView<const float> moments, const std::vector<uint32_t>& order, double mean,
                   double damping, const char* what, MatrixView<float> u) {
   const size_t n = order.size();

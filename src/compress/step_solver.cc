@@ -167,8 +167,11 @@ EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double
   solution.col_step = plan.col_step;
   if (settings.trellis) solution.row_key = plan.row_key;
   solution.row_step.resize(rows);
-  for (size_t r = 0; r < rows; ++r)
-    solution.row_step[r] = static_cast<int16_t>(StepEighths(plan.row_log[r] + log2_c));
+  for (size_t r = 0; r < rows; ++r) {
+    solution.row_step[r] = static_cast<int16_t>(std::clamp(StepEighths(plan.row_log[r] + log2_c),
+                                                           -kMaxStepOctaves * kStepResolution,
+                                                           kMaxStepOctaves * kStepResolution));
+  }
   solution.tables = DefaultEntropyTables(solution.states);
   std::unique_ptr<EntropyRates> rates;
   if (settings.lambda > 0) {

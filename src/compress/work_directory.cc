@@ -62,6 +62,13 @@ void WorkDirectory::Record(size_t shard, const FinishedShard& finished) const {
             {{"tensors", finished.tensors}, {"bytes", finished.bytes}, {"facts", finished.facts}});
 }
 
+void WorkDirectory::Discard(size_t shards) const {
+  std::error_code code;
+  for (size_t shard = 1; shard <= shards; ++shard) fs::remove(ShardPath(shard, shards), code);
+  fs::remove_all(work_, code);
+  if (fs::is_empty(out_, code)) fs::remove(out_, code);
+}
+
 void WorkDirectory::Finish() const {
   std::error_code code;
   fs::remove_all(work_, code);

@@ -33,6 +33,8 @@ class WorkDirectory {
   // The record of a shard finished by an earlier run; the file's size is checked.
   std::optional<FinishedShard> Finished(size_t shard, size_t shards) const;
   void Record(size_t shard, const FinishedShard& finished) const;
+  // Removes everything that the run has written, and the directory if that leaves it empty.
+  void Discard(size_t shards) const;
   // Removes the intermediate results.
   void Finish() const;
 

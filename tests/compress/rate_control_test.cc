@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "base/error.h"
+
 namespace mica {
 namespace {
 
@@ -64,8 +66,15 @@ TEST(RateControlTest, ZerosHaveAPriceWhereTheRateAloneGivesTooFew) {
   }
   EXPECT_NEAR(zeros / kWeights, 0.5, 1e-3);
   EXPECT_NEAR(control.bits_so_far() / kWeights, 2.6, 1e-3);
+  // Most zeros at a rate that the rest can use: beyond the usual prices.
+  EXPECT_GT(RateControl(Sizes(3), 1.0 * kWeights, 0.92, false).Next().zero_price, 64);
   // At low rate half of the weights are zero anyway.
   EXPECT_EQ(RateControl(Sizes(3), 1.2 * kWeights, 0.5, false).Next().zero_price, 0);
+}
+
+TEST(RateControlTest, RefusesMoreBitsThanWhatIsLeftCanUse) {
+  EXPECT_THROW(RateControl(Sizes(3), 3.0 * kWeights, 0.95, false), Error);
+  EXPECT_NO_THROW(RateControl(Sizes(3), 3.0 * kWeights, 0.5, false));
 }
 
 }  // namespace
