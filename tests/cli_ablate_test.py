@@ -82,7 +82,7 @@ class AblateTest(ProgramTest):
         self.fail_with('"kind": "bpw"', "ablate", self.experiment(kind="bits", value=4.0))
 
     def test_presets_set_what_no_flag_says(self):
-        base = ("--calib", f"text={self.folder / 'calib.txt'}", "--samples", 4, "--calib-seqlen", 128, "--coding", "entropy", "--bpw", 3)
+        base = ("--calib", f"text={self.folder / 'calib.txt'}", "--samples", 40, "--calib-seqlen", 128, "--coding", "entropy", "--bpw", 3)
         reports = {}
         for preset in ("fast", "balanced", "best"):
             out = self.folder / preset

@@ -127,6 +127,7 @@ class Pass {
       }
       const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
       if (!weights.empty()) {
+        MICA_CHECK(weights.size() == sides_[0].stream->tokens());
         const size_t first = portion * sides_[0].stream->portion_tokens();
         for (size_t s = 0; s < views.size(); ++s) {
           weighted[s] = Weighted(views[s], weights.subspan(first, views[s].tokens()));

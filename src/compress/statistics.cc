@@ -104,7 +104,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   const bool sampled =
       settings.grouping != GroupingMethod::kWaterfill && settings.estimator != Estimator::kGaussian;
 
-  FisherInformation fisher = MeasureFisher(weights, calibration,
+  // Every calibration token has a weight, whatever the windows that allocation is based on.
+  FisherInformation fisher = MeasureFisher(weights, settings.token_weights ? all_windows : calibration,
                                            {.windows = settings.fisher_windows,
                                             .output_moments = settings.output_moments,
                                             .token_weights = settings.token_weights,
