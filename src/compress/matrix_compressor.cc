@@ -34,7 +34,7 @@ uint64_t BitsOf(const std::vector<PackedTensor>& tensors, bool codes_only) {
   return bits;
 }
 
-// More is never stored: integers have 16 bits.
+// Integers have 16 bits, so a larger budget would not make them finer.
 constexpr double kLeastEntropyBits = 0.1, kMostEntropyBits = 16;
 
 void CheckEntropyBudget(double per_weight) {

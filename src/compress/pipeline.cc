@@ -160,6 +160,7 @@ double Compression::EstimatedEndBytes() const {
   double bytes = 0;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (tensor.name.starts_with("model.layers.")) continue;
+    if (tensor.name == "lm_head.weight" && config().tied_head) continue;  // not stored: the embedding serves
     bytes += tensor.shape.size() == 2
                  ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
                  : static_cast<double>(tensor.data.size());
