@@ -75,8 +75,8 @@ void BM_Gemm(benchmark::State& state) {
   for (auto _ : state) Gemm(true, false, -1.0f, a, b, 1.0f, c);
   Report(state, 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k));
 }
-// The products of the feedback's recursion (columns behind x rows x columns solved) over 640 and 1792 columns,
-// and one of refinement.
+// The products of the feedback's recursion (columns behind x rows x columns solved) over 640 and 1792
+// columns, and one of refinement.
 BENCHMARK(BM_Gemm)
     ->ArgNames({"m", "n", "k"})
     ->Args({128, 640, 128})
@@ -124,7 +124,7 @@ void BM_Feedback(benchmark::State& state) {
   SolverState solver;
   solver.rows = rows;
   solver.cols = cols;
-  solver.plan = MakePlan(diagonal, std::vector<uint8_t>(cols, 4), settings);
+  solver.plan = MakePlan(rows, diagonal, std::vector<uint8_t>(cols, 4), settings);
   solver.work = Matrix<float>(cols, rows);
   solver.change = Matrix<float>(cols, rows);
   solver.codes = Matrix<uint16_t>(cols, rows);

@@ -49,8 +49,8 @@ class SortedMatrix {
                             : (sensitive_[last] - sensitive_[first]) * factor_[k];
   }
   double Loss(const Ends& ends) const;
-  // What n columns at option k store, nearly: what the dynamic programme minimises with.
-  double Price(size_t k, size_t n) const;
+  // What sorted columns [first, last) at option k store, nearly: what the dynamic programme minimises with.
+  double Price(size_t k, size_t first, size_t last) const;
   uint64_t CodeBits(const Ends& ends) const;
   uint64_t StoredBits(const Ends& ends) const;
   // The ends that minimise loss + price * bits.
@@ -63,21 +63,26 @@ class SortedMatrix {
   const MatrixDemand* demand_;
   const std::vector<uint8_t>& options_;  // falling
   size_t group_size_;
-  std::vector<uint32_t> order_;           // sorted position -> original column
-  std::vector<size_t> units_;             // where channel groups start, and cols at the end
-  std::vector<size_t> candidates_;        // ends to choose from: 0, ..., cols
-  std::vector<double> sensitive_, zero_;  // [cols + 1] sums over the first i sorted columns
-  std::vector<double> factor_;            // 4^-options
+  std::vector<uint32_t> order_;     // sorted position -> original column
+  std::vector<size_t> units_;       // where channel groups start, and cols at the end
+  std::vector<size_t> candidates_;  // ends to choose from: 0, ..., cols
+  std::vector<double> shares_;      // of sorted columns' weights that a bitmap prunes
+  bool equal_shares_ = true;
+  // [cols + 1] sums over the first i sorted columns
+  std::vector<double> sensitive_, zero_, pruned_;
+  std::vector<double> factor_;  // 4^-options
 };
 
 SortedMatrix::SortedMatrix(const MatrixDemand& demand, const std::vector<uint8_t>& options, size_t group_size)
     : demand_(&demand), options_(options), group_size_(group_size) {
   MICA_CHECK(demand.rows > 0 && demand.cols > 0 && demand.sensitivity.size() == demand.cols &&
              demand.zero_loss.size() == demand.cols &&
-             (demand.group.empty() || demand.group.size() == demand.cols));
+             (demand.group.empty() || demand.group.size() == demand.cols) &&
+             (demand.mask != MaskKind::kBitmap || demand.pruned_shares.size() == demand.cols));
   Sort();
   sensitive_.assign(1, 0.0);
   zero_.assign(1, 0.0);
+  pruned_.assign(1, 0.0);
   for (const uint32_t column : order_) {
     const double sensitivity = demand.sensitivity[column], zero = demand.zero_loss[column];
     if (!(sensitivity >= 0 && zero >= 0 && std::isfinite(sensitivity) && std::isfinite(zero))) {
@@ -86,6 +91,9 @@ SortedMatrix::SortedMatrix(const MatrixDemand& demand, const std::vector<uint8_t
     }
     sensitive_.push_back(sensitive_.back() + sensitivity);
     zero_.push_back(zero_.back() + zero);
+    shares_.push_back(demand.mask == MaskKind::kBitmap ? demand.pruned_shares[column] : 0.0);
+    equal_shares_ = equal_shares_ && shares_.back() == shares_.front();
+    pruned_.push_back(pruned_.back() + shares_.back());
   }
   for (const uint8_t option : options_) factor_.push_back(std::ldexp(1.0, -2 * option));
   // Without channel groups, ends that divide scale groups evenly; with them, their boundaries.
@@ -138,7 +146,8 @@ double SortedMatrix::Loss(const Ends& ends) const {
   return loss;
 }
 
-double SortedMatrix::Price(size_t k, size_t n) const {
+double SortedMatrix::Price(size_t k, size_t first, size_t last) const {
+  const size_t n = last - first;
   if (n == 0 || options_[k] == 0) return 0;
   const double rows = static_cast<double>(demand_->rows), bits = options_[k];
   double mask = 0, kept = 1;
@@ -147,7 +156,7 @@ double SortedMatrix::Price(size_t k, size_t n) const {
       break;
     case MaskKind::kBitmap:
       mask = 1;
-      kept = demand_->kept_share;
+      kept = 1 - (pruned_[last] - pruned_[first]) / static_cast<double>(n);
       break;
     case MaskKind::kTwoOfFour:
       mask = 0.75;
@@ -176,10 +185,8 @@ std::vector<uint64_t> SortedMatrix::KeptPerColumn(const std::vector<uint8_t>& wi
   const size_t coded = static_cast<size_t>(std::find(widths.begin(), widths.end(), 0) - widths.begin());
   std::vector<uint64_t> kept(cols(), 0);
   if (demand_->mask == MaskKind::kBitmap) {
-    const auto pruned = [&](size_t position) {
-      return PrunedThrough(rows, cols(), coded, 1 - demand_->kept_share, position);
-    };
-    for (size_t p = 0; p < coded; ++p) kept[p] = rows - (pruned(p + 1) - pruned(p));
+    const std::vector<uint64_t> before = PrunedBefore(rows, shares_, coded);
+    for (size_t p = 0; p < coded; ++p) kept[p] = rows - (before[p + 1] - before[p]);
     return kept;
   }
   const size_t cell = demand_->mask == MaskKind::kTwoOfFour ? 4 : 8;
@@ -203,7 +210,7 @@ uint64_t SortedMatrix::StoredBits(const Ends& ends) const {
   const mica::StoredBits bits =
       FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, KeptPerColumn(widths), false);
   // Where masks are not chosen scale group by scale group, the padding of each is not known.
-  const bool known = demand_->mask == MaskKind::kBitmap && group_size_ >= 128;
+  const bool known = demand_->mask == MaskKind::kBitmap && group_size_ >= 128 && equal_shares_;
   const uint64_t unknown = known ? 0 : 128 * (cols() / group_size_ + options_.size());
   return bits.total() + unknown;
 }
@@ -219,7 +226,7 @@ Ends SortedMatrix::Best(double price) const {
       for (size_t j = 0; j <= (k == 0 ? 0 : i); ++j) {
         const size_t first = candidates_[j], last = candidates_[i];
         const double before = k == 0 ? 0 : least[k - 1][j];
-        const double cost = before + Loss(k, first, last) + price * Price(k, last - first);
+        const double cost = before + Loss(k, first, last) + price * Price(k, first, last);
         if (cost < least[k][i]) {
           least[k][i] = cost;
           from[k][i] = j;

@@ -24,9 +24,8 @@ struct MatrixDemand {
   std::vector<double> zero_loss;
   // [cols] channels of equal group share a width; empty: every channel on its own.
   std::vector<uint32_t> group;
-  // Share of weights that keep a code under a bitmap (1 - sparsity); the n:m masks keep n of m whatever it
-  // is.
-  double kept_share = 1;
+  // [cols] Share of a column's weights that a bitmap prunes. The n:m masks keep n of m whatever it is.
+  std::vector<double> pruned_shares;
   MaskKind mask = MaskKind::kNone;
 };
 
@@ -46,8 +45,8 @@ struct Allocation {
   std::vector<std::vector<uint8_t>> widths;  // [matrices][cols], by original column
   double mean_code_bits = 0;                 // reached
   // All stored bits over weights, as PackFixed stores what SolveFixed makes of these widths: exact without a
-  // mask and with a bitmap at group sizes from 128, else at most 0.1 % above (how many weights keep a code in
-  // one scale group then depends on the weights).
+  // mask and with a bitmap of equal shares at group sizes from 128, else at most 0.1 % above (how many
+  // weights keep a code in one scale group then depends on weights and order).
   double bits_per_weight = 0;
   double predicted_loss = 0;
 };

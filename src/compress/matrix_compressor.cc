@@ -7,6 +7,7 @@
 #include "compress/matrix_facts.h"
 #include "compress/plan.h"
 #include "compress/solver.h"
+#include "compress/sparsity_plan.h"
 #include "compress/step_solver.h"
 
 namespace mica {
@@ -153,9 +154,14 @@ Matrix<float> MatrixCompressor::CompressFixed(size_t layer, LinearKind kind, Mat
   fixed.sparsity = settings_.sparsity;
   fixed.saliency_exponent = settings_.saliency_exponent;
   fixed.refine_passes = settings_.refine_passes;
+  const size_t index = layer * kLinearKinds.size() + static_cast<size_t>(kind);
+  if (settings_.sparsity.rate > 0 && settings_.sparsity.n == 0) {
+    fixed.pruned_shares = demands_[index].pruned_shares;
+    fixed.row_importance =
+        RowImportance(statistics_.linears[layer][static_cast<size_t>(kind)].outputs.fisher);
+  }
   SolverReport report;
-  const FixedMatrix solved = SolveFixed(
-      w, h, allocation_.widths[layer * kLinearKinds.size() + static_cast<size_t>(kind)], fixed, &report);
+  const FixedMatrix solved = SolveFixed(w, h, allocation_.widths[index], fixed, &report);
   const uint64_t before = shard.data_bytes();
   shard.Add(LinearTensorName(layer, kind), solved);
   facts = FixedMatrixFacts(solved, 8 * (shard.data_bytes() - before), report,

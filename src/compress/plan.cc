@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "compress/sparsity_plan.h"
 
 namespace mica {
 namespace {
@@ -11,6 +12,23 @@ namespace {
 // Gaussian: 1.9 at 2 bits, 2.4 at 3, 2.9 at 4 (docs/method.md). One constant serves: what matters is the
 // ratio to pruning a column, whose error is 1.
 constexpr double kGridLoss = 2.4;
+
+// Sets what the mask takes from each column; pruned weights are not rounded.
+void SpreadPruning(const Statistics& statistics, double rate, std::vector<MatrixDemand>& demands) {
+  std::vector<PruningDemand> pruning;
+  for (size_t m = 0; m < demands.size(); ++m) {
+    PruningDemand& demand = pruning.emplace_back();
+    demand.rows = demands[m].rows;
+    for (const double loss : demands[m].zero_loss)
+      demand.column_score.push_back(loss / static_cast<double>(demand.rows));
+    demand.score_shares = statistics.linears[m / kLinearKinds.size()][m % kLinearKinds.size()].score_shares;
+  }
+  std::vector<std::vector<double>> shares = PrunedShares(pruning, rate);
+  for (size_t m = 0; m < demands.size(); ++m) {
+    for (size_t j = 0; j < demands[m].cols; ++j) demands[m].sensitivity[j] *= 1 - shares[m][j];
+    demands[m].pruned_shares = std::move(shares[m]);
+  }
+}
 
 }  // namespace
 
@@ -30,7 +48,6 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
       demand.name = LinearTensorName(l, kind);
       demand.rows = shape.rows;
       demand.cols = shape.cols;
-      demand.kept_share = 1 - settings.sparsity.rate;
       demand.mask = mask;
       demand.group = input.group;
       for (size_t j = 0; j < shape.cols; ++j) {
@@ -42,6 +59,7 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
       demands.push_back(std::move(demand));
     }
   }
+  if (mask == MaskKind::kBitmap) SpreadPruning(statistics, settings.sparsity.rate, demands);
   return demands;
 }
 

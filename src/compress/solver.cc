@@ -213,7 +213,7 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   SolverState state;
   state.rows = w.rows;
   state.cols = w.cols;
-  state.plan = MakePlan(diagonal, widths, settings);
+  state.plan = MakePlan(w.rows, diagonal, widths, settings);
   AllocateScales(state);
   state.codes = Matrix<uint16_t>(w.cols, w.rows);
   if (state.masked()) {

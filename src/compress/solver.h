@@ -25,6 +25,11 @@ struct FixedSettings {
   size_t group_size = 128;
   double damping = 0.01;  // times the mean diagonal of H
   SparsityPattern sparsity;
+  // [cols] by original column: the share of its weights that an unstructured mask should prune; empty:
+  // sparsity.rate of each. What a column of width 0 loses on top, its block loses less.
+  std::vector<double> pruned_shares;
+  // [rows] a squared weight of the row is multiplied with, to give its pruning score; empty: all alike.
+  std::vector<float> row_importance;
   double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
   int search_rounds = 3;  // rounds of the search for a group's scale and zero by the loss that the feedback
                           // really leaves; 0: by the weighted rounding error alone
@@ -47,7 +52,7 @@ struct SolverReport {
 
 // w: [rows, cols]; h: [cols, cols], symmetric; widths: [cols] by original column. Stored order: widths
 // descending, within a width by falling H_jj (activation order). Unstructured masks share one threshold over
-// the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedThrough). Threads
+// the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore). Threads
 // over rows; the result does not depend on the number of threads. Damping is raised (doubled) until H is
 // positive definite. Throws Error when w or h is not finite, when no damping helps, or when a setting is out
 // of range. report may be null. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
@@ -56,11 +61,11 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
                        const std::vector<uint8_t>& widths, const FixedSettings& settings,
                        SolverReport* report);
 
-// Weights pruned in the first `position` of `coded` columns (those of width > 0, in stored order) of a matrix
-// of rows x cols weights by an unstructured mask of this rate. At position = coded it is round(rate * rows *
-// cols) less the columns of width 0, never negative; rising evenly in between. The mask of a run of one width
-// prunes exactly the difference between its ends.
-uint64_t PrunedThrough(size_t rows, size_t cols, size_t coded, double rate, size_t position);
+// [coded + 1] Weights that an unstructured mask prunes in the columns before each stored position. shares:
+// [cols] of each stored column's weights; the first `coded` columns have a width > 0. The last entry is
+// rows * (sum of shares), rounded up, less the columns of width 0, never negative; in between it rises with
+// the shares. The mask of a run of one width prunes exactly the difference between its ends.
+std::vector<uint64_t> PrunedBefore(size_t rows, const std::vector<double>& shares, size_t coded);
 
 // Round to nearest without calibration (embeddings, output head): one width, identity order. bits: 2, 3, 4,
 // 6, 8 or 16. Threads over rows.

@@ -27,6 +27,7 @@ void PruneSmallest(const Matrix<float>& scores, size_t cols, uint64_t k, size_t 
   const size_t rows = scores.cols();
   constexpr std::array<int, 3> kShift = {21, 10, 0};
   constexpr size_t kBins = 2048;
+  MICA_CHECK(k <= uint64_t{rows} * cols);
   uint32_t prefix = 0;     // the threshold's bits found so far
   uint64_t remaining = k;  // rank of the threshold among scores with this prefix
   Matrix<uint32_t> counts(cols, kBins);
@@ -202,16 +203,15 @@ class Feedback {
   // The mask of a whole block: one threshold for all rows.
   void SelectUnstructured(const ColumnBlock& block) {
     const size_t cols = block.end - block.start;
-    const auto through = [&](size_t position) {
-      return PrunedThrough(state_.rows, state_.cols, state_.plan.coded, settings_.sparsity.rate, position);
-    };
     Matrix<float> scores(cols, state_.rows);
     ParallelFor(cols, [&](size_t j) {
       const float* w = state_.work.row(block.start + j);
       float* score = scores.row(j);
       for (size_t r = 0; r < state_.rows; ++r) score[r] = w[r] * w[r] * saliency_[block.start + j];
+      for (size_t r = 0; r < settings_.row_importance.size(); ++r) score[r] *= settings_.row_importance[r];
     });
-    PruneSmallest(scores, cols, through(block.end) - through(block.start), block.start, state_.keep);
+    const std::vector<uint64_t>& before = state_.plan.pruned_before;
+    PruneSmallest(scores, cols, before[block.end] - before[block.start], block.start, state_.keep);
   }
 
   // The n:m cell that starts at column `at` of the block, or what is left of one where the coded columns end

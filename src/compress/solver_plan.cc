@@ -47,17 +47,27 @@ MaskKind MaskOf(const SparsityPattern& sparsity) {
   Fail("sparsity pattern is {}:{}, expected 2:4 or 4:8", sparsity.n, sparsity.m);
 }
 
-uint64_t PrunedThrough(size_t rows, size_t cols, size_t coded, double rate, size_t position) {
-  if (coded == 0) return 0;
-  const auto wanted =
-      static_cast<uint64_t>(std::llround(rate * static_cast<double>(rows) * static_cast<double>(cols)));
-  const uint64_t uncoded = uint64_t{rows} * (cols - coded);
-  if (wanted <= uncoded) return 0;
-  // Up to 2^28 weights times 2^14 columns: far from overflow.
-  return (wanted - uncoded) * position / coded;
+std::vector<uint64_t> PrunedBefore(size_t rows, const std::vector<double>& shares, size_t coded) {
+  constexpr double kRounding = 1e-6;  // weights that sums of decimal shares may be off
+  std::vector<uint64_t> before(coded + 1, 0);
+  std::vector<double> sums(1, 0.0);
+  for (size_t p = 0; p < coded; ++p) sums.push_back(sums.back() + shares[p]);
+  const double all =
+      std::accumulate(shares.begin() + static_cast<std::ptrdiff_t>(coded), shares.end(), sums.back());
+  const auto wanted = static_cast<uint64_t>(std::ceil(all * static_cast<double>(rows) - kRounding));
+  const uint64_t uncoded = uint64_t{rows} * (shares.size() - coded);
+  if (wanted <= uncoded || !(sums.back() > 0)) return before;
+  const double scale = static_cast<double>(wanted - uncoded) / sums.back();
+  for (size_t p = 1; p < coded; ++p)
+    before[p] = static_cast<uint64_t>(std::floor(sums[p] * scale + kRounding));
+  before[coded] = wanted - uncoded;
+  // No column loses more than it has, whatever the roundings.
+  for (size_t p = coded; p-- > 0;)
+    before[p] = std::max(before[p], before[p + 1] - std::min<uint64_t>(before[p + 1], rows));
+  return before;
 }
 
-SolverPlan MakePlan(const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
+SolverPlan MakePlan(size_t rows, const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
                     const FixedSettings& settings) {
   SolverPlan plan;
   plan.mask = MaskOf(settings.sparsity);
@@ -71,6 +81,14 @@ SolverPlan MakePlan(const std::vector<float>& diagonal, const std::vector<uint8_
   plan.blocks = MakeBlocks(plan.groups, plan.widths);
   plan.coded =
       static_cast<size_t>(std::find(plan.widths.begin(), plan.widths.end(), 0) - plan.widths.begin());
+  if (plan.mask == MaskKind::kBitmap) {
+    std::vector<double> shares(widths.size(), settings.sparsity.rate);
+    if (!settings.pruned_shares.empty()) {
+      MICA_CHECK(settings.pruned_shares.size() == widths.size());
+      for (size_t p = 0; p < shares.size(); ++p) shares[p] = settings.pruned_shares[plan.order[p]];
+    }
+    plan.pruned_before = PrunedBefore(rows, shares, plan.coded);
+  }
   return plan;
 }
 

@@ -35,11 +35,12 @@ struct SolverPlan {
   std::vector<ColumnBlock> blocks;
   size_t coded = 0;  // columns whose width is not 0; they come first
   MaskKind mask = MaskKind::kNone;
+  std::vector<uint64_t> pruned_before;  // [coded + 1] of an unstructured mask; empty without one
 };
 
 // Throws Error for unknown widths, a group size of 0 or a pattern that has no MaskKind. diagonal: [cols] H_jj
 // by original column.
-SolverPlan MakePlan(const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
+SolverPlan MakePlan(size_t rows, const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
                     const FixedSettings& settings);
 
 // h rearranged into stored order with `damping` added to the diagonal. Dead channels (their stored positions

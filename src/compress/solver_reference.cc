@@ -49,7 +49,7 @@ class Reference {
     }
     const auto dead = static_cast<size_t>(std::count(diagonal.begin(), diagonal.end(), 0.0f));
     const double base = dead < cols_ ? sum / static_cast<double>(cols_ - dead) : 1.0;
-    plan_ = MakePlan(diagonal, widths, settings);
+    plan_ = MakePlan(rows_, diagonal, widths, settings);
     cell_ = CellOf(plan_.mask);
     weights_ = Matrix<T>(rows_, cols_);
     undamped_ = Matrix<T>(cols_, cols_);
@@ -127,6 +127,9 @@ class Reference {
   }
 
   bool Kept(size_t r, size_t j) const { return plan_.mask == MaskKind::kNone || matrix_.keep(r, j) != 0; }
+  float Importance(size_t r) const {
+    return settings_.row_importance.empty() ? 1.0f : settings_.row_importance[r];
+  }
   float Score(T w, size_t j) const { return static_cast<float>(w) * static_cast<float>(w) * saliency_[j]; }
 
   // Masks that begin at column j: of an unstructured block, or of an n:m cell.
@@ -146,14 +149,11 @@ class Reference {
       };
       std::vector<Entry> entries;
       for (size_t c = j; c < block.end; ++c) {
-        for (size_t r = 0; r < rows_; ++r) entries.push_back({Score(w(r, c), c), c, r});
+        for (size_t r = 0; r < rows_; ++r) entries.push_back({Importance(r) * Score(w(r, c), c), c, r});
       }
       std::stable_sort(entries.begin(), entries.end(),
                        [](const Entry& a, const Entry& b) { return a.score < b.score; });
-      const auto through = [&](size_t at) {
-        return PrunedThrough(rows_, cols_, plan_.coded, settings_.sparsity.rate, at);
-      };
-      const uint64_t pruned = through(block.end) - through(block.start);
+      const uint64_t pruned = plan_.pruned_before[block.end] - plan_.pruned_before[block.start];
       for (uint64_t i = 0; i < entries.size(); ++i)
         matrix_.keep(entries[i].row, entries[i].column) = i >= pruned;
     }

@@ -13,10 +13,13 @@
 #include "compress/layer_pass.h"
 #include "compress/moments.h"
 #include "compress/residual_stream.h"
+#include "compress/sparsity_plan.h"
 #include "io/safetensors.h"
 
 namespace mica {
 namespace {
+
+constexpr int kFileVersion = 2;  // of what a statistics file holds
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -82,6 +85,7 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
   Json texts = calibration.provenance;
   for (Json& source : texts["sources"]) source.erase("path");
   return {{"calibration", texts},
+          {"version", kFileVersion},
           {"grouping", GroupingMethodName(settings.grouping)},
           {"estimator", EstimatorName(settings.estimator)},
           {"groups", settings.groups},
@@ -152,6 +156,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
         }
         const Matrix<float> w = weights.Linear(l, kind);
         linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
+        linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
         if (settings.step_sizes) {
           StepSettings steps;
           steps.damping = settings.damping;
@@ -190,6 +195,7 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& linear = statistics.linears[l][k];
       visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
       visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+      visit(LinearName(l, k) + ".score_shares", linear.score_shares);
       visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
       visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
     }

@@ -313,6 +313,7 @@ struct MaskCase {
   SparsityPattern sparsity;
   size_t group_size;
   bool exact;
+  bool unequal = false;  // shares of the columns
 };
 
 class StoredBitsOf : public testing::TestWithParam<MaskCase> {};
@@ -322,7 +323,11 @@ TEST_P(StoredBitsOf, AreWhatIsPacked) {
   const size_t rows = 70, cols = 300;
   MatrixDemand demand = RandomDemand(rows, cols, 5);
   demand.mask = c.mask;
-  demand.kept_share = c.mask == MaskKind::kBitmap ? 1 - c.sparsity.rate : 0.5;
+  if (c.mask == MaskKind::kBitmap) demand.pruned_shares.assign(cols, c.sparsity.rate);
+  if (c.unequal) {
+    for (size_t j = 0; j < cols; ++j)
+      demand.pruned_shares[j] = std::min(1.0, 2.2 * c.sparsity.rate * static_cast<double>(j % 10) / 10);
+  }
   AllocationSettings settings;
   settings.options = {0, 2, 3, 4, 8};
   settings.budget = 3.0;
@@ -334,6 +339,7 @@ TEST_P(StoredBitsOf, AreWhatIsPacked) {
   FixedSettings fixed;
   fixed.group_size = c.group_size;
   fixed.sparsity = c.sparsity;
+  fixed.pruned_shares = demand.pruned_shares;
   fixed.search_rounds = 0;
   uint64_t bytes = 0;
   for (const PackedTensor& part : PackFixed("m", SolveFixed(w, h, allocation.widths[0], fixed, nullptr)))
@@ -354,6 +360,7 @@ INSTANTIATE_TEST_SUITE_P(Masks, StoredBitsOf,
                                          MaskCase{MaskKind::kBitmap, {0.5, 0, 0}, 128, true},
                                          MaskCase{MaskKind::kBitmap, {0.37, 0, 0}, 200, true},
                                          MaskCase{MaskKind::kBitmap, {0.5, 0, 0}, 50, false},
+                                         MaskCase{MaskKind::kBitmap, {0.5, 0, 0}, 128, false, true},
                                          MaskCase{MaskKind::kTwoOfFour, {0, 2, 4}, 128, false},
                                          MaskCase{MaskKind::kFourOfEight, {0, 4, 8}, 64, false}));
 
