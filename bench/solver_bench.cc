@@ -129,7 +129,7 @@ void BM_Feedback(benchmark::State& state) {
   solver.change = Matrix<float>(cols, rows);
   solver.codes = Matrix<uint16_t>(cols, rows);
   if (solver.masked()) solver.keep = Matrix<uint8_t>(cols, rows, 1);
-  solver.scales = Matrix<F16>(solver.plan.groups.size(), rows);
+  solver.scales = Matrix<ScaleCode>(solver.plan.groups.size(), rows);
   solver.zeros = Matrix<uint8_t>(solver.plan.groups.size(), rows);
   CholeskyOfInverseUpper(u);
   for (size_t j = 0; j < cols; ++j) saliency[j] = 1.0f / (u(j, j) * u(j, j));

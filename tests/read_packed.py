@@ -52,7 +52,7 @@ def kept(mask, kind, rows, cols):
 
 
 def decode_fixed(tensors, name, fact):
-    rows, cols, size = fact["rows"], fact["cols"], fact["group_size"]
+    rows, cols, size, unit = fact["rows"], fact["cols"], fact["group_size"], np.float32(2.0 ** fact["exponent"])
     part = lambda p, default=None: tensors.get(f"{name}.{p}", default)
     order, runs = part("order", np.arange(cols)), part("groups").tolist()
     ends = [start for start, _ in runs[1:]] + [cols]
@@ -64,13 +64,19 @@ def decode_fixed(tensors, name, fact):
         used, code = -(-int(here.sum()) * bits // 8), np.zeros((rows, count), np.int32)
         code[here], at = values(part("codes")[at:at + used], bits, here.sum()), at + -(-used // 16) * 16
         if bits == 16:
-            weight = code.astype("<u2").view("<f2").astype(np.float32)
+            weight = code.astype("<u2").view("<f2").astype(np.float32) * unit
         else:
             used = -(-rows * bits // 8)
             zero, zero_at = values(part("zeros")[zero_at:zero_at + used], bits, rows), zero_at + used
-            weight = (code - zero[:, None]).astype(np.float32) * next(scales).astype(np.float32)[:, None]
+            weight = (code - zero[:, None]).astype(np.float32) * (scale_values(next(scales)) * unit)[:, None]
         out[:, order[start:start + count]] = np.where(here, weight, 0)
     return out
+
+
+def scale_values(code):
+    """Scales from their eight bits: four of exponent, four of mantissa."""
+    code = code.astype(np.int32)
+    return np.ldexp(np.where(code < 16, code, code % 16 + 16).astype(np.float32), np.maximum(code // 16, 1) - 19)
 
 
 def interpolated(knots, first, k):

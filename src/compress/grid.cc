@@ -7,15 +7,10 @@
 namespace mica {
 namespace {
 
-constexpr float kSmallestScale = 0x1p-24f;  // the least positive FP16
-constexpr float kLargestScale = 65504.0f;   // the largest
-
 int MaxCode(int bits) { return (1 << bits) - 1; }
 
-float Stored(float scale) { return ToFloat(ToF16(std::clamp(scale, kSmallestScale, kLargestScale))); }
-
-Grid At(float scale, float zero, int bits) {
-  return {ToF16(scale), static_cast<uint8_t>(std::clamp(zero, 0.0f, static_cast<float>(MaxCode(bits))))};
+Grid At(ScaleCode scale, float zero, int bits) {
+  return {scale, static_cast<uint8_t>(std::clamp(zero, 0.0f, static_cast<float>(MaxCode(bits))))};
 }
 
 float GridError(std::span<const float> w, std::span<const float> importance, std::span<const uint8_t> keep,
@@ -34,8 +29,8 @@ float GridError(std::span<const float> w, std::span<const float> importance, std
 }  // namespace
 
 Grid GridOver(float low, float high, int bits) {
-  const float scale = Stored((high - low) / static_cast<float>(MaxCode(bits)));
-  return At(scale, std::nearbyint(-low / scale), bits);
+  const ScaleCode scale = ToScaleCode((high - low) / static_cast<float>(MaxCode(bits)));
+  return At(scale, std::nearbyint(-low / ToFloat(scale)), bits);
 }
 
 float ShrunkenShare(int step, int bits) {
@@ -45,17 +40,17 @@ float ShrunkenShare(int step, int bits) {
   return 1.0f - (1.0f - shortest) * static_cast<float>(step) / static_cast<float>(kGridShrinks - 1);
 }
 
-Grid MovedGrid(const Grid& grid, int round, int move, int bits) {
-  const float scale = ToFloat(grid.scale), step = 0.08f / static_cast<float>(1 << round);
+Grid MovedGrid(const Grid& grid, int move, int bits) {
+  const int code = grid.scale.bits;
   switch (move) {
     case 0:
-      return At(Stored(scale * (1.0f + step)), grid.zero, bits);
+      return At({static_cast<uint8_t>(std::min(code + 1, 255))}, grid.zero, bits);
     case 1:
-      return At(Stored(scale * (1.0f - step)), grid.zero, bits);
+      return At({static_cast<uint8_t>(std::max(code - 1, 1))}, grid.zero, bits);
     case 2:
-      return At(scale, static_cast<float>(grid.zero) + 1.0f, bits);
+      return At(grid.scale, static_cast<float>(grid.zero) + 1.0f, bits);
     default:
-      return At(scale, static_cast<float>(grid.zero) - 1.0f, bits);
+      return At(grid.scale, static_cast<float>(grid.zero) - 1.0f, bits);
   }
 }
 
@@ -82,7 +77,7 @@ Grid FitGrid(std::span<const float> w, std::span<const float> importance, std::s
     consider(GridOver(low * share, high * share, bits));
   }
   for (int round = 0; round < rounds; ++round) {
-    for (int move = 0; move < kGridMoves; ++move) consider(MovedGrid(best, round, move, bits));
+    for (int move = 0; move < kGridMoves; ++move) consider(MovedGrid(best, move, bits));
   }
   return best;
 }
@@ -118,7 +113,7 @@ void FitTileGrids(const float* w, size_t cols, const float* importance, const ui
   }
   for (int round = 0; round < rounds; ++round) {
     for (int move = 0; move < kGridMoves; ++move) {
-      for (size_t r = 0; r < kTileRows; ++r) candidate.Set(r, MovedGrid(grids->grid[r], round, move, bits));
+      for (size_t r = 0; r < kTileRows; ++r) candidate.Set(r, MovedGrid(grids->grid[r], move, bits));
       GridErrors(w, cols, candidate.View(bits, keep), importance, error);
       KeepBetter(candidate, error, grids, best_error);
     }

@@ -8,13 +8,13 @@
 #include <cstdint>
 #include <span>
 
-#include "base/half.h"
+#include "base/scale_code.h"
 #include "kernels/feedback.h"
 
 namespace mica {
 
 struct Grid {
-  F16 scale;
+  ScaleCode scale;
   uint8_t zero = 0;
 };
 
@@ -29,22 +29,22 @@ inline float GridValue(uint16_t code, float scale, int zero) {
 }
 
 // The grid of `bits` bits (2 .. 8) over [low, high], which holds 0: scale (high - low) / (2^bits - 1) rounded
-// to FP16, positive and finite whatever the range.
+// to what is stored, positive and finite whatever the range.
 Grid GridOver(float low, float high, int bits);
 
 // How grids are searched, for one group of weights (the scalar FitGrid) and for the rows of a tile alike.
 // First kGridShrinks ranges from [min(w, 0), max(w, 0)] down to the shortest that can pay at these bits; then
-// `rounds` rounds of four moves around the best so far (scale times 1 + d, scale times 1 - d, zero + 1, zero
-// - 1), d = 0.08, 0.04, ... Each is kept when it lowers the error.
+// `rounds` rounds of four moves around the best so far (the next scale above, the next below, zero + 1, zero
+// - 1). Each is kept when it lowers the error.
 inline constexpr int kGridShrinks = 24;
 inline constexpr int kGridMoves = 4;
 inline constexpr int kGridRounds = 3;
 float ShrunkenShare(int step, int bits);  // step in [0, kGridShrinks): share of the range that is kept
-Grid MovedGrid(const Grid& grid, int round, int move, int bits);
+Grid MovedGrid(const Grid& grid, int move, int bits);
 
 // The grid of `bits` bits (2 .. 8) that the search finds to have the least sum_i importance[i] * (w[i] -
-// quantised(w[i]))^2 over the weights that `keep` (or empty: all) marks. The scale is rounded to FP16 before
-// errors are measured. importance: >= 0, one a weight.
+// quantised(w[i]))^2 over the weights that `keep` (or empty: all) marks. The scale is rounded to what is
+// stored before errors are measured. importance: >= 0, one a weight.
 Grid FitGrid(std::span<const float> w, std::span<const float> importance, std::span<const uint8_t> keep,
              int bits, int rounds = kGridRounds);
 

@@ -27,6 +27,20 @@ void CheckFinite(MatrixView<const float> values, const char* what) {
   });
 }
 
+// The least power of two that no weight exceeds, as an exponent: scales have a narrow range of their own.
+// FP16 values have a wide one and stay as they are.
+int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups) {
+  if (std::none_of(groups.begin(), groups.end(), [](const ScaleGroup& g) { return g.scale_row >= 0; }))
+    return 0;
+  std::vector<float> largest(w.rows, 0.0f);
+  ParallelFor(w.rows, [&](size_t r) {
+    for (size_t c = 0; c < w.cols; ++c) largest[r] = std::max(largest[r], std::abs(w(r, c)));
+  });
+  const float most = largest.empty() ? 0.0f : *std::max_element(largest.begin(), largest.end());
+  if (!(most > 0)) return 0;
+  return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
+}
+
 // H in stored order with the damping that it needs, and what was learnt on the way.
 struct Curvature {
   std::vector<uint32_t> dead;  // stored positions
@@ -96,11 +110,13 @@ void DecodeColumn(const SolverState& state, const ScaleGroup& group, size_t p, s
   }
 }
 
-// out [cols, rows] = W - Q (or W alone when `whole`) in stored order; weights of dead channels count as zero.
+// out [cols, rows] = W - Q (or W alone when `whole`) in stored order and in units of 2^state.exponent;
+// weights of dead channels count as zero.
 void Residual(const SolverState& state, MatrixView<const float> w, const Curvature& curvature, bool whole,
               Matrix<float>& out) {
   std::vector<uint8_t> dead(state.cols, 0);
   for (const uint32_t p : curvature.dead) dead[p] = 1;
+  const float inverse_unit = std::ldexp(1.0f, -state.exponent);
   ParallelFor(state.tiles(), [&](size_t tile) {
     const size_t r0 = tile * kTileRows, count = state.tile_rows(tile);
     float stored[kTileRows] = {};
@@ -108,7 +124,7 @@ void Residual(const SolverState& state, MatrixView<const float> w, const Curvatu
       for (size_t p = group.start; p < group.start + group.count; ++p) {
         if (!whole) DecodeColumn(state, group, p, r0, count, stored);
         for (size_t r = 0; r < count; ++r) {
-          const float value = dead[p] != 0 ? 0.0f : w(r0 + r, state.plan.order[p]);
+          const float value = dead[p] != 0 ? 0.0f : w(r0 + r, state.plan.order[p]) * inverse_unit;
           out(p, r0 + r) = value - stored[r];
         }
       }
@@ -151,6 +167,7 @@ FixedMatrix Assemble(SolverState& state, size_t group_size) {
   matrix.order = state.plan.order;
   matrix.widths = state.plan.widths;
   matrix.mask = state.plan.mask;
+  matrix.exponent = state.exponent;
   matrix.codes = Matrix<uint16_t>(state.rows, state.cols);
   if (state.masked()) matrix.keep = Matrix<uint8_t>(state.rows, state.cols);
   ParallelFor(state.tiles(), [&](size_t tile) {
@@ -173,7 +190,7 @@ size_t ScaleRows(const std::vector<ScaleGroup>& groups) {
 }
 
 void AllocateScales(SolverState& state) {
-  state.scales = Matrix<F16>(ScaleRows(state.plan.groups), state.rows);
+  state.scales = Matrix<ScaleCode>(ScaleRows(state.plan.groups), state.rows);
   state.zeros = Matrix<uint8_t>(ScaleRows(state.plan.groups), state.rows);
 }
 
@@ -214,6 +231,7 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   state.rows = w.rows;
   state.cols = w.cols;
   state.plan = MakePlan(w.rows, diagonal, widths, settings);
+  state.exponent = ExponentOf(w, state.plan.groups);
   AllocateScales(state);
   state.codes = Matrix<uint16_t>(w.cols, w.rows);
   if (state.masked()) {
@@ -246,6 +264,8 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
     result.zero_share = state.rows * state.cols > 0 ? static_cast<double>(CountZeros(state)) /
                                                           static_cast<double>(state.rows * state.cols)
                                                     : 0;
+    for (double* loss : {&result.feedback_loss, &result.predicted_loss, &result.measured_loss})
+      *loss = std::ldexp(*loss, 2 * state.exponent);
     result.dead_channels = curvature.dead.size();
     result.damping = curvature.damping;
     result.damping_doublings = curvature.doublings;
@@ -265,10 +285,13 @@ FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_siz
   state.plan.groups = ScaleGroups(state.plan.widths, group_size);
   if (bits == 0) Fail("width is 0, expected 2, 3, 4, 6, 8 or 16 for rounding to nearest");
   AllocateScales(state);
+  state.exponent = ExponentOf(w, state.plan.groups);
+  const float inverse_unit = std::ldexp(1.0f, -state.exponent);
   FixedMatrix matrix;
   matrix.rows = w.rows;
   matrix.cols = w.cols;
   matrix.group_size = group_size;
+  matrix.exponent = state.exponent;
   matrix.order = state.plan.order;
   matrix.widths = state.plan.widths;
   matrix.codes = Matrix<uint16_t>(w.rows, w.cols);
@@ -280,14 +303,14 @@ FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_siz
     for (const ScaleGroup& group : state.plan.groups) {
       if (group.scale_row >= 0) {
         for (size_t j = 0; j < group.count; ++j) {
-          for (size_t r = 0; r < rows; ++r) values(j, r) = w(r0 + r, group.start + j);
+          for (size_t r = 0; r < rows; ++r) values(j, r) = w(r0 + r, group.start + j) * inverse_unit;
         }
         FitTileGrids(values.data(), group.count, ones.data(), nullptr, bits, kGridRounds, &grids);
         state.StoreGrids(grids, tile, group);
       }
       for (size_t r = 0; r < rows; ++r) {
         for (size_t p = group.start; p < group.start + group.count; ++p) {
-          const float value = w(r0 + r, p);
+          const float value = w(r0 + r, p) * inverse_unit;
           matrix.codes(r0 + r, p) =
               bits == 16 ? ToF16(std::clamp(value, -65504.0f, 65504.0f)).bits
                          : GridCode(value, grids.scale[r], grids.grid[r].zero, (1 << bits) - 1);

@@ -294,8 +294,7 @@ class Feedback {
     TileGrids candidate;
     for (int round = 0; round < settings_.search_rounds; ++round) {
       for (int move = 0; move < kGridMoves; ++move) {
-        for (size_t r = 0; r < kTileRows; ++r)
-          candidate.Set(r, MovedGrid(grids->grid[r], round, move, group.bits));
+        for (size_t r = 0; r < kTileRows; ++r) candidate.Set(r, MovedGrid(grids->grid[r], move, group.bits));
         measure(candidate);
         KeepBetter(candidate, t.loss, grids, best);
       }

@@ -51,12 +51,20 @@ class Reference {
     const double base = dead < cols_ ? sum / static_cast<double>(cols_ - dead) : 1.0;
     plan_ = MakePlan(rows_, diagonal, widths, settings);
     cell_ = CellOf(plan_.mask);
+    float most = 0;
+    for (size_t r = 0; r < rows_; ++r) {
+      for (size_t c = 0; c < cols_; ++c) most = std::max(most, std::abs(w(r, c)));
+    }
+    const bool scaled =
+        std::any_of(widths.begin(), widths.end(), [](uint8_t b) { return b != 0 && b != 16; });
+    if (scaled && most > 0) exponent_ = static_cast<int>(std::ceil(std::log2(most)));
     weights_ = Matrix<T>(rows_, cols_);
     undamped_ = Matrix<T>(cols_, cols_);
     Matrix<T> damped(cols_, cols_);
     for (size_t i = 0; i < cols_; ++i) {
       const bool i_dead = diagonal[plan_.order[i]] == 0;
-      for (size_t r = 0; r < rows_; ++r) weights_(r, i) = i_dead ? T{0} : T{w(r, plan_.order[i])};
+      for (size_t r = 0; r < rows_; ++r)
+        weights_(r, i) = i_dead ? T{0} : T{std::ldexp(w(r, plan_.order[i]), -exponent_)};
       for (size_t j = 0; j < cols_; ++j) {
         const bool any_dead = i_dead || diagonal[plan_.order[j]] == 0;
         undamped_(i, j) = damped(i, j) = any_dead ? T{0} : T{h(plan_.order[i], plan_.order[j])};
@@ -86,7 +94,7 @@ class Reference {
       }
     }
     ReferenceResult result;
-    result.predicted_loss = loss;
+    result.predicted_loss = std::ldexp(loss, 2 * exponent_);
     T measured = 0;
     for (size_t r = 0; r < rows_; ++r) {
       for (size_t i = 0; i < cols_; ++i) {
@@ -95,7 +103,7 @@ class Reference {
         measured += (weights_(r, i) - q(r, i)) * sum;
       }
     }
-    result.measured_loss = static_cast<double>(measured);
+    result.measured_loss = std::ldexp(static_cast<double>(measured), 2 * exponent_);
     result.matrix = std::move(matrix_);
     return result;
   }
@@ -105,6 +113,7 @@ class Reference {
     matrix_.rows = rows_;
     matrix_.cols = cols_;
     matrix_.group_size = settings_.group_size;
+    matrix_.exponent = exponent_;
     matrix_.order = plan_.order;
     matrix_.widths = plan_.widths;
     matrix_.mask = plan_.mask;
@@ -116,7 +125,7 @@ class Reference {
     }
     size_t scale_rows = 0;
     for (const ScaleGroup& group : plan_.groups) scale_rows += group.scale_row >= 0;
-    matrix_.scales = Matrix<F16>(scale_rows, rows_, ToF16(1.0f));
+    matrix_.scales = Matrix<ScaleCode>(scale_rows, rows_, ToScaleCode(1.0f));
     matrix_.zeros = Matrix<uint8_t>(scale_rows, rows_, 0);
   }
 
@@ -229,7 +238,7 @@ class Reference {
         float best_loss = Trial(group, best, r);
         for (int round = 0; round < settings_.search_rounds; ++round) {
           for (int move = 0; move < kGridMoves; ++move) {
-            const Grid candidate = MovedGrid(best, round, move, group.bits);
+            const Grid candidate = MovedGrid(best, move, group.bits);
             const float loss = Trial(group, candidate, r);
             if (!(loss < best_loss)) continue;
             best = candidate;
@@ -248,6 +257,7 @@ class Reference {
 
   const FixedSettings& settings_;
   const size_t rows_, cols_;
+  int exponent_ = 0;
   SolverPlan plan_;
   CellShape cell_;
   Matrix<T> weights_, working_, undamped_, u_;

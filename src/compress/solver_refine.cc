@@ -149,7 +149,7 @@ class Refinement {
   }
 
   // With n = code - zero held, the loss of scale s + d differs by -2 d n.g + d^2 n.Hn; d = n.g / n.Hn, as far
-  // as FP16 allows.
+  // as stored scales allow.
   void RefitScales(const ColumnBlock& block, size_t g, const Matrix<float>& h, TileBlock& t,
                    TileGrids* grids) const {
     const auto [from, to] = Extent(block, g);
@@ -170,11 +170,11 @@ class Refinement {
     for (size_t r = 0; r < kTileRows; ++r) {
       delta[r] = 0;
       if (!(curvature[r] > 0)) continue;
-      const F16 refitted = ToF16(grids->scale[r] + along[r] / curvature[r]);
+      const ScaleCode refitted = ToScaleCode(grids->scale[r] + along[r] / curvature[r]);
       const float scale = ToFloat(refitted);
       const float change = scale - grids->scale[r];
       const float gain = change * (change * curvature[r] - 2 * along[r]);
-      if (!(scale > 0 && scale <= 65504.0f && gain < 0)) continue;
+      if (!(gain < 0)) continue;
       delta[r] = change;
       t.loss[r] += gain;
       grids->Set(r, {refitted, grids->grid[r].zero});

@@ -19,12 +19,13 @@ struct SolverState {
   SolverPlan plan;
   size_t rows = 0;
   size_t cols = 0;
-  Matrix<float> work;      // [cols, rows] W less the feedback so far; later H (W - Q)
-  Matrix<float> change;    // [cols, rows] errors of the columns over U_jj; later changes of Q
-  Matrix<uint16_t> codes;  // [cols, rows] as FixedMatrix::codes
-  Matrix<uint8_t> keep;    // [cols, rows], empty without a mask
-  Matrix<F16> scales;      // [scale groups, rows]
-  Matrix<uint8_t> zeros;   // [scale groups, rows]
+  int exponent = 0;          // weights below are in units of 2^exponent
+  Matrix<float> work;        // [cols, rows] W less the feedback so far; later H (W - Q)
+  Matrix<float> change;      // [cols, rows] errors of the columns over U_jj; later changes of Q
+  Matrix<uint16_t> codes;    // [cols, rows] as FixedMatrix::codes
+  Matrix<uint8_t> keep;      // [cols, rows], empty without a mask
+  Matrix<ScaleCode> scales;  // [scale groups, rows]
+  Matrix<uint8_t> zeros;     // [scale groups, rows]
 
   bool masked() const { return plan.mask != MaskKind::kNone; }
   size_t tiles() const { return (rows + kTileRows - 1) / kTileRows; }
@@ -49,7 +50,7 @@ struct SolverState {
   // Grids of a tile's rows in scale group `group`; missing rows have scale 1.
   void LoadGrids(size_t tile, const ScaleGroup& group, TileGrids* grids) const {
     for (size_t r = 0; r < kTileRows; ++r) {
-      Grid grid{ToF16(1.0f), 0};
+      Grid grid{ToScaleCode(1.0f), 0};
       if (r < tile_rows(tile)) {
         const auto row = static_cast<size_t>(group.scale_row);
         grid = {scales(row, tile * kTileRows + r), zeros(row, tile * kTileRows + r)};

@@ -29,12 +29,15 @@ bool IsPacked(const Json& config, const std::string& where) {
   }
   const Json version = found->value("version", Json());
   if (!version.is_number_integer() || version < 1) {
-    Fail("{}: quantization_config.version is {}, expected a number from 1 to {}", where, version.dump(),
-         kPackedVersion);
+    Fail("{}: quantization_config.version is {}, expected {}", where, version.dump(), kPackedVersion);
+  }
+  if (version < kPackedVersion) {
+    Fail("{}: quantization_config.version is {}, this program reads version {}; compress the original again",
+         where, version.dump(), kPackedVersion);
   }
   if (version > kPackedVersion) {
-    Fail("{}: quantization_config.version is {}, this program reads versions up to {}; use a newer mica",
-         where, version.dump(), kPackedVersion);
+    Fail("{}: quantization_config.version is {}, this program reads version {}; use a newer mica", where,
+         version.dump(), kPackedVersion);
   }
   return true;
 }

@@ -19,12 +19,12 @@
 
 namespace mica {
 
-inline constexpr int kPackedVersion = 1;
+inline constexpr int kPackedVersion = 2;
 
-// {"quant_method": "mica", "version": 1}: what "quantization_config" of config.json must hold at least.
+// {"quant_method": "mica", "version": 2}: what "quantization_config" of config.json must hold at least.
 Json PackedQuantizationConfig();
-// Whether config.json is that of a packed checkpoint. Throws Error when its version is newer than
-// kPackedVersion or another program quantised it.
+// Whether config.json is that of a packed checkpoint. Throws Error when its version is not kPackedVersion or
+// another program quantised it.
 bool IsPacked(const Json& config, const std::string& where);
 
 // The tensors of one compressed matrix, ready to be written under `name` ("model.layers.0.mlp.up_proj").

@@ -61,6 +61,13 @@ uint64_t PackedParts::Number(const char* key, uint64_t low, uint64_t high) const
   return found->get<uint64_t>();
 }
 
+int PackedParts::Integer(const char* key, int low, int high) const {
+  const auto found = facts_.find(key);
+  if (found == facts_.end() || !found->is_number_integer() || *found < low || *found > high)
+    FailFact(key, fmt::format("a number from {} to {}", low, high));
+  return found->get<int>();
+}
+
 std::string PackedParts::Text(const char* key) const {
   const auto found = facts_.find(key);
   if (found == facts_.end() || !found->is_string()) FailFact(key, "text");

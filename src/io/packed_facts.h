@@ -36,6 +36,7 @@ class PackedParts {
   const std::string& name() const { return name_; }
   // A whole number within [low, high]; throws Error otherwise.
   uint64_t Number(const char* key, uint64_t low, uint64_t high) const;
+  int Integer(const char* key, int low, int high) const;
   std::string Text(const char* key) const;
   bool Has(const std::string& part) const { return checkpoint_->Find(name_ + "." + part) != nullptr; }
   // The tensor NAME.part with this type and shape; throws Error. A part whose shape has no elements is not

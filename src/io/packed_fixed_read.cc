@@ -39,10 +39,9 @@ class FixedReader final : public PackedReader {
   void ReadGroups(PackedParts& parts);
   void ReadOrder(PackedParts& parts);
   void CountMask();
-  void CheckScales() const;
   void DecodeRows(size_t first_row, MatrixView<float> out) const override;
   float Scale(const Group& group, size_t row) const {
-    return ToFloat(LoadAt<F16>(*scales_, static_cast<size_t>(group.scale_row) * rows_ + row));
+    return ToFloat(LoadAt<ScaleCode>(*scales_, static_cast<size_t>(group.scale_row) * rows_ + row)) * unit_;
   }
   int Zero(const Group& group, size_t row) const {
     const uint64_t bit = uint64_t{row} * group.bits;
@@ -52,6 +51,8 @@ class FixedReader final : public PackedReader {
   }
 
   size_t group_size_ = 0;
+  int exponent_ = 0;
+  float unit_ = 1;  // 2^exponent_
   MaskKind mask_kind_ = MaskKind::kNone;
   std::vector<Group> groups_;
   size_t coded_cols_ = 0;
@@ -168,6 +169,8 @@ FixedReader::FixedReader(PackedParts parts) {
   rows_ = parts.Number("rows", 1, kMaxExtent);
   cols_ = parts.Number("cols", 1, std::min(kMaxExtent, kMaxWeights / rows_));
   group_size_ = parts.Number("group_size", 1, kMaxExtent);
+  exponent_ = parts.Integer("exponent", -kMaxExponent, kMaxExponent);
+  unit_ = std::ldexp(1.0f, exponent_);
   if (!ParseMaskName(parts.Text("mask"), mask_kind_)) {
     Fail("metadata of {}: mask is \"{}\", expected none, bitmap, 2:4 or 4:8", name_, parts.Text("mask"));
   }
@@ -195,7 +198,6 @@ FixedReader::FixedReader(PackedParts parts) {
     bits_.padding += 8 * stream_bytes - stream_bits;
   }
   codes_ = parts.Part("codes", DType::kU8, {code_bytes});
-  if (parts.verify()) CheckScales();
   tensors_ = parts.used();
 }
 
@@ -243,13 +245,13 @@ void FixedReader::ReadGroups(PackedParts& parts) {
       ++scale_groups;
       const uint64_t zero_bits = uint64_t{rows_} * group.bits;
       zero_bytes += (zero_bits + 7) / 8;
-      bits_.scales += uint64_t{rows_} * 16;
+      bits_.scales += uint64_t{rows_} * 8;
       bits_.zeros += zero_bits;
       bits_.padding += (8 - zero_bits % 8) % 8;
     }
     groups_.push_back(group);
   }
-  scales_ = parts.Part("scales", DType::kF16, {scale_groups, rows_});
+  scales_ = parts.Part("scales", DType::kU8, {scale_groups, rows_});
   zeros_ = parts.Part("zeros", DType::kU8, {zero_bytes});
 }
 
@@ -296,15 +298,6 @@ void FixedReader::CountMask() {
     kept_before_[i] += kept_before_[i - groups_.size()];
 }
 
-void FixedReader::CheckScales() const {
-  if (scales_ == nullptr) return;
-  for (size_t i = 0; i < scales_->elements(); ++i) {
-    if ((LoadAt<uint16_t>(*scales_, i) & 0x7C00u) == 0x7C00u) {
-      Fail("{}: tensor {}: entry {} is not finite; pack the matrix again", scales_->file, scales_->name, i);
-    }
-  }
-}
-
 void FixedReader::DecodeRows(size_t first_row, MatrixView<float> out) const {
   const size_t last_row = first_row + out.rows;
   const size_t first_block = first_row / kBlockRows;
@@ -332,7 +325,7 @@ void FixedReader::DecodeRows(size_t first_row, MatrixView<float> out) const {
           for (size_t j = 0; j < codes.size(); ++j)
             dense[j] = static_cast<float>(int{codes[j]} - zero) * scale;
         } else {
-          for (size_t j = 0; j < codes.size(); ++j) dense[j] = ToFloat(F16{codes[j]});
+          for (size_t j = 0; j < codes.size(); ++j) dense[j] = ToFloat(F16{codes[j]}) * unit_;
         }
         if (cursor.masked()) {
           const float* next = dense;
@@ -349,6 +342,7 @@ FixedMatrix FixedReader::Unpack() const {
   matrix.rows = rows_;
   matrix.cols = cols_;
   matrix.group_size = group_size_;
+  matrix.exponent = exponent_;
   matrix.mask = mask_kind_;
   matrix.order = order_;
   if (order_.empty()) {
@@ -362,7 +356,7 @@ FixedMatrix FixedReader::Unpack() const {
     matrix.widths.insert(matrix.widths.end(), group.count, group.bits);
     scaled += group.scale_row >= 0 ? 1 : 0;
   }
-  matrix.scales = Matrix<F16>(scaled, rows_);
+  matrix.scales = Matrix<ScaleCode>(scaled, rows_);
   matrix.zeros = Matrix<uint8_t>(scaled, rows_);
   if (scaled > 0) std::memcpy(matrix.scales.data(), scales_->data.data(), scales_->data.size());
   RowCursor cursor(*this, 0);

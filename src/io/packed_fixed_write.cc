@@ -1,5 +1,6 @@
 // Writer of coding `fixed`.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 
@@ -23,6 +24,7 @@ void CheckMatrix(const FixedMatrix& matrix, const std::vector<ScaleGroup>& group
   MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 && matrix.order.size() == matrix.cols &&
              matrix.widths.size() == matrix.cols);
   MICA_CHECK(matrix.codes.rows() == matrix.rows && matrix.codes.cols() == matrix.cols);
+  MICA_CHECK(std::abs(matrix.exponent) <= kMaxExponent);
   const bool masked = matrix.mask != MaskKind::kNone;
   MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
   size_t scaled = 0;
@@ -112,7 +114,7 @@ std::vector<PackedTensor> PackFixed(const std::string& name, const FixedMatrix& 
     }
     writer.Align(1);
   }
-  add("scales", DType::kF16, {scale_groups, matrix.rows},
+  add("scales", DType::kU8, {scale_groups, matrix.rows},
       AsBytes(matrix.scales.data(), scale_groups * matrix.rows));
   const uint64_t zero_bytes = zeros.size();
   add("zeros", DType::kU8, {zero_bytes}, std::move(zeros));
@@ -153,7 +155,7 @@ StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size
     bits.codes += code_bits;
     bits.padding += 8 * AlignGroup((code_bits + 7) / 8) - code_bits;
     if (group.scale_row < 0) continue;
-    bits.scales += uint64_t{rows} * 16;
+    bits.scales += uint64_t{rows} * 8;
     const uint64_t zero_bits = uint64_t{rows} * group.bits;
     bits.zeros += zero_bits;
     bits.padding += (8 - zero_bits % 8) % 8;
@@ -166,11 +168,9 @@ StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size
 }
 
 Json FixedFacts(const FixedMatrix& matrix) {
-  return {{"coding", "fixed"},
-          {"rows", matrix.rows},
-          {"cols", matrix.cols},
-          {"group_size", matrix.group_size},
-          {"mask", MaskName(matrix.mask)}};
+  return {{"coding", "fixed"},           {"rows", matrix.rows},
+          {"cols", matrix.cols},         {"group_size", matrix.group_size},
+          {"exponent", matrix.exponent}, {"mask", MaskName(matrix.mask)}};
 }
 
 }  // namespace mica

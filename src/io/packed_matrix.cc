@@ -1,6 +1,7 @@
 #include "io/packed_matrix.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/threads.h"
 
@@ -52,17 +53,19 @@ void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
   MICA_CHECK(matrix.order.size() == matrix.cols && matrix.widths.size() == matrix.cols);
   const std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
   const bool masked = matrix.mask != MaskKind::kNone;
+  const float unit = std::ldexp(1.0f, matrix.exponent);
   ParallelFor(matrix.rows, [&](size_t r) {
     float* target = out.row(r);
     for (const ScaleGroup& group : groups) {
       const bool scaled = group.scale_row >= 0;
       const int zero = scaled ? matrix.zeros(static_cast<size_t>(group.scale_row), r) : 0;
-      const float scale = scaled ? ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) : 0.0f;
+      const float scale =
+          scaled ? ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) * unit : 0.0f;
       for (size_t p = group.start; p < group.start + group.count; ++p) {
         const uint16_t code = matrix.codes(r, p);
         float weight = 0.0f;
         if (group.bits != 0 && (!masked || matrix.keep(r, p) != 0)) {
-          weight = scaled ? static_cast<float>(int{code} - zero) * scale : ToFloat(F16{code});
+          weight = scaled ? static_cast<float>(int{code} - zero) * scale : ToFloat(F16{code}) * unit;
         }
         target[matrix.order[p]] = weight;
       }

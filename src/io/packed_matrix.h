@@ -8,6 +8,7 @@
 
 #include "base/half.h"
 #include "base/matrix.h"
+#include "base/scale_code.h"
 
 namespace mica {
 
@@ -24,9 +25,11 @@ enum class MaskKind : uint8_t {
 // Every column has one of the widths 0, 2, 3, 4, 6, 8 (or 16: FP16 values, pruning only). Columns of equal
 // width are contiguous in stored order and share scales in groups of at most `group_size` consecutive stored
 // columns; a group never spans two widths.
-//   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) : 0,  g the scale group of
-//   stored column p,
-// in FP32; a weight of a column of width 0 is 0, one of width 16 is its FP16 value.
+//   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) * 2^exponent : 0,  g the scale
+//   group of stored column p,
+// in FP32; a weight of a column of width 0 is 0, one of width 16 is its FP16 value times 2^exponent.
+inline constexpr int kMaxExponent = 100;
+
 struct FixedMatrix {
   size_t rows = 0;
   size_t cols = 0;
@@ -38,8 +41,9 @@ struct FixedMatrix {
       codes;  // [rows, cols] in stored order: below 2^width; FP16 bits where width is 16; 0 where pruned
   Matrix<uint8_t>
       keep;  // [rows, cols] 1 kept, 0 pruned; empty when mask is kNone; not looked at where width is 0
-  Matrix<F16> scales;     // [scale groups, rows]; groups of width 0 and 16 have none
-  Matrix<uint8_t> zeros;  // [scale groups, rows] below 2^width
+  int exponent = 0;          // within +-kMaxExponent
+  Matrix<ScaleCode> scales;  // [scale groups, rows]; groups of width 0 and 16 have none
+  Matrix<uint8_t> zeros;     // [scale groups, rows] below 2^width
 };
 
 // Consecutive stored columns of one width that share a scale.

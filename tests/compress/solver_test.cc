@@ -185,7 +185,7 @@ TEST(SolveFixed, FeedbackBeatsRoundingAndRefinementBeatsFeedback) {
     const double refined = Loss(w, SolveFixed(w, h, Uniform(256, bits), settings, nullptr), h);
     EXPECT_LT(plain, 0.6 * rounded) << bits;
     EXPECT_LT(searched, 0.985 * plain) << bits;
-    EXPECT_LT(refined, 0.99 * searched) << bits;
+    EXPECT_LT(refined, 0.998 * searched) << bits;
   }
 }
 
@@ -626,7 +626,7 @@ TEST(RoundToNearest, TakesTheNearestPointOfEachGroupsGrid) {
           ASSERT_EQ(values(r, j), ToFloat(ToF16(w(r, j))));
           continue;
         }
-        const float scale = ToFloat(q.scales(j / 50, r));
+        const float scale = ToFloat(q.scales(j / 50, r)) * std::ldexp(1.0f, q.exponent);
         const int zero = q.zeros(j / 50, r);
         for (int code = 0; code < 1 << bits; ++code) {
           ASSERT_LE(std::abs(w(r, j) - values(r, j)),

@@ -43,7 +43,7 @@ TEST(DecodeFixed, HandWorked) {
   matrix.mask = MaskKind::kBitmap;
   matrix.codes = Matrix<uint16_t>(2, 4, uint16_t{0});
   matrix.keep = Matrix<uint8_t>(2, 4, uint8_t{1});
-  matrix.scales = Matrix<F16>(1, 2);
+  matrix.scales = Matrix<ScaleCode>(1, 2);
   matrix.zeros = Matrix<uint8_t>(1, 2);
   matrix.codes(0, 0) = 7;
   matrix.codes(0, 1) = 1;
@@ -51,8 +51,8 @@ TEST(DecodeFixed, HandWorked) {
   matrix.codes(1, 1) = 6;
   matrix.codes(1, 2) = ToF16(8.0f).bits;
   matrix.keep(1, 0) = 0;
-  matrix.scales(0, 0) = ToF16(0.5f);
-  matrix.scales(0, 1) = ToF16(0.25f);
+  matrix.scales(0, 0) = ToScaleCode(0.5f);
+  matrix.scales(0, 1) = ToScaleCode(0.25f);
   matrix.zeros(0, 0) = 2;
   matrix.zeros(0, 1) = 7;
 

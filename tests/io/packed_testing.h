@@ -42,6 +42,7 @@ inline FixedMatrix RandomFixed(size_t rows, const std::vector<std::pair<int, siz
   matrix.rows = rows;
   matrix.group_size = group_size;
   matrix.mask = mask;
+  matrix.exponent = static_cast<int>(random() % 9) - 4;
   for (const auto& [bits, count] : runs)
     matrix.widths.insert(matrix.widths.end(), count, static_cast<uint8_t>(bits));
   matrix.cols = matrix.widths.size();
@@ -86,11 +87,11 @@ inline FixedMatrix RandomFixed(size_t rows, const std::vector<std::pair<int, siz
     ++scaled;
     group_bits.push_back(group.bits);
   }
-  matrix.scales = Matrix<F16>(scaled, rows);
+  matrix.scales = Matrix<ScaleCode>(scaled, rows);
   matrix.zeros = Matrix<uint8_t>(scaled, rows);
   for (size_t g = 0; g < scaled; ++g) {
     for (size_t r = 0; r < rows; ++r) {
-      matrix.scales(g, r) = ToF16(0.001f + static_cast<float>(random() % 1000) * 1e-4f);
+      matrix.scales(g, r) = ScaleCode{static_cast<uint8_t>(1 + random() % 255)};
       matrix.zeros(g, r) = static_cast<uint8_t>(random() % (1u << group_bits[g]));
     }
   }
