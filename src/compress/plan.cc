@@ -1,6 +1,7 @@
 #include "compress/plan.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "compress/sparsity_plan.h"
@@ -13,14 +14,26 @@ namespace {
 // ratio to pruning a column, whose error is 1.
 constexpr double kGridLoss = 2.4;
 
+// The sensitivity of a whole matrix counts to these powers where matrices compete for bits and for kept
+// weights: the quadratic model and the Fisher information of a few windows say best how the columns of one
+// matrix compare, less well how matrices do (docs/experiments.md).
+constexpr double kWidthExponent = 0.8, kPruningExponent = 0.4;
+
+// What brings the sensitivities of a matrix to that power: (mean loss of pruning a weight)^(exponent - 1).
+double Tempering(const MatrixDemand& demand, double exponent) {
+  const double total = std::accumulate(demand.zero_loss.begin(), demand.zero_loss.end(), 0.0);
+  if (!(total > 0)) return 1;
+  return std::pow(total / static_cast<double>(demand.rows * demand.cols), exponent - 1);
+}
+
 // Sets what the mask takes from each column; pruned weights are not rounded.
 void SpreadPruning(const Statistics& statistics, double rate, std::vector<MatrixDemand>& demands) {
   std::vector<PruningDemand> pruning;
   for (size_t m = 0; m < demands.size(); ++m) {
     PruningDemand& demand = pruning.emplace_back();
     demand.rows = demands[m].rows;
-    for (const double loss : demands[m].zero_loss)
-      demand.column_score.push_back(loss / static_cast<double>(demand.rows));
+    const double factor = Tempering(demands[m], kPruningExponent) / static_cast<double>(demand.rows);
+    for (const double loss : demands[m].zero_loss) demand.column_score.push_back(factor * loss);
     demand.score_shares = statistics.linears[m / kLinearKinds.size()][m % kLinearKinds.size()].score_shares;
   }
   std::vector<std::vector<double>> shares = PrunedShares(pruning, rate);
@@ -60,6 +73,11 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
     }
   }
   if (mask == MaskKind::kBitmap) SpreadPruning(statistics, settings.sparsity.rate, demands);
+  for (MatrixDemand& demand : demands) {
+    const double factor = Tempering(demand, kWidthExponent);
+    for (double& loss : demand.zero_loss) loss *= factor;
+    for (double& sensitivity : demand.sensitivity) sensitivity *= factor;
+  }
   return demands;
 }
 
