@@ -12,9 +12,10 @@
 
 namespace mica {
 
-// What the allocator is told of every matrix, in the order layer by layer, kLinearKinds within. With
-// `settings.target` kFixed...: the sensitivity of a column is fisher-weighted energy of its weights * H_jj *
-// exp(-2 a I_j), a = settings.information_weight.
+// What the allocator is told of every matrix, in the order layer by layer, kLinearKinds within. The
+// sensitivity of a column is fisher-weighted energy of its weights * H_jj * exp(-2 a I_j), a =
+// settings.information_weight, tempered between matrices; unstructured sparsity is spread over the model
+// (sparsity_plan.h).
 std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfig& config,
                                   const CompressionSettings& settings);
 
