@@ -102,6 +102,9 @@ class AblateTest(ProgramTest):
         mixed = json.loads(self.succeed("compress", self.model, self.folder / "mixed", *base, "--preset", "best", "--trellis", "false", "--json"))
         self.assertFalse(mixed["settings"]["trellis"])
         self.assertEqual(mixed["settings"]["fisher_windows"], reports["best"]["fisher_windows"])
+        # More windows than the statistics are collected from: every token still has its weight.
+        self.succeed("compress", self.model, self.folder / "tokens", *base, "--token-weights", "true", "--fisher-windows", 40)
+        self.assertNotEqual(same_bytes(self.folder / "tokens", self.folder / "balanced"), [])
         self.fail_with("expected fast, balanced or best", "compress", self.model, self.folder / "no", *base, "--preset", "quick")
 
 

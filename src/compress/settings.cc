@@ -84,7 +84,6 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   const CompressionSettings defaults;
   settings.trellis = defaults.trellis;
   settings.row_feedback = defaults.row_feedback;
-  settings.token_weights = defaults.token_weights;
   settings.refine_passes = defaults.refine_passes;
   settings.statistics_windows = defaults.statistics_windows;
   settings.drift_compensation = defaults.drift_compensation;
@@ -102,9 +101,8 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   if (preset == Preset::kBest) {
     settings.refine_passes = 8;
     settings.statistics_windows = 32;
-    settings.token_weights = true;
     settings.drift_windows = kAllWindows;
-    settings.fisher_windows = kAllWindows;
+    settings.fisher_windows = 32;
   }
 }
 

@@ -31,7 +31,7 @@ enum class BudgetTarget {
 enum class Preset {
   kFast,      // one model's pass: no drift compensation, no feedback over rows, no trellis
   kBalanced,  // the defaults below
-  kBest       // Fisher information and drift from (nearly) every calibration window
+  kBest       // twice the windows for all that is measured, and for fixed widths twice the refinement
 };
 
 struct CompressionSettings {
@@ -76,7 +76,7 @@ Json SettingsToJson(const CompressionSettings& settings);
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
 Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides for settings.coding: trellis, row_feedback, token_weights, refine_passes,
+// Sets what the preset decides for settings.coding: trellis, row_feedback, refine_passes,
 // statistics_windows, drift_compensation, drift_windows and fisher_windows.
 void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
