@@ -118,7 +118,8 @@ void AddCompressCommand(CLI::App& app) {
       .add_option("--preset", options->preset,
                   "fast, balanced or best: defaults of the flags below that cost time")
       ->capture_default_str();
-  command.add_option("--sparsity", options->sparsity, "Share of zeros over all compressed weights")->capture_default_str();
+  command.add_option("--sparsity", options->sparsity, "Share of zeros over all compressed weights")
+      ->capture_default_str();
   command.add_option("--pattern", options->pattern, "unstructured, 2:4 or 4:8")->capture_default_str();
   command.add_option("--grouping", options->grouping, "waterfill, spectral, hierarchical or kmeans")
       ->capture_default_str();

@@ -13,7 +13,8 @@ struct ReferenceResult {
 };
 
 // As SolveFixed with refine_passes 0. T: float or double, the type of H, U and the running weights (grids
-// stay the stored scales). H with the damping of the settings must be positive definite; throws Error otherwise.
+// stay the stored scales). H with the damping of the settings must be positive definite; throws Error
+// otherwise.
 template <typename T>
 ReferenceResult SolveReference(MatrixView<const float> w, MatrixView<const float> h,
                                const std::vector<uint8_t>& widths, const FixedSettings& settings);
