@@ -45,6 +45,7 @@ void ApplyPreset(const CLI::App& command, const std::string& preset, Compression
     if (command.count(flag) > 0) settings.*member = given.*member;
   };
   keep("--trellis", &CompressionSettings::trellis);
+  keep("--lambda", &CompressionSettings::lambda);
   keep("--row-feedback", &CompressionSettings::row_feedback);
   keep("--token-weights", &CompressionSettings::token_weights);
   keep("--refine-passes", &CompressionSettings::refine_passes);
@@ -152,6 +153,10 @@ void AddCompressCommand(CLI::App& app) {
                   "Entropy coding: dependent quantisers along a trellis (true or false)")
       ->capture_default_str();
   command
+      .add_option("--lambda", settings.lambda,
+                  "Entropy coding: weight of bits against loss when an integer is chosen; 0: the nearest")
+      ->capture_default_str();
+  command
       .add_option("--row-feedback", settings.row_feedback,
                   "Entropy coding: errors are absorbed by later rows as well (true or false)")
       ->capture_default_str();
@@ -170,6 +175,9 @@ void AddCompressCommand(CLI::App& app) {
   command
       .add_option("--drift-compensation", settings.drift_compensation,
                   "Share of the inputs' drift that weights make up for, 0 to 1")
+      ->capture_default_str();
+  command
+      .add_option("--drift-damping", settings.drift_damping, "As --damping, where weights make up for drift")
       ->capture_default_str();
   command.add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
       ->capture_default_str();

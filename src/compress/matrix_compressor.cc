@@ -23,7 +23,7 @@ StepSettings StepSettingsOf(const CompressionSettings& settings) {
   StepSettings steps;
   steps.damping = settings.damping;
   steps.trellis = settings.trellis;
-  steps.lambda = settings.trellis ? 0.25 : 0.0;
+  steps.lambda = settings.lambda;
   return steps;
 }
 

@@ -30,8 +30,6 @@ constexpr uint64_t kHeaderBytesPerMatrix = 1600;
 constexpr uint64_t kIndexBytes = 128,
                    kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
 constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
-// Damping of the moments when weights make up for drift: the drift is noisier than the moments.
-constexpr double kDriftDamping = 0.03;
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
@@ -259,7 +257,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
     ThrowIfInterrupted();
     Matrix<float> w = weights_.Linear(l, kind);
     if (moments.drift.data != nullptr)
-      w = CompensateDrift(w, moments, settings_.drift_compensation, kDriftDamping);
+      w = CompensateDrift(w, moments, settings_.drift_compensation, settings_.drift_damping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),

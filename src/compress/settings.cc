@@ -83,6 +83,7 @@ Preset ParsePreset(const std::string& name) {
 void ApplyPreset(Preset preset, CompressionSettings& settings) {
   const CompressionSettings defaults;
   settings.trellis = defaults.trellis;
+  settings.lambda = defaults.lambda;
   settings.row_feedback = defaults.row_feedback;
   settings.refine_passes = defaults.refine_passes;
   settings.statistics_windows = defaults.statistics_windows;
@@ -92,6 +93,7 @@ void ApplyPreset(Preset preset, CompressionSettings& settings) {
   settings.fisher_windows = settings.coding == Coding::kFixed ? 8 : defaults.fisher_windows;
   if (preset == Preset::kFast) {
     settings.trellis = false;
+    settings.lambda = 0;  // without drift compensation the dead zone shrinks what reaches later layers
     settings.row_feedback = false;
     settings.refine_passes = 2;
     settings.statistics_windows = 8;
@@ -167,6 +169,12 @@ void CheckSettings(const CompressionSettings& settings) {
   if (!(settings.drift_compensation >= 0 && settings.drift_compensation <= 1)) {
     Fail("--drift-compensation is {}, expected 0 to 1", settings.drift_compensation);
   }
+  if (!(settings.drift_damping >= 0 && settings.drift_damping <= 1)) {
+    Fail("--drift-damping is {}, expected 0 to 1", settings.drift_damping);
+  }
+  if (!(settings.lambda >= 0 && settings.lambda <= 4)) {
+    Fail("--lambda is {}, expected 0 to 4", settings.lambda);
+  }
   if (settings.refine_passes < 0 || settings.refine_passes > 100) {
     Fail("--refine-passes is {}, expected 0 to 100", settings.refine_passes);
   }
@@ -204,11 +212,13 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"information_weight", settings.information_weight},
           {"saliency_exponent", settings.saliency_exponent},
           {"trellis", settings.trellis},
+          {"lambda", settings.lambda},
           {"row_feedback", settings.row_feedback},
           {"token_weights", settings.token_weights},
           {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
+          {"drift_damping", settings.drift_damping},
           {"drift_windows", settings.drift_windows},
           {"fisher_windows", settings.fisher_windows},
           {"embedding_bits", settings.embedding_bits},
@@ -242,11 +252,13 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("information_weight", settings.information_weight);
   reader.Read("saliency_exponent", settings.saliency_exponent);
   reader.Read("trellis", settings.trellis);
+  reader.Read("lambda", settings.lambda);
   reader.Read("row_feedback", settings.row_feedback);
   reader.Read("token_weights", settings.token_weights);
   reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);
+  reader.Read("drift_damping", settings.drift_damping);
   reader.Read("drift_windows", settings.drift_windows);
   reader.Read("fisher_windows", settings.fisher_windows);
   reader.Read("embedding_bits", settings.embedding_bits);

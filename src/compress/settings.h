@@ -50,10 +50,14 @@ struct CompressionSettings {
   double information_weight = 1.0;  // a in sensitivity energy * exp(-2 a I): 0 ignores information
   double saliency_exponent = 1.0;   // the same a in the pruning score
   bool trellis = true;              // entropy coding: dependent quantisers along a trellis
+  double lambda = 0.25;             // entropy coding: weight of bits against loss when an integer is chosen;
+                                    // 1 is the slope of the high-rate law, 0 rounds to the nearest
   int refine_passes = 4;            // fixed coding: passes of coordinate descent after the feedback
   size_t statistics_windows = 16;   // calibration windows that allocation is based on
   double drift_compensation =
       0.5;  // of the drift of a matrix's inputs, 0 to 1 (drift.h); 0 saves the pass of the original model
+  double drift_damping =
+      0.03;  // of the moments where weights make up for drift, which is noisier than they are
   size_t drift_windows = 32;  // calibration windows on which it is measured
   size_t fisher_windows =
       16;  // 0: matrices are compared without Fisher information; presets take 8 for coding `fixed`
@@ -76,7 +80,7 @@ Json SettingsToJson(const CompressionSettings& settings);
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
 Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides for settings.coding: trellis, row_feedback, refine_passes,
+// Sets what the preset decides for settings.coding: trellis, lambda, row_feedback, refine_passes,
 // statistics_windows, drift_compensation, drift_windows and fisher_windows.
 void ApplyPreset(Preset preset, CompressionSettings& settings);
 Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
