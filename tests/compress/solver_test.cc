@@ -5,54 +5,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "compress/solver_plan.h"
-#include "compress/solver_reference.h"
-#include "tests/compress/correlated.h"
+#include "tests/compress/solved.h"
 
 namespace mica {
 namespace {
-
-constexpr size_t kRows = 37, kCols = 131;  // neither a multiple of a tile nor of a block
-
-FixedSettings Plain() {
-  FixedSettings settings;
-  settings.refine_passes = 0;
-  return settings;
-}
-
-std::vector<uint8_t> Uniform(size_t cols, int bits) {
-  return std::vector<uint8_t>(cols, static_cast<uint8_t>(bits));
-}
-
-// Widths of every kind, mixed over the columns.
-std::vector<uint8_t> Mixed(size_t cols) {
-  const uint8_t cycle[] = {4, 3, 8, 2, 4, 0, 6, 3, 4, 16, 3};
-  std::vector<uint8_t> widths(cols);
-  for (size_t j = 0; j < cols; ++j) widths[j] = cycle[j % std::size(cycle)];
-  return widths;
-}
-
-Matrix<float> Decoded(const FixedMatrix& matrix) {
-  Matrix<float> out(matrix.rows, matrix.cols, std::numeric_limits<float>::quiet_NaN());
-  Decode(matrix, out);
-  return out;
-}
-
-double Loss(MatrixView<const float> w, const FixedMatrix& matrix, MatrixView<const float> h) {
-  return LossBetween(w, Decoded(matrix), h);
-}
-
-uint64_t Zeros(MatrixView<const float> values) {
-  uint64_t zeros = 0;
-  for (size_t r = 0; r < values.rows; ++r)
-    zeros += static_cast<uint64_t>(std::count(values.row(r), values.row(r) + values.cols, 0.0f));
-  return zeros;
-}
 
 template <typename T>
 bool Same(const Matrix<T>& a, const Matrix<T>& b) {
@@ -60,74 +20,10 @@ bool Same(const Matrix<T>& a, const Matrix<T>& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-// Everything that a reader relies on.
-void ExpectValid(const FixedMatrix& m) {
-  const std::vector<ScaleGroup> groups = ScaleGroups(m.widths, m.group_size);
-  std::vector<uint32_t> sorted = m.order;
-  std::sort(sorted.begin(), sorted.end());
-  for (uint32_t j = 0; j < m.cols; ++j) ASSERT_EQ(sorted[j], j);
-  for (const ScaleGroup& group : groups) {
-    for (size_t r = 0; r < m.rows; ++r) {
-      if (group.scale_row >= 0) {
-        const float scale = ToFloat(m.scales(static_cast<size_t>(group.scale_row), r));
-        ASSERT_TRUE(scale > 0 && std::isfinite(scale));
-        ASSERT_LT(m.zeros(static_cast<size_t>(group.scale_row), r), 1 << group.bits);
-      }
-      for (size_t p = group.start; p < group.start + group.count; ++p) {
-        const bool kept = group.bits != 0 && (m.mask == MaskKind::kNone || m.keep(r, p) != 0);
-        if (!kept) {
-          ASSERT_EQ(m.codes(r, p), 0);
-        } else if (group.bits < 16) {
-          ASSERT_LT(m.codes(r, p), 1 << group.bits);
-        }
-      }
-    }
-  }
-}
-
-void ExpectCells(const FixedMatrix& m, size_t kept, size_t cols) {
-  size_t coded = 0;
-  while (coded < m.cols && m.widths[coded] != 0) ++coded;
-  for (size_t r = 0; r < m.rows; ++r) {
-    for (size_t p = 0; p + cols <= coded; p += cols) {
-      ASSERT_EQ(static_cast<size_t>(std::accumulate(m.keep.row(r) + p, m.keep.row(r) + p + cols, 0)), kept)
-          << r << ' ' << p;
-    }
-  }
-}
-
-// Shares from 0 to 1, some of them all or nothing.
-std::vector<double> UnequalShares(size_t cols) {
-  std::vector<double> shares(cols);
-  for (size_t c = 0; c < cols; ++c)
-    shares[c] =
-        std::clamp(-0.2 + 1.4 * static_cast<double>(c * 37 % cols) / static_cast<double>(cols), 0.0, 1.0);
-  return shares;
-}
-
 struct Threading {
   explicit Threading(int threads) { SetThreads(threads); }
   ~Threading() { SetThreads(0); }
 };
-
-// ---- the loss
-// ------------------------------------------------------------------------------------------------------
-
-TEST(SolverReference, PredictsItsLossExactlyAtZeroDamping) {
-  const Matrix<float> w = GaussianWeights(9, 45, 1), h = CorrelatedMoments(45, 300, 2);
-  FixedSettings settings = Plain();
-  settings.damping = 0;
-  settings.group_size = 16;
-  for (const double rate : {0.0, 0.5}) {
-    settings.sparsity.rate = rate;
-    for (const std::vector<uint8_t>& widths : {Uniform(45, 3), Uniform(45, 16), Mixed(45)}) {
-      const ReferenceResult result = SolveReference<double>(w, h, widths, settings);
-      EXPECT_NEAR(result.predicted_loss, result.measured_loss, 1e-9 * result.measured_loss);
-      EXPECT_NEAR(Loss(w, result.matrix, h), result.measured_loss, 1e-5 * result.measured_loss);
-    }
-  }
-}
-
 TEST(SolveFixed, PredictsItsLossAtZeroDamping) {
   const Matrix<float> w = GaussianWeights(kRows, kCols, 3), h = CorrelatedMoments(kCols, 800, 4);
   for (const int passes : {0, 3}) {
@@ -189,265 +85,6 @@ TEST(SolveFixed, FeedbackBeatsRoundingAndRefinementBeatsFeedback) {
   }
 }
 
-// ---- against the scalar reference
-// ------------------------------------------------------------------------------------
-
-struct ReferenceCase {
-  const char* name;
-  size_t rows, cols, group_size;
-  int bits;  // 0: mixed
-  SparsityPattern sparsity;
-  int rounds = 3;
-  bool unequal = false;  // shares of columns and importance of rows
-};
-
-class AgainstReference : public testing::TestWithParam<ReferenceCase> {};
-
-TEST_P(AgainstReference, StoresTheSame) {
-  const ReferenceCase& c = GetParam();
-  const Matrix<float> w = GaussianWeights(c.rows, c.cols, 11),
-                      h = CorrelatedMoments(c.cols, 4 * c.cols + 8, 12);
-  FixedSettings settings = Plain();
-  settings.group_size = c.group_size;
-  settings.sparsity = c.sparsity;
-  settings.search_rounds = c.rounds;
-  if (c.unequal) {
-    settings.pruned_shares = UnequalShares(c.cols);
-    for (size_t r = 0; r < c.rows; ++r) settings.row_importance.push_back(0.5f + static_cast<float>(r % 4));
-  }
-  const std::vector<uint8_t> widths = c.bits == 0 ? Mixed(c.cols) : Uniform(c.cols, c.bits);
-  const ReferenceResult expected = SolveReference<float>(w, h, widths, settings);
-  SolverReport report;
-  const FixedMatrix got = SolveFixed(w, h, widths, settings, &report);
-  ExpectValid(got);
-  EXPECT_EQ(got.order, expected.matrix.order);
-  EXPECT_EQ(got.widths, expected.matrix.widths);
-  EXPECT_EQ(got.mask, expected.matrix.mask);
-  // The order of summation differs, so a weight halfway between two codes may go either way, and what follows
-  // it in its row then differs, too: most rows must be the same to the last bit, and the loss must not
-  // notice.
-  size_t same_rows = 0;
-  for (size_t r = 0; r < c.rows; ++r) {
-    bool same = std::memcmp(got.codes.row(r), expected.matrix.codes.row(r), c.cols * sizeof(uint16_t)) == 0;
-    if (got.mask != MaskKind::kNone)
-      same = same && std::memcmp(got.keep.row(r), expected.matrix.keep.row(r), c.cols) == 0;
-    for (size_t g = 0; g < got.scales.rows(); ++g) {
-      same = same && got.scales(g, r).bits == expected.matrix.scales(g, r).bits &&
-             got.zeros(g, r) == expected.matrix.zeros(g, r);
-    }
-    same_rows += same;
-  }
-  // FP16 values have far more halfway points, and a changed value disturbs nothing much.
-  if (c.bits != 16) {
-    EXPECT_GE(same_rows * 10, c.rows * 7);
-  }
-  EXPECT_NEAR(report.predicted_loss, expected.predicted_loss, 2e-2 * expected.predicted_loss);
-  EXPECT_NEAR(Loss(w, got, h), Loss(w, expected.matrix, h), 2e-2 * expected.predicted_loss);
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Cases, AgainstReference,
-    testing::Values(ReferenceCase{"plain", kRows, kCols, 128, 4, {}, 3},
-                    ReferenceCase{"no_search", kRows, kCols, 128, 3, {}, 0},
-                    ReferenceCase{"small_groups", 33, 150, 16, 3, {}, 3},
-                    ReferenceCase{"large_group", 20, 300, 280, 4, {}, 3},
-                    ReferenceCase{"mixed", kRows, 180, 32, 0, {}, 3},
-                    ReferenceCase{"half", 20, kCols, 128, 16, {}, 3},
-                    ReferenceCase{"sparse", kRows, 150, 128, 4, {0.5, 0, 0}, 3},
-                    ReferenceCase{"sparse_unequal", kRows, 150, 128, 4, {0.5, 0, 0}, 3, true},
-                    ReferenceCase{"sparse_unequal_mixed", kRows, 160, 24, 0, {0.4, 0, 0}, 3, true},
-                    ReferenceCase{"sparse_mixed", kRows, 160, 24, 0, {0.3, 0, 0}, 3},
-                    ReferenceCase{"two_of_four", kRows, 137, 50, 4, {0, 2, 4}, 3},
-                    ReferenceCase{"four_of_eight", 21, 141, 30, 3, {0, 4, 8}, 3},
-                    ReferenceCase{"two_of_four_mixed", 21, 150, 128, 0, {0, 2, 4}, 3},
-                    ReferenceCase{"one_row", 1, 70, 128, 3, {}, 3},
-                    ReferenceCase{"one_column", 35, 1, 128, 3, {}, 3},
-                    ReferenceCase{"one_weight", 1, 1, 128, 2, {}, 3}),
-    [](const auto& info) { return info.param.name; });
-
-// ---- sparsity
-// ---------------------------------------------------------------------------------------------------------
-
-TEST(SolveFixed, MeetsTheRateExactly) {
-  const Matrix<float> w = GaussianWeights(kRows, kCols, 21), h = CorrelatedMoments(kCols, 600, 22);
-  for (const double rate : {0.01, 0.3, 0.5, 0.77, 0.99}) {
-    for (const int passes : {0, 3}) {
-      FixedSettings settings;
-      settings.refine_passes = passes;
-      settings.sparsity.rate = rate;
-      SolverReport report;
-      const FixedMatrix q = SolveFixed(w, h, Uniform(kCols, 16), settings,
-                                       &report);  // FP16 values of pruned weights only are zero
-      ExpectValid(q);
-      EXPECT_EQ(Zeros(Decoded(q)), static_cast<uint64_t>(std::ceil(rate * kRows * kCols - 1e-6))) << rate;
-      EXPECT_DOUBLE_EQ(report.zero_share, static_cast<double>(Zeros(Decoded(q))) / (kRows * kCols));
-    }
-  }
-}
-
-TEST(SolveFixed, MeetsTheRateWithinEveryWidth) {
-  const Matrix<float> w = GaussianWeights(kRows, 200, 23), h = CorrelatedMoments(200, 600, 24);
-  FixedSettings settings;
-  settings.sparsity.rate = 0.5;
-  const std::vector<uint8_t> widths = Mixed(200);
-  const FixedMatrix q = SolveFixed(w, h, widths, settings, nullptr);
-  const size_t coded = 200 - static_cast<size_t>(std::count(widths.begin(), widths.end(), 0));
-  const std::vector<uint64_t> before = PrunedBefore(kRows, std::vector<double>(200, 0.5), coded);
-  uint64_t pruned = 0, run_pruned = 0;
-  for (size_t p = 0; p < coded; ++p) {
-    for (size_t r = 0; r < kRows; ++r) run_pruned += q.keep(r, p) == 0;
-    if (p + 1 < 200 && q.widths[p + 1] == q.widths[p]) continue;
-    pruned += run_pruned;
-    run_pruned = 0;
-    EXPECT_EQ(pruned, before[p + 1]);
-  }
-  EXPECT_EQ(pruned + kRows * (200 - coded), kRows * 200 / 2);
-}
-
-TEST(PrunedBefore, FollowsTheShares) {
-  EXPECT_EQ(PrunedBefore(10, {0.5, 0.1, 0.9, 0.0}, 4), (std::vector<uint64_t>{0, 5, 6, 15, 15}));
-  // One column has no width: what it loses, 10, is more than the 9.5 in all, or less than the 15 in all.
-  EXPECT_EQ(PrunedBefore(10, {0.5, 0.1, 0.35}, 2), (std::vector<uint64_t>{0, 0, 0}));
-  EXPECT_EQ(PrunedBefore(10, {0.5, 0.5, 0.5}, 2), (std::vector<uint64_t>{0, 2, 5}));
-  EXPECT_EQ(PrunedBefore(10, {0.5}, 0), (std::vector<uint64_t>{0}));
-  EXPECT_EQ(PrunedBefore(10, {0.0, 0.0}, 2), (std::vector<uint64_t>{0, 0, 0}));
-}
-
-TEST(PrunedBefore, TakesNoMoreThanAColumnHas) {
-  std::mt19937 generator(5);
-  std::uniform_real_distribution<double> uniform;
-  for (int trial = 0; trial < 200; ++trial) {
-    const size_t rows = 1 + generator() % 50, cols = 1 + generator() % 60, coded = generator() % (cols + 1);
-    std::vector<double> shares(cols);
-    for (double& share : shares) share = std::min(1.0, 1.3 * uniform(generator));
-    const std::vector<uint64_t> before = PrunedBefore(rows, shares, coded);
-    for (size_t p = 0; p < coded; ++p) {
-      ASSERT_GE(before[p + 1], before[p]);
-      ASSERT_LE(before[p + 1] - before[p], rows);
-    }
-  }
-}
-
-TEST(SolveFixed, PrunesColumnsByTheirShares) {
-  const Matrix<float> w = GaussianWeights(kRows, kCols, 41), h = CorrelatedMoments(kCols, 600, 42);
-  for (const std::vector<uint8_t>& widths : {Uniform(kCols, 16), Uniform(kCols, 3), Mixed(kCols)}) {
-    FixedSettings settings;
-    settings.sparsity.rate = 0.5;
-    settings.pruned_shares = UnequalShares(kCols);
-    const FixedMatrix q = SolveFixed(w, h, widths, settings, nullptr);
-    ExpectValid(q);
-    std::vector<double> shares;
-    for (const uint32_t column : q.order) shares.push_back(settings.pruned_shares[column]);
-    const size_t coded = kCols - static_cast<size_t>(std::count(widths.begin(), widths.end(), 0));
-    const std::vector<uint64_t> before = PrunedBefore(kRows, shares, coded);
-    uint64_t pruned = 0;
-    for (size_t p = 0; p < coded; ++p) {
-      for (size_t r = 0; r < kRows; ++r) pruned += q.keep(r, p) == 0;
-      // Within a block of columns the scores decide; where a width ends, the shares do.
-      if (p + 1 == coded || q.widths[p + 1] != q.widths[p]) {
-        EXPECT_EQ(pruned, before[p + 1]) << p;
-      }
-    }
-  }
-}
-
-TEST(SolveFixed, SparesImportantRows) {
-  const Matrix<float> w = GaussianWeights(kRows, kCols, 43), h = CorrelatedMoments(kCols, 600, 44);
-  FixedSettings settings;
-  settings.sparsity.rate = 0.5;
-  settings.row_importance.assign(kRows, 1.0f);
-  settings.row_importance[3] = 16.0f;
-  settings.row_importance[5] = 0.0f;
-  const FixedMatrix q = SolveFixed(w, h, Uniform(kCols, 4), settings, nullptr);
-  const auto kept = [&](size_t r) {
-    return std::accumulate(q.keep.row(r), q.keep.row(r) + kCols, size_t{0});
-  };
-  EXPECT_GT(kept(3), kCols * 2 / 3);
-  EXPECT_EQ(kept(5), 0u);
-}
-
-TEST(SolveFixed, TiesArePrunedDeterministically) {
-  const Matrix<float> w(8, 16, 0.5f);
-  Matrix<float> h(16, 16, 0.0f);
-  for (size_t j = 0; j < 16; ++j) h(j, j) = 1;
-  FixedSettings settings = Plain();
-  settings.sparsity.rate = 0.4;
-  const FixedMatrix q = SolveFixed(w, h, Uniform(16, 16), settings, nullptr);
-  uint64_t kept = 0;
-  for (size_t p = 0; p < 16; ++p) {
-    for (size_t r = 0; r < 8; ++r) {
-      EXPECT_EQ(q.keep(r, p), p * 8 + r >= 52) << p << ' ' << r;  // the first 52 of 128 in column order
-      kept += q.keep(r, p);
-    }
-  }
-  EXPECT_EQ(kept, 76u);
-}
-
-TEST(SolveFixed, KeepsPatternsOfNInM) {
-  const Matrix<float> w = GaussianWeights(kRows, 203, 25), h = CorrelatedMoments(203, 700, 26);
-  for (const size_t m : {4, 8}) {
-    for (const int passes : {0, 3}) {
-      for (const std::vector<uint8_t>& widths : {Uniform(203, 4), Uniform(203, 16), Mixed(203)}) {
-        FixedSettings settings;
-        settings.group_size = 32;
-        settings.refine_passes = passes;
-        settings.sparsity = {0, static_cast<int>(m / 2), static_cast<int>(m)};
-        const FixedMatrix q = SolveFixed(w, h, widths, settings, nullptr);
-        ExpectValid(q);
-        ExpectCells(q, m / 2, m);
-      }
-    }
-  }
-}
-
-TEST(SolveFixed, PrunedWeightsAreZeroAndKeptOnesQuantised) {
-  const Matrix<float> w = GaussianWeights(kRows, kCols, 27), h = CorrelatedMoments(kCols, 600, 28);
-  FixedSettings settings;
-  settings.sparsity.rate = 0.5;
-  const FixedMatrix q = SolveFixed(w, h, Uniform(kCols, 3), settings, nullptr);
-  const Matrix<float> values = Decoded(q);
-  for (size_t r = 0; r < kRows; ++r) {
-    for (size_t p = 0; p < kCols; ++p) {
-      if (q.keep(r, p) == 0) {
-        ASSERT_EQ(values(r, q.order[p]), 0.0f);
-      }
-    }
-  }
-  EXPECT_GE(Zeros(values), static_cast<uint64_t>(kRows * kCols / 2));
-}
-
-// With independent channels of equal energy the score is |w| alone: the smallest half goes.
-TEST(SolveFixed, PrunesTheSmallestWeightsOfIndependentChannels) {
-  const Matrix<float> w = GaussianWeights(16, 64, 29);
-  Matrix<float> h(64, 64, 0.0f);
-  for (size_t j = 0; j < 64; ++j) h(j, j) = 2;
-  FixedSettings settings;
-  settings.sparsity.rate = 0.5;
-  const FixedMatrix q = SolveFixed(w, h, Uniform(64, 16), settings, nullptr);
-  float largest_pruned = 0, smallest_kept = 1;
-  for (size_t r = 0; r < 16; ++r) {
-    for (size_t p = 0; p < 64; ++p) {
-      const float size = std::abs(w(r, q.order[p]));
-      if (q.keep(r, p) == 0) largest_pruned = std::max(largest_pruned, size);
-      if (q.keep(r, p) != 0) smallest_kept = std::min(smallest_kept, size);
-    }
-  }
-  EXPECT_LE(largest_pruned, smallest_kept);
-}
-
-TEST(SolveFixed, RefinementImprovesMasks) {
-  const Matrix<float> w = GaussianWeights(48, 192, 31), h = CorrelatedMoments(192, 1000, 32);
-  for (const SparsityPattern sparsity : {SparsityPattern{0.5, 0, 0}, SparsityPattern{0, 2, 4}}) {
-    for (const int bits : {4, 16}) {
-      FixedSettings settings = Plain();
-      settings.sparsity = sparsity;
-      const double plain = Loss(w, SolveFixed(w, h, Uniform(192, bits), settings, nullptr), h);
-      settings.refine_passes = 4;
-      EXPECT_LT(Loss(w, SolveFixed(w, h, Uniform(192, bits), settings, nullptr), h), 0.9 * plain) << bits;
-    }
-  }
-}
-
 // Nothing that one step of refinement could do is left undone: no code one up or down lowers the loss.
 TEST(SolveFixed, RefinementEndsWhereNoSingleCodeCanImprove) {
   const Matrix<float> w = GaussianWeights(3, 24, 33), h = CorrelatedMoments(24, 200, 34);
@@ -468,10 +105,6 @@ TEST(SolveFixed, RefinementEndsWhereNoSingleCodeCanImprove) {
     }
   }
 }
-
-// ---- order, dead channels, damping
-// -------------------------------------------------------------------------------------
-
 TEST(SolveFixed, OrdersByWidthThenEnergy) {
   const Matrix<float> w = GaussianWeights(4, 6, 35);
   Matrix<float> h(6, 6, 0.0f);
@@ -583,9 +216,6 @@ TEST(SolveFixed, RefusesWhatItCannotUse) {
   w(1, 2) = std::numeric_limits<float>::infinity();
   EXPECT_NE(MessageOf([&] { solve({}); }).find("weights: row 1, column 2"), std::string::npos);
 }
-
-// ---- determinism, rounding to nearest
-// ------------------------------------------------------------------------------------
 
 TEST(SolveFixed, DoesNotDependOnThreads) {
   const size_t rows = 150, cols = 420;
