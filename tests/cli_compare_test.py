@@ -114,17 +114,31 @@ class CompareTest(ProgramTest):
         results = []
         for name, path in (("base", model), ("small", packed)):
             results.append(self.folder / f"{name}.json")
-            self.succeed("eval", path, "--data", f"text={text}", "--seqlen", 64, "--max-windows", 4, "-o", results[-1])
+            table = self.succeed("eval", path, "--data", f"text={text}", "--seqlen", 64, "--max-windows", 4, "-o", results[-1],
+                                 *(["--reference", model] if name == "small" else []))
+        self.assertIn("KL, nats", table)
         # A random model loses nothing that could be advised on, so the compressed one is made to look worse.
         small = read_json(results[1])
         small["datasets"]["text"]["ppl"] *= 1.5
+        divergence = small["datasets"]["text"]["divergence"]
+        self.assertGreater(divergence["kl"], 0)
+        self.assertEqual(small["reference"]["fingerprint"], small["model"]["compression"]["model"]["fingerprint"])
+        self.assertNotIn("reference", read_json(results[0]))
         results[1].write_text(json.dumps(small))
         comparison = json.loads(self.succeed("compare", *results, "--json"))
         self.assertEqual([one["kind"] for one in comparison["advice"]], ["samples", "sparsity"])
         self.succeed(*shlex.split(comparison["advice"][1]["command"])[1:])
+        self.assertEqual(comparison["datasets"]["text"]["divergence"], divergence)
+        self.assertIn("KL divergence, nats", self.succeed("compare", *results))
         report = self.succeed("compare", *results, "--lang", "zh")
+        self.assertIn("KL 散度", report)
         for key in small["model"]["compression"]["settings"]:
             self.assertNotRegex(report, rf"(?m)^  {key} ", "a setting without its translation")
+        stranger = self.folder / "stranger"
+        self.succeed("synthesize", stranger, "--tokenizer", DEMO, "--seed", 5)
+        quick = ("eval", packed, "--data", f"text={text}", "--seqlen", 64, "--max-windows", 1)
+        self.assertIn("is not the model that", mica(*quick, "--reference", stranger).stderr)
+        self.fail_with("nowhere", *quick, "--reference", self.folder / "nowhere")
         # What a model was calibrated on flatters it.
         self.fail_with("calibrated on", "eval", packed, "--data", f"text={calibration}", "--seqlen", 64)
         self.succeed("eval", packed, "--data", f"text={calibration}", "--seqlen", 64, "--max-windows", 1, "--force")

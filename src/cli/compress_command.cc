@@ -181,6 +181,11 @@ void AddCompressCommand(CLI::App& app) {
       ->capture_default_str();
   command.add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
       ->capture_default_str();
+  command
+      .add_option(
+          "--sampled-labels", settings.sampled_labels,
+          "Fisher information with labels drawn from the model instead of the text's own (true or false)")
+      ->capture_default_str();
   command.add_option("--fisher-windows", settings.fisher_windows,
                      "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
   command.add_option("--embedding-bits", settings.embedding_bits, "Bits of embedding and output head")

@@ -55,6 +55,9 @@ void AddEvalCommand(CLI::App& app) {
                   "Text to measure on, KIND=FILE or NAME:KIND=FILE; KIND is wikitext2, ptb, c4 or text; may "
                   "be given several times")
       ->required();
+  command.add_option(
+      "--reference", request.reference,
+      "Checkpoint that the model was compressed from: measures how far its predictions have moved");
   command.add_option("-o,--output", options->out, "Write the result (JSON) to this file");
   command.add_option("--dtype", options->dtype, "Arithmetic: auto (the fastest here), fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))

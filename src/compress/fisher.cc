@@ -137,6 +137,8 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
   BackwardSettings backward;
   backward.precision = settings.precision;
+  backward.sample_labels = settings.sampled_labels;
+  backward.seed = settings.seed;
   backward.advance = [&](size_t done) { progress.Advance(done); };
   RunBackward(weights, part.ids, part.seqlen, backward, [&](const LinearGradient& gradient) {
     const size_t kind = static_cast<size_t>(gradient.kind);

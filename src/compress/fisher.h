@@ -20,6 +20,10 @@ struct FisherSettings {
   // kOutputMomentBytes.
   bool output_moments = false;
   bool token_weights = false;  // needs all calibration windows
+  // Labels are drawn from the model's distribution with this seed (the true Fisher information) instead of
+  // the text's own next tokens (the empirical one).
+  bool sampled_labels = false;
+  uint64_t seed = 0;
   Precision precision = Precision::kBf16;
 };
 
@@ -29,9 +33,8 @@ inline constexpr size_t kOutputMomentBytes = size_t{1} << 30;
 size_t OutputBlock(const ModelConfig& config, size_t rows);
 
 struct FisherInformation {
-  // By layer and kind, with the text's own next tokens as labels (the empirical Fisher information): means
-  // over tokens of products of the gradients of the summed negative log likelihood. Empty when no windows
-  // were asked for.
+  // By layer and kind: means over tokens of products of the gradients of the labels' summed negative log
+  // likelihood. Empty when no windows were asked for.
   std::vector<std::array<OutputInformation, kLinearKinds.size()>> outputs;
   // By layer and input: [tokens of all calibration windows] how much a token should count in the moments of
   // that input, mean 1: the square root of the squared norm of its gradients at the outputs of the matrices

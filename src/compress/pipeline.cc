@@ -196,6 +196,7 @@ Statistics Compression::ObtainStatistics() {
       .fisher_windows = settings_.fisher_windows,
       .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
       .token_weights = settings_.token_weights,
+      .sampled_labels = settings_.sampled_labels,
       .step_sizes = settings_.coding == Coding::kEntropy,
       .seed = settings_.seed};
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;

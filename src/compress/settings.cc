@@ -215,6 +215,7 @@ Json SettingsToJson(const CompressionSettings& settings) {
           {"lambda", settings.lambda},
           {"row_feedback", settings.row_feedback},
           {"token_weights", settings.token_weights},
+          {"sampled_labels", settings.sampled_labels},
           {"refine_passes", settings.refine_passes},
           {"statistics_windows", settings.statistics_windows},
           {"drift_compensation", settings.drift_compensation},
@@ -255,6 +256,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("lambda", settings.lambda);
   reader.Read("row_feedback", settings.row_feedback);
   reader.Read("token_weights", settings.token_weights);
+  reader.Read("sampled_labels", settings.sampled_labels);
   reader.Read("refine_passes", settings.refine_passes);
   reader.Read("statistics_windows", settings.statistics_windows);
   reader.Read("drift_compensation", settings.drift_compensation);

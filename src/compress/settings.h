@@ -61,7 +61,8 @@ struct CompressionSettings {
   size_t drift_windows = 32;  // calibration windows on which it is measured
   size_t fisher_windows =
       16;  // 0: matrices are compared without Fisher information; presets take 8 for coding `fixed`
-  bool token_weights = false;  // tokens count by their gradients (needs fisher_windows >= samples)
+  bool sampled_labels = false;  // Fisher information with labels drawn from the model, not the text's own
+  bool token_weights = false;   // tokens count by their gradients (needs fisher_windows >= samples)
   bool row_feedback =
       true;                // entropy coding: errors are absorbed by later rows as well (needs fisher_windows)
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16

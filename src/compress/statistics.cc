@@ -94,6 +94,7 @@ Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings
           {"fisher_windows", settings.fisher_windows},
           {"output_moments", settings.output_moments},
           {"token_weights", settings.token_weights},
+          {"sampled_labels", settings.sampled_labels},
           {"step_sizes", settings.step_sizes},
           {"seed", settings.seed}};
 }
@@ -113,6 +114,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
                                            {.windows = settings.fisher_windows,
                                             .output_moments = settings.output_moments,
                                             .token_weights = settings.token_weights,
+                                            .sampled_labels = settings.sampled_labels,
+                                            .seed = settings.seed,
                                             .precision = precision},
                                            progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");

@@ -53,6 +53,7 @@ struct StatisticsSettings {
   size_t fisher_windows = 8;
   bool output_moments = false;  // of the gradients, for feedback over rows
   bool token_weights = false;   // from the gradients of all windows
+  bool sampled_labels = false;  // of the gradients (fisher.h)
   bool step_sizes = false;      // needed by coding `entropy`
   uint64_t seed = 0;
 };

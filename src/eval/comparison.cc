@@ -111,6 +111,9 @@ std::vector<SetComparison> CompareSets(const Json& baseline, const std::string& 
       set.retention = 100 * (1 - (now - base) / base);
       set.excess_nats = std::log(now / base);
       set.excess_error = ExcessError(*FindSet(baseline, name), *FindSet(compressed, name));
+      set.kl = NumberAt(*FindSet(compressed, name), "divergence/kl");
+      set.kl_error = NumberAt(*FindSet(compressed, name), "divergence/standard_error");
+      set.same_top = NumberAt(*FindSet(compressed, name), "divergence/same_top");
       set.classes = CompareClasses(*FindSet(baseline, name), *FindSet(compressed, name));
       set.stars = StarsOf(*set.retention);
     }
@@ -373,6 +376,11 @@ Json ComparisonJson(const Comparison& comparison) {
     put(entry, "retention_percent", set.retention);
     put(entry, "excess_nats", set.excess_nats);
     put(entry, "excess_standard_error", set.excess_error);
+    if (set.kl) {
+      put(entry["divergence"], "kl", set.kl);
+      put(entry["divergence"], "standard_error", set.kl_error);
+      put(entry["divergence"], "same_top", set.same_top);
+    }
     for (const ClassComparison& row : set.classes) {
       entry["by_occurrence"].push_back({{"from", row.from},
                                         {"to", row.to},

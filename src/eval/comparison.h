@@ -38,6 +38,9 @@ struct SetComparison {
   std::optional<double> retention;       // 100 (1 - (PPL - PPL_base) / PPL_base), percent; may be negative
   std::optional<double> excess_nats;     // ln(PPL / PPL_base), nats per token
   std::optional<double> excess_error;    // its standard error: of the mean over windows of the difference
+  // Where the compressed model was measured against a reference (eval/perplexity.h).
+  std::optional<double> kl, kl_error;    // nats per token, and its standard error
+  std::optional<double> same_top;        // share of tokens
   std::vector<ClassComparison> classes;  // of tokens, where both files have them
   int stars = 0;                         // 5 from 95 % retention, 4 from 90, 3 from 85, else 2; 0: not rated
 };

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/system.h"
 #include "model/forward.h"
+#include "model/output_divergence.h"
 
 namespace mica {
 namespace {
@@ -112,7 +114,13 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, int32_t bos, size_t win
 }
 
 uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
-                                const PerplexitySettings& settings) {
+                                const PerplexitySettings& settings, const ModelConfig* reference) {
+  if (reference != nullptr) {
+    // One model's layer at a time; streams and heads of both, and their logits.
+    return std::max(PlannedEvaluationBytes(config, window, windows, settings),
+                    PlannedEvaluationBytes(*reference, window, windows, settings)) +
+           settings.activation_bytes + kKeptHeadBytes + kDivergenceBytes;
+  }
   const uint64_t value_bytes = settings.precision == Precision::kBf16 ? 2 : 4;
   uint64_t layer = 0, largest = 0;
   for (const LinearKind kind : kLinearKinds) {
@@ -131,8 +139,16 @@ uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t
   return std::max(in_layer + step, in_head) + kept_head + chunk;
 }
 
-void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings) {
+void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
+                     const ModelConfig* reference) {
   CheckWindow(config, windows.window);
+  if (reference != nullptr) {
+    CheckWindow(*reference, windows.window);
+    if (reference->vocab != config.vocab) {
+      Fail("the reference has a vocabulary of {} tokens and the model one of {}; expected the same",
+           reference->vocab, config.vocab);
+    }
+  }
   if (windows.window > config.max_positions) {
     LogWarning(
         "windows of {} tokens are longer than the {} positions this model has learnt "
@@ -146,7 +162,8 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
         "config.json do not belong together",
         *low < 0 ? *low : *high, config.vocab);
   }
-  const uint64_t needed = PlannedEvaluationBytes(config, windows.window, windows.count(), settings);
+  const uint64_t needed =
+      PlannedEvaluationBytes(config, windows.window, windows.count(), settings, reference);
   const uint64_t available = AvailableMemoryBytes();
   LogDebug("evaluation needs about {} of {} available memory", FormatBytes(static_cast<double>(needed)),
            FormatBytes(static_cast<double>(available)));
@@ -159,39 +176,71 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
   }
 }
 
+namespace {
+
+// Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
+void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window, Precision precision,
+                const std::string& what, double layer_work, TokenMeter& meter, MatrixView<float> x) {
+  weights.Embed(ids, x);
+  const size_t layers = weights.config().layers, step = StepWindows(window) * window;
+  for (size_t index = 0; index < layers; ++index) {
+    ThrowIfInterrupted();
+    const DecoderLayer layer(weights, index, precision);  // gone before the next one is loaded
+    const std::string detail = fmt::format("{}layer {}/{}", what, index + 1, layers);
+    for (size_t t = 0; t < x.rows; t += step) {
+      ThrowIfInterrupted();
+      const size_t tokens = std::min(step, x.rows - t);
+      layer.Forward(x.Rows(t, tokens), window);
+      meter.Add(layer_work * static_cast<double>(tokens), detail);
+    }
+  }
+}
+
+double MeanOf(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+}  // namespace
+
 Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& windows,
-                              const PerplexitySettings& settings, const TokensDone& tokens_done) {
+                              const PerplexitySettings& settings, const TokensDone& tokens_done,
+                              const ModelWeights* reference) {
   const ModelConfig& config = weights.config();
   MICA_CHECK(windows.count() > 0 && windows.window > windows.first_scored);
-  CheckEvaluation(config, windows, settings);
+  CheckEvaluation(config, windows, settings, reference != nullptr ? &reference->config() : nullptr);
 
   const size_t window = windows.window, count = windows.count();
   const size_t chunk_windows = ChunkWindows(config, window, count, settings.activation_bytes);
-  const size_t step_windows = StepWindows(window);
   const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
   const Work work = WorkPerToken(config, window);
-  TokenMeter meter(work.layer * static_cast<double>(config.layers) + work.head, tokens_done);
+  Work reference_work;
+  double token_work = work.layer * static_cast<double>(config.layers) + work.head;
+  if (reference != nullptr) {
+    reference_work = WorkPerToken(reference->config(), window);
+    reference_work.head += work.head;  // the model's logits once more
+    token_work +=
+        reference_work.layer * static_cast<double>(reference->config().layers) + reference_work.head;
+  }
+  TokenMeter meter(token_work, tokens_done);
 
   Perplexity result;
   result.window_nll.reserve(count);
   const OutputHead head(weights, settings.precision);
   Matrix<float> stream(chunk_windows * window, config.hidden);  // the residual stream of a chunk
+  std::optional<OutputHead> reference_head;
+  Matrix<float> reference_stream;
+  if (reference != nullptr) {
+    reference_head.emplace(*reference, settings.precision);
+    reference_stream = Matrix<float>(chunk_windows * window, reference->config().hidden);
+  }
+  uint64_t same_tops = 0;
   for (size_t first = 0; first < count; first += chunk_windows) {
     const size_t chunk = std::min(chunk_windows, count - first);
     const MatrixView<float> x = stream.view().Rows(0, chunk * window);
-    weights.Embed(std::span(windows.ids).subspan(first * window, chunk * window), x);
-
-    for (size_t index = 0; index < config.layers; ++index) {
-      ThrowIfInterrupted();
-      const DecoderLayer layer(weights, index, settings.precision);  // gone before the next one is loaded
-      const std::string detail = fmt::format("layer {}/{}", index + 1, config.layers);
-      for (size_t w = 0; w < chunk; w += step_windows) {
-        ThrowIfInterrupted();
-        const size_t tokens = std::min(step_windows, chunk - w) * window;
-        layer.Forward(x.Rows(w * window, tokens), window);
-        meter.Add(work.layer * static_cast<double>(tokens), detail);
-      }
-    }
+    const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
+    PassLayers(weights, ids, window, settings.precision, "", work.layer, meter, x);
 
     for (size_t w = 0; w < chunk; w += head_windows) {
       ThrowIfInterrupted();
@@ -216,12 +265,36 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
       }
       meter.Add(work.head * static_cast<double>(scored * window), "head");
     }
+
+    if (reference == nullptr) continue;
+    const MatrixView<float> y = reference_stream.view().Rows(0, chunk * window);
+    PassLayers(*reference, ids, window, settings.precision, "reference, ", reference_work.layer, meter, y);
+    const size_t scored = windows.scored_per_window();
+    std::vector<float> kl(scored);
+    std::vector<uint8_t> same_top(scored);
+    for (size_t w = 0; w < chunk; ++w) {
+      ThrowIfInterrupted();
+      const size_t row = w * window + windows.first_scored - 1;  // the first that predicts a scored token
+      OutputDivergence(*reference_head, y.Rows(row, scored), head, x.Rows(row, scored), kl, same_top);
+      double sum = 0;
+      for (const float nats : kl) sum += nats;
+      if (!std::isfinite(sum)) {
+        Fail("{}: the divergence of window {} is not finite; the weights give values beyond the range of {}",
+             reference->checkpoint().directory().string(), first + w, PrecisionName(settings.precision));
+      }
+      result.window_kl.push_back(sum / static_cast<double>(scored));
+      same_tops += static_cast<uint64_t>(std::count(same_top.begin(), same_top.end(), 1));
+      meter.Add(reference_work.head * static_cast<double>(window), "divergence");
+    }
   }
 
-  double sum = 0;
-  for (const double nll : result.window_nll) sum += nll;
-  result.nll = sum / static_cast<double>(count);
+  result.nll = MeanOf(result.window_nll);
   result.perplexity = std::exp(result.nll);
+  if (reference != nullptr) {
+    result.kl = MeanOf(result.window_kl);
+    result.same_top =
+        static_cast<double>(same_tops) / static_cast<double>(count * windows.scored_per_window());
+  }
   return result;
 }
 

@@ -55,25 +55,34 @@ struct Perplexity {
   std::vector<float> token_nll;  // [windows, scored_per_window] of each scored token, nats
   double nll = 0;                // mean over the windows, nats per token
   double perplexity = 0;         // exp(nll)
+  // Against a reference, over the same tokens: Kullback-Leibler divergence of the model's next-token
+  // distribution from the reference's, nats per token, and the share of tokens where both find the same token
+  // most likely.
+  std::vector<double> window_kl;  // [windows]; empty without a reference
+  double kl = 0;                  // mean over the windows
+  double same_top = 0;
 };
 
 // Called now and then with the number of tokens done since the last call (a share of each token's work counts
 // as that share of a token) and a few words on where the work is ("layer 3/40").
 using TokensDone = std::function<void(uint64_t tokens, const std::string& detail)>;
 
+// With a `reference`, a model of the same vocabulary, its windows pass as well and divergences are measured.
 // Sums are FP64 in fixed order; the result depends neither on the number of threads nor on the activation
 // budget. Throws Error when an id is outside the vocabulary, the model's attention does not allow the window,
 // the memory this needs is not there, or a likelihood is not finite; Interrupted after Ctrl-C.
 Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& windows,
-                              const PerplexitySettings& settings, const TokensDone& tokens_done = {});
+                              const PerplexitySettings& settings, const TokensDone& tokens_done = {},
+                              const ModelWeights* reference = nullptr);
 
 // Throws what EvaluatePerplexity would throw before its first window: ids, window length and memory against
 // what there is.
-void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings);
+void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
+                     const ModelConfig* reference = nullptr);
 
 // Bytes of memory the evaluation takes at most: one prepared layer, one FP32 matrix on its way in, the
-// activations of a chunk and of a step.
+// activations of a chunk and of a step; with a reference, what both need at once.
 uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
-                                const PerplexitySettings& settings);
+                                const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
 
 }  // namespace mica

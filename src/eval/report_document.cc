@@ -194,8 +194,23 @@ class Builder {
     if (!perplexities.rows.empty()) section.blocks.push_back(perplexities);
     if (!retention.rows.empty()) section.blocks.push_back(retention);
     section.blocks.push_back(Paragraph{T("quality.formula")});
+    if (const Table divergences = Divergences(); !divergences.rows.empty())
+      section.blocks.push_back(divergences);
     if (const Table classes = TokenClasses(); !classes.rows.empty()) section.blocks.push_back(classes);
     return section;
+  }
+
+  // Of the sets that were measured against a reference.
+  Table Divergences() const {
+    Table table{T("divergence.caption"), {T("column.set"), T("column.kl"), T("column.same_top")}, {}, 1};
+    for (const SetComparison& set : comparison_.sets) {
+      if (!set.kl) continue;
+      table.rows.push_back(
+          {set.name,
+           fmt::format("{:.5f}", *set.kl) + (set.kl_error ? fmt::format(" ± {:.5f}", *set.kl_error) : ""),
+           set.same_top ? fmt::format("{:.2f} %", 100 * *set.same_top) : T("not_recorded")});
+    }
+    return table;
   }
 
   // Which tokens the loss falls on.

@@ -101,6 +101,14 @@ Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path, c
   return model;
 }
 
+// Of the mean of at least two values.
+double StandardError(const std::vector<double>& values) {
+  const auto count = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (const double value : values) sum += value, squares += value * value;
+  return std::sqrt(std::max(0.0, squares - sum * sum / count) / (count - 1) / count);
+}
+
 Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds) {
   const size_t windows = set.windows.count();
   const uint64_t tokens = set.windows.ids.size();
@@ -110,22 +118,27 @@ Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds)
   for (const TokenClass& c : ClassesByOccurrence(set.windows, measured.token_nll)) {
     classes.push_back({{"from", c.from}, {"to", c.to}, {"tokens", c.tokens}, {"nll", c.nll}});
   }
-  return {{"ppl", measured.perplexity},
-          {"time", seconds},
-          {"nll", measured.nll},
-          {"bits_per_byte", bits / std::max(1.0, set.scored_bytes)},
-          {"tokens", tokens},
-          {"scored_tokens", scored},
-          {"windows", windows},
-          {"window_nll", measured.window_nll},
-          {"by_occurrence", classes},
-          {"text_tokens", set.windows.text_tokens},
-          {"tokens_per_second", static_cast<double>(tokens) / std::max(1e-9, seconds)},
-          {"data",
-           {{"kind", DataKindName(set.spec.kind)},
-            {"path", set.spec.path.string()},
-            {"sha256", set.sha256},
-            {"bytes", set.file_bytes}}}};
+  Json json = {{"ppl", measured.perplexity},
+               {"time", seconds},
+               {"nll", measured.nll},
+               {"bits_per_byte", bits / std::max(1.0, set.scored_bytes)},
+               {"tokens", tokens},
+               {"scored_tokens", scored},
+               {"windows", windows},
+               {"window_nll", measured.window_nll},
+               {"by_occurrence", classes},
+               {"text_tokens", set.windows.text_tokens},
+               {"tokens_per_second", static_cast<double>(tokens) / std::max(1e-9, seconds)},
+               {"data",
+                {{"kind", DataKindName(set.spec.kind)},
+                 {"path", set.spec.path.string()},
+                 {"sha256", set.sha256},
+                 {"bytes", set.file_bytes}}}};
+  if (!measured.window_kl.empty()) {
+    json["divergence"] = {{"kl", measured.kl}, {"same_top", measured.same_top}};
+    if (windows > 1) json["divergence"]["standard_error"] = StandardError(measured.window_kl);
+  }
+  return json;
 }
 
 std::string Count(double value) {
@@ -157,11 +170,13 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
   settings.activation_bytes = request.activation_bytes;
 
   const Json facts = CompressionFacts(weights);
+  std::optional<ModelWeights> reference;
+  if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
   std::vector<PreparedSet> sets;
   for (const DataSpec& spec : request.data) {
     sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
     if (!request.force) CheckNotCalibrated(facts, sets.back());
-    CheckEvaluation(config, sets.back().windows, settings);
+    CheckEvaluation(config, sets.back().windows, settings, reference ? &reference->config() : nullptr);
   }
   const double texts_ready = MonotonicSeconds();
   const std::string fingerprint = weights.checkpoint().Fingerprint();
@@ -171,6 +186,14 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
   result["mica"] = {{"version", Version()}, {"commit", Commit()}};
   result["created"] = UtcTime();
   result["model"] = ModelJson(weights, request.model, fingerprint, facts);
+  if (reference) {
+    const std::string origin = TextAt(facts, "model/fingerprint").value_or(fingerprint);
+    const std::string of_reference = reference->checkpoint().Fingerprint();
+    if (weights.packed() && origin != of_reference)
+      LogWarning("{}: is not the model that {} was compressed from", request.reference.string(),
+                 request.model.string());
+    result["reference"] = {{"path", request.reference.string()}, {"fingerprint", of_reference}};
+  }
   result["settings"] = {{"convention", ConventionName(request.convention)},
                         {"seqlen", seqlen},
                         {"dtype", PrecisionName(settings.precision)},
@@ -187,7 +210,8 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
     progress.Begin(set.spec.name, set.windows.ids.size(), "tokens");
     const Perplexity measured = EvaluatePerplexity(
         weights, set.windows, settings,
-        [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); });
+        [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },
+        reference ? &*reference : nullptr);
     last[set.spec.name] = measured.perplexity;
     progress.Note("last", {{"ppl", last}});
     progress.End();
@@ -220,6 +244,15 @@ std::string SummaryTable(const Json& result) {
                     fmt::format("{}", set["windows"].get<size_t>()),
                     fmt::format("{}", set["tokens"].get<size_t>()), FormatDuration(set["time"].get<double>()),
                     fmt::format("{:.0f}", set["tokens_per_second"].get<double>())});
+  }
+  if (result.contains("reference")) {
+    rows[0].insert(rows[0].end(), {"KL, nats", "same top token"});
+    size_t row = 1;
+    for (const Json& set : result["datasets"]) {
+      const Json& divergence = set["divergence"];
+      rows[row].push_back(fmt::format("{:.5f}", divergence["kl"].get<double>()));
+      rows[row++].push_back(fmt::format("{:.2f} %", 100 * divergence["same_top"].get<double>()));
+    }
   }
   text += AlignedTable(rows);
   double seconds = 0;

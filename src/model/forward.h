@@ -136,6 +136,7 @@ class OutputHead {
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
   void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
   const std::vector<float>& norm() const { return norm_; }
+  size_t vocab() const { return weights_->config().vocab; }
 
   static constexpr size_t kSliceRows = 8192;
 

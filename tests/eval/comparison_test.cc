@@ -75,6 +75,19 @@ TEST(ComparisonTest, ErrorAndClassesOfTheExcessByHand) {
   const Comparison less = CompareQuietly(baseline, compressed);
   EXPECT_FALSE(less.sets[0].excess_error);
   EXPECT_TRUE(less.sets[0].classes.empty());
+  EXPECT_FALSE(less.sets[0].kl);
+  EXPECT_FALSE(ComparisonJson(less)["datasets"]["c4"].contains("divergence"));
+}
+
+TEST(ComparisonTest, TakesDivergencesFromTheCompressedResult) {
+  Json baseline = SampleResult({{"c4", 10}}), compressed = SampleResult({{"c4", 11}});
+  compressed["datasets"]["c4"]["divergence"] = {{"kl", 0.02}, {"standard_error", 0.001}, {"same_top", 0.9}};
+  const Comparison comparison = CompareQuietly(baseline, compressed);
+  EXPECT_EQ(comparison.sets[0].kl, 0.02);
+  EXPECT_EQ(comparison.sets[0].kl_error, 0.001);
+  EXPECT_EQ(comparison.sets[0].same_top, 0.9);
+  EXPECT_EQ(ComparisonJson(comparison)["datasets"]["c4"]["divergence"],
+            compressed["datasets"]["c4"]["divergence"]);
 }
 
 TEST(ComparisonTest, StarsBeginAtTheirThresholds) {

@@ -120,6 +120,68 @@ TEST(PerplexityTest, AgreesWithDoublePrecisionFromTheDefinition) {
   }
 }
 
+TEST(DivergenceTest, AgreesWithDoublePrecisionFromTheDefinition) {
+  Json wider = TinyConfig();
+  wider["hidden_size"] = 32;  // only the vocabularies must be alike
+  const TinyModel model(TinyConfig(), 21), original(wider, 22);
+  const reference::Model q_model(model.weights().checkpoint(), model.config());
+  const reference::Model p_model(original.weights().checkpoint(), original.config());
+  for (const Convention convention : {Convention::kGptq, Convention::kLlamacpp}) {
+    const Windows windows = RandomWindows(5, 17, 50, convention);
+    double sum = 0, same = 0;
+    for (size_t w = 0; w < windows.count(); ++w) {
+      const auto begin = windows.ids.begin() + static_cast<ptrdiff_t>(w * windows.window);
+      const std::vector<int32_t> ids(begin, begin + static_cast<ptrdiff_t>(windows.window));
+      const reference::Rows p = p_model.Logits(ids), q = q_model.Logits(ids);
+      for (size_t t = windows.first_scored - 1; t + 1 < windows.window; ++t) {
+        double p_all = 0, q_all = 0;
+        for (size_t v = 0; v < 50; ++v) p_all += std::exp(p[t][v]), q_all += std::exp(q[t][v]);
+        for (size_t v = 0; v < 50; ++v) {
+          const double probability = std::exp(p[t][v]) / p_all;
+          sum += probability * std::log(probability / (std::exp(q[t][v]) / q_all));
+        }
+        same += std::max_element(p[t].begin(), p[t].end()) - p[t].begin() ==
+                std::max_element(q[t].begin(), q[t].end()) - q[t].begin();
+      }
+    }
+    const auto tokens = static_cast<double>(windows.count() * windows.scored_per_window());
+    // In chunks of two windows.
+    const Perplexity result = EvaluatePerplexity(
+        model.weights(), windows, {Precision::kFp32, 2 * 17 * 24 * 4}, {}, &original.weights());
+    EXPECT_NEAR(result.kl, sum / tokens, 1e-4 * sum / tokens) << ConventionName(convention);
+    EXPECT_NEAR(result.same_top, same / tokens, 1e-12);
+    EXPECT_EQ(result.window_kl.size(), 5u);
+    EXPECT_EQ(result.window_nll, EvaluatePerplexity(model.weights(), windows, {}).window_nll);
+  }
+}
+
+TEST(DivergenceTest, OfAModelFromItselfIsNothing) {
+  const TinyModel model(TinyConfig(), 23);
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const Perplexity result =
+        EvaluatePerplexity(model.weights(), RandomWindows(3, 16, 50), {precision}, {}, &model.weights());
+    EXPECT_NEAR(result.kl, 0, 1e-6);
+    EXPECT_EQ(result.same_top, 1);
+  }
+}
+
+TEST(DivergenceTest, ReportsEveryTokenOnce) {
+  const TinyModel model(TinyConfig(), 24);
+  uint64_t tokens = 0;
+  EvaluatePerplexity(
+      model.weights(), RandomWindows(5, 16, 50), {Precision::kFp32, 2 * 16 * 24 * sizeof(float)},
+      [&](uint64_t done, const std::string&) { tokens += done; }, &model.weights());
+  EXPECT_EQ(tokens, 80u);
+}
+
+TEST(DivergenceTest, RefusesAnotherVocabulary) {
+  Json json = TinyConfig();
+  json["vocab_size"] = 51;
+  const TinyModel model(TinyConfig()), other(json);
+  EXPECT_THAT([&] { EvaluatePerplexity(model.weights(), RandomWindows(1, 8, 50), {}, {}, &other.weights()); },
+              ThrowsMessage<Error>(HasSubstr("vocabulary of 51 tokens and the model one of 50")));
+}
+
 TEST(PerplexityTest, ChunksAndThreadsDoNotChangeTheResult) {
   const TinyModel model(TinyConfig(), 12);
   const size_t hidden = model.config().hidden;
