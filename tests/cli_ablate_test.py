@@ -22,7 +22,8 @@ class AblateTest(ProgramTest):
         path = self.folder / "experiment.json"
         path.write_text(json.dumps({
             "name": "ablation", "model": "model", "directory": "out",
-            "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 128, "max_windows": 2},
+            "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 128, "max_windows": 2,
+                         "divergence": True},
             "compress": {"budget": budget, "samples": 4, "seqlen": 128, "group_size": 64, "fisher_windows": 2,
                          "calib": [{"kind": "text", "path": "calib.txt"}]}}))
         return path
@@ -44,6 +45,10 @@ class AblateTest(ProgramTest):
                 self.assertGreater(row["bits_per_weight"], 3.59, row["variant"])
             found = row["datasets"]["docs"]
             self.assertAlmostEqual(found["excess_nats"], math.log(found["ppl"] / baseline), 9)
+            self.assertEqual((row["mean_excess_nats"], row["mean_kl"]), (found["excess_nats"], found["kl"]))  # there is one text
+            self.assertIn(f"{found['kl']:.5f}", printed)
+            self.assertGreater(found["kl"], 0)
+        self.assertNotIn("reference", read_json(self.folder / "out" / "baseline.json"))
         by_name = {row["variant"]: row["datasets"]["docs"]["ppl"] for row in table["rows"]}
         self.assertEqual(len({by_name[name] for name in ("weights only", "energy only", "conditional information")}), 3)
         # A second call reads everything back.
@@ -53,7 +58,8 @@ class AblateTest(ProgramTest):
     def test_a_stopped_experiment_goes_on(self):
         experiment = self.experiment(kind="bpw", value=3.6)
         began = time.monotonic()
-        self.succeed("run", experiment, "--json")
+        comparison = json.loads(self.succeed("run", experiment, "--json"))
+        self.assertGreater(comparison["datasets"]["docs"]["divergence"]["kl"], 0)
         self.check_stopped("run", experiment, "comparison.json", time.monotonic() - began)
 
     def check_stopped(self, command, experiment, result, seconds):

@@ -113,10 +113,9 @@ Json RunAblation(const Experiment& experiment, bool quiet) {
   const std::vector<Variant> variants = AblationVariants(experiment.compression);
   const Json baseline = directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
   std::vector<std::vector<std::string>> table = {{"variant", "bits per weight", "silhouette"}};
-  for (const auto& set : baseline.at("datasets").items()) {
-    table[0].push_back(set.key());
-    table[0].push_back("excess nats");
-  }
+  for (const auto& set : baseline.at("datasets").items()) table[0].push_back(set.key());
+  table[0].push_back("mean");
+  if (experiment.divergence) table[0].push_back("KL divergence");
   Json rows = Json::array();
   for (const Variant& variant : variants) {
     const std::string name = DirectoryName(variant.name);
@@ -135,12 +134,24 @@ Json RunAblation(const Experiment& experiment, bool quiet) {
     const bool clustered = variant.compression.grouping != GroupingMethod::kWaterfill;
     std::vector<std::string> cells = {variant.name, fmt::format("{:.3f}", bits),
                                       clustered ? fmt::format("{:.3f}", silhouette) : "-"};
+    double excess_sum = 0, kl_sum = 0;
     for (const auto& [set, facts] : result.at("datasets").items()) {
       const double ppl = facts.at("ppl");
       const double excess = std::log(ppl / baseline.at("datasets").at(set).at("ppl").get<double>());
       row["datasets"][set] = {{"ppl", ppl}, {"excess_nats", excess}};
-      cells.push_back(fmt::format("{:.3f}", ppl));
+      if (experiment.divergence) {
+        row["datasets"][set]["kl"] = facts.at("divergence").at("kl");
+        kl_sum += facts["divergence"]["kl"].get<double>();
+      }
+      excess_sum += excess;
       cells.push_back(fmt::format("{:.4f}", excess));
+    }
+    const auto sets = static_cast<double>(result.at("datasets").size());
+    row["mean_excess_nats"] = excess_sum / sets;
+    cells.push_back(fmt::format("{:.4f}", excess_sum / sets));
+    if (experiment.divergence) {
+      row["mean_kl"] = kl_sum / sets;
+      cells.push_back(fmt::format("{:.5f}", kl_sum / sets));
     }
     rows.push_back(std::move(row));
     table.push_back(std::move(cells));

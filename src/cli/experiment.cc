@@ -39,7 +39,7 @@ void CheckKeys(const Json& json, const std::vector<std::string>& known, const st
 }
 
 EvaluationRequest ReadEvaluation(const Json& json, const fs::path& base, const std::string& where) {
-  CheckKeys(json, {"data", "seqlen", "max_windows", "convention", "dtype"}, where);
+  CheckKeys(json, {"data", "seqlen", "max_windows", "convention", "dtype", "divergence"}, where);
   EvaluationRequest request;
   request.seqlen = Get<size_t>(json, "seqlen", 0, where);
   request.max_windows = Get<size_t>(json, "max_windows", 0, where);
@@ -77,6 +77,7 @@ Experiment ReadExperiment(const fs::path& path) {
   experiment.directory = (base / Get<std::string>(json, "directory", "", where)).lexically_normal();
   experiment.force = Get<bool>(json, "force", false, where);
   experiment.evaluation = ReadEvaluation(json.at("evaluate"), base, where + ", \"evaluate\"");
+  experiment.divergence = Get<bool>(json.at("evaluate"), "divergence", false, where + ", \"evaluate\"");
   experiment.evaluation.model = (base / Get<std::string>(json, "model", "", where)).lexically_normal();
   experiment.compression = SettingsFromJson(json.at("compress"), where + ", \"compress\"");
   for (DataSpec& source : experiment.compression.calibration.sources) source.path = base / source.path;

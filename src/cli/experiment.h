@@ -14,6 +14,7 @@ struct Experiment {
   std::string name;
   std::filesystem::path directory;  // of the run
   EvaluationRequest evaluation;     // evaluation.model is the original checkpoint
+  bool divergence = false;          // compressed models are measured against the original one, too
   CompressionSettings compression;
   bool force = false;  // evaluation texts may be calibration texts
   Json json;           // the file as read
@@ -21,7 +22,8 @@ struct Experiment {
 
 // Reads an experiment file; relative paths in it are relative to its own directory. Unknown keys throw Error.
 //   {"name", "model", "directory", "force": false,
-//    "evaluate": {"data": [{"kind", "name", "path"}], "seqlen", "max_windows", "convention", "dtype"},
+//    "evaluate": {"data": [{"kind", "name", "path"}], "seqlen", "max_windows", "convention", "dtype",
+//                 "divergence": false},
 //    "compress": {the keys of SettingsFromJson}}
 Experiment ReadExperiment(const std::filesystem::path& path);
 

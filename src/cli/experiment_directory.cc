@@ -62,6 +62,8 @@ Json ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& mo
   if (!fs::exists(kept)) {
     EvaluationRequest request = experiment_.evaluation;
     request.model = model;
+    if (experiment_.divergence && model != experiment_.evaluation.model)
+      request.reference = experiment_.evaluation.model;
     request.seed = experiment_.compression.seed;
     request.force = experiment_.force;
     WriteJson(kept, Evaluate(request, progress_));

@@ -22,7 +22,8 @@ class ExperimentDirectory {
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
 
-  // The evaluation of a checkpoint, kept in the file `result`: made now or read back.
+  // The evaluation of a checkpoint, kept in the file `result`: made now or read back. Others than the
+  // original model's are measured against it where the experiment says so.
   Json Evaluated(const std::string& stage, const std::filesystem::path& model, const std::string& result);
 
  private:

@@ -1,0 +1,95 @@
+#include "compress/settings.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+// Every number one more, every truth the other way round, other words where there are any.
+Json Changed(Json settings) {
+  for (auto& [key, value] : settings.items()) {
+    if (value.is_boolean()) {
+      value = !value.get<bool>();
+    } else if (value.is_number_integer()) {
+      value = value.get<int64_t>() + 1;
+    } else if (value.is_number_float()) {
+      value = 0.625 * value.get<double>() + 0.125;
+    }
+  }
+  settings["coding"] = "entropy";
+  settings["budget"] = {{"kind", "bpw"}, {"value", 2.5}};
+  settings["pattern"] = "2:4";
+  settings["sparsity"] = 0.5;
+  settings["grouping"] = "spectral";
+  settings["estimator"] = "copula";
+  settings["bit_options"] = {2, 4};
+  settings["embedding_bits"] = 16;
+  settings["dtype"] = "fp32";
+  settings["calib"] = {{{"kind", "c4"}, {"path", "a.jsonl"}, {"weight", 2.0}}};
+  return settings;
+}
+
+TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
+  CompressionSettings settings;
+  settings.sparsity.rate = 0.25;
+  const Json defaults = SettingsToJson(settings);
+  EXPECT_EQ(SettingsToJson(SettingsFromJson(defaults, "test"))["lambda"], 0.25);
+  const Json changed = Changed(defaults);
+  for (const auto& [key, value] : changed.items()) EXPECT_NE(value, defaults.at(key)) << key;
+  EXPECT_EQ(SettingsToJson(SettingsFromJson(changed, "test")), changed);
+}
+
+TEST(Settings, UnknownKeysAndTypesAreNamed) {
+  EXPECT_THAT([] { SettingsFromJson({{"lamda", 1}}, "file"); }, ThrowsMessage<Error>(HasSubstr("\"lamda\"")));
+  EXPECT_THAT(
+      [] {
+        SettingsFromJson({{"lambda", "much"}}, "file");
+      },
+      ThrowsMessage<Error>(HasSubstr("not of the right type")));
+}
+
+TEST(Settings, ValuesOutOfRangeAreNamed) {
+  const auto refused = [](const char* what, const std::function<void(CompressionSettings&)>& change) {
+    CompressionSettings settings;
+    change(settings);
+    EXPECT_THAT([&] { CheckSettings(settings); }, ThrowsMessage<Error>(HasSubstr(what)));
+  };
+  EXPECT_NO_THROW(CheckSettings({}));
+  refused("--lambda is -0.1", [](auto& s) { s.lambda = -0.1; });
+  refused("--lambda is 5", [](auto& s) { s.lambda = 5; });
+  refused("--drift-damping is 2", [](auto& s) { s.drift_damping = 2; });
+  refused("--damping is -1", [](auto& s) { s.damping = -1; });
+  refused("--drift-compensation is 1.5", [](auto& s) { s.drift_compensation = 1.5; });
+  refused("--samples is 0", [](auto& s) { s.calibration.samples = 0; });
+  refused("--bits is 18", [](auto& s) { s.budget = 18; });
+  refused("--bit-options has 5", [](auto& s) { s.bit_options = {4, 5}; });
+}
+
+TEST(Settings, PresetsSpendMoreForMore) {
+  const auto with = [](const char* preset) {
+    return SettingsFromJson({{"coding", "entropy"}, {"preset", preset}}, "test");
+  };
+  CompressionSettings fast = with("fast");
+  const CompressionSettings balanced = with("balanced"), best = with("best");
+  EXPECT_EQ(SettingsToJson(balanced), SettingsToJson(SettingsFromJson({{"coding", "entropy"}}, "test")));
+  EXPECT_FALSE(fast.trellis || fast.row_feedback);
+  EXPECT_EQ(fast.lambda, 0);
+  EXPECT_LT(fast.fisher_windows, balanced.fisher_windows);
+  EXPECT_LT(balanced.fisher_windows, best.fisher_windows);
+  EXPECT_LT(balanced.statistics_windows, best.statistics_windows);
+  EXPECT_LT(balanced.drift_windows, best.drift_windows);
+  // A preset undoes another one.
+  ApplyPreset(Preset::kBalanced, fast);
+  EXPECT_EQ(SettingsToJson(fast), SettingsToJson(balanced));
+}
+
+}  // namespace
+}  // namespace mica
