@@ -9,6 +9,8 @@
 
 namespace mica {
 
+inline constexpr int kScaleBits = 8;
+
 // bits 2^-18 below 16; (16 + m) 2^(e - 19) from there on, e = bits / 16, m = bits % 16: up to 31 / 16.
 struct ScaleCode {
   uint8_t bits = 0;

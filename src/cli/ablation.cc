@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/scale_code.h"
 #include "cli/experiment_directory.h"
 #include "compress/pipeline.h"
 #include "eval/output.h"
@@ -25,10 +26,12 @@ std::string DirectoryName(const std::string& variant) {
   return name;
 }
 
-// The widest code that all columns can have: scale (8 bits) and zero (as wide as a code) belong to a group.
+// The widest code that all columns can have: scale and zero (as wide as a code) belong to a group.
 int SingleWidth(const CompressionSettings& settings) {
   for (const int bits : {8, 6, 4, 3, 2}) {
-    if (bits + (8.0 + bits) / static_cast<double>(settings.group_size) <= settings.budget) return bits;
+    if (bits + static_cast<double>(kScaleBits + bits) / static_cast<double>(settings.group_size) <=
+        settings.budget)
+      return bits;
   }
   Fail(
       "the budget is {} stored bits per weight, too few for the variant with one width; expected 2.08 or "

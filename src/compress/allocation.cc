@@ -13,6 +13,7 @@
 #include <queue>
 
 #include "base/error.h"
+#include "base/scale_code.h"
 #include "base/threads.h"
 #include "compress/solver.h"
 #include "io/packed_checkpoint.h"
@@ -168,7 +169,7 @@ double SortedMatrix::Price(size_t k, size_t first, size_t last) const {
       break;
   }
   const double scale_groups = bits < 16 ? static_cast<double>((n + group_size_ - 1) / group_size_) : 0.0;
-  return rows * ((bits * kept + mask) * static_cast<double>(n) + (8 + bits) * scale_groups);
+  return rows * ((bits * kept + mask) * static_cast<double>(n) + (kScaleBits + bits) * scale_groups);
 }
 
 uint64_t SortedMatrix::CodeBits(const Ends& ends) const {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/scale_code.h"
 #include "base/threads.h"
 #include "io/packed_bits.h"
 #include "io/packed_fixed.h"
@@ -245,7 +246,7 @@ void FixedReader::ReadGroups(PackedParts& parts) {
       ++scale_groups;
       const uint64_t zero_bits = uint64_t{rows_} * group.bits;
       zero_bytes += (zero_bits + 7) / 8;
-      bits_.scales += uint64_t{rows_} * 8;
+      bits_.scales += uint64_t{rows_} * kScaleBits;
       bits_.zeros += zero_bits;
       bits_.padding += (8 - zero_bits % 8) % 8;
     }

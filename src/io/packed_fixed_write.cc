@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/scale_code.h"
 #include "base/threads.h"
 #include "io/packed_bits.h"
 #include "io/packed_fixed.h"
@@ -155,7 +156,7 @@ StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size
     bits.codes += code_bits;
     bits.padding += 8 * AlignGroup((code_bits + 7) / 8) - code_bits;
     if (group.scale_row < 0) continue;
-    bits.scales += uint64_t{rows} * 8;
+    bits.scales += uint64_t{rows} * kScaleBits;
     const uint64_t zero_bits = uint64_t{rows} * group.bits;
     bits.zeros += zero_bits;
     bits.padding += (8 - zero_bits % 8) % 8;
