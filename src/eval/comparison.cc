@@ -57,15 +57,12 @@ std::optional<double> ExcessError(const Json& baseline, const Json& compressed) 
   if (a == nullptr || b == nullptr || !a->is_array() || !b->is_array() || a->size() != b->size() ||
       a->size() < 2)
     return std::nullopt;
-  const auto count = static_cast<double>(a->size());
-  double sum = 0, squares = 0;
+  std::vector<double> differences;
   for (size_t i = 0; i < a->size(); ++i) {
     if (!(*a)[i].is_number() || !(*b)[i].is_number()) return std::nullopt;
-    const double difference = (*b)[i].get<double>() - (*a)[i].get<double>();
-    sum += difference;
-    squares += difference * difference;
+    differences.push_back((*b)[i].get<double>() - (*a)[i].get<double>());
   }
-  return std::sqrt(std::max(0.0, squares - sum * sum / count) / (count - 1) / count);
+  return StandardError(differences);
 }
 
 std::vector<ClassComparison> CompareClasses(const Json& baseline, const Json& compressed) {
@@ -306,6 +303,13 @@ std::optional<double> NumberAt(const Json& json, const std::string& path) {
 std::optional<std::string> TextAt(const Json& json, const std::string& path) {
   const Json* at = FindAt(json, path);
   return at != nullptr && at->is_string() ? std::optional(at->get<std::string>()) : std::nullopt;
+}
+
+double StandardError(const std::vector<double>& values) {
+  const auto count = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (const double value : values) sum += value, squares += value * value;
+  return std::sqrt(std::max(0.0, squares - sum * sum / count) / (count - 1) / count);
 }
 
 int StarsOf(double retention) {

@@ -103,6 +103,9 @@ struct Comparison {
 
 int StarsOf(double retention);
 
+// Standard error of the mean of at least two values.
+double StandardError(const std::vector<double>& values);
+
 // Compares two results: files of `mica eval`, or plain ones with the sets at top level ({"wikitext2":
 // {"ppl": 5.79, "time": 223}, ...}). Results of different convention, seqlen, dtype, special tokens, number
 // of windows, evaluation text or original model are refused with an Error, unless `force`: then the

@@ -101,14 +101,6 @@ Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path, c
   return model;
 }
 
-// Of the mean of at least two values.
-double StandardError(const std::vector<double>& values) {
-  const auto count = static_cast<double>(values.size());
-  double sum = 0, squares = 0;
-  for (const double value : values) sum += value, squares += value * value;
-  return std::sqrt(std::max(0.0, squares - sum * sum / count) / (count - 1) / count);
-}
-
 Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds) {
   const size_t windows = set.windows.count();
   const uint64_t tokens = set.windows.ids.size();
