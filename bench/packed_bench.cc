@@ -2,9 +2,10 @@
 // weights a second.
 #include <benchmark/benchmark.h>
 
-#include "../tests/io/entropy_testing.h"
-#include "../tests/io/packed_testing.h"
 #include "base/threads.h"
+#include "tests/io/entropy_testing.h"
+#include "tests/io/packed_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -24,10 +25,10 @@ FixedMatrix Sample(const benchmark::State& state) {
 
 void BM_DecodeFixed(benchmark::State& state) {
   SetThreads(1);
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   PackedShard shard;
   shard.Add("L", Sample(state));
-  shard.Write(scratch.weights());
+  shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   Matrix<float> out(kRows, kCols);
   for (auto _ : state) {
@@ -60,11 +61,11 @@ EntropyMatrix EntropySample(const benchmark::State& state) {
 
 void BM_DecodeEntropy(benchmark::State& state) {
   SetThreads(1);
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   PackedShard shard;
   const EntropyMatrix matrix = EntropySample(state);
   shard.Add("L", matrix);
-  shard.Write(scratch.weights());
+  shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   Matrix<float> out(kRows, kCols);
   for (auto _ : state) {

@@ -7,12 +7,12 @@
 #include <filesystem>
 #include <memory>
 
-#include "../tests/io/entropy_testing.h"
-#include "../tests/io/packed_testing.h"
 #include "base/threads.h"
 #include "io/packed_entropy.h"
 #include "io/packed_fixed.h"
 #include "seeds.h"
+#include "tests/io/entropy_testing.h"
+#include "tests/io/packed_testing.h"
 
 namespace mica {
 namespace {

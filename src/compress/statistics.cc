@@ -19,7 +19,7 @@
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 2;  // of what a statistics file holds
+constexpr int kFileVersion = 3;  // of what a statistics file holds
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -109,8 +109,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   const bool sampled =
       settings.grouping != GroupingMethod::kWaterfill && settings.estimator != Estimator::kGaussian;
 
-  // Every calibration token has a weight, whatever the windows that allocation is based on.
-  FisherInformation fisher = MeasureFisher(weights, settings.token_weights ? all_windows : calibration,
+  FisherInformation fisher = MeasureFisher(weights, all_windows,
                                            {.windows = settings.fisher_windows,
                                             .output_moments = settings.output_moments,
                                             .token_weights = settings.token_weights,

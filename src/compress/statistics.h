@@ -49,7 +49,7 @@ struct StatisticsSettings {
   size_t groups = 0;      // 0: chosen by silhouette
   double damping = 0.01;  // of the moments, times their mean diagonal
   size_t windows = 16;    // calibration windows they are collected from
-  // Windows of the backward pass; 0: no Fisher information, every row weighs 1.
+  // Windows of the backward pass, fewer or more than `windows`; 0: no Fisher information, every row weighs 1.
   size_t fisher_windows = 8;
   bool output_moments = false;  // of the gradients, for feedback over rows
   bool token_weights = false;   // from the gradients of all windows
@@ -61,9 +61,9 @@ struct StatisticsSettings {
 // What CollectStatistics depends on besides the model.
 Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings);
 
-// Runs the original model once over `settings.windows` calibration windows, evenly spaced (and backwards over
-// the first fisher_windows of them).
-Statistics CollectStatistics(const ModelWeights& weights, const Calibration& calibration,
+// Runs the original model once over `settings.windows` of all calibration windows, and forwards and backwards
+// over `settings.fisher_windows` of them; either are evenly spaced, and all of them when there are no more.
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
                              const StatisticsSettings& settings, Precision precision, Progress& progress);
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);

@@ -9,11 +9,11 @@
 #include <set>
 #include <string>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "compress/solver.h"
 #include "io/packed_checkpoint.h"
 #include "tests/compress/correlated.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
@@ -284,12 +284,7 @@ TEST(Allocate, SaysWhatIsPossible) {
     settings.options = std::move(options);
     settings.budget = budget;
     settings.kind = kind;
-    try {
-      Allocate(demands, settings);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return MessageOf([&] { Allocate(demands, settings); });
   };
   EXPECT_NE(message({2, 4, 8}, 1.9, BudgetKind::kMeanCodeBits).find("allow 2.000 to 8.000"),
             std::string::npos);

@@ -10,18 +10,10 @@
 #include "base/threads.h"
 #include "compress/layer_pass.h"
 #include "model/backward.h"
-#include "tests/model/tiny_model.h"
+#include "tests/compress/tiny_calibration.h"
 
 namespace mica {
 namespace {
-
-Calibration TinyCalibration(const ModelConfig& config, size_t samples, size_t seqlen) {
-  Calibration calibration;
-  calibration.samples = samples;
-  calibration.seqlen = seqlen;
-  calibration.ids = RandomIds(samples * seqlen, config.vocab, 3);
-  return calibration;
-}
 
 class FisherTest : public testing::Test {
  protected:

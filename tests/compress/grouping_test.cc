@@ -10,27 +10,17 @@
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "compress/kmeans.h"
 #include "compress/linkage.h"
 #include "compress/spectral.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
 
 constexpr GroupingMethod kMethods[] = {GroupingMethod::kSpectral, GroupingMethod::kHierarchical,
                                        GroupingMethod::kKmeans};
-
-template <typename Function>
-std::string MessageOf(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // Channel i belongs to block truth[i]; affinity `within` or `between` plus uniform noise in +-noise, diagonal
 // 0.

@@ -10,25 +10,15 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "compress/moments.h"
 #include "kernels/linalg.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
 
 double GaussianClosedForm(double rho) { return -0.5 * std::log(1 - rho * rho); }
-
-template <typename Function>
-std::string MessageOf(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // Columns: a unit Gaussian, then one of correlation rho with it for each of rhos.
 Matrix<float> CorrelatedGaussians(size_t tokens, const std::vector<double>& rhos, uint32_t seed) {

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "base/threads.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
@@ -231,16 +231,6 @@ TEST(Moments, AreSymmetric) {
   for (size_t i = 0; i < 200; ++i) {
     for (size_t j = 0; j < i; ++j) ASSERT_EQ(h(i, j), h(j, i));
   }
-}
-
-template <typename Function>
-std::string MessageOf(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(Moments, NameTheChannelThatIsNotFinite) {

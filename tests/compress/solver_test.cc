@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "tests/compress/solved.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
@@ -179,16 +179,6 @@ TEST(SolveFixed, RaisesTheDampingOfIndefiniteMoments) {
   ExpectValid(SolveFixed(w, singular, Uniform(30, 4), settings, &report));
   EXPECT_GT(report.damping_doublings, 0);
   EXPECT_TRUE(std::isfinite(report.measured_loss));
-}
-
-template <typename Function>
-std::string MessageOf(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(SolveFixed, RefusesWhatItCannotUse) {

@@ -5,15 +5,15 @@
 #include "base/threads.h"
 #include "io/safetensors.h"
 #include "io/torch_file.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 namespace fs = std::filesystem;
 using test::Bytes;
-using test::ExpectError;
-using test::TempDir;
 using test::WriteBytes;
 
 // Three small tensors with their bytes.
@@ -37,7 +37,7 @@ void WriteIndex(const fs::path& path, const Json& weight_map) {
 }
 
 // A sharded checkpoint: b and a in s1, c in s2.
-void WriteShards(const TempDir& directory) {
+void WriteShards(const TemporaryDirectory& directory) {
   WriteSafetensors(directory / "s1.safetensors", {0, 1});
   WriteSafetensors(directory / "s2.safetensors", {2});
   WriteIndex(directory / "model.safetensors.index.json",
@@ -59,7 +59,7 @@ void ExpectAll(const Checkpoint& checkpoint) {
 }
 
 TEST(CheckpointTest, TheFourLayoutsAreOne) {
-  const TempDir safetensors, sharded, torch, torch_sharded;
+  const TemporaryDirectory safetensors, sharded, torch, torch_sharded;
   WriteSafetensors(safetensors / "model.safetensors", {0, 1, 2});
   WriteShards(sharded);
   WriteTorch(torch / "pytorch_model.bin", {2, 1, 0});
@@ -68,7 +68,7 @@ TEST(CheckpointTest, TheFourLayoutsAreOne) {
   WriteIndex(torch_sharded / "pytorch_model.bin.index.json",
              {{"c", "p1.bin"}, {"a", "p2.bin"}, {"b", "p2.bin"}});
   std::string fingerprint;
-  const std::vector<std::pair<const TempDir*, std::string>> layouts = {
+  const std::vector<std::pair<const TemporaryDirectory*, std::string>> layouts = {
       {&safetensors, "safetensors"},
       {&sharded, "safetensors, 2 shards"},
       {&torch, "PyTorch .bin"},
@@ -93,7 +93,7 @@ TEST(CheckpointTest, TheFourLayoutsAreOne) {
 }
 
 TEST(CheckpointTest, FingerprintFollowsEveryByte) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   WriteSafetensors(directory / "model.safetensors", {0, 1, 2});
   const std::string before = Checkpoint::Open(directory.path()).Fingerprint();
   WriteBytes(directory / "config.json", "{}");
@@ -106,14 +106,14 @@ TEST(CheckpointTest, FingerprintFollowsEveryByte) {
 }
 
 TEST(CheckpointTest, SafetensorsComesFirst) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   WriteSafetensors(directory / "model.safetensors", {0});
   WriteTorch(directory / "pytorch_model.bin", {0, 1, 2});
   EXPECT_EQ(Checkpoint::Open(directory.path()).tensors().size(), 1u);
 }
 
 TEST(CheckpointTest, OpensASingleFile) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   WriteTorch(directory / "weights.pt", {0, 1, 2});
   const Checkpoint checkpoint = Checkpoint::Open(directory / "weights.pt");
   ExpectAll(checkpoint);
@@ -121,7 +121,7 @@ TEST(CheckpointTest, OpensASingleFile) {
 }
 
 TEST(CheckpointTest, NamesWhatIsMissing) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   const std::string where = directory.path().string();
   ExpectError([] { Checkpoint::Open("/nonexistent/model"); }, {"/nonexistent/model", "does not exist"});
   ExpectError([&] { Checkpoint::Open(directory.path()); }, {where, "holds no weights", "model.safetensors"});
@@ -168,13 +168,13 @@ TEST(CheckpointTest, RefusesAnIndexThatLies) {
   };
   for (const Case& one : cases) {
     SCOPED_TRACE(one.what);
-    const TempDir directory;
+    const TemporaryDirectory directory;
     WriteShards(directory);
     ExpectAll(Checkpoint::Open(directory.path()));
     WriteIndex(directory / "model.safetensors.index.json", one.weight_map);
     ExpectError([&] { Checkpoint::Open(directory.path()); }, one.parts);
   }
-  const TempDir directory;
+  const TemporaryDirectory directory;
   WriteShards(directory);
   WriteBytes(directory / "model.safetensors.index.json", "[]");
   ExpectError([&] { Checkpoint::Open(directory.path()); }, {"index.json", "no \"weight_map\""});

@@ -6,14 +6,14 @@
 #include <cstdlib>
 
 #include "base/sha256.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 namespace fs = std::filesystem;
-using test::ExpectError;
-using test::TempDir;
 using test::WriteBytes;
 
 std::string Gzip(const std::string& text) {
@@ -47,7 +47,7 @@ class DatasetsTest : public ::testing::Test {
     parts.push_back((directory_ / "data").string());
     ExpectError([&] { Load(kind, content); }, parts);
   }
-  TempDir directory_;
+  TemporaryDirectory directory_;
 };
 
 // As the published data set: a blank line is an empty row, other rows keep their newline, rows are joined by

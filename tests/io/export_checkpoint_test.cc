@@ -6,7 +6,9 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "tests/error_message.h"
 #include "tests/io/packed_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -38,7 +40,7 @@ class Export : public testing::Test {
     return weights;
   }
 
-  ScratchDirectory scratch_;
+  TemporaryDirectory scratch_;
   FixedMatrix up_ = RandomFixed(70, {{4, 100}, {2, 30}}, 64, MaskKind::kBitmap, 3);
   FixedMatrix embedding_ = RandomFixed(200, {{8, 40}}, 128, MaskKind::kNone, 4, true);
   std::filesystem::path packed_, out_;
@@ -92,11 +94,11 @@ TEST_F(Export, Fp32IsExactAndShardsAreIndexed) {
 TEST_F(Export, Refusals) {
   MakeDirectories(out_);
   WriteFileAtomically(out_ / "something", "x");
-  EXPECT_THAT(ErrorOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
+  EXPECT_THAT(MessageOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
               HasSubstr("not an empty directory"));
   std::filesystem::remove_all(out_);
   WriteJson(packed_ / "config.json", {{"model_type", "llama"}});
-  EXPECT_THAT(ErrorOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
+  EXPECT_THAT(MessageOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
               HasSubstr("not a packed checkpoint"));
 }
 
@@ -107,7 +109,7 @@ TEST_F(Export, FailureLeavesNothing) {
   std::memcpy(bytes.data(), large, sizeof(large));
   shard.AddPlain({"model.norm.weight", DType::kF32, {1}}, bytes);
   shard.Write(packed_ / "model.safetensors");
-  EXPECT_THAT(ErrorOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
+  EXPECT_THAT(MessageOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
               HasSubstr("model.norm.weight: value 1000000 does not fit FP16"));
   EXPECT_FALSE(std::filesystem::exists(out_));
   EXPECT_FALSE(std::filesystem::exists(out_.string() + ".partial"));

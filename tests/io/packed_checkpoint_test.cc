@@ -8,8 +8,10 @@
 
 #include "base/file.h"
 #include "io/packed_facts.h"
+#include "tests/error_message.h"
 #include "tests/io/entropy_testing.h"
 #include "tests/io/packed_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -25,7 +27,7 @@ TEST(IsPacked, KnowsItsOwn) {
 
 TEST(IsPacked, RefusesOthersAndNewerVersions) {
   const auto error_of = [](const Json& quantization) {
-    return ErrorOf([&] { IsPacked({{"quantization_config", quantization}}, "m/config.json"); });
+    return MessageOf([&] { IsPacked({{"quantization_config", quantization}}, "m/config.json"); });
   };
   EXPECT_THAT(error_of({{"quant_method", "gptq"}}), AllOf(HasSubstr("m/config.json"), HasSubstr("\"gptq\"")));
   EXPECT_THAT(error_of("mica"), HasSubstr("quant_method is null"));
@@ -49,8 +51,8 @@ class Damage : public testing::Test {
     std::vector<std::byte> bytes(sizeof(norm));
     std::memcpy(bytes.data(), norm, sizeof(norm));
     shard.AddPlain({"norm.weight", DType::kF32, {3}}, bytes);
-    shard.Write(scratch_.weights());
-    const SafetensorsFile file = OpenSafetensors(scratch_.weights());
+    shard.Write(scratch_ / "model.safetensors");
+    const SafetensorsFile file = OpenSafetensors(scratch_ / "model.safetensors");
     metadata_ = file.metadata;
     for (const TensorView& tensor : file.tensors) {
       tensors_.push_back(
@@ -81,7 +83,7 @@ class Damage : public testing::Test {
   Checkpoint Reopen() {
     std::vector<TensorSpec> specs;
     for (const PackedTensor& tensor : tensors_) specs.push_back(tensor.spec);
-    SafetensorsWriter writer(scratch_.weights(), specs, metadata_);
+    SafetensorsWriter writer(scratch_ / "model.safetensors", specs, metadata_);
     for (const PackedTensor& tensor : tensors_) writer.Write(tensor.bytes);
     writer.Commit();
     return Checkpoint::Open(scratch_.path());
@@ -89,10 +91,10 @@ class Damage : public testing::Test {
   std::string ReadError() {
     const Checkpoint checkpoint = Reopen();
     Matrix<float> out(matrix_.rows, matrix_.cols);
-    return ErrorOf([&] { DecodePacked(checkpoint, "L", 0, out); });
+    return MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); });
   }
 
-  ScratchDirectory scratch_;
+  TemporaryDirectory scratch_;
   FixedMatrix matrix_;
   std::map<std::string, std::string> metadata_;
   std::vector<PackedTensor> tensors_;
@@ -121,7 +123,7 @@ TEST_F(Damage, FlippedPlainTensorIsNamed) {
   }
   Tensor("norm.weight").bytes[2] ^= std::byte{1};
   const Checkpoint checkpoint = Reopen();
-  EXPECT_THAT(ErrorOf([&] { VerifyPlain(checkpoint, checkpoint.Get("norm.weight")); }),
+  EXPECT_THAT(MessageOf([&] { VerifyPlain(checkpoint, checkpoint.Get("norm.weight")); }),
               AllOf(HasSubstr("tensor norm.weight"), HasSubstr("checksum")));
 }
 
@@ -214,10 +216,10 @@ TEST_F(Damage, OrderIsNoPermutation) {
 TEST_F(Damage, MatrixOfAnotherShape) {
   const Checkpoint checkpoint = Reopen();
   Matrix<float> out(71, 168);
-  EXPECT_THAT(ErrorOf([&] { DecodePacked(checkpoint, "L", 0, out); }), HasSubstr("L is [70, 168]"));
-  EXPECT_THAT(ErrorOf([&] { DecodePacked(checkpoint, "L", 70, out.view().Rows(0, 1)); }),
+  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); }), HasSubstr("L is [70, 168]"));
+  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 70, out.view().Rows(0, 1)); }),
               HasSubstr("rows 70 to 71"));
-  EXPECT_THAT(ErrorOf([&] { DecodePacked(checkpoint, "L", 0, out.view().Cols(0, 160)); }),
+  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 0, out.view().Cols(0, 160)); }),
               HasSubstr("160 columns"));
 }
 
@@ -235,17 +237,17 @@ TEST_F(DamagedTwoOfFour, IndexOutsideThePatterns) {
 }
 
 TEST(PackedShard, TruncatedFileIsRefused) {
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   PackedShard shard;
   shard.Add("L", RandomFixed(8, {{4, 16}}, 128, MaskKind::kNone, 1));
-  const uint64_t bytes = shard.Write(scratch.weights());
-  EXPECT_EQ(bytes, std::filesystem::file_size(scratch.weights()));
-  std::filesystem::resize_file(scratch.weights(), bytes - 3);
-  EXPECT_THAT(ErrorOf([&] { Checkpoint::Open(scratch.path()); }), HasSubstr("model.safetensors"));
+  const uint64_t bytes = shard.Write(scratch / "model.safetensors");
+  EXPECT_EQ(bytes, std::filesystem::file_size(scratch / "model.safetensors"));
+  std::filesystem::resize_file(scratch / "model.safetensors", bytes - 3);
+  EXPECT_THAT(MessageOf([&] { Checkpoint::Open(scratch.path()); }), HasSubstr("model.safetensors"));
 }
 
 TEST(PackedShard, SameMatrixSameBytes) {
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   for (const char* name : {"a", "b"}) {
     PackedShard shard;
     shard.Add("L", RandomFixed(33, {{4, 70}, {2, 9}}, 32, MaskKind::kBitmap, 9));
@@ -255,7 +257,7 @@ TEST(PackedShard, SameMatrixSameBytes) {
 }
 
 TEST(MeasurePacked, PartsSumToTheDirectory) {
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   const FixedMatrix up = RandomFixed(33, {{3, 70}, {2, 9}}, 32, MaskKind::kBitmap, 9);
   PackedShard shard;
   shard.Add("model.layers.0.mlp.up_proj", up);
@@ -265,7 +267,7 @@ TEST(MeasurePacked, PartsSumToTheDirectory) {
   shard.AddPlain({"model.norm.weight", DType::kF16, {6}}, std::vector<std::byte>(12));
   shard.AddPlain({"model.layers.0.self_attn.q_proj.bias", DType::kF16, {7}}, std::vector<std::byte>(14));
   shard.AddPlain({"model.layers.0.mlp.down_proj.weight", DType::kF16, {1, 8}}, std::vector<std::byte>(16));
-  const uint64_t file = shard.Write(scratch.weights());
+  const uint64_t file = shard.Write(scratch / "model.safetensors");
   WriteFileAtomically(scratch.path() / "config.json", "{}");
 
   const PackedSizes sizes = MeasurePacked(scratch.path());
@@ -291,12 +293,12 @@ TEST(MeasurePacked, PartsSumToTheDirectory) {
 }
 
 TEST(MeasurePacked, CountsEntropyCoding) {
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   EntropyMatrix matrix = RandomEntropy(130, 40, 8, 0.5, 2);
   FitEntropyModel(matrix);
   PackedShard shard;
   shard.Add("model.layers.0.mlp.up_proj", matrix);
-  const uint64_t file = shard.Write(scratch.weights());
+  const uint64_t file = shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   const PackedSizes sizes = MeasurePacked(scratch.path());
   EXPECT_EQ(sizes.total_bytes, file);

@@ -8,8 +8,10 @@
 
 #include "base/threads.h"
 #include "io/entropy_coder.h"
+#include "tests/error_message.h"
 #include "tests/io/entropy_testing.h"
 #include "tests/io/packed_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -61,12 +63,12 @@ class EntropyRoundTrip : public testing::TestWithParam<Case> {
     FitEntropyModel(matrix_);
     PackedShard shard;
     shard.Add("L", matrix_);
-    shard.Write(scratch_.weights());
+    shard.Write(scratch_ / "model.safetensors");
     checkpoint_ = Checkpoint::Open(scratch_.path());
     weights_ = Matrix<float>(c.rows, c.cols, NAN);
     Decode(matrix_, weights_);
   }
-  ScratchDirectory scratch_;
+  TemporaryDirectory scratch_;
   EntropyMatrix matrix_;
   Checkpoint checkpoint_;
   Matrix<float> weights_;
@@ -145,14 +147,15 @@ class EntropyDamage : public testing::Test {
     if (flip_after_signing != 0) tensors_[flip_after_signing - 1].bytes[1] ^= std::byte{16};
     std::vector<TensorSpec> specs;
     for (const PackedTensor& tensor : tensors_) specs.push_back(tensor.spec);
-    SafetensorsWriter writer(scratch_.weights(), specs, {{MatrixKey("L"), FactsText(facts_, crc32)}});
+    SafetensorsWriter writer(scratch_ / "model.safetensors", specs,
+                             {{MatrixKey("L"), FactsText(facts_, crc32)}});
     for (const PackedTensor& tensor : tensors_) writer.Write(tensor.bytes);
     writer.Commit();
     const Checkpoint checkpoint = Checkpoint::Open(scratch_.path());
     Matrix<float> out(200, 50);
-    return ErrorOf([&] { DecodePacked(checkpoint, "L", 0, out); });
+    return MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); });
   }
-  ScratchDirectory scratch_;
+  TemporaryDirectory scratch_;
   EntropyMatrix matrix_;
   std::vector<PackedTensor> tensors_;
   Json facts_;

@@ -9,6 +9,7 @@
 
 #include "base/threads.h"
 #include "tests/io/packed_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -71,13 +72,13 @@ class FixedRoundTrip : public testing::TestWithParam<Case> {
                             GetParam().identity)) {
     PackedShard shard;
     shard.Add("model.layers.0.mlp.up_proj", matrix_);
-    shard.Write(scratch_.weights());
+    shard.Write(scratch_ / "model.safetensors");
     checkpoint_ = Checkpoint::Open(scratch_.path());
     weights_ = Matrix<float>(matrix_.rows, matrix_.cols, NAN);
     Decode(matrix_, weights_);
   }
   const std::string name_ = "model.layers.0.mlp.up_proj";
-  ScratchDirectory scratch_;
+  TemporaryDirectory scratch_;
   FixedMatrix matrix_;
   Checkpoint checkpoint_;
   Matrix<float> weights_;
@@ -182,10 +183,10 @@ INSTANTIATE_TEST_SUITE_P(
 // More than 65536 columns: the order needs 32 bits.
 TEST(PackFixed, WideOrder) {
   const FixedMatrix matrix = RandomFixed(2, {{2, 70000}}, 128, MaskKind::kNone, 5);
-  ScratchDirectory scratch;
+  TemporaryDirectory scratch;
   PackedShard shard;
   shard.Add("L", matrix);
-  shard.Write(scratch.weights());
+  shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   EXPECT_EQ(checkpoint.Get("L.order").dtype, DType::kU32);
   Matrix<float> expected(2, 70000), out(2, 70000, NAN);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/threads.h"
+#include "tests/error_message.h"
 #include "tests/io/packed_testing.h"
 
 namespace mica {
@@ -25,12 +26,15 @@ TEST(ScaleGroups, SplitsEachWidthIntoGroups) {
 }
 
 TEST(ScaleGroups, RefusesWhatTheFormatDoesNotKnow) {
-  EXPECT_THAT(ErrorOf([] {
+  EXPECT_THAT(MessageOf([] {
                 ScaleGroups({4, 4, 5}, 128);
               }),
               testing::HasSubstr("stored column 2 has width 5"));
-  EXPECT_THAT(ErrorOf([] { ScaleGroups({4, 2, 4}, 128); }), testing::HasSubstr("width 4 are not contiguous"));
-  EXPECT_THAT(ErrorOf([] { ScaleGroups({4}, 0); }), testing::HasSubstr("group size is 0"));
+  EXPECT_THAT(MessageOf([] {
+                ScaleGroups({4, 2, 4}, 128);
+              }),
+              testing::HasSubstr("width 4 are not contiguous"));
+  EXPECT_THAT(MessageOf([] { ScaleGroups({4}, 0); }), testing::HasSubstr("group size is 0"));
 }
 
 // Worked by hand: stored columns are original columns 2, 0, 1, 3; widths 3, 3, 16, 0.

@@ -1,38 +1,14 @@
-// Random packed matrices and throw-away checkpoints for the tests of the packed format.
+// Random packed matrices for the tests of the packed format.
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
-#include <functional>
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "io/packed_checkpoint.h"
 
 namespace mica {
-
-// A directory that disappears with the object.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "mica_packed_XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) Fail("{}: cannot be created", pattern);
-    path_ = pattern;
-  }
-  ~ScratchDirectory() { std::filesystem::remove_all(path_); }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path weights() const { return path_ / "model.safetensors"; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // A matrix with the given (width, columns) runs, a random order and random codes, zeros, scales and mask.
 inline FixedMatrix RandomFixed(size_t rows, const std::vector<std::pair<int, size_t>>& runs,
@@ -96,16 +72,6 @@ inline FixedMatrix RandomFixed(size_t rows, const std::vector<std::pair<int, siz
     }
   }
   return matrix;
-}
-
-// The message of the Error that `work` throws; empty when it throws none.
-inline std::string ErrorOf(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 }  // namespace mica

@@ -6,14 +6,14 @@
 #include "base/threads.h"
 #include "io/checkpoint.h"
 #include "io/tokenizer.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 namespace fs = std::filesystem;
-using test::ExpectError;
-using test::TempDir;
 
 RandomCheckpointFacts Write(const RandomCheckpointSpec& spec, const fs::path& directory) {
   Progress silent(false);
@@ -21,7 +21,7 @@ RandomCheckpointFacts Write(const RandomCheckpointSpec& spec, const fs::path& di
 }
 
 TEST(RandomCheckpointTest, ValuesDoNotDependOnFormatShardsOrThreads) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   RandomCheckpointSpec spec;
   ApplyPreset("tiny", spec);
   spec.vocab = 9000;  // more than one block of elements
@@ -54,7 +54,7 @@ TEST(RandomCheckpointTest, ValuesDoNotDependOnFormatShardsOrThreads) {
 }
 
 TEST(RandomCheckpointTest, ValuesAreNearlyNormal) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   RandomCheckpointSpec spec;
   spec.layers = 3;
   spec.hidden = 256;
@@ -120,7 +120,7 @@ TEST(RandomCheckpointTest, KnowsPublishedShapes) {
 }
 
 TEST(RandomCheckpointTest, CopiesTheTokenizer) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   RandomCheckpointSpec spec;
   spec.tokenizer = fs::path(MICA_SOURCE_DIR) / "models/demo";
   ExpectError([&] { Write(spec, directory / "m"); }, {"16000 pieces", "vocabulary of the model, 512"});
@@ -132,7 +132,7 @@ TEST(RandomCheckpointTest, CopiesTheTokenizer) {
 }
 
 TEST(RandomCheckpointTest, RefusesImpossibleShapes) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   const auto refuse = [&](auto change, const std::vector<std::string>& parts) {
     RandomCheckpointSpec spec;
     change(spec);
@@ -152,7 +152,7 @@ TEST(RandomCheckpointTest, RefusesImpossibleShapes) {
 }
 
 TEST(RandomCheckpointTest, KeepsWhatIsThere) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   test::WriteBytes(directory / "mine", "x");
   ExpectError([&] { Write({}, directory.path()); }, {directory.path().string(), "not an empty directory"});
   ExpectError([&] { Write({}, directory / "mine"); }, {"mine", "not an empty directory"});

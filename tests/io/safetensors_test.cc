@@ -2,15 +2,15 @@
 
 #include <map>
 
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 using test::Bytes;
-using test::ExpectError;
 using test::Number;
-using test::TempDir;
 
 // A file with that header (its length in front) and `data_bytes` bytes of data.
 std::string File(const std::string& header, size_t data_bytes) {
@@ -144,7 +144,7 @@ TEST(SafetensorsTest, RefusesEveryOtherLength) {
 }
 
 TEST(SafetensorsTest, WritesWhatItReads) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   const std::vector<TensorSpec> specs = {{"z.weight", DType::kF16, {2, 3}},
                                          {"a \"quoted\" \u00e4", DType::kU8, {5}},
                                          {"none", DType::kF32, {0}}};
@@ -169,7 +169,7 @@ TEST(SafetensorsTest, WritesWhatItReads) {
 }
 
 TEST(SafetensorsTest, AnUnfinishedFileLeavesNothing) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   {
     SafetensorsWriter writer(directory / "m.safetensors", {{"t", DType::kU8, {4}}});
     writer.Write(Bytes("ab"));

@@ -6,13 +6,13 @@
 
 #include "base/half.h"
 #include "io/text.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
 
 namespace mica {
 namespace {
 
 using test::Bytes;
-using test::ExpectError;
 
 template <typename T>
 std::string AllPatterns() {

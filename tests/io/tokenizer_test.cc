@@ -12,14 +12,14 @@
 #include "base/sha256.h"
 #include "base/threads.h"
 #include "io/datasets.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 namespace fs = std::filesystem;
-using test::ExpectError;
-using test::TempDir;
 
 using Ids = std::vector<int32_t>;
 
@@ -206,7 +206,7 @@ TEST(TokenizerTest, PieceBytesAreThoseOfTheText) {
 }
 
 TEST(TokenizerTest, NamesWhatIsWrong) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   ExpectError([&] { Tokenizer::Open(directory.path()); }, {directory.path().string(), "no tokenizer.model"});
   test::WriteBytes(directory / "tokenizer.json", "{}");
   ExpectError([&] { Tokenizer::Open(directory.path()); },

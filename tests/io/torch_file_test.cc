@@ -7,15 +7,15 @@
 
 #include "io/pickle.h"
 #include "io/zip.h"
+#include "tests/error_message.h"
 #include "tests/io/test_files.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
 
 using test::Bytes;
-using test::ExpectError;
 using test::Number;
-using test::TempDir;
 
 // data.pkl as torch.save (1.13) wrote it for the state dictionary of a module with these entries added: a
 // view, the tensor it looks into, BF16, a parameter, a scalar. Ends with the dictionary's own attribute
@@ -38,7 +38,9 @@ constexpr char kRealPickle[] =
 std::string Real() { return std::string(kRealPickle, sizeof(kRealPickle) - 1); }
 
 // Opcodes by hand.
-std::string Text(const std::string& text) { return std::string("X") + Number(static_cast<uint32_t>(text.size())) + text; }
+std::string Text(const std::string& text) {
+  return std::string("X") + Number(static_cast<uint32_t>(text.size())) + text;
+}
 std::string Int(int32_t value) { return "J" + Number(value); }
 std::string Tuple(const std::vector<int32_t>& values) {
   std::string pickle = "(";
@@ -47,7 +49,8 @@ std::string Tuple(const std::vector<int32_t>& values) {
 }
 constexpr const char* kRebuild = "ctorch._utils\n_rebuild_tensor_v2\n";
 std::string Storage(const std::string& type, const std::string& key, int32_t elements) {
-  return std::string("(") + Text("storage") + std::string("ctorch\n") + type + "\n" + Text(key) + Text("cpu") + Int(elements) + "tQ";
+  return std::string("(") + Text("storage") + std::string("ctorch\n") + type + "\n" + Text(key) +
+         Text("cpu") + Int(elements) + "tQ";
 }
 std::string Hooks() { return "ccollections\nOrderedDict\n)R"; }
 std::string Tensor(const std::string& storage, int32_t offset, const std::vector<int32_t>& shape,
@@ -421,7 +424,7 @@ TEST(ZipTest, RefusesEveryOtherLength) {
 }
 
 TEST(TorchFileTest, WritesWhatItReads) {
-  const TempDir directory;
+  const TemporaryDirectory directory;
   const std::vector<TensorSpec> specs = {{"a", DType::kF16, {2, 3}},
                                          {"none", DType::kF32, {0}},
                                          {"b", DType::kU8, {5}},
@@ -454,7 +457,7 @@ TEST(TorchFileTest, AgreesWithPyTorch) {
       std::system("/usr/bin/python3 -c 'import torch' >/dev/null 2>&1") != 0) {
     GTEST_SKIP() << "PyTorch is not installed";
   }
-  const TempDir directory;
+  const TemporaryDirectory directory;
   TorchWriter writer(directory / "ours.bin",
                      {{"a", DType::kF16, {2, 2}}, {"b", DType::kF32, {1}}, {"e", DType::kBF16, {0, 3}}});
   writer.Write(Bytes(Number(uint64_t{0x0000C0003E003C00}) + Number(-0.375f)));

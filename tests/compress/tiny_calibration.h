@@ -1,0 +1,18 @@
+// Calibration windows of random tokens for the tests that run a tiny model.
+#pragma once
+
+#include "compress/calibration.h"
+#include "tests/model/tiny_model.h"
+
+namespace mica {
+
+inline Calibration TinyCalibration(const ModelConfig& config, size_t samples, size_t seqlen) {
+  Calibration calibration;
+  calibration.samples = samples;
+  calibration.seqlen = seqlen;
+  calibration.ids = RandomIds(samples * seqlen, config.vocab, 3);
+  calibration.provenance = {{"sources", Json::array()}, {"samples", samples}, {"seqlen", seqlen}};
+  return calibration;
+}
+
+}  // namespace mica
