@@ -55,6 +55,16 @@ class AblateTest(ProgramTest):
         self.assertEqual(json.loads(self.succeed("ablate", experiment, "--json")), table)
         self.check_stopped("ablate", experiment, "ablation.json", seconds)
 
+    def test_options_without_effect_are_refused(self):
+        for command, key, value, message in (("run", "lambda", 0.5, "--lambda changes nothing with --coding fixed"),
+                                             ("ablate", "grouping", "kmeans", "--grouping is what the variants")):
+            experiment = self.experiment(kind="bpw", value=3.6)
+            content = read_json(experiment)
+            content["compress"][key] = value
+            experiment.write_text(json.dumps(content))
+            self.fail_with(message, command, experiment)
+            self.assertFalse((self.folder / "out").exists())
+
     def test_a_stopped_experiment_goes_on(self):
         experiment = self.experiment(kind="bpw", value=3.6)
         began = time.monotonic()

@@ -106,9 +106,11 @@ class CompressTest(ProgramTest):
         self.assertAlmostEqual(packed, exported, delta=2e-3 * packed)
 
     def test_groupings_and_estimators_run(self):
-        for grouping, estimator in (("spectral", "gaussian"), ("hierarchical", "copula"), ("kmeans", "histogram")):
+        for grouping, estimator in (("spectral", "gaussian"), ("hierarchical", "copula"), ("kmeans", "histogram"), (None, None)):
             with self.subTest(grouping=grouping):
-                report = self.compress(grouping, "--bits", 3.5, "--grouping", grouping, "--estimator", estimator, "--groups", 5)
+                flags = ["--grouping", grouping, "--estimator", estimator] if grouping else []
+                report = self.compress(grouping or "groups", "--bits", 3.5, *flags, "--groups", 5)
+                self.assertEqual(report["settings"]["grouping"], grouping or "spectral")
                 linear = report["layers"][0]["linears"]["self_attn.q_proj"]
                 self.assertEqual(linear["groups"], 5)
                 self.assertLessEqual(report["bits"]["mean_code_bits"], 3.5 + 1e-9)
@@ -119,6 +121,8 @@ class CompressTest(ProgramTest):
         calib = ["--calib", f"text={text}", *SMALL]
         self.fail_with("--sparsity is 1.5", "compress", DEMO, out, *calib, "--sparsity", 1.5)
         self.fail_with("--bit-options has 5", "compress", DEMO, out, *calib, "--bit-options", 5)
+        self.fail_with("--lambda changes nothing with --coding fixed", "compress", DEMO, out, *calib, "--lambda", 0.5)
+        self.fail_with("--groups changes nothing", "compress", DEMO, out, *calib, "--groups", 5, "--grouping", "waterfill")
         self.fail_with("at most", "compress", DEMO, out, *calib, "--bits", 40)
         self.fail_with("allow 2.000 to 8.000", "compress", DEMO, out, *calib, "--bits", 1.5)
         self.fail_with("embedding", "compress", DEMO, out, *calib, "--size", "1MB")

@@ -112,6 +112,11 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
 }
 
 Json RunAblation(const Experiment& experiment, bool quiet) {
+  for (const char* option :
+       {"coding", "grouping", "groups", "estimator", "energy-weight", "information-weight"}) {
+    if (CompressionNames(experiment, option))
+      Fail("--{} is what the variants of an ablation differ in; leave it out of the experiment", option);
+  }
   ExperimentDirectory directory(experiment, quiet);
   const std::vector<Variant> variants = AblationVariants(experiment.compression);
   const Json baseline = directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");

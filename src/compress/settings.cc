@@ -192,6 +192,37 @@ void CheckSettings(const CompressionSettings& settings) {
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
 }
 
+void RefuseIdleOptions(const CompressionSettings& settings,
+                       const std::function<bool(const std::string& name)>& given) {
+  const auto refuse = [&](std::initializer_list<const char*> names, const char* with, const char* instead) {
+    for (const char* name : names) {
+      if (given(name)) Fail("--{} changes nothing with {}; leave it out, or give {}", name, with, instead);
+    }
+  };
+  if (settings.coding == Coding::kFixed) {
+    refuse({"trellis", "lambda", "row-feedback"}, "--coding fixed", "--coding entropy");
+    if (settings.sparsity.rate == 0)
+      refuse({"saliency-exponent"}, "--sparsity 0", "--sparsity 0.5 or --pattern 2:4");
+    if (settings.grouping == GroupingMethod::kWaterfill) {
+      refuse({"groups", "estimator"}, "--grouping waterfill, which forms no groups",
+             "--grouping spectral, hierarchical or kmeans");
+    }
+  } else {
+    refuse({"bit-options", "energy-weight", "information-weight", "saliency-exponent", "grouping", "groups",
+            "estimator", "refine-passes"},
+           "--coding entropy", "--coding fixed");
+  }
+  if (settings.drift_compensation == 0) {
+    refuse({"drift-windows", "drift-damping"}, "--drift-compensation 0", "--drift-compensation 0.5");
+  }
+  if (settings.fisher_windows == 0)
+    refuse({"sampled-labels", "row-feedback"}, "--fisher-windows 0", "--fisher-windows 16");
+}
+
+GroupingMethod DefaultGrouping(const std::function<bool(const std::string& name)>& given) {
+  return given("groups") || given("estimator") ? GroupingMethod::kSpectral : GroupingMethod::kWaterfill;
+}
+
 Json SettingsToJson(const CompressionSettings& settings) {
   Json sources = Json::array();
   for (const DataSpec& source : settings.calibration.sources) {
@@ -233,8 +264,9 @@ Json SettingsToJson(const CompressionSettings& settings) {
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where) {
   CompressionSettings settings;
   KeyReader reader(json, where);
-  std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
-              dtype = "bf16";
+  std::string coding = "fixed", pattern = "unstructured", estimator = "gaussian", dtype = "bf16";
+  std::string grouping =
+      GroupingMethodName(DefaultGrouping([&](const std::string& name) { return json.contains(name); }));
   double sparsity = 0;
   std::string preset = "balanced";
   reader.Read("preset", preset);

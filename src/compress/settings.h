@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -72,6 +73,13 @@ struct CompressionSettings {
 
 // Throws Error naming the setting, the value and what is possible.
 void CheckSettings(const CompressionSettings& settings);
+// Throws Error for an option that was given and would change nothing under these settings, such as --lambda
+// with coding `fixed`. `given` is asked with names as on the command line, without the dashes in front.
+void RefuseIdleOptions(const CompressionSettings& settings,
+                       const std::function<bool(const std::string& name)>& given);
+// The grouping where none is named: channels are grouped when groups or an estimator of their information
+// were asked for.
+GroupingMethod DefaultGrouping(const std::function<bool(const std::string& name)>& given);
 
 // The settings as compression.json and experiment files hold them (without the calibration texts'
 // fingerprints).

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
@@ -71,6 +72,43 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
   refused("--samples is 0", [](auto& s) { s.calibration.samples = 0; });
   refused("--bits is 18", [](auto& s) { s.budget = 18; });
   refused("--bit-options has 5", [](auto& s) { s.bit_options = {4, 5}; });
+}
+
+TEST(Settings, OptionsThatChangeNothingAreRefused) {
+  const auto refused = [](const char* option, const char* what, const Json& json) {
+    const CompressionSettings settings = SettingsFromJson(json, "test");
+    const auto given = [&](const std::string& name) { return name == option; };
+    ExpectError([&] { RefuseIdleOptions(settings, given); }, {std::string("--") + option, what});
+    EXPECT_EQ(MessageOf([&] { RefuseIdleOptions(settings, [](const std::string&) { return false; }); }), "");
+  };
+  const auto taken = [](const char* option, const Json& json) {
+    const CompressionSettings settings = SettingsFromJson(json, "test");
+    const auto given = [&](const std::string& name) { return name == option; };
+    EXPECT_EQ(MessageOf([&] { RefuseIdleOptions(settings, given); }), "");
+  };
+  for (const char* option : {"trellis", "lambda", "row-feedback"}) {
+    refused(option, "with --coding fixed", Json::object());
+    taken(option, {{"coding", "entropy"}});
+  }
+  for (const char* option : {"bit-options", "refine-passes", "information-weight"}) {
+    refused(option, "with --coding entropy", {{"coding", "entropy"}});
+    taken(option, Json::object());
+  }
+  refused("saliency-exponent", "--sparsity 0", Json::object());
+  taken("saliency-exponent", {{"pattern", "2:4"}});
+  refused("groups", "waterfill", {{"grouping", "waterfill"}, {"groups", 5}});
+  taken("groups", {{"groups", 5}});
+  refused("drift-windows", "--drift-compensation 0", {{"drift_compensation", 0}});
+  taken("drift-windows", Json::object());
+  refused("sampled-labels", "--fisher-windows 0", {{"fisher_windows", 0}});
+}
+
+TEST(Settings, GroupsAreFormedWhereTheyAreAskedFor) {
+  const auto grouping = [](const Json& json) { return SettingsFromJson(json, "test").grouping; };
+  EXPECT_EQ(grouping(Json::object()), GroupingMethod::kWaterfill);
+  EXPECT_EQ(grouping({{"groups", 5}}), GroupingMethod::kSpectral);
+  EXPECT_EQ(grouping({{"estimator", "copula"}}), GroupingMethod::kSpectral);
+  EXPECT_EQ(grouping({{"groups", 5}, {"grouping", "kmeans"}}), GroupingMethod::kKmeans);
 }
 
 TEST(Settings, PresetsSpendMoreForMore) {
