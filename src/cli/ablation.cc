@@ -112,9 +112,10 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
 }
 
 Json RunAblation(const Experiment& experiment, bool quiet) {
+  const Given given = GivenIn(experiment.json.at("compress"));
   for (const char* option :
        {"coding", "grouping", "groups", "estimator", "energy-weight", "information-weight"}) {
-    if (CompressionNames(experiment, option))
+    if (given(option))
       Fail("--{} is what the variants of an ablation differ in; leave it out of the experiment", option);
   }
   ExperimentDirectory directory(experiment, quiet);

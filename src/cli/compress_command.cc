@@ -16,8 +16,8 @@ struct CompressOptions {
   CompressionPaths paths;
   CompressionSettings settings;
   std::vector<std::string> calib;
-  std::string coding = "fixed", pattern = "unstructured", grouping, estimator = "gaussian", dtype = "bf16",
-              size, preset = "balanced";
+  std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
+              dtype = "bf16", size, preset = "balanced";
   double bits = 0, bpw = 0, sparsity = 0;
   std::vector<int> bit_options = {2, 3, 4, 6, 8};
 };
@@ -69,15 +69,15 @@ void Compress(const CLI::App& command, CompressOptions& options) {
   settings.coding = ParseCoding(options.coding);
   ApplyPreset(command, options.preset, settings);
   settings.sparsity = ParseSparsity(options.sparsity, options.pattern);
-  const auto given = [&](const std::string& name) { return command.count("--" + name) > 0; };
-  settings.grouping = given("grouping") ? ParseGroupingMethod(options.grouping) : DefaultGrouping(given);
+  settings.grouping = ParseGroupingMethod(options.grouping);
   settings.estimator = ParseEstimator(options.estimator);
   settings.bit_options.assign(options.bit_options.begin(), options.bit_options.end());
-  if (settings.target == BudgetTarget::kMeanBits && options.bits == 16) settings.bit_options = {16};
   if (options.dtype != "bf16" && options.dtype != "fp32")
     Fail("--dtype is '{}', expected bf16 or fp32", options.dtype);
   settings.precision = options.dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   settings.seed = settings.calibration.seed = options.common.seed;
+  const Given given = [&](const std::string& name) { return command.count("--" + name) > 0; };
+  CompleteSettings(settings, given);
   RefuseIdleOptions(settings, given);
   for (const std::string& argument : options.calib)
     settings.calibration.sources.push_back(ParseDataSpec(argument, true));

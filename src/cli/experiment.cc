@@ -85,14 +85,8 @@ Experiment ReadExperiment(const fs::path& path) {
   return experiment;
 }
 
-bool CompressionNames(const Experiment& experiment, std::string option) {
-  std::replace(option.begin(), option.end(), '-', '_');
-  return experiment.json.at("compress").contains(option);
-}
-
 Json RunExperiment(const Experiment& experiment, bool quiet) {
-  RefuseIdleOptions(experiment.compression,
-                    [&](const std::string& name) { return CompressionNames(experiment, name); });
+  RefuseIdleOptions(experiment.compression, GivenIn(experiment.json.at("compress")));
   ExperimentDirectory directory(experiment, quiet);
   directory.progress().Note("stages", kStages);
   const fs::path baseline_path = directory.path() / "baseline.json",

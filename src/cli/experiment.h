@@ -27,9 +27,6 @@ struct Experiment {
 //    "compress": {the keys of SettingsFromJson}}
 Experiment ReadExperiment(const std::filesystem::path& path);
 
-// Whether the file's "compress" object sets an option, named as on the command line ("drift-windows").
-bool CompressionNames(const Experiment& experiment, std::string option);
-
 // Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
 // DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json
 // tells `mica status` how far it is. Returns the comparison as JSON; prints the text report unless `quiet`.

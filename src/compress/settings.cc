@@ -192,8 +192,21 @@ void CheckSettings(const CompressionSettings& settings) {
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
 }
 
-void RefuseIdleOptions(const CompressionSettings& settings,
-                       const std::function<bool(const std::string& name)>& given) {
+Given GivenIn(const Json& json) {
+  return [&json](std::string name) {
+    std::replace(name.begin(), name.end(), '-', '_');
+    return json.contains(name);
+  };
+}
+
+void CompleteSettings(CompressionSettings& settings, const Given& given) {
+  if (!given("grouping") && (given("groups") || given("estimator")))
+    settings.grouping = GroupingMethod::kSpectral;
+  if (!given("bit-options") && settings.target == BudgetTarget::kMeanBits && settings.budget == 16)
+    settings.bit_options = {16};
+}
+
+void RefuseIdleOptions(const CompressionSettings& settings, const Given& given) {
   const auto refuse = [&](std::initializer_list<const char*> names, const char* with, const char* instead) {
     for (const char* name : names) {
       if (given(name)) Fail("--{} changes nothing with {}; leave it out, or give {}", name, with, instead);
@@ -217,10 +230,6 @@ void RefuseIdleOptions(const CompressionSettings& settings,
   }
   if (settings.fisher_windows == 0)
     refuse({"sampled-labels", "row-feedback"}, "--fisher-windows 0", "--fisher-windows 16");
-}
-
-GroupingMethod DefaultGrouping(const std::function<bool(const std::string& name)>& given) {
-  return given("groups") || given("estimator") ? GroupingMethod::kSpectral : GroupingMethod::kWaterfill;
 }
 
 Json SettingsToJson(const CompressionSettings& settings) {
@@ -264,9 +273,8 @@ Json SettingsToJson(const CompressionSettings& settings) {
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where) {
   CompressionSettings settings;
   KeyReader reader(json, where);
-  std::string coding = "fixed", pattern = "unstructured", estimator = "gaussian", dtype = "bf16";
-  std::string grouping =
-      GroupingMethodName(DefaultGrouping([&](const std::string& name) { return json.contains(name); }));
+  std::string coding = "fixed", pattern = "unstructured", grouping = "waterfill", estimator = "gaussian",
+              dtype = "bf16";
   double sparsity = 0;
   std::string preset = "balanced";
   reader.Read("preset", preset);
@@ -336,6 +344,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   if (dtype != "bf16" && dtype != "fp32") Fail("{}: dtype is \"{}\", expected bf16 or fp32", where, dtype);
   settings.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   settings.calibration.seed = settings.seed;
+  CompleteSettings(settings, GivenIn(json));
   return settings;
 }
 

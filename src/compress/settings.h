@@ -73,13 +73,16 @@ struct CompressionSettings {
 
 // Throws Error naming the setting, the value and what is possible.
 void CheckSettings(const CompressionSettings& settings);
+// Whether an option was given, asked by its name on the command line without the dashes in front.
+using Given = std::function<bool(const std::string& name)>;
+// The options that the keys of a JSON object give ("drift_windows" is drift-windows). Refers to `json`.
+Given GivenIn(const Json& json);
+// Sets what follows from other settings and was not given itself: channels are grouped where groups or an
+// estimator of their information were asked for, and a mean of 16 bits is width 16 alone.
+void CompleteSettings(CompressionSettings& settings, const Given& given);
 // Throws Error for an option that was given and would change nothing under these settings, such as --lambda
-// with coding `fixed`. `given` is asked with names as on the command line, without the dashes in front.
-void RefuseIdleOptions(const CompressionSettings& settings,
-                       const std::function<bool(const std::string& name)>& given);
-// The grouping where none is named: channels are grouped when groups or an estimator of their information
-// were asked for.
-GroupingMethod DefaultGrouping(const std::function<bool(const std::string& name)>& given);
+// with coding `fixed`.
+void RefuseIdleOptions(const CompressionSettings& settings, const Given& given);
 
 // The settings as compression.json and experiment files hold them (without the calibration texts'
 // fingerprints).

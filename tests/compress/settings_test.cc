@@ -111,6 +111,14 @@ TEST(Settings, GroupsAreFormedWhereTheyAreAskedFor) {
   EXPECT_EQ(grouping({{"groups", 5}, {"grouping", "kmeans"}}), GroupingMethod::kKmeans);
 }
 
+TEST(Settings, SixteenBitsAreAWidthOfTheirOwn) {
+  const auto widths = [](const Json& json) { return SettingsFromJson(json, "test").bit_options; };
+  const Json sixteen = {{"kind", "bits"}, {"value", 16}};
+  EXPECT_EQ(widths({{"budget", sixteen}}), (std::vector<uint8_t>{16}));
+  EXPECT_EQ(widths({{"budget", sixteen}, {"bit_options", {4, 16}}}), (std::vector<uint8_t>{4, 16}));
+  EXPECT_EQ(widths({{"budget", {{"kind", "bpw"}, {"value", 16}}}}), CompressionSettings().bit_options);
+}
+
 TEST(Settings, PresetsSpendMoreForMore) {
   const auto with = [](const char* preset) {
     return SettingsFromJson({{"coding", "entropy"}, {"preset", preset}}, "test");
