@@ -254,17 +254,17 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
   PackedShard shard;
   Json linears = Json::object();
+  const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
   const auto solve = [&](LinearKind kind, const InputMoments& moments) {
     ThrowIfInterrupted();
+    progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
     Matrix<float> w = weights_.Linear(l, kind);
     if (moments.drift.data != nullptr)
       w = CompensateDrift(w, moments, settings_.drift_compensation, settings_.drift_damping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
-            [&](uint64_t tokens) {
-              progress_.Advance(tokens, fmt::format("layer {}/{}", l + 1, config().layers));
-            });
+            [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
   const uint64_t matrix_bytes = shard.data_bytes();
   const std::string prefix = fmt::format("model.layers.{}.", l);
