@@ -71,6 +71,44 @@ class KeyReader {
   std::vector<std::string> known_;
 };
 
+// The key of an option in JSON.
+std::string KeyOf(std::string option) {
+  std::replace(option.begin(), option.end(), '-', '_');
+  return option;
+}
+
+// An option that changes nothing `with` what else is set.
+struct IdleOption {
+  const char* name;
+  const char* with;
+  const char* instead;
+};
+
+std::vector<IdleOption> IdleOptions(const CompressionSettings& settings) {
+  std::vector<IdleOption> idle;
+  const auto add = [&](std::initializer_list<const char*> names, const char* with, const char* instead) {
+    for (const char* name : names) idle.push_back({name, with, instead});
+  };
+  if (settings.coding == Coding::kFixed) {
+    add({"trellis", "lambda", "row-feedback"}, "--coding fixed", "--coding entropy");
+    if (settings.sparsity.rate == 0)
+      add({"saliency-exponent"}, "--sparsity 0", "--sparsity 0.5 or --pattern 2:4");
+    if (settings.grouping == GroupingMethod::kWaterfill) {
+      add({"groups", "estimator"}, "--grouping waterfill, which forms no groups",
+          "--grouping spectral, hierarchical or kmeans");
+    }
+  } else {
+    add({"bit-options", "energy-weight", "information-weight", "saliency-exponent", "grouping", "groups",
+         "estimator", "refine-passes"},
+        "--coding entropy", "--coding fixed");
+  }
+  if (settings.drift_compensation == 0)
+    add({"drift-windows", "drift-damping"}, "--drift-compensation 0", "--drift-compensation 0.5");
+  if (settings.fisher_windows == 0)
+    add({"sampled-labels", "row-feedback"}, "--fisher-windows 0", "--fisher-windows 16");
+  return idle;
+}
+
 }  // namespace
 
 Preset ParsePreset(const std::string& name) {
@@ -193,10 +231,7 @@ void CheckSettings(const CompressionSettings& settings) {
 }
 
 Given GivenIn(const Json& json) {
-  return [&json](std::string name) {
-    std::replace(name.begin(), name.end(), '-', '_');
-    return json.contains(name);
-  };
+  return [&json](const std::string& name) { return json.contains(KeyOf(name)); };
 }
 
 void CompleteSettings(CompressionSettings& settings, const Given& given) {
@@ -207,29 +242,10 @@ void CompleteSettings(CompressionSettings& settings, const Given& given) {
 }
 
 void RefuseIdleOptions(const CompressionSettings& settings, const Given& given) {
-  const auto refuse = [&](std::initializer_list<const char*> names, const char* with, const char* instead) {
-    for (const char* name : names) {
-      if (given(name)) Fail("--{} changes nothing with {}; leave it out, or give {}", name, with, instead);
-    }
-  };
-  if (settings.coding == Coding::kFixed) {
-    refuse({"trellis", "lambda", "row-feedback"}, "--coding fixed", "--coding entropy");
-    if (settings.sparsity.rate == 0)
-      refuse({"saliency-exponent"}, "--sparsity 0", "--sparsity 0.5 or --pattern 2:4");
-    if (settings.grouping == GroupingMethod::kWaterfill) {
-      refuse({"groups", "estimator"}, "--grouping waterfill, which forms no groups",
-             "--grouping spectral, hierarchical or kmeans");
-    }
-  } else {
-    refuse({"bit-options", "energy-weight", "information-weight", "saliency-exponent", "grouping", "groups",
-            "estimator", "refine-passes"},
-           "--coding entropy", "--coding fixed");
+  for (const IdleOption& option : IdleOptions(settings)) {
+    if (!given(option.name)) continue;
+    Fail("--{} changes nothing with {}; leave it out, or give {}", option.name, option.with, option.instead);
   }
-  if (settings.drift_compensation == 0) {
-    refuse({"drift-windows", "drift-damping"}, "--drift-compensation 0", "--drift-compensation 0.5");
-  }
-  if (settings.fisher_windows == 0)
-    refuse({"sampled-labels", "row-feedback"}, "--fisher-windows 0", "--fisher-windows 16");
 }
 
 Json SettingsToJson(const CompressionSettings& settings) {
@@ -238,36 +254,38 @@ Json SettingsToJson(const CompressionSettings& settings) {
     sources.push_back(
         {{"kind", DataKindName(source.kind)}, {"path", source.path.string()}, {"weight", source.weight}});
   }
-  return {{"coding", settings.coding == Coding::kFixed ? "fixed" : "entropy"},
-          {"budget", {{"kind", TargetName(settings.target)}, {"value", settings.budget}}},
-          {"sparsity", settings.sparsity.rate},
-          {"pattern", PatternName(settings.sparsity)},
-          {"grouping", GroupingMethodName(settings.grouping)},
-          {"groups", settings.groups},
-          {"estimator", EstimatorName(settings.estimator)},
-          {"bit_options", settings.bit_options},
-          {"group_size", settings.group_size},
-          {"damping", settings.damping},
-          {"energy_weight", settings.energy_weight},
-          {"information_weight", settings.information_weight},
-          {"saliency_exponent", settings.saliency_exponent},
-          {"trellis", settings.trellis},
-          {"lambda", settings.lambda},
-          {"row_feedback", settings.row_feedback},
-          {"token_weights", settings.token_weights},
-          {"sampled_labels", settings.sampled_labels},
-          {"refine_passes", settings.refine_passes},
-          {"statistics_windows", settings.statistics_windows},
-          {"drift_compensation", settings.drift_compensation},
-          {"drift_damping", settings.drift_damping},
-          {"drift_windows", settings.drift_windows},
-          {"fisher_windows", settings.fisher_windows},
-          {"embedding_bits", settings.embedding_bits},
-          {"dtype", PrecisionName(settings.precision)},
-          {"samples", settings.calibration.samples},
-          {"seqlen", settings.calibration.seqlen},
-          {"seed", settings.seed},
-          {"calib", sources}};
+  Json json = {{"coding", settings.coding == Coding::kFixed ? "fixed" : "entropy"},
+               {"budget", {{"kind", TargetName(settings.target)}, {"value", settings.budget}}},
+               {"sparsity", settings.sparsity.rate},
+               {"pattern", PatternName(settings.sparsity)},
+               {"grouping", GroupingMethodName(settings.grouping)},
+               {"groups", settings.groups},
+               {"estimator", EstimatorName(settings.estimator)},
+               {"bit_options", settings.bit_options},
+               {"group_size", settings.group_size},
+               {"damping", settings.damping},
+               {"energy_weight", settings.energy_weight},
+               {"information_weight", settings.information_weight},
+               {"saliency_exponent", settings.saliency_exponent},
+               {"trellis", settings.trellis},
+               {"lambda", settings.lambda},
+               {"row_feedback", settings.row_feedback},
+               {"token_weights", settings.token_weights},
+               {"sampled_labels", settings.sampled_labels},
+               {"refine_passes", settings.refine_passes},
+               {"statistics_windows", settings.statistics_windows},
+               {"drift_compensation", settings.drift_compensation},
+               {"drift_damping", settings.drift_damping},
+               {"drift_windows", settings.drift_windows},
+               {"fisher_windows", settings.fisher_windows},
+               {"embedding_bits", settings.embedding_bits},
+               {"dtype", PrecisionName(settings.precision)},
+               {"samples", settings.calibration.samples},
+               {"seqlen", settings.calibration.seqlen},
+               {"seed", settings.seed},
+               {"calib", sources}};
+  for (const IdleOption& option : IdleOptions(settings)) json.erase(KeyOf(option.name));
+  return json;
 }
 
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where) {

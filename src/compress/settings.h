@@ -84,8 +84,8 @@ void CompleteSettings(CompressionSettings& settings, const Given& given);
 // with coding `fixed`.
 void RefuseIdleOptions(const CompressionSettings& settings, const Given& given);
 
-// The settings as compression.json and experiment files hold them (without the calibration texts'
-// fingerprints).
+// The settings that change anything, as compression.json and experiment files hold them (without the
+// calibration texts' fingerprints).
 Json SettingsToJson(const CompressionSettings& settings);
 // Reads an experiment file's "compress" object; unknown keys throw Error naming them and `where`. Relative
 // paths stay as they are.

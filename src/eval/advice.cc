@@ -181,7 +181,10 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
     if (next < 0.1) next = 0;  // a mask costs more than so few zeros save
     next = std::round(next * 100) / 100;
     settings["sparsity"] = next;
-    if (settings.contains("pattern") && next == 0) settings["pattern"] = "none";
+    if (next == 0) {
+      if (settings.contains("pattern")) settings["pattern"] = "none";
+      settings.erase("saliency_exponent");  // of masks
+    }
     advice.kind = AdviceKind::kSparsity;
     advice.found = sparsity;
     advice.suggested = next;

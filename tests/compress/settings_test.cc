@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <set>
 
 #include "base/error.h"
 #include "tests/error_message.h"
@@ -25,27 +26,56 @@ Json Changed(Json settings) {
       value = 0.625 * value.get<double>() + 0.125;
     }
   }
-  settings["coding"] = "entropy";
-  settings["budget"] = {{"kind", "bpw"}, {"value", 2.5}};
-  settings["pattern"] = "2:4";
-  settings["sparsity"] = 0.5;
-  settings["grouping"] = "spectral";
-  settings["estimator"] = "copula";
-  settings["bit_options"] = {2, 4};
-  settings["embedding_bits"] = 16;
-  settings["dtype"] = "fp32";
-  settings["calib"] = {{{"kind", "c4"}, {"path", "a.jsonl"}, {"weight", 2.0}}};
+  const Json words = {{"budget", {{"kind", "bpw"}, {"value", 2.5}}},
+                      {"pattern", "2:4"},
+                      {"sparsity", 0.5},
+                      {"grouping", "spectral"},
+                      {"estimator", "copula"},
+                      {"bit_options", {2, 4}},
+                      {"embedding_bits", 16},
+                      {"dtype", "fp32"},
+                      {"calib", {{{"kind", "c4"}, {"path", "a.jsonl"}, {"weight", 2.0}}}}};
+  for (const auto& [key, value] : words.items()) {
+    if (settings.contains(key)) settings[key] = value;
+  }
   return settings;
 }
 
 TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
+  std::set<std::string> keys;
+  for (const Coding coding : {Coding::kFixed, Coding::kEntropy}) {
+    CompressionSettings settings;
+    settings.coding = coding;
+    settings.sparsity.rate = 0.25;
+    settings.grouping = GroupingMethod::kKmeans;
+    const Json before = SettingsToJson(settings);
+    EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
+    const Json changed = Changed(before);
+    for (const auto& [key, value] : changed.items()) {
+      if (key != "coding") {
+        EXPECT_NE(value, before.at(key)) << key;
+      }
+      keys.insert(key);
+    }
+    EXPECT_EQ(SettingsToJson(SettingsFromJson(changed, "test")), changed);
+  }
+  const std::string unknown = MessageOf([] { SettingsFromJson({{"?", 1}}, "test"); });
+  for (const std::string& key : keys) EXPECT_THAT(unknown, HasSubstr(key));
+  EXPECT_EQ(keys.size(), 30u) << "either coding has settings of its own";
+}
+
+TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
   CompressionSettings settings;
-  settings.sparsity.rate = 0.25;
-  const Json defaults = SettingsToJson(settings);
-  EXPECT_EQ(SettingsToJson(SettingsFromJson(defaults, "test"))["lambda"], 0.25);
-  const Json changed = Changed(defaults);
-  for (const auto& [key, value] : changed.items()) EXPECT_NE(value, defaults.at(key)) << key;
-  EXPECT_EQ(SettingsToJson(SettingsFromJson(changed, "test")), changed);
+  settings.drift_compensation = 0;
+  const Json fixed = SettingsToJson(settings);
+  for (const char* key : {"lambda", "trellis", "groups", "estimator", "saliency_exponent", "drift_windows"})
+    EXPECT_FALSE(fixed.contains(key)) << key;
+  settings.coding = Coding::kEntropy;
+  const Json entropy = SettingsToJson(settings);
+  for (const char* key : {"bit_options", "grouping", "refine_passes"})
+    EXPECT_FALSE(entropy.contains(key)) << key;
+  for (const Json& json : {fixed, entropy})
+    EXPECT_EQ(MessageOf([&] { RefuseIdleOptions(SettingsFromJson(json, "test"), GivenIn(json)); }), "");
 }
 
 TEST(Settings, UnknownKeysAndTypesAreNamed) {
