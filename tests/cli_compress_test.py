@@ -88,6 +88,20 @@ class CompressTest(ProgramTest):
             self.assertGreater(kills, 0)
             self.assertEqual(same_bytes(self.folder / f"whole-{coding}", out), [])
 
+    def test_a_run_stopped_at_its_ends_goes_on(self):
+        (self.folder / "packed" / ".work").mkdir(parents=True)  # killed before it could say which run it is
+        report = self.compress("packed", "--bits", 3)
+        written = {path.name: path.read_bytes() for path in (self.folder / "packed").iterdir()}
+        (self.folder / "packed" / ".work").mkdir()  # killed before it was removed
+        (self.folder / "packed" / ".work" / "shard-00001.json").write_text("{}")
+        self.assertEqual(self.compress("packed", "--bits", 3), report)
+        self.assertEqual({path.name: path.read_bytes() for path in (self.folder / "packed").iterdir()}, written)
+        again = ["compress", self.model, self.folder / "packed", "--calib", f"text={self.text()}", *SMALL]
+        self.fail_with("not empty", *again, "--bits", 4)
+        self.compress("other", "--bits", 4)
+        shutil.copy(next((self.folder / "other").glob("model-00002*")), self.folder / "packed")
+        self.fail_with("delete the directory to begin anew", *again, "--bits", 3)
+
     def test_statistics_serve_another_budget(self):
         kept = self.folder / "statistics"
         self.compress("first", "--bits", 3, "--statistics", kept)

@@ -33,8 +33,19 @@ constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be l
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
+constexpr const char* kReportName = "compression.json";
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
+
+// What makes two runs end in the same bytes; texts count by their fingerprints, not by their paths. All but
+// the model's fingerprint is as in compression.json.
+Json IdentityOf(const Json& model_fingerprint, Json settings, Json calibration, const Json& mica) {
+  settings.erase("calib");
+  for (Json& source : calibration["sources"]) source.erase("path");
+  return {{"model", model_fingerprint}, {"settings", settings}, {"calibration", calibration}, {"mica", mica}};
+}
+
+Json ThisProgram() { return {{"version", Version()}, {"commit", Commit()}}; }
 
 class Compression {
  public:
@@ -47,7 +58,9 @@ class Compression {
   const ModelConfig& config() const { return weights_.config(); }
   size_t shards() const { return kEndShards + config().layers; }
 
-  void Begin();
+  Json Identify();
+  std::optional<Json> ReportOfFinishedRun(const Json& identity) const;
+  void Begin(const Json& identity);
   void CheckDisk(double matrix_bits, double end_bytes) const;
   double LeastMatrixBits() const;
   double EstimatedEndBytes() const;
@@ -77,7 +90,9 @@ class Compression {
 
 Json Compression::Run() {
   CheckSettings(settings_);
-  Begin();
+  const Json identity = Identify();
+  if (std::optional<Json> report = ReportOfFinishedRun(identity)) return *report;
+  Begin(identity);
   if (finished_.empty()) {
     const std::optional<FinishedShard> ends = work_->Finished(1, shards());
     finished_.push_back(ends ? *ends : WriteEnds());
@@ -116,7 +131,8 @@ Json Compression::Run() {
   return Finish();
 }
 
-void Compression::Begin() {
+// Draws the calibration windows and says which run this is.
+Json Compression::Identify() {
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
   const Tokenizer tokenizer = Tokenizer::Open(paths_.model);
@@ -125,17 +141,37 @@ void Compression::Begin() {
   model_fingerprint_ = weights_.checkpoint().Fingerprint();
   progress_.Advance(1);
   progress_.End();
+  return IdentityOf(model_fingerprint_, SettingsToJson(settings_), calibration_->provenance, ThisProgram());
+}
+
+// Nothing when `out` holds no finished run, or that of another identity. What the run may not have come to
+// remove goes.
+std::optional<Json> Compression::ReportOfFinishedRun(const Json& identity) const {
+  const fs::path path = paths_.out / kReportName;
+  std::error_code code;
+  if (!fs::exists(path, code)) return std::nullopt;
+  Json report = ReadJson(path);
+  try {
+    if (IdentityOf(report.at("model").at("fingerprint"), report.at("settings"), report.at("calibration"),
+                   report.at("mica")) != identity)
+      return std::nullopt;
+    const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes();
+    if (const uint64_t expected = report.at("file").at("bytes_after"); bytes != expected) {
+      Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
+           paths_.out.string(), bytes, expected);
+    }
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+  WorkDirectory::Clear(paths_.out);
+  LogInfo("{}: was finished before with the same settings, texts and code", paths_.out.string());
+  return report;
+}
+
+void Compression::Begin(const Json& identity) {
   CheckBudget(settings_, config(), static_cast<uint64_t>(EstimatedEndBytes()));
   CheckDisk(LeastMatrixBits(), EstimatedEndBytes());
-  Json settings = SettingsToJson(settings_);
-  settings.erase("calib");  // the texts count by their fingerprints, not by their paths
-  Json calibration = calibration_->provenance;
-  for (Json& source : calibration["sources"]) source.erase("path");
-  work_.emplace(paths_.out, Json{{"model", model_fingerprint_},
-                                 {"settings", settings},
-                                 {"calibration", calibration},
-                                 {"version", Version()},
-                                 {"commit", Commit()}});
+  work_.emplace(paths_.out, identity);
   if (calibration_->tokens() < 4 * InputCols(config(), InputKind::kDown)) {
     LogWarning(
         "{} calibration tokens for matrices of up to {} input channels: moments lean on damping; use more "
@@ -336,7 +372,6 @@ Json Compression::Finish() {
   quantization["bits_per_weight"] = totals["bits_per_weight"];
   config_json["quantization_config"] = quantization;
   WriteJson(paths_.out / "config.json", config_json);
-  work_->Finish();
 
   const double zeros = totals.at("zero_share");
   if (zeros < settings_.sparsity.rate) {
@@ -359,7 +394,7 @@ Json Compression::Finish() {
   }
   time["total"] = MonotonicSeconds() - began_;
   const Json report = {
-      {"mica", {{"version", Version()}, {"commit", Commit()}}},
+      {"mica", ThisProgram()},
       {"created", UtcTime()},
       {"settings", SettingsToJson(settings_)},
       {"model",
@@ -374,7 +409,9 @@ Json Compression::Finish() {
       {"time", time},
       {"peak_memory_bytes", PeakResidentBytes()},
       {"host", {{"name", HostName()}, {"processor", ProcessorName()}}}};
-  WriteJson(paths_.out / "compression.json", report);
+  WriteJson(paths_.out / kReportName, report);
+  WorkDirectory::Clear(
+      paths_.out);  // last, so that a run killed before goes on, and one killed here is finished
   return report;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
@@ -9,8 +10,18 @@
 
 namespace mica {
 namespace fs = std::filesystem;
+namespace {
 
-WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / ".work") {
+constexpr const char* kWork = ".work";
+
+bool HoldsNothingElse(const fs::path& out) {
+  return std::all_of(fs::directory_iterator(out), fs::directory_iterator(),
+                     [](const fs::directory_entry& entry) { return entry.path().filename() == kWork; });
+}
+
+}  // namespace
+
+WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / kWork) {
   const fs::path identity_path = work_ / "identity.json";
   std::error_code code;
   if (fs::exists(out_, code)) {
@@ -23,8 +34,7 @@ WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(o
           "to begin anew",
           out_.string());
     }
-    if (!fs::is_empty(out_, code))
-      Fail("{}: is not empty; give a new directory, or delete it", out_.string());
+    if (!HoldsNothingElse(out_)) Fail("{}: is not empty; give a new directory, or delete it", out_.string());
   }
   MakeDirectories(work_);
   WriteJson(identity_path, identity);
@@ -69,9 +79,9 @@ void WorkDirectory::Discard(size_t shards) const {
   if (fs::is_empty(out_, code)) fs::remove(out_, code);
 }
 
-void WorkDirectory::Finish() const {
+void WorkDirectory::Clear(const fs::path& out) {
   std::error_code code;
-  fs::remove_all(work_, code);
+  fs::remove_all(out / kWork, code);
 }
 
 }  // namespace mica

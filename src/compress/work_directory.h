@@ -22,12 +22,12 @@ struct FinishedShard {
 class WorkDirectory {
  public:
   // Opens `out` for a run that `identity` describes (settings, model and calibration fingerprints, code
-  // version): a new or empty directory, or one in which a run of the same identity was stopped. Throws Error
-  // when it holds anything else.
+  // version): a new or empty directory, or one in which a run of the same identity was stopped, be it before
+  // it could say which it was. Throws Error when it holds anything else.
   WorkDirectory(const std::filesystem::path& out, const Json& identity);
 
   const std::filesystem::path& out() const { return out_; }
-  // Where intermediate results live until Finish.
+  // Where intermediate results live until Clear.
   std::filesystem::path File(const std::string& name) const { return work_ / name; }
   std::filesystem::path ShardPath(size_t shard, size_t shards) const;
   // The record of a shard finished by an earlier run; the file's size is checked.
@@ -35,8 +35,8 @@ class WorkDirectory {
   void Record(size_t shard, const FinishedShard& finished) const;
   // Removes everything that the run has written, and the directory if that leaves it empty.
   void Discard(size_t shards) const;
-  // Removes the intermediate results.
-  void Finish() const;
+  // Removes the intermediate results of a finished run.
+  static void Clear(const std::filesystem::path& out);
 
  private:
   std::filesystem::path out_, work_;

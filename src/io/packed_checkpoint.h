@@ -109,7 +109,7 @@ class PackedShard {
 // Every byte of a packed directory, by what it is for. The matrices of the decoder layers: codes, scales,
 // zeros, mask, order, groups, padding; then embeddings, head (packed or not), plain (other matrices that are
 // not packed), norms, biases, headers (safetensors headers and index), other (config, tokenizer, ...). The
-// parts sum to the directory's size; a part of a byte counts as padding.
+// parts sum to the size of the directory without hidden folders; a part of a byte counts as padding.
 struct PackedSizes {
   std::map<std::string, uint64_t> bytes;
   StoredBits matrix_bits;               // of the compressed matrices of the decoder layers

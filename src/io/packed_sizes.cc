@@ -69,8 +69,11 @@ PackedSizes MeasurePacked(const fs::path& directory) {
     sizes.bytes[KindOf(name)] += tensor.data.size();
   }
   sizes.bytes["headers"] = checkpoint.file_bytes() - tensor_bytes;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory)) {
-    if (entry.is_regular_file()) sizes.total_bytes += entry.file_size();
+  for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::recursive_directory_iterator();
+       ++entry) {
+    if (entry->is_directory() && entry->path().filename().string().starts_with('.'))
+      entry.disable_recursion_pending();  // not part of a checkpoint: .git, or the work of a run
+    if (entry->is_regular_file()) sizes.total_bytes += entry->file_size();
   }
   sizes.bytes["other"] = sizes.total_bytes - checkpoint.file_bytes();
   return sizes;
