@@ -10,9 +10,11 @@
 #include <random>
 
 #include "base/threads.h"
-#include "kernels/product.h"
+#include "device/activations.h"
+#include "device/precision.h"
 #include "model/backward.h"
-#include "model/forward.h"
+#include "model/layer.h"
+#include "ops/tile/tile_product.h"
 
 namespace mica {
 namespace {

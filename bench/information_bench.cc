@@ -9,9 +9,10 @@
 #include <vector>
 
 #include "base/system.h"
-#include "compress/grouping.h"
-#include "compress/information.h"
-#include "compress/moments.h"
+#include "compress/calibrate/moments.h"
+#include "compress/inform/grouping.h"
+#include "compress/inform/information.h"
+#include "device/activations.h"
 
 namespace mica {
 namespace {

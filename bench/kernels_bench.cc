@@ -8,9 +8,10 @@
 #include <vector>
 
 #include "base/threads.h"
-#include "kernels/kernels.h"
-#include "kernels/matmul.h"
-#include "kernels/tables.h"
+#include "device/precision.h"
+#include "ops/product/product.h"
+#include "ops/tile/kernels.h"
+#include "ops/tile/tables.h"
 
 namespace mica {
 namespace {

@@ -3,8 +3,9 @@
 #include <benchmark/benchmark.h>
 
 #include "base/threads.h"
-#include "tests/io/entropy_testing.h"
-#include "tests/io/packed_testing.h"
+#include "format/mask/sparsity_pattern.h"
+#include "tests/format/entropy/testing.h"
+#include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {

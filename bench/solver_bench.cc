@@ -12,11 +12,12 @@
 
 #include "base/system.h"
 #include "base/threads.h"
-#include "compress/solver.h"
-#include "compress/solver_plan.h"
-#include "compress/solver_state.h"
-#include "compress/step_solver.h"
-#include "kernels/linalg.h"
+#include "compress/curvature/output_information.h"
+#include "compress/entropy/solver.h"
+#include "compress/fixed/plan.h"
+#include "compress/fixed/solver.h"
+#include "ops/feedback/solver_state.h"
+#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -103,8 +104,8 @@ void BM_CholeskyOfInverse(benchmark::State& state) {
 }
 BENCHMARK(BM_CholeskyOfInverse)->Arg(640)->Arg(1792)->Arg(5120)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-FixedSettings Settings(int kind) {
-  FixedSettings settings;
+FixedSolverSettings Settings(int kind) {
+  FixedSolverSettings settings;
   settings.search_rounds = 0;
   settings.refine_passes = 0;
   if (kind == 1) settings.search_rounds = 3;
@@ -116,7 +117,7 @@ FixedSettings Settings(int kind) {
 // unstructured mask.
 void BM_Feedback(benchmark::State& state) {
   const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
-  const FixedSettings settings = Settings(static_cast<int>(state.range(2)));
+  const FixedSolverSettings settings = Settings(static_cast<int>(state.range(2)));
   const Matrix<float> w = Weights(rows, cols);
   Matrix<float> u = Moments(cols);
   std::vector<float> diagonal(cols), saliency(cols);
@@ -153,7 +154,7 @@ BENCHMARK(BM_Feedback)
 void BM_SolveFixed(benchmark::State& state) {
   const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
   const Matrix<float> w = Weights(rows, cols), h = Moments(cols);
-  FixedSettings settings;
+  FixedSolverSettings settings;
   settings.refine_passes = static_cast<int>(state.range(2));
   if (state.range(3) != 0) settings.sparsity.rate = 0.5;
   const std::vector<uint8_t> widths(cols, 4);

@@ -27,11 +27,3 @@ add_library(lapacke INTERFACE)
 target_include_directories(lapacke INTERFACE ${LAPACKE_INCLUDE_DIR})
 target_link_libraries(lapacke INTERFACE ${LAPACKE_LIBRARY} PkgConfig::openblas)
 find_path(SPECTRA_INCLUDE_DIR Spectra/SymEigsSolver.h REQUIRED)
-
-# mica_library(name SOURCES... DEPENDS...): one library per folder of src/.
-function(mica_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
-  add_library(mica_${name} STATIC ${ARG_SOURCES})
-  target_include_directories(mica_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
-  target_link_libraries(mica_${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
-endfunction()

@@ -8,11 +8,12 @@
 #include <memory>
 
 #include "base/threads.h"
-#include "io/packed_entropy.h"
-#include "io/packed_fixed.h"
+#include "format/mask/sparsity_pattern.h"
+#include "io/packed/entropy.h"
+#include "io/packed/fixed.h"
 #include "seeds.h"
-#include "tests/io/entropy_testing.h"
-#include "tests/io/packed_testing.h"
+#include "tests/format/entropy/testing.h"
+#include "tests/io/packed/testing.h"
 
 namespace mica {
 namespace {

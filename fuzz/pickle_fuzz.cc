@@ -2,7 +2,7 @@
 // again, or throw Error. Apart from torch_file_fuzz because there a checksum keeps most changes of the pickle
 // from its interpreter.
 #include "base/error.h"
-#include "io/pickle.h"
+#include "io/container/pickle.h"
 #include "seeds.h"
 
 using namespace mica;

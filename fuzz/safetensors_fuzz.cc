@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "io/safetensors.h"
+#include "io/container/safetensors.h"
 #include "seeds.h"
 
 using namespace mica;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "io/torch_file.h"
+#include "io/container/torch_file.h"
 #include "seeds.h"
 
 using namespace mica;

@@ -1,44 +1,86 @@
-"""Fails on an include that points upward: each library of src/ may use itself and the libraries below it only."""
+"""Fails on an include that points upward: each folder of src/ may use itself and what lies below it, transitively."""
 import os
 import pathlib
 import re
 import sys
 
-BELOW = {  # library -> what it may include besides itself
+ARROWS = {  # folder -> what it stands on
     "base": set(),
-    "io": {"base"},
-    "kernels": {"base"},
-    "model": {"base", "io", "kernels"},
-    "compress": {"base", "io", "kernels", "model"},
-    "eval": {"base", "io", "kernels", "model"},
-    "cli": {"base", "io", "kernels", "model", "compress", "eval"},
+    "device": {"base"},
+    "format": {"base"},
+    "ops": {"device", "format"},
+    "io": {"format"},
+    "model": {"ops", "io"},
+    "record": {"base"},
+    "compress": {"model", "record"},
+    "eval": {"model", "record"},
+    "experiment": {"compress", "eval"},
+    "cli": {"experiment"},
+}
+# Sub-folders of one folder that may not include each other freely, each standing on those before it. Files beside
+# them stand above them all.
+STAGES = {
+    "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "entropy"],
+    "eval": ["measure", "report"],
+    "io": ["text", "container", "packed"],
 }
 # A back end's headers stay in the back end's own library.
 BACKENDS = {
-    r"dnnl": {"kernels"}, r"cblas|lapacke": {"kernels"}, r"hwy/": {"kernels"}, r"omp\.h": {"base", "kernels"},
+    r"dnnl": {"ops"}, r"cblas|lapacke": {"ops"}, r"hwy/": {"ops"}, r"omp\.h": {"base", "ops"},
     r"Spectra|Eigen": {"compress"}, r"sentencepiece": {"io"}, r"zlib|zstd": {"io"}, r"openssl": {"base"},
     r"spdlog": {"base"}, r"CLI/": {"cli"},
 }
 
 
-def faults(source):
+def below(folder):
+    return set().union(*({other} | below(other) for other in ARROWS[folder])) if ARROWS[folder] else set()
+
+
+def rank(path, folder):
+    """Place of a file among the stages of its folder; files beside them come last."""
+    stages = STAGES[folder]
+    return stages.index(path[1]) if len(path) > 2 and path[1] in stages else len(stages)
+
+
+def fault(source, target):
+    """What is wrong with an include of `target` in `source`, both as parts of a path below src/; None when nothing."""
+    if target[0] not in ARROWS:
+        return None
+    if target[0] != source[0]:
+        return None if target[0] in below(source[0]) else f"{source[0]} must not include {target[0]}"
+    if source[0] in STAGES and rank(target, source[0]) > rank(source, source[0]):
+        return f"{'/'.join(source[:2])} must not include {'/'.join(target[:2])}"
+    return None
+
+
+def faults(tree):
     found = []
-    for path in sorted(source.rglob("*")):
-        if path.suffix not in {".h", ".cc"}:
+    for path in sorted(tree.rglob("*")):
+        if path.suffix not in {".h", ".cc", ".cu", ".cuh"}:
             continue
-        library = path.relative_to(source).parts[0]
+        parts = path.relative_to(tree).parts
+        if parts[0] not in ARROWS:
+            found.append(f"{path.relative_to(tree.parent)}: {parts[0]} is not a folder of the layout")
+            continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            where = f"{path.relative_to(source.parent)}:{number}"
-            own = re.match(r'\s*#\s*include\s+"(\w+)/', line)
-            if own and own[1] in BELOW and own[1] != library and own[1] not in BELOW[library]:
-                found.append(f"{where}: {library} must not include {own[1]}")
+            where = f"{path.relative_to(tree.parent)}:{number}"
+            own = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+            wrong = fault(parts, tuple(own[1].split("/"))) if own else None
+            if wrong:
+                found.append(f"{where}: {wrong}")
             other = re.match(r"\s*#\s*include\s+<([^>]+)>", line)
             for pattern, allowed in BACKENDS.items():
-                if other and re.match(pattern, other[1]) and library not in allowed:
+                if other and re.match(pattern, other[1]) and parts[0] not in allowed:
                     found.append(f"{where}: <{other[1]}> belongs to {', '.join(sorted(allowed))} only")
     return found
 
 
+# The rules themselves: what must be refused is.
+assert fault(("base", "a.cc"), ("io", "x", "y.h")) and fault(("ops", "a", "b.cc"), ("io", "x", "y.h"))
+assert fault(("compress", "calibrate", "a.cc"), ("compress", "inform", "b.h"))
+assert fault(("compress", "inform", "a.cc"), ("compress", "settings.h"))
+assert not fault(("compress", "pipeline.cc"), ("compress", "fixed", "b.h"))
+assert not fault(("cli", "a.cc"), ("base", "b.h"))
 source = pathlib.Path(os.environ.get("MICA_SOURCE_DIR", pathlib.Path(__file__).parent.parent)) / "src"
 problems = faults(source)
 print("\n".join(problems) or "every include points downward")

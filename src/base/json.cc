@@ -38,4 +38,27 @@ void WriteJson(const std::filesystem::path& path, const Json& value) {
   WriteFileAtomically(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+const Json* FindAt(const Json& json, const std::string& path) {
+  const Json* at = &json;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    if (!at->is_object()) return nullptr;
+    const auto found = at->find(path.substr(begin, end - begin));
+    if (found == at->end()) return nullptr;
+    at = &*found;
+    begin = end + 1;
+  }
+  return at;
+}
+
+std::optional<double> NumberAt(const Json& json, const std::string& path) {
+  const Json* at = FindAt(json, path);
+  return at != nullptr && at->is_number() ? std::optional(at->get<double>()) : std::nullopt;
+}
+
+std::optional<std::string> TextAt(const Json& json, const std::string& path) {
+  const Json* at = FindAt(json, path);
+  return at != nullptr && at->is_string() ? std::optional(at->get<std::string>()) : std::nullopt;
+}
+
 }  // namespace mica

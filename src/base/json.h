@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 namespace mica {
@@ -17,5 +18,11 @@ Json ReadJson(const std::filesystem::path& path);
 Json ParseJson(std::string_view text, const std::string& where);
 // Writes `value` indented by two spaces, atomically.
 void WriteJson(const std::filesystem::path& path, const Json& value);
+
+// Value at a path of keys ("settings/budget/value"), or nothing when a key is missing or the value has
+// another type.
+std::optional<double> NumberAt(const Json& json, const std::string& path);
+std::optional<std::string> TextAt(const Json& json, const std::string& path);
+const Json* FindAt(const Json& json, const std::string& path);
 
 }  // namespace mica

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/system.h"
+#include "base/units.h"
 
 namespace mica {
 namespace {
@@ -19,19 +20,6 @@ constexpr double kStatusInterval = 1.0;    // seconds between two writings of th
 constexpr int kBarWidth = 28;              // characters
 
 }  // namespace
-
-std::string FormatDuration(double seconds) {
-  const long total = std::lround(std::max(0.0, seconds));
-  if (total < 3600) return fmt::format("{}:{:02}", total / 60, total % 60);
-  return fmt::format("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
-}
-
-std::string FormatBytes(double bytes) {
-  const char* const units[] = {"B", "kB", "MB", "GB", "TB"};
-  int unit = 0;
-  while (bytes >= 999.95 && unit < 4) bytes /= 1000, ++unit;
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, units[unit]);
-}
 
 Progress::Progress(bool enabled) : enabled_(enabled), terminal_(::isatty(STDERR_FILENO) == 1) {}
 

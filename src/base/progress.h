@@ -48,9 +48,4 @@ class Progress {
   bool running_ = false;
 };
 
-// "3:07" or "1:02:45".
-std::string FormatDuration(double seconds);
-// "26.0 GB" (powers of ten).
-std::string FormatBytes(double bytes);
-
 }  // namespace mica

@@ -1,6 +1,6 @@
-#include "cli/ablation.h"
 #include "cli/commands.h"
 #include "cli/experiment_command.h"
+#include "experiment/ablation.h"
 
 namespace mica {
 

@@ -3,10 +3,10 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/output.h"
 #include "cli/commands.h"
-#include "eval/comparison.h"
-#include "eval/output.h"
-#include "eval/report.h"
+#include "eval/report/comparison.h"
+#include "eval/report/report.h"
 
 namespace mica {
 namespace {

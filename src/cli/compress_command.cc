@@ -3,10 +3,12 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "compress/pipeline.h"
 #include "compress/settings.h"
+#include "device/precision.h"
 
 namespace mica {
 namespace {
@@ -41,18 +43,18 @@ void PrintSummary(const Json& report, const std::string& out) {
 void ApplyPreset(const CLI::App& command, const std::string& preset, CompressionSettings& settings) {
   const CompressionSettings given = settings;
   ApplyPreset(ParsePreset(preset), settings);
-  const auto keep = [&](const char* flag, auto member) {
-    if (command.count(flag) > 0) settings.*member = given.*member;
+  const auto keep = [&](const char* flag, auto& value, const auto& of_flag) {
+    if (command.count(flag) > 0) value = of_flag;
   };
-  keep("--trellis", &CompressionSettings::trellis);
-  keep("--lambda", &CompressionSettings::lambda);
-  keep("--row-feedback", &CompressionSettings::row_feedback);
-  keep("--token-weights", &CompressionSettings::token_weights);
-  keep("--refine-passes", &CompressionSettings::refine_passes);
-  keep("--statistics-windows", &CompressionSettings::statistics_windows);
-  keep("--drift-compensation", &CompressionSettings::drift_compensation);
-  keep("--drift-windows", &CompressionSettings::drift_windows);
-  keep("--fisher-windows", &CompressionSettings::fisher_windows);
+  keep("--trellis", settings.entropy.trellis, given.entropy.trellis);
+  keep("--lambda", settings.entropy.lambda, given.entropy.lambda);
+  keep("--row-feedback", settings.entropy.row_feedback, given.entropy.row_feedback);
+  keep("--token-weights", settings.fisher.token_weights, given.fisher.token_weights);
+  keep("--refine-passes", settings.fixed.refine_passes, given.fixed.refine_passes);
+  keep("--statistics-windows", settings.information.windows, given.information.windows);
+  keep("--drift-compensation", settings.drift.compensation, given.drift.compensation);
+  keep("--drift-windows", settings.drift.windows, given.drift.windows);
+  keep("--fisher-windows", settings.fisher.windows, given.fisher.windows);
 }
 
 void Compress(const CLI::App& command, CompressOptions& options) {
@@ -60,18 +62,20 @@ void Compress(const CLI::App& command, CompressOptions& options) {
   CompressionSettings& settings = options.settings;
   const int budgets = (options.bits > 0) + (options.bpw > 0) + !options.size.empty();
   if (budgets > 1) Fail("more than one budget; give one of --bits, --bpw and --size");
-  if (options.bpw > 0) settings.target = BudgetTarget::kBitsPerWeight, settings.budget = options.bpw;
-  if (options.bits > 0) settings.target = BudgetTarget::kMeanBits, settings.budget = options.bits;
+  if (options.bpw > 0)
+    settings.budget.target = BudgetTarget::kBitsPerWeight, settings.budget.value = options.bpw;
+  if (options.bits > 0)
+    settings.budget.target = BudgetTarget::kMeanBits, settings.budget.value = options.bits;
   if (!options.size.empty()) {
-    settings.target = BudgetTarget::kFileBytes;
-    settings.budget = static_cast<double>(ParseBytes(options.size, "--size"));
+    settings.budget.target = BudgetTarget::kFileBytes;
+    settings.budget.value = static_cast<double>(ParseBytes(options.size, "--size"));
   }
   settings.coding = ParseCoding(options.coding);
   ApplyPreset(command, options.preset, settings);
   settings.sparsity = ParseSparsity(options.sparsity, options.pattern);
-  settings.grouping = ParseGroupingMethod(options.grouping);
-  settings.estimator = ParseEstimator(options.estimator);
-  settings.bit_options.assign(options.bit_options.begin(), options.bit_options.end());
+  settings.information.grouping = ParseGroupingMethod(options.grouping);
+  settings.information.estimator = ParseEstimator(options.estimator);
+  settings.fixed.bit_options.assign(options.bit_options.begin(), options.bit_options.end());
   if (options.dtype != "bf16" && options.dtype != "fp32")
     Fail("--dtype is '{}', expected bf16 or fp32", options.dtype);
   settings.precision = options.dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
@@ -127,24 +131,26 @@ void AddCompressCommand(CLI::App& app) {
   command.add_option("--grouping", options->grouping,
                      "waterfill, spectral, hierarchical or kmeans [waterfill; spectral where --groups or "
                      "--estimator is given]");
-  command.add_option("--groups", settings.groups, "Groups of channels a matrix; 0 chooses by silhouette")
+  command
+      .add_option("--groups", settings.information.groups,
+                  "Groups of channels a matrix; 0 chooses by silhouette")
       ->capture_default_str();
   command.add_option("--estimator", options->estimator, "gaussian, copula, histogram or knn")
       ->capture_default_str();
-  command.add_option("--group-size", settings.group_size, "Columns that share a scale")
+  command.add_option("--group-size", settings.fixed.group_size, "Columns that share a scale")
       ->capture_default_str();
   command.add_option("--damping", settings.damping, "Added to the moments, times their mean diagonal")
       ->capture_default_str();
   command
-      .add_option("--energy-weight", settings.energy_weight,
+      .add_option("--energy-weight", settings.fixed.sensitivity.energy_weight,
                   "Exponent of a column's energy in its sensitivity; 0 ignores the inputs")
       ->capture_default_str();
   command
-      .add_option("--information-weight", settings.information_weight,
+      .add_option("--information-weight", settings.fixed.sensitivity.information_weight,
                   "a in energy * exp(-2 a I); 0 ignores information")
       ->capture_default_str();
   command
-      .add_option("--saliency-exponent", settings.saliency_exponent,
+      .add_option("--saliency-exponent", settings.fixed.saliency_exponent,
                   "a in the pruning score: 0 Wanda, 1 SparseGPT")
       ->capture_default_str();
   command
@@ -152,44 +158,44 @@ void AddCompressCommand(CLI::App& app) {
                   "fixed (integer widths) or entropy (uniform grid, entropy-coded)")
       ->capture_default_str();
   command
-      .add_option("--trellis", settings.trellis,
+      .add_option("--trellis", settings.entropy.trellis,
                   "Entropy coding: dependent quantisers along a trellis (true or false)")
       ->capture_default_str();
   command
-      .add_option("--lambda", settings.lambda,
+      .add_option("--lambda", settings.entropy.lambda,
                   "Entropy coding: weight of bits against loss when an integer is chosen; 0: the nearest")
       ->capture_default_str();
   command
-      .add_option("--row-feedback", settings.row_feedback,
+      .add_option("--row-feedback", settings.entropy.row_feedback,
                   "Entropy coding: errors are absorbed by later rows as well (true or false)")
       ->capture_default_str();
   command
       .add_option(
-          "--token-weights", settings.token_weights,
+          "--token-weights", settings.fisher.token_weights,
           "Tokens count by the norm of their gradients (true or false); needs --fisher-windows for all")
       ->capture_default_str();
   command
-      .add_option("--refine-passes", settings.refine_passes,
+      .add_option("--refine-passes", settings.fixed.refine_passes,
                   "Fixed coding: coordinate descent after the feedback; 0: plain GPTQ")
       ->capture_default_str();
   command
-      .add_option("--statistics-windows", settings.statistics_windows, "Windows that allocation is based on")
+      .add_option("--statistics-windows", settings.information.windows, "Windows that allocation is based on")
       ->capture_default_str();
   command
-      .add_option("--drift-compensation", settings.drift_compensation,
+      .add_option("--drift-compensation", settings.drift.compensation,
                   "Share of the inputs' drift that weights make up for, 0 to 1")
       ->capture_default_str();
   command
-      .add_option("--drift-damping", settings.drift_damping, "As --damping, where weights make up for drift")
+      .add_option("--drift-damping", settings.drift.damping, "As --damping, where weights make up for drift")
       ->capture_default_str();
-  command.add_option("--drift-windows", settings.drift_windows, "Windows that the drift is measured on")
+  command.add_option("--drift-windows", settings.drift.windows, "Windows that the drift is measured on")
       ->capture_default_str();
   command
       .add_option(
-          "--sampled-labels", settings.sampled_labels,
+          "--sampled-labels", settings.fisher.sampled_labels,
           "Fisher information with labels drawn from the model instead of the text's own (true or false)")
       ->capture_default_str();
-  command.add_option("--fisher-windows", settings.fisher_windows,
+  command.add_option("--fisher-windows", settings.fisher.windows,
                      "Windows of the backward pass; 0: all matrices weigh alike [fixed 8, entropy 16]");
   command.add_option("--embedding-bits", settings.embedding_bits, "Bits of embedding and output head")
       ->capture_default_str();

@@ -3,12 +3,14 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/output.h"
 #include "base/progress.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "compress/settings.h"
-#include "eval/output.h"
-#include "eval/result.h"
+#include "device/precision.h"
+#include "eval/measure/evaluate.h"
 
 namespace mica {
 namespace {

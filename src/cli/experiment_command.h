@@ -4,7 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "cli/experiment.h"
+#include "experiment/experiment.h"
 
 namespace mica {
 

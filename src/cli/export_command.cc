@@ -4,11 +4,12 @@
 #include <memory>
 #include <string>
 
+#include "base/output.h"
 #include "base/progress.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "eval/output.h"
-#include "io/export_checkpoint.h"
+#include "model/export.h"
 
 namespace mica {
 namespace {

@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/output.h"
 #include "base/progress.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "eval/output.h"
-#include "io/packed_checkpoint.h"
+#include "io/packed/packed_checkpoint.h"
+#include "model/sizes.h"
 #include "model/weights.h"
 
 namespace mica {

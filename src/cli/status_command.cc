@@ -11,11 +11,12 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/output.h"
 #include "base/progress.h"
 #include "base/system.h"
+#include "base/units.h"
 #include "cli/commands.h"
-#include "eval/comparison.h"
-#include "eval/output.h"
+#include "eval/report/comparison.h"
 
 namespace mica {
 namespace {

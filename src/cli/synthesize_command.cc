@@ -5,14 +5,15 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/output.h"
 #include "base/progress.h"
 #include "base/system.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "compress/settings.h"
-#include "eval/output.h"
-#include "io/random_checkpoint.h"
-#include "io/tokenizer.h"
+#include "io/text/tokenizer.h"
+#include "model/synthesize.h"
 
 namespace mica {
 namespace {

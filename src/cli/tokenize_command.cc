@@ -6,10 +6,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/output.h"
 #include "cli/commands.h"
-#include "eval/output.h"
-#include "io/text.h"
-#include "io/tokenizer.h"
+#include "io/text/text.h"
+#include "io/text/tokenizer.h"
 
 namespace mica {
 namespace {

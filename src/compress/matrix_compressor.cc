@@ -4,11 +4,12 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "compress/budget/demands.h"
+#include "compress/budget/sparsity_plan.h"
+#include "compress/curvature/score_histogram.h"
+#include "compress/entropy/solver.h"
+#include "compress/fixed/solver.h"
 #include "compress/matrix_facts.h"
-#include "compress/plan.h"
-#include "compress/solver.h"
-#include "compress/sparsity_plan.h"
-#include "compress/step_solver.h"
 
 namespace mica {
 namespace {
@@ -18,14 +19,6 @@ constexpr double kBudgetSlack = 0.004;
 constexpr int kLastMatrixTries = 12;
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
-
-StepSettings StepSettingsOf(const CompressionSettings& settings) {
-  StepSettings steps;
-  steps.damping = settings.damping;
-  steps.trellis = settings.trellis;
-  steps.lambda = settings.lambda;
-  return steps;
-}
 
 uint64_t BitsOf(const std::vector<PackedTensor>& tensors, bool codes_only) {
   uint64_t bits = 0;
@@ -45,12 +38,15 @@ void CheckEntropyBudget(double per_weight) {
 }
 
 double BudgetPerWeight(const CompressionSettings& settings, const ModelConfig& config, uint64_t other_bytes) {
-  if (settings.target != BudgetTarget::kFileBytes) return settings.budget;
-  return BitsPerWeightForFile(settings.budget, other_bytes, CompressedWeights(config));
+  if (settings.budget.target != BudgetTarget::kFileBytes) return settings.budget.value;
+  return BitsPerWeightForFile(settings.budget.value, other_bytes, CompressedWeights(config));
 }
 
 AllocationSettings AllocationFor(const CompressionSettings& settings, BudgetKind kind, double budget) {
-  return {.options = settings.bit_options, .kind = kind, .budget = budget, .group_size = settings.group_size};
+  return {.options = settings.fixed.bit_options,
+          .kind = kind,
+          .budget = budget,
+          .group_size = settings.fixed.group_size};
 }
 
 BudgetKind KindOf(BudgetTarget target) {
@@ -79,16 +75,17 @@ Statistics FlatStatistics(const ModelConfig& config) {
 void CheckBudget(const CompressionSettings& settings, const ModelConfig& config, uint64_t other_bytes) {
   const double per_weight = BudgetPerWeight(settings, config, other_bytes);
   if (settings.coding == Coding::kEntropy) return CheckEntropyBudget(per_weight);
-  const std::vector<MatrixDemand> demands = Demands(FlatStatistics(config), config, settings);
-  if (settings.target != BudgetTarget::kFileBytes) {
-    Allocate(demands, AllocationFor(settings, KindOf(settings.target), per_weight));
+  const std::vector<MatrixDemand> demands =
+      Demands(FlatStatistics(config), config, settings.sparsity, settings.fixed.sensitivity);
+  if (settings.budget.target != BudgetTarget::kFileBytes) {
+    Allocate(demands, AllocationFor(settings, KindOf(settings.budget.target), per_weight));
     return;
   }
   try {
     Allocate(demands, AllocationFor(settings, BudgetKind::kBitsPerWeight, per_weight));
   } catch (const Error& error) {
     Fail("--size is {:.0f} bytes, of which embedding, head and norms take {}; for the rest, {}",
-         settings.budget, other_bytes, error.what());
+         settings.budget.value, other_bytes, error.what());
   }
 }
 
@@ -98,8 +95,8 @@ MatrixCompressor::MatrixCompressor(const CompressionSettings& settings, const Mo
   const uint64_t weights = CompressedWeights(config_);
   const double per_weight = BudgetPerWeight(settings_, config_, other_bytes);
   if (settings_.coding == Coding::kFixed) {
-    demands_ = Demands(statistics_, config_, settings_);
-    allocation_ = Allocate(demands_, AllocationFor(settings_, KindOf(settings_.target), per_weight));
+    demands_ = Demands(statistics_, config_, settings_.sparsity, settings_.fixed.sensitivity);
+    allocation_ = Allocate(demands_, AllocationFor(settings_, KindOf(settings_.budget.target), per_weight));
     planned_bits_per_weight_ = allocation_.bits_per_weight;
     return;
   }
@@ -113,24 +110,25 @@ MatrixCompressor::MatrixCompressor(const CompressionSettings& settings, const Mo
   const double zeros =
       settings_.sparsity.rate > 0 ? std::min(1.0, settings_.sparsity.rate + kZeroMargin) : 0.0;
   control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * static_cast<double>(weights), zeros,
-                   settings_.trellis);
+                   settings_.entropy.trellis);
 }
 
 void MatrixCompressor::SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes_so_far) {
-  if (settings_.target != BudgetTarget::kFileBytes) return;
+  if (settings_.budget.target != BudgetTarget::kFileBytes) return;
   const uint64_t weights = CompressedWeights(config_);
   if (settings_.coding == Coding::kEntropy) {
     budget_bits_ =
-        BitsPerWeightForFile(settings_.budget, other_bytes, weights) * static_cast<double>(weights);
+        BitsPerWeightForFile(settings_.budget.value, other_bytes, weights) * static_cast<double>(weights);
     control_->SetBudget(budget_bits_ - 0.25 * kBudgetSlack * static_cast<double>(weights));
     return;
   }
   if (layer + 1 != config_.layers) return;
   // Widths are planned at once; the last layer takes up what the headers really needed.
   const auto matrices = static_cast<std::ptrdiff_t>(kLinearKinds.size());
-  const double left =
-      BitsPerWeightForFile(settings_.budget, other_bytes + matrix_bytes_so_far, weights / config_.layers);
-  const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
+  const double left = BitsPerWeightForFile(settings_.budget.value, other_bytes + matrix_bytes_so_far,
+                                           weights / config_.layers);
+  const double most =
+      *std::max_element(settings_.fixed.bit_options.begin(), settings_.fixed.bit_options.end());
   Allocation refit = Allocate({demands_.end() - matrices, demands_.end()},
                               AllocationFor(settings_, BudgetKind::kBitsPerWeight, std::min(left, most)));
   std::move(refit.widths.begin(), refit.widths.end(), allocation_.widths.end() - matrices);
@@ -148,12 +146,12 @@ Matrix<float> MatrixCompressor::Compress(size_t layer, LinearKind kind, MatrixVi
 
 Matrix<float> MatrixCompressor::CompressFixed(size_t layer, LinearKind kind, MatrixView<const float> w,
                                               MatrixView<const float> h, PackedShard& shard, Json& facts) {
-  FixedSettings fixed;
-  fixed.group_size = settings_.group_size;
+  FixedSolverSettings fixed;
+  fixed.group_size = settings_.fixed.group_size;
   fixed.damping = settings_.damping;
   fixed.sparsity = settings_.sparsity;
-  fixed.saliency_exponent = settings_.saliency_exponent;
-  fixed.refine_passes = settings_.refine_passes;
+  fixed.saliency_exponent = settings_.fixed.saliency_exponent;
+  fixed.refine_passes = settings_.fixed.refine_passes;
   const size_t index = layer * kLinearKinds.size() + static_cast<size_t>(kind);
   if (settings_.sparsity.rate > 0 && settings_.sparsity.n == 0) {
     fixed.pruned_shares = demands_[index].pruned_shares;
@@ -176,17 +174,18 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
   const std::string name = LinearTensorName(layer, kind);
   const double weights = static_cast<double>(w.rows) * static_cast<double>(w.cols);
   const double all = static_cast<double>(CompressedWeights(config_));
-  const bool codes_only = settings_.target == BudgetTarget::kMeanBits;
-  StepSettings steps = StepSettingsOf(settings_);
+  const bool codes_only = settings_.budget.target == BudgetTarget::kMeanBits;
+  StepSettings steps;
+  steps.damping = settings_.damping;
   RateControl::Choice choice = control_->Next();
-  steps.zero_price = choice.zero_price;
+  const StepPrices prices{settings_.entropy.trellis, settings_.entropy.lambda, choice.zero_price};
   const StepPlan plan = PlanSteps(h, statistics_.linears[layer][static_cast<size_t>(kind)].outputs, steps);
 
   EntropyMatrix solved;
   StepReport report;
   uint64_t bits = 0, stored_bits = 0;
   const auto solve = [&] {
-    solved = SolveSteps(w, plan, choice.log2_c, steps, &report);
+    solved = SolveSteps(w, plan, choice.log2_c, prices, &report);
     FitEntropyModel(solved);
     const std::vector<PackedTensor> packed = PackEntropy(name, solved);
     stored_bits = BitsOf(packed, false);

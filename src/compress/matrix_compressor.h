@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "base/json.h"
-#include "compress/allocation.h"
-#include "compress/drift.h"
-#include "compress/rate_control.h"
+#include "compress/budget/allocation.h"
+#include "compress/budget/rate_control.h"
+#include "compress/calibrate/drift.h"
+#include "compress/inform/statistics.h"
 #include "compress/settings.h"
-#include "compress/statistics.h"
-#include "io/packed_checkpoint.h"
+#include "io/packed/packed_checkpoint.h"
 #include "model/config.h"
 #include "model/weights.h"
 

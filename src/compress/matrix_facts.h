@@ -5,11 +5,11 @@
 #include <string>
 
 #include "base/json.h"
-#include "compress/solver.h"
-#include "compress/statistics.h"
-#include "compress/step_solver.h"
-#include "io/entropy_matrix.h"
-#include "io/packed_matrix.h"
+#include "compress/entropy/solver.h"
+#include "compress/fixed/solver.h"
+#include "compress/inform/statistics.h"
+#include "format/entropy/entropy_matrix.h"
+#include "format/fixed/fixed_matrix.h"
 
 namespace mica {
 

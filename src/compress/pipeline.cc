@@ -10,15 +10,18 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/system.h"
-#include "compress/drift.h"
-#include "compress/layer_pass.h"
+#include "base/units.h"
+#include "compress/budget/demands.h"
+#include "compress/calibrate/drift.h"
+#include "compress/calibrate/layer_pass.h"
+#include "compress/curvature/drift_compensation.h"
+#include "compress/fixed/plain_tensors.h"
+#include "compress/inform/statistics.h"
 #include "compress/matrix_compressor.h"
 #include "compress/matrix_facts.h"
-#include "compress/plain_tensors.h"
-#include "compress/plan.h"
-#include "compress/statistics.h"
 #include "compress/work_directory.h"
-#include "io/packed_checkpoint.h"
+#include "io/packed/packed_checkpoint.h"
+#include "model/sizes.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -114,7 +117,7 @@ Json Compression::Run() {
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
   std::optional<ResidualStream> original;
-  if (settings_.drift_compensation > 0) original.emplace(weights_, *calibration_);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
     if (const std::optional<FinishedShard> finished = work_->Finished(kEndShards + l + 1, shards())) {
@@ -183,11 +186,11 @@ void Compression::Begin(const Json& identity) {
 // What the budget stores at least, before anything is planned.
 double Compression::LeastMatrixBits() const {
   const auto weights = static_cast<double>(CompressedWeights(config()));
-  if (settings_.target == BudgetTarget::kFileBytes)
-    return std::max(0.0, 8 * (settings_.budget - EstimatedEndBytes()));
+  if (settings_.budget.target == BudgetTarget::kFileBytes)
+    return std::max(0.0, 8 * (settings_.budget.value - EstimatedEndBytes()));
   const bool survivors_only =  // a mask, and codes of what it keeps
-      settings_.target == BudgetTarget::kMeanBits && settings_.coding == Coding::kFixed;
-  return (survivors_only ? 1 - settings_.sparsity.rate : 1.0) * settings_.budget * weights;
+      settings_.budget.target == BudgetTarget::kMeanBits && settings_.coding == Coding::kFixed;
+  return (survivors_only ? 1 - settings_.sparsity.rate : 1.0) * settings_.budget.value * weights;
 }
 
 double Compression::EstimatedEndBytes() const {
@@ -223,18 +226,10 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
 }
 
 Statistics Compression::ObtainStatistics() {
-  const StatisticsSettings wanted{
-      .grouping = settings_.grouping,
-      .estimator = settings_.estimator,
-      .groups = settings_.groups,
-      .damping = settings_.damping,
-      .windows = settings_.statistics_windows,
-      .fisher_windows = settings_.fisher_windows,
-      .output_moments = settings_.row_feedback && settings_.coding == Coding::kEntropy,
-      .token_weights = settings_.token_weights,
-      .sampled_labels = settings_.sampled_labels,
-      .step_sizes = settings_.coding == Coding::kEntropy,
-      .seed = settings_.seed};
+  const bool entropy = settings_.coding == Coding::kEntropy;
+  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, entropy,
+                            settings_.seed};
+  wanted.fisher.output_moments = settings_.entropy.row_feedback && entropy;
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
   const Json identity = {{"model", model_fingerprint_},
                          {"statistics", StatisticsIdentity(*calibration_, wanted)}};
@@ -275,7 +270,7 @@ FinishedShard Compression::WriteEnds() {
     if (tensor.name == "model.embed_tokens.weight" ||
         (tensor.name == "lm_head.weight" && !config().tied_head)) {
       AddRounded(checkpoint, tensor.name.substr(0, tensor.name.size() - std::string(".weight").size()),
-                 settings_.embedding_bits, settings_.group_size, shard);
+                 settings_.embedding_bits, settings_.fixed.group_size, shard);
     } else if (tensor.name != "lm_head.weight") {
       CopyTensor(checkpoint, tensor, shard);
     }
@@ -287,7 +282,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   DecoderLayer layer(weights_, l, settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
+  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   PackedShard shard;
   Json linears = Json::object();
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
@@ -296,7 +291,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
     progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
     Matrix<float> w = weights_.Linear(l, kind);
     if (moments.drift.data != nullptr)
-      w = CompensateDrift(w, moments, settings_.drift_compensation, settings_.drift_damping);
+      w = CompensateDrift(w, moments, settings_.drift.compensation, settings_.drift.damping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
@@ -319,7 +314,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   DecoderLayer layer(weights_, l, settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift_windows};
+  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1, shards()));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
@@ -368,7 +363,7 @@ Json Compression::Finish() {
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();
   quantization["coding"] = settings_.coding == Coding::kFixed ? "fixed" : "entropy";
-  quantization["group_size"] = settings_.group_size;
+  quantization["group_size"] = settings_.fixed.group_size;
   quantization["bits_per_weight"] = totals["bits_per_weight"];
   config_json["quantization_config"] = quantization;
   WriteJson(paths_.out / "config.json", config_json);

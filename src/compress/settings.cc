@@ -7,6 +7,8 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "device/precision.h"
+#include "format/mask/sparsity_pattern.h"
 
 namespace mica {
 namespace {
@@ -93,7 +95,7 @@ std::vector<IdleOption> IdleOptions(const CompressionSettings& settings) {
     add({"trellis", "lambda", "row-feedback"}, "--coding fixed", "--coding entropy");
     if (settings.sparsity.rate == 0)
       add({"saliency-exponent"}, "--sparsity 0", "--sparsity 0.5 or --pattern 2:4");
-    if (settings.grouping == GroupingMethod::kWaterfill) {
+    if (settings.information.grouping == GroupingMethod::kWaterfill) {
       add({"groups", "estimator"}, "--grouping waterfill, which forms no groups",
           "--grouping spectral, hierarchical or kmeans");
     }
@@ -102,9 +104,9 @@ std::vector<IdleOption> IdleOptions(const CompressionSettings& settings) {
          "estimator", "refine-passes"},
         "--coding entropy", "--coding fixed");
   }
-  if (settings.drift_compensation == 0)
+  if (settings.drift.compensation == 0)
     add({"drift-windows", "drift-damping"}, "--drift-compensation 0", "--drift-compensation 0.5");
-  if (settings.fisher_windows == 0)
+  if (settings.fisher.windows == 0)
     add({"sampled-labels", "row-feedback"}, "--fisher-windows 0", "--fisher-windows 16");
   return idle;
 }
@@ -120,29 +122,30 @@ Preset ParsePreset(const std::string& name) {
 
 void ApplyPreset(Preset preset, CompressionSettings& settings) {
   const CompressionSettings defaults;
-  settings.trellis = defaults.trellis;
-  settings.lambda = defaults.lambda;
-  settings.row_feedback = defaults.row_feedback;
-  settings.refine_passes = defaults.refine_passes;
-  settings.statistics_windows = defaults.statistics_windows;
-  settings.drift_compensation = defaults.drift_compensation;
-  settings.drift_windows = defaults.drift_windows;
+  settings.entropy.trellis = defaults.entropy.trellis;
+  settings.entropy.lambda = defaults.entropy.lambda;
+  settings.entropy.row_feedback = defaults.entropy.row_feedback;
+  settings.fixed.refine_passes = defaults.fixed.refine_passes;
+  settings.information.windows = defaults.information.windows;
+  settings.drift.compensation = defaults.drift.compensation;
+  settings.drift.windows = defaults.drift.windows;
   // Widths need the rows' Fisher information alone, feedback over rows its products as well.
-  settings.fisher_windows = settings.coding == Coding::kFixed ? 8 : defaults.fisher_windows;
+  settings.fisher.windows = settings.coding == Coding::kFixed ? 8 : defaults.fisher.windows;
   if (preset == Preset::kFast) {
-    settings.trellis = false;
-    settings.lambda = 0;  // without drift compensation the dead zone shrinks what reaches later layers
-    settings.row_feedback = false;
-    settings.refine_passes = 2;
-    settings.statistics_windows = 8;
-    settings.drift_compensation = 0;
-    settings.fisher_windows = 4;
+    settings.entropy.trellis = false;
+    settings.entropy.lambda =
+        0;  // without drift compensation the dead zone shrinks what reaches later layers
+    settings.entropy.row_feedback = false;
+    settings.fixed.refine_passes = 2;
+    settings.information.windows = 8;
+    settings.drift.compensation = 0;
+    settings.fisher.windows = 4;
   }
   if (preset == Preset::kBest) {
-    settings.refine_passes = 8;
-    settings.statistics_windows = 32;
-    settings.drift_windows = kAllWindows;
-    settings.fisher_windows = 32;
+    settings.fixed.refine_passes = 8;
+    settings.information.windows = 32;
+    settings.drift.windows = kAllWindows;
+    settings.fisher.windows = 32;
   }
 }
 
@@ -166,65 +169,49 @@ SparsityPattern ParseSparsity(double rate, const std::string& pattern) {
   return {rate, 0, 0};
 }
 
-uint64_t ParseBytes(const std::string& text, const std::string& option) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  std::string unit(end);
-  if (!unit.empty() && (unit.back() == 'B' || unit.back() == 'b')) unit.pop_back();
-  double factor = 0;
-  if (unit.empty()) factor = 1;
-  if (unit == "k" || unit == "K") factor = 1e3;
-  if (unit == "M") factor = 1e6;
-  if (unit == "G") factor = 1e9;
-  const double bytes = value * factor;
-  if (end == text.c_str() || factor == 0 || !(bytes >= 1 && bytes < 1e18)) {
-    Fail("{} is '{}', expected a number of bytes such as 40000000, 40MB or 6.5GB", option, text);
-  }
-  return static_cast<uint64_t>(bytes);
-}
-
 void CheckSettings(const CompressionSettings& settings) {
-  if (settings.target == BudgetTarget::kFileBytes) {
-    if (!(settings.budget >= 1)) Fail("--size is {} bytes, expected more", settings.budget);
-  } else if (!(settings.budget > 0 && settings.budget <= 17)) {
-    Fail("--{} is {}, expected more than 0 and at most 16", TargetName(settings.target), settings.budget);
+  if (settings.budget.target == BudgetTarget::kFileBytes) {
+    if (!(settings.budget.value >= 1)) Fail("--size is {} bytes, expected more", settings.budget.value);
+  } else if (!(settings.budget.value > 0 && settings.budget.value <= 17)) {
+    Fail("--{} is {}, expected more than 0 and at most 16", TargetName(settings.budget.target),
+         settings.budget.value);
   }
-  if (settings.bit_options.empty())
+  if (settings.fixed.bit_options.empty())
     Fail("--bit-options is empty, expected some of 0, 2, 3, 4, 6, 8 (or 16 alone)");
-  for (const uint8_t bits : settings.bit_options) {
+  for (const uint8_t bits : settings.fixed.bit_options) {
     if (!IsWidth(bits)) Fail("--bit-options has {}, expected some of 0, 2, 3, 4, 6, 8, 16", bits);
   }
-  if (settings.group_size < 8 || settings.group_size > 65536) {
-    Fail("--group-size is {}, expected 8 to 65536", settings.group_size);
+  if (settings.fixed.group_size < 8 || settings.fixed.group_size > 65536) {
+    Fail("--group-size is {}, expected 8 to 65536", settings.fixed.group_size);
   }
   if (!(settings.damping >= 0 && settings.damping <= 1))
     Fail("--damping is {}, expected 0 to 1", settings.damping);
   if (!IsWidth(settings.embedding_bits) || settings.embedding_bits == 0) {
     Fail("--embedding-bits is {}, expected 2, 3, 4, 6, 8 or 16", settings.embedding_bits);
   }
-  if (settings.groups > 4096)
-    Fail("--groups is {}, expected 0 (chosen by silhouette) to 4096", settings.groups);
-  if (!(settings.drift_compensation >= 0 && settings.drift_compensation <= 1)) {
-    Fail("--drift-compensation is {}, expected 0 to 1", settings.drift_compensation);
+  if (settings.information.groups > 4096)
+    Fail("--groups is {}, expected 0 (chosen by silhouette) to 4096", settings.information.groups);
+  if (!(settings.drift.compensation >= 0 && settings.drift.compensation <= 1)) {
+    Fail("--drift-compensation is {}, expected 0 to 1", settings.drift.compensation);
   }
-  if (!(settings.drift_damping >= 0 && settings.drift_damping <= 1)) {
-    Fail("--drift-damping is {}, expected 0 to 1", settings.drift_damping);
+  if (!(settings.drift.damping >= 0 && settings.drift.damping <= 1)) {
+    Fail("--drift-damping is {}, expected 0 to 1", settings.drift.damping);
   }
-  if (!(settings.lambda >= 0 && settings.lambda <= 4)) {
-    Fail("--lambda is {}, expected 0 to 4", settings.lambda);
+  if (!(settings.entropy.lambda >= 0 && settings.entropy.lambda <= 4)) {
+    Fail("--lambda is {}, expected 0 to 4", settings.entropy.lambda);
   }
-  if (settings.refine_passes < 0 || settings.refine_passes > 100) {
-    Fail("--refine-passes is {}, expected 0 to 100", settings.refine_passes);
+  if (settings.fixed.refine_passes < 0 || settings.fixed.refine_passes > 100) {
+    Fail("--refine-passes is {}, expected 0 to 100", settings.fixed.refine_passes);
   }
   if (settings.coding == Coding::kEntropy && settings.sparsity.n > 0) {
     Fail("--pattern {} needs --coding fixed", PatternName(settings.sparsity));
   }
-  if (settings.statistics_windows == 0) Fail("--statistics-windows is 0, expected at least 1");
-  if (settings.token_weights && settings.fisher_windows < settings.calibration.samples) {
+  if (settings.information.windows == 0) Fail("--statistics-windows is 0, expected at least 1");
+  if (settings.fisher.token_weights && settings.fisher.windows < settings.calibration.samples) {
     Fail("--fisher-windows is {}, but --token-weights true needs the gradients of all {} calibration windows",
-         settings.fisher_windows, settings.calibration.samples);
+         settings.fisher.windows, settings.calibration.samples);
   }
-  if (settings.drift_windows == 0) {
+  if (settings.drift.windows == 0) {
     Fail("--drift-windows is 0, expected at least 1; --drift-compensation 0 does without them");
   }
   if (settings.calibration.samples == 0) Fail("--samples is 0, expected at least 1");
@@ -236,9 +223,10 @@ Given GivenIn(const Json& json) {
 
 void CompleteSettings(CompressionSettings& settings, const Given& given) {
   if (!given("grouping") && (given("groups") || given("estimator")))
-    settings.grouping = GroupingMethod::kSpectral;
-  if (!given("bit-options") && settings.target == BudgetTarget::kMeanBits && settings.budget == 16)
-    settings.bit_options = {16};
+    settings.information.grouping = GroupingMethod::kSpectral;
+  if (!given("bit-options") && settings.budget.target == BudgetTarget::kMeanBits &&
+      settings.budget.value == 16)
+    settings.fixed.bit_options = {16};
 }
 
 void RefuseIdleOptions(const CompressionSettings& settings, const Given& given) {
@@ -255,29 +243,29 @@ Json SettingsToJson(const CompressionSettings& settings) {
         {{"kind", DataKindName(source.kind)}, {"path", source.path.string()}, {"weight", source.weight}});
   }
   Json json = {{"coding", settings.coding == Coding::kFixed ? "fixed" : "entropy"},
-               {"budget", {{"kind", TargetName(settings.target)}, {"value", settings.budget}}},
+               {"budget", {{"kind", TargetName(settings.budget.target)}, {"value", settings.budget.value}}},
                {"sparsity", settings.sparsity.rate},
                {"pattern", PatternName(settings.sparsity)},
-               {"grouping", GroupingMethodName(settings.grouping)},
-               {"groups", settings.groups},
-               {"estimator", EstimatorName(settings.estimator)},
-               {"bit_options", settings.bit_options},
-               {"group_size", settings.group_size},
+               {"grouping", GroupingMethodName(settings.information.grouping)},
+               {"groups", settings.information.groups},
+               {"estimator", EstimatorName(settings.information.estimator)},
+               {"bit_options", settings.fixed.bit_options},
+               {"group_size", settings.fixed.group_size},
                {"damping", settings.damping},
-               {"energy_weight", settings.energy_weight},
-               {"information_weight", settings.information_weight},
-               {"saliency_exponent", settings.saliency_exponent},
-               {"trellis", settings.trellis},
-               {"lambda", settings.lambda},
-               {"row_feedback", settings.row_feedback},
-               {"token_weights", settings.token_weights},
-               {"sampled_labels", settings.sampled_labels},
-               {"refine_passes", settings.refine_passes},
-               {"statistics_windows", settings.statistics_windows},
-               {"drift_compensation", settings.drift_compensation},
-               {"drift_damping", settings.drift_damping},
-               {"drift_windows", settings.drift_windows},
-               {"fisher_windows", settings.fisher_windows},
+               {"energy_weight", settings.fixed.sensitivity.energy_weight},
+               {"information_weight", settings.fixed.sensitivity.information_weight},
+               {"saliency_exponent", settings.fixed.saliency_exponent},
+               {"trellis", settings.entropy.trellis},
+               {"lambda", settings.entropy.lambda},
+               {"row_feedback", settings.entropy.row_feedback},
+               {"token_weights", settings.fisher.token_weights},
+               {"sampled_labels", settings.fisher.sampled_labels},
+               {"refine_passes", settings.fixed.refine_passes},
+               {"statistics_windows", settings.information.windows},
+               {"drift_compensation", settings.drift.compensation},
+               {"drift_damping", settings.drift.damping},
+               {"drift_windows", settings.drift.windows},
+               {"fisher_windows", settings.fisher.windows},
                {"embedding_bits", settings.embedding_bits},
                {"dtype", PrecisionName(settings.precision)},
                {"samples", settings.calibration.samples},
@@ -302,25 +290,25 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   reader.Read("sparsity", sparsity);
   reader.Read("pattern", pattern);
   reader.Read("grouping", grouping);
-  reader.Read("groups", settings.groups);
+  reader.Read("groups", settings.information.groups);
   reader.Read("estimator", estimator);
-  reader.Read("bit_options", settings.bit_options);
-  reader.Read("group_size", settings.group_size);
+  reader.Read("bit_options", settings.fixed.bit_options);
+  reader.Read("group_size", settings.fixed.group_size);
   reader.Read("damping", settings.damping);
-  reader.Read("energy_weight", settings.energy_weight);
-  reader.Read("information_weight", settings.information_weight);
-  reader.Read("saliency_exponent", settings.saliency_exponent);
-  reader.Read("trellis", settings.trellis);
-  reader.Read("lambda", settings.lambda);
-  reader.Read("row_feedback", settings.row_feedback);
-  reader.Read("token_weights", settings.token_weights);
-  reader.Read("sampled_labels", settings.sampled_labels);
-  reader.Read("refine_passes", settings.refine_passes);
-  reader.Read("statistics_windows", settings.statistics_windows);
-  reader.Read("drift_compensation", settings.drift_compensation);
-  reader.Read("drift_damping", settings.drift_damping);
-  reader.Read("drift_windows", settings.drift_windows);
-  reader.Read("fisher_windows", settings.fisher_windows);
+  reader.Read("energy_weight", settings.fixed.sensitivity.energy_weight);
+  reader.Read("information_weight", settings.fixed.sensitivity.information_weight);
+  reader.Read("saliency_exponent", settings.fixed.saliency_exponent);
+  reader.Read("trellis", settings.entropy.trellis);
+  reader.Read("lambda", settings.entropy.lambda);
+  reader.Read("row_feedback", settings.entropy.row_feedback);
+  reader.Read("token_weights", settings.fisher.token_weights);
+  reader.Read("sampled_labels", settings.fisher.sampled_labels);
+  reader.Read("refine_passes", settings.fixed.refine_passes);
+  reader.Read("statistics_windows", settings.information.windows);
+  reader.Read("drift_compensation", settings.drift.compensation);
+  reader.Read("drift_damping", settings.drift.damping);
+  reader.Read("drift_windows", settings.drift.windows);
+  reader.Read("fisher_windows", settings.fisher.windows);
   reader.Read("embedding_bits", settings.embedding_bits);
   reader.Read("dtype", dtype);
   reader.Read("samples", settings.calibration.samples);
@@ -330,14 +318,14 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
     KeyReader budget_reader(*budget, where + ", \"budget\"");
     std::string kind = "bits";
     budget_reader.Read("kind", kind);
-    budget_reader.Read("value", settings.budget);
+    budget_reader.Read("value", settings.budget.value);
     budget_reader.Finish();
     if (kind != "bits" && kind != "bpw" && kind != "size") {
       Fail("{}: budget kind is \"{}\", expected bits, bpw or size", where, kind);
     }
-    settings.target = kind == "bits"  ? BudgetTarget::kMeanBits
-                      : kind == "bpw" ? BudgetTarget::kBitsPerWeight
-                                      : BudgetTarget::kFileBytes;
+    settings.budget.target = kind == "bits"  ? BudgetTarget::kMeanBits
+                             : kind == "bpw" ? BudgetTarget::kBitsPerWeight
+                                             : BudgetTarget::kFileBytes;
   }
   if (const Json* sources = reader.Find("calib")) {
     if (!sources->is_array())
@@ -357,8 +345,8 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
   }
   reader.Finish();
   settings.sparsity = ParseSparsity(sparsity, pattern);
-  settings.grouping = ParseGroupingMethod(grouping);
-  settings.estimator = ParseEstimator(estimator);
+  settings.information.grouping = ParseGroupingMethod(grouping);
+  settings.information.estimator = ParseEstimator(estimator);
   if (dtype != "bf16" && dtype != "fp32") Fail("{}: dtype is \"{}\", expected bf16 or fp32", where, dtype);
   settings.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   settings.calibration.seed = settings.seed;

@@ -8,9 +8,11 @@
 #include "base/error.h"
 #include "base/system.h"
 #include "base/threads.h"
-#include "kernels/kernels.h"
+#include "device/activations.h"
+#include "device/precision.h"
 #include "model/head_gradient.h"
-#include "model/transpose.h"
+#include "ops/tile/kernels.h"
+#include "ops/transpose/transpose.h"
 
 namespace mica {
 namespace {

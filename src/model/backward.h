@@ -7,9 +7,11 @@
 #include <functional>
 #include <span>
 
-#include "kernels/matmul.h"
-#include "model/forward.h"
+#include "device/activations.h"
+#include "device/precision.h"
+#include "model/layer.h"
 #include "model/weights.h"
+#include "ops/product/product.h"
 
 namespace mica {
 

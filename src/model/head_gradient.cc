@@ -7,10 +7,11 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "kernels/kernels.h"
-#include "kernels/scratch.h"
-#include "model/forward.h"
-#include "model/transpose.h"
+#include "device/precision.h"
+#include "device/scratch.h"
+#include "model/layer.h"
+#include "ops/tile/kernels.h"
+#include "ops/transpose/transpose.h"
 
 namespace mica {
 namespace {

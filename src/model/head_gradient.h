@@ -5,8 +5,9 @@
 #include <span>
 
 #include "base/matrix.h"
-#include "kernels/matmul.h"
+#include "device/precision.h"
 #include "model/weights.h"
+#include "ops/product/product.h"
 
 namespace mica {
 

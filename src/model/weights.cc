@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "io/packed_checkpoint.h"
+#include "io/packed/packed_checkpoint.h"
 
 namespace mica {
 namespace {

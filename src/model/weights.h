@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/matrix.h"
-#include "io/checkpoint.h"
+#include "io/container/checkpoint.h"
 #include "model/config.h"
 
 namespace mica {

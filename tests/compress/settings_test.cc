@@ -47,7 +47,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
     CompressionSettings settings;
     settings.coding = coding;
     settings.sparsity.rate = 0.25;
-    settings.grouping = GroupingMethod::kKmeans;
+    settings.information.grouping = GroupingMethod::kKmeans;
     const Json before = SettingsToJson(settings);
     EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
     const Json changed = Changed(before);
@@ -66,7 +66,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
 
 TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
   CompressionSettings settings;
-  settings.drift_compensation = 0;
+  settings.drift.compensation = 0;
   const Json fixed = SettingsToJson(settings);
   for (const char* key : {"lambda", "trellis", "groups", "estimator", "saliency_exponent", "drift_windows"})
     EXPECT_FALSE(fixed.contains(key)) << key;

@@ -1,7 +1,7 @@
 // Calibration windows of random tokens for the tests that run a tiny model.
 #pragma once
 
-#include "compress/calibration.h"
+#include "compress/calibrate/calibration.h"
 #include "tests/model/tiny_model.h"
 
 namespace mica {

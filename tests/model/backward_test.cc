@@ -8,6 +8,8 @@
 #include <map>
 
 #include "base/threads.h"
+#include "device/activations.h"
+#include "device/precision.h"
 #include "tests/model/reference_forward.h"
 #include "tests/model/tiny_model.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "io/checkpoint.h"
+#include "io/container/checkpoint.h"
 #include "model/config.h"
 
 namespace mica::reference {

@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "io/safetensors.h"
+#include "io/container/safetensors.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "tests/temporary_directory.h"

@@ -1,0 +1,16 @@
+// Durations and sizes as people write and read them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mica {
+
+// "3:07" or "1:02:45".
+std::string FormatDuration(double seconds);
+// "26.0 GB" (powers of ten).
+std::string FormatBytes(double bytes);
+// "4.2e7", "40M", "1.5GB" -> bytes (powers of ten). Throws Error.
+uint64_t ParseBytes(const std::string& text, const std::string& option);
+
+}  // namespace mica

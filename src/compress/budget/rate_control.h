@@ -1,0 +1,66 @@
+// Which step and which price of non-zeros the next matrix gets, so that all matrices together meet a budget
+// of stored bits and a share of zeros. The rate is predicted from expected sizes of weights in steps and
+// corrected by what the matrices before really took.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "compress/inform/steps.h"
+
+namespace mica {
+
+class RateControl {
+ public:
+  // One entry of `sizes` a matrix, in the order in which they will be solved. zero_share: least share of
+  // zeros over all weights, 0 for none asked. budget_bits: stored bits of all matrices together. Throws Error
+  // when so many zeros leave no use for so many bits.
+  RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis);
+
+  // Replaces the budget (headers of a file turned out longer or shorter).
+  void SetBudget(double budget_bits) { budget_bits_ = budget_bits; }
+
+  struct Choice {
+    double log2_c = 0;
+    double zero_price = 0;
+    double predicted_bits = 0;   // of the next matrix, stored
+    double predicted_zeros = 0;  // weights
+  };
+  // For the next matrix.
+  Choice Next() const;
+  // What the next matrix really took with a choice; the one after it is next now.
+  void Record(const Choice& choice, double stored_bits, double zeros);
+
+  double bits_so_far() const { return bits_; }
+  double zeros_so_far() const { return zeros_; }
+
+ private:
+  struct Demand {
+    std::vector<double> weights;  // by expected size, kBinsPerOctave a bin
+    double total = 0;
+  };
+  struct Prediction {
+    double bits = 0, zeros = 0;
+  };
+  // Throws Error when no price gives the share of zeros within the budget.
+  void CheckZeros() const;
+  // Zeros among the weights of `demand` stored in `bits` at a price.
+  double Zeros(const Demand& demand, double bits, double zero_price) const;
+  // log2 c at which `demand` takes `bits`.
+  template <typename Rates>
+  double StepFor(const Demand& demand, double bits, const Rates& rates) const;
+  // rates: bits and share of zeros by log2 of the expected size in steps.
+  template <typename Rates>
+  Prediction Predict(const Demand& demand, double log2_c, const Rates& rates) const;
+
+  std::vector<Demand> rest_;  // rest_[i]: matrices i .. together; the last entry is empty
+  std::vector<Demand> single_;
+  double budget_bits_;
+  double zero_share_;
+  bool trellis_;
+  size_t next_ = 0;
+  double bits_ = 0, zeros_ = 0;
+  double predicted_bits_ = 0, predicted_zeros_ = 0, weights_ = 0;  // of the matrices done
+};
+
+}  // namespace mica

@@ -1,0 +1,121 @@
+#include "compress/calibrate/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+// Windows of each source: shares of `samples` in proportion to the weights, by largest remainder, at least
+// one each.
+std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_t samples) {
+  double total = 0;
+  for (const DataSpec& source : sources) {
+    if (!(source.weight > 0) || !std::isfinite(source.weight)) {
+      Fail("--calib {}: weight {} is not positive; give a share such as 0.5", source.path.string(),
+           source.weight);
+    }
+    total += source.weight;
+  }
+  if (samples < sources.size()) {
+    Fail("--samples is {}, expected at least {}, one a calibration text", samples, sources.size());
+  }
+  std::vector<size_t> windows(sources.size());
+  std::vector<double> remainder(sources.size());
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const double share = static_cast<double>(samples) * sources[i].weight / total;
+    windows[i] = std::max<size_t>(1, static_cast<size_t>(share));
+    remainder[i] = share - static_cast<double>(windows[i]);
+  }
+  std::vector<size_t> order(sources.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return remainder[a] > remainder[b]; });
+  size_t given = std::accumulate(windows.begin(), windows.end(), size_t{0});
+  for (size_t k = 0; given < samples; ++k, ++given) ++windows[order[k % order.size()]];
+  while (given > samples) {  // weights so unequal that "at least one" gave too many
+    --*std::max_element(windows.begin(), windows.end());
+    --given;
+  }
+  return windows;
+}
+
+}  // namespace
+
+Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer) {
+  if (settings.sources.empty()) Fail("no calibration text; give --calib KIND=FILE");
+  if (settings.seqlen < 8)
+    Fail("calibration windows of {} tokens are too short, expected at least 8", settings.seqlen);
+  const std::vector<size_t> windows = WindowsOfSources(settings.sources, settings.samples);
+
+  Calibration calibration;
+  calibration.samples = settings.samples;
+  calibration.seqlen = settings.seqlen;
+  calibration.ids.reserve(settings.samples * settings.seqlen);
+  Json sources = Json::array();
+  std::vector<std::vector<int32_t>> drawn(settings.sources.size());  // [windows, seqlen] a source
+  for (size_t i = 0; i < settings.sources.size(); ++i) {
+    const DataSpec& source = settings.sources[i];
+    const LoadedText loaded = LoadText(source);
+    std::vector<int32_t> ids = {tokenizer.bos()};
+    const std::vector<int32_t> encoded = tokenizer.Encode(loaded.text);
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    if (ids.size() < settings.seqlen) {
+      Fail(
+          "{}: has {} tokens, expected at least one window of {}; use a longer text or a smaller "
+          "--calib-seqlen",
+          source.path.string(), ids.size(), settings.seqlen);
+    }
+    std::mt19937_64 random(settings.seed * 0x9E3779B97F4A7C15u + i + 1);
+    const size_t count = windows[i];
+    const bool apart =
+        ids.size() / count >= settings.seqlen;  // each window finds room in a stretch of its own
+    const size_t starts = ids.size() - settings.seqlen + 1;
+    for (size_t w = 0; w < count; ++w) {
+      const size_t first = apart ? ids.size() * w / count : starts * w / count;
+      const size_t end =
+          apart ? ids.size() * (w + 1) / count - settings.seqlen + 1 : starts * (w + 1) / count;
+      const size_t start = first + random() % std::max<size_t>(1, end - first);
+      drawn[i].insert(drawn[i].end(), ids.begin() + start, ids.begin() + start + settings.seqlen);
+    }
+    sources.push_back({{"kind", DataKindName(source.kind)},
+                       {"path", source.path.string()},
+                       {"sha256", loaded.fingerprint},
+                       {"weight", source.weight},
+                       {"windows", windows[i]}});
+  }
+  // Interleaved, so that any leading part of the windows is a fair sample of the mixture.
+  for (size_t w = 0; calibration.ids.size() < settings.samples * settings.seqlen; ++w) {
+    for (size_t i = 0; i < drawn.size(); ++i) {
+      const size_t next = w * windows[i] / *std::max_element(windows.begin(), windows.end());
+      const size_t after = (w + 1) * windows[i] / *std::max_element(windows.begin(), windows.end());
+      calibration.ids.insert(calibration.ids.end(), drawn[i].begin() + next * settings.seqlen,
+                             drawn[i].begin() + after * settings.seqlen);
+    }
+  }
+  calibration.provenance = {{"sources", sources},
+                            {"samples", settings.samples},
+                            {"seqlen", settings.seqlen},
+                            {"tokens", calibration.ids.size()},
+                            {"seed", settings.seed}};
+  return calibration;
+}
+
+Calibration Calibration::Subset(size_t windows) const {
+  if (windows >= samples) return *this;
+  Calibration subset;
+  subset.samples = windows;
+  subset.seqlen = seqlen;
+  subset.provenance = provenance;
+  for (size_t w = 0; w < windows; ++w) {
+    const auto first = ids.begin() + static_cast<std::ptrdiff_t>(w * samples / windows * seqlen);
+    subset.ids.insert(subset.ids.end(), first, first + static_cast<std::ptrdiff_t>(seqlen));
+  }
+  return subset;
+}
+
+}  // namespace mica

@@ -1,0 +1,11 @@
+// How compressed matrices are stored.
+#pragma once
+
+namespace mica {
+
+enum class Coding {
+  kFixed,   // integer widths per column, what kernels read directly
+  kEntropy  // a uniform grid whose steps follow from information, entropy-coded
+};
+
+}  // namespace mica

@@ -1,0 +1,24 @@
+// Weights that make up for how far the inputs of a matrix have moved.
+#pragma once
+
+#include "base/matrix.h"
+#include "compress/calibrate/drift.h"
+
+namespace mica {
+
+struct DriftSettings {
+  double compensation =
+      0.5;  // share of the drift that weights make up for, 0 to 1; 0 saves the pass of the original model
+  double damping = 0.03;  // of the moments where weights make up for drift, which is noisier than they are
+  size_t windows = 32;    // calibration windows on which it is measured
+};
+
+// w + strength (w drift + residual) (h + damping mean(diag h) I)^-1. With strength 1 these are the
+// least-squares weights for r_original + W x_original given r and x: the matrix makes up for what its inputs
+// and the stream beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the
+// residual stream). A strength below 1 trusts the estimates less. w: [rows, cols]. Throws Error when h is not
+// positive definite at any reasonable damping.
+Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments, double strength,
+                              double damping);
+
+}  // namespace mica

@@ -1,0 +1,36 @@
+// Quantise one matrix to the uniform grid of a StepPlan, for entropy coding. Errors are absorbed by the
+// columns not yet fixed, as in solver.h, and, where the second moments of the loss gradients are known,
+// within a column by the rows not yet fixed: the loss tr(G (W - Q) H (W - Q)^T) is made small from both
+// sides.
+#pragma once
+
+#include "base/matrix.h"
+#include "compress/inform/steps.h"
+#include "format/entropy/entropy_matrix.h"
+#include "ops/trellis/step_chooser.h"
+
+namespace mica {
+
+// Options of coding `entropy`.
+struct EntropySettings {
+  bool trellis = true;       // dependent quantisers along a trellis
+  double lambda = 0.25;      // weight of bits against loss when an integer is chosen; 1 is the slope of the
+                             // high-rate law, 0 rounds to the nearest
+  bool row_feedback = true;  // errors are absorbed by later rows as well (needs Fisher windows)
+};
+
+struct StepReport {
+  double loss = 0;  // sum over weights of e^2 / (a_i b_j)^2, e the error when it was fixed: tr(G (W - Q) H (W
+                    // - Q)^T) with damped moments, times tr(H) tr(G) to the power kept out of the steps
+  double relative_error = 0;  // sum of e^2 / U_jj^2 over the same sum for the weights when they were fixed:
+                              // error left over energy
+  double zero_share = 0;      // of the weights
+};
+
+// Row steps are c a_i, rounded to eighths of an octave. The entropy model of the result is not fitted yet.
+// Threads over tiles of rows, each following the one above by a block of columns when rows feed back;
+// independent of their number.
+EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
+                         const StepPrices& prices, StepReport* report);
+
+}  // namespace mica

@@ -1,0 +1,327 @@
+#include "compress/fixed/solver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "compress/fixed/plan.h"
+#include "ops/feedback/solver_state.h"
+#include "ops/linalg/linalg.h"
+
+namespace mica {
+namespace {
+
+void CheckFinite(MatrixView<const float> values, const char* what) {
+  ParallelFor(values.rows, [&](size_t r) {
+    const float* row = values.row(r);
+    float sum = 0;  // of zeros, unless a value is not finite
+    for (size_t c = 0; c < values.cols; ++c) sum += row[c] * 0.0f;
+    if (sum == 0.0f) return;
+    for (size_t c = 0; c < values.cols; ++c) {
+      if (!std::isfinite(row[c])) {
+        Fail("{}: row {}, column {} is {}, expected a finite number", what, r, c, row[c]);
+      }
+    }
+  });
+}
+
+// The least power of two that no weight exceeds, as an exponent: scales have a narrow range of their own.
+// FP16 values have a wide one and stay as they are.
+int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups) {
+  if (std::none_of(groups.begin(), groups.end(), [](const ScaleGroup& g) { return g.scale_row >= 0; }))
+    return 0;
+  std::vector<float> largest(w.rows, 0.0f);
+  ParallelFor(w.rows, [&](size_t r) {
+    for (size_t c = 0; c < w.cols; ++c) largest[r] = std::max(largest[r], std::abs(w(r, c)));
+  });
+  const float most = largest.empty() ? 0.0f : *std::max_element(largest.begin(), largest.end());
+  if (!(most > 0)) return 0;
+  return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
+}
+
+// H in stored order with the damping that it needs, and what was learnt on the way.
+struct Curvature {
+  std::vector<uint32_t> dead;  // stored positions
+  double base = 1;             // mean diagonal of the channels that are not dead
+  double damping = 0;
+  int doublings = 0;
+};
+
+Curvature MeasureDiagonal(MatrixView<const float> h, const ColumnPlan& plan) {
+  Curvature curvature;
+  double sum = 0;
+  for (uint32_t p = 0; p < plan.order.size(); ++p) {
+    const float energy = h(plan.order[p], plan.order[p]);
+    if (energy == 0) curvature.dead.push_back(p);
+    sum += std::abs(double{energy});
+  }
+  const size_t alive = plan.order.size() - curvature.dead.size();
+  if (alive > 0) curvature.base = sum / static_cast<double>(alive);
+  return curvature;
+}
+
+// u <- U, H^-1 = U^T U, raising the damping until there is one.
+void FactorInverse(MatrixView<const float> h, const ColumnPlan& plan, double damping, Curvature& curvature,
+                   MatrixView<float> u) {
+  // At a hundred times the mean diagonal there is nothing left of H.
+  constexpr double kMostDamping = 100;
+  constexpr double kFirstDamping = 1e-6;
+  for (double share = damping; share <= kMostDamping;
+       share = share > 0 ? 2 * share : kFirstDamping, ++curvature.doublings) {
+    curvature.damping = share * curvature.base;
+    PermutedMoments(h, plan.order, curvature.dead, curvature.base, curvature.damping, u);
+    if (CholeskyOfInverseUpper(u)) return;
+  }
+  Fail(
+      "second moments of {} channels are not positive definite even with {} times their mean diagonal added; "
+      "the calibration inputs are "
+      "corrupt",
+      plan.order.size(), kMostDamping);
+}
+
+std::vector<float> Saliency(MatrixView<const float> u, MatrixView<const float> h, const ColumnPlan& plan,
+                            const Curvature& curvature, double exponent) {
+  std::vector<float> saliency(plan.order.size());
+  for (size_t p = 0; p < saliency.size(); ++p) {
+    const double energy = h(plan.order[p], plan.order[p]);
+    const double damped = (energy == 0 ? curvature.base : energy) + curvature.damping;
+    const double conditional = 1.0 / (double{u(p, p)} * u(p, p));
+    saliency[p] = static_cast<float>(std::pow(conditional, exponent) * std::pow(damped, 1 - exponent));
+  }
+  return saliency;
+}
+
+// The value that stored position p holds in each row of a tile.
+void DecodeColumn(const SolverState& state, const ScaleGroup& group, size_t p, size_t r0, size_t count,
+                  float* out) {
+  for (size_t r = 0; r < count; ++r) {
+    const uint16_t code = state.codes(p, r0 + r);
+    const bool kept = group.bits != 0 && (!state.masked() || state.keep(p, r0 + r) != 0);
+    if (!kept) {
+      out[r] = 0;
+    } else if (group.scale_row < 0) {
+      out[r] = ToFloat(F16{code});
+    } else {
+      const auto row = static_cast<size_t>(group.scale_row);
+      out[r] = GridValue(code, ToFloat(state.scales(row, r0 + r)), state.zeros(row, r0 + r));
+    }
+  }
+}
+
+// out [cols, rows] = W - Q (or W alone when `whole`) in stored order and in units of 2^state.exponent;
+// weights of dead channels count as zero.
+void Residual(const SolverState& state, MatrixView<const float> w, const Curvature& curvature, bool whole,
+              Matrix<float>& out) {
+  std::vector<uint8_t> dead(state.cols, 0);
+  for (const uint32_t p : curvature.dead) dead[p] = 1;
+  const float inverse_unit = std::ldexp(1.0f, -state.exponent);
+  ParallelFor(state.tiles(), [&](size_t tile) {
+    const size_t r0 = tile * kTileRows, count = state.tile_rows(tile);
+    float stored[kTileRows] = {};
+    for (const ScaleGroup& group : state.plan.groups) {
+      for (size_t p = group.start; p < group.start + group.count; ++p) {
+        if (!whole) DecodeColumn(state, group, p, r0, count, stored);
+        for (size_t r = 0; r < count; ++r) {
+          const float value = dead[p] != 0 ? 0.0f : w(r0 + r, state.plan.order[p]) * inverse_unit;
+          out(p, r0 + r) = value - stored[r];
+        }
+      }
+    }
+  });
+}
+
+// tr(d^T H d) = sum over row blocks I of d_I . (H_II d_I + 2 H_I,>I d_>I): half the products, as H is
+// symmetric. d: [cols, rows].
+double QuadraticLoss(MatrixView<const float> h, const Matrix<float>& d) {
+  constexpr size_t kRows = 256;
+  Matrix<float> product(std::min(kRows, d.rows()), d.cols());
+  double loss = 0;
+  for (size_t start = 0; start < d.rows(); start += kRows) {
+    const size_t count = std::min(kRows, d.rows() - start), rest = start + count;
+    const MatrixView<float> out = product.view().Rows(0, count);
+    Gemm(false, false, 1.0f, h.Rows(start, count).Cols(start, count), d.view().Rows(start, count), 0.0f, out);
+    if (rest < d.rows()) {
+      Gemm(false, false, 2.0f, h.Rows(start, count).Cols(rest, d.rows() - rest),
+           d.view().Rows(rest, d.rows() - rest), 1.0f, out);
+    }
+    std::vector<double> parts(count);
+    ParallelFor(count, [&](size_t i) {
+      const float* a = d.row(start + i);
+      const float* b = out.row(i);
+      double sum = 0;
+      for (size_t r = 0; r < d.cols(); ++r) sum += double{a[r]} * b[r];
+      parts[i] = sum;
+    });
+    for (const double part : parts) loss += part;
+  }
+  return loss;
+}
+
+FixedMatrix Assemble(SolverState& state, size_t group_size) {
+  FixedMatrix matrix;
+  matrix.rows = state.rows;
+  matrix.cols = state.cols;
+  matrix.group_size = group_size;
+  matrix.order = state.plan.order;
+  matrix.widths = state.plan.widths;
+  matrix.mask = state.plan.mask;
+  matrix.exponent = state.exponent;
+  matrix.codes = Matrix<uint16_t>(state.rows, state.cols);
+  if (state.masked()) matrix.keep = Matrix<uint8_t>(state.rows, state.cols);
+  ParallelFor(state.tiles(), [&](size_t tile) {
+    for (size_t p = 0; p < state.cols; ++p) {
+      for (size_t r = tile * kTileRows; r < tile * kTileRows + state.tile_rows(tile); ++r) {
+        matrix.codes(r, p) = state.codes(p, r);
+        if (state.masked()) matrix.keep(r, p) = state.keep(p, r);
+      }
+    }
+  });
+  matrix.scales = std::move(state.scales);
+  matrix.zeros = std::move(state.zeros);
+  return matrix;
+}
+
+size_t ScaleRows(const std::vector<ScaleGroup>& groups) {
+  size_t count = 0;
+  for (const ScaleGroup& group : groups) count += group.scale_row >= 0;
+  return count;
+}
+
+void AllocateScales(SolverState& state) {
+  state.scales = Matrix<ScaleCode>(ScaleRows(state.plan.groups), state.rows);
+  state.zeros = Matrix<uint8_t>(ScaleRows(state.plan.groups), state.rows);
+}
+
+uint64_t CountZeros(const SolverState& state) {
+  std::vector<uint64_t> zeros(state.tiles(), 0);
+  ParallelFor(state.tiles(), [&](size_t tile) {
+    float value[kTileRows];
+    for (const ScaleGroup& group : state.plan.groups) {
+      for (size_t p = group.start; p < group.start + group.count; ++p) {
+        DecodeColumn(state, group, p, tile * kTileRows, state.tile_rows(tile), value);
+        zeros[tile] += static_cast<uint64_t>(std::count(value, value + state.tile_rows(tile), 0.0f));
+      }
+    }
+  });
+  uint64_t total = 0;
+  for (const uint64_t part : zeros) total += part;
+  return total;
+}
+
+}  // namespace
+
+FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
+                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                       SolverReport* report) {
+  MICA_CHECK(h.rows == w.cols && h.cols == w.cols && widths.size() == w.cols);
+  if (!(settings.damping >= 0 && settings.damping <= 1))
+    Fail("damping is {}, expected 0 to 1", settings.damping);
+  if (settings.search_rounds < 0 || settings.refine_passes < 0) {
+    Fail("search rounds and refinement passes are {} and {}, expected 0 or more", settings.search_rounds,
+         settings.refine_passes);
+  }
+  CheckFinite(w, "weights");
+  CheckFinite(h, "second moments");
+  std::vector<float> diagonal(w.cols);
+  for (size_t j = 0; j < w.cols; ++j) diagonal[j] = h(j, j);
+
+  SolverState state;
+  state.rows = w.rows;
+  state.cols = w.cols;
+  state.plan = MakePlan(w.rows, diagonal, widths, settings);
+  state.exponent = ExponentOf(w, state.plan.groups);
+  AllocateScales(state);
+  state.codes = Matrix<uint16_t>(w.cols, w.rows);
+  if (state.masked()) {
+    state.keep = Matrix<uint8_t>(w.cols, w.rows, 0);
+    std::fill_n(state.keep.data(), state.plan.coded * w.rows, uint8_t{1});
+  }
+  state.work = Matrix<float>(w.cols, w.rows);
+  state.change = Matrix<float>(w.cols, w.rows);
+
+  SolverReport result;
+  Curvature curvature = MeasureDiagonal(h, state.plan);
+  Matrix<float> moments(w.cols, w.cols);
+  FactorInverse(h, state.plan, settings.damping, curvature, moments);
+  Residual(state, w, curvature, true, state.work);
+  const FeedbackSettings feedback{Saliency(moments, h, state.plan, curvature, settings.saliency_exponent),
+                                  settings.row_importance, settings.search_rounds};
+  result.feedback_loss = result.predicted_loss = FeedAll(state, moments, feedback);
+  if (settings.refine_passes > 0) {
+    Residual(state, w, curvature, false, state.change);
+    PermutedMoments(h, state.plan.order, curvature.dead, curvature.base, curvature.damping, moments);
+    result.predicted_loss += RefineAll(state, moments, settings.refine_passes);
+  }
+  if (report != nullptr) {
+    // Dead channels have no energy in the undamped H, whatever their rows hold.
+    PermutedMoments(h, state.plan.order, curvature.dead, 0, 0, moments);
+    Residual(state, w, curvature, false, state.change);
+    result.measured_loss = QuadraticLoss(moments, state.change);
+    Residual(state, w, curvature, true, state.change);
+    const double energy = QuadraticLoss(moments, state.change);
+    result.relative_error = energy > 0 ? result.measured_loss / energy : 0;
+    result.zero_share = state.rows * state.cols > 0 ? static_cast<double>(CountZeros(state)) /
+                                                          static_cast<double>(state.rows * state.cols)
+                                                    : 0;
+    for (double* loss : {&result.feedback_loss, &result.predicted_loss, &result.measured_loss})
+      *loss = std::ldexp(*loss, 2 * state.exponent);
+    result.dead_channels = curvature.dead.size();
+    result.damping = curvature.damping;
+    result.damping_doublings = curvature.doublings;
+    *report = result;
+  }
+  return Assemble(state, settings.group_size);
+}
+
+FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_size) {
+  CheckFinite(w, "weights");
+  SolverState state;
+  state.rows = w.rows;
+  state.cols = w.cols;
+  state.plan.order.resize(w.cols);
+  for (uint32_t j = 0; j < w.cols; ++j) state.plan.order[j] = j;
+  state.plan.widths.assign(w.cols, static_cast<uint8_t>(bits));
+  state.plan.groups = ScaleGroups(state.plan.widths, group_size);
+  if (bits == 0) Fail("width is 0, expected 2, 3, 4, 6, 8 or 16 for rounding to nearest");
+  AllocateScales(state);
+  state.exponent = ExponentOf(w, state.plan.groups);
+  const float inverse_unit = std::ldexp(1.0f, -state.exponent);
+  FixedMatrix matrix;
+  matrix.rows = w.rows;
+  matrix.cols = w.cols;
+  matrix.group_size = group_size;
+  matrix.exponent = state.exponent;
+  matrix.order = state.plan.order;
+  matrix.widths = state.plan.widths;
+  matrix.codes = Matrix<uint16_t>(w.rows, w.cols);
+  const std::vector<float> ones(std::min(group_size, w.cols), 1.0f);
+  ParallelFor(state.tiles(), [&](size_t tile) {
+    const size_t r0 = tile * kTileRows, rows = state.tile_rows(tile);
+    Matrix<float> values(ones.size(), kTileRows, 0.0f);
+    TileGrids grids;
+    for (const ScaleGroup& group : state.plan.groups) {
+      if (group.scale_row >= 0) {
+        for (size_t j = 0; j < group.count; ++j) {
+          for (size_t r = 0; r < rows; ++r) values(j, r) = w(r0 + r, group.start + j) * inverse_unit;
+        }
+        FitTileGrids(values.data(), group.count, ones.data(), nullptr, bits, kGridRounds, &grids);
+        state.StoreGrids(grids, tile, group);
+      }
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t p = group.start; p < group.start + group.count; ++p) {
+          const float value = w(r0 + r, p) * inverse_unit;
+          matrix.codes(r0 + r, p) =
+              bits == 16 ? ToF16(std::clamp(value, -65504.0f, 65504.0f)).bits
+                         : GridCode(value, grids.scale[r], grids.grid[r].zero, (1 << bits) - 1);
+        }
+      }
+    }
+  });
+  matrix.scales = std::move(state.scales);
+  matrix.zeros = std::move(state.zeros);
+  return matrix;
+}
+
+}  // namespace mica

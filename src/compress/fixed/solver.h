@@ -1,0 +1,72 @@
+// Prune and quantise one matrix column by column, each error absorbed by the columns not yet fixed (optimal
+// brain surgeon; Frantar & Alistarh, SparseGPT 2301.00774 and GPTQ 2210.17323), then refine codes, masks and
+// scales under the same loss. The papers' letters: W weights, H second moments of the inputs, U upper
+// Cholesky factor of H^-1 (H^-1 = U^T U), Q what is stored.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/matrix.h"
+#include "compress/budget/demands.h"
+#include "compress/budget/sparsity_plan.h"
+#include "format/fixed/fixed_matrix.h"
+#include "format/mask/sparsity_pattern.h"
+
+namespace mica {
+
+// Options of coding `fixed`.
+struct FixedSettings {
+  std::vector<uint8_t> bit_options = {2, 3, 4, 6, 8};  // widths to choose from
+  size_t group_size = 128;                             // columns that share a scale
+  SensitivitySettings sensitivity;
+  double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
+  int refine_passes = 4;           // of coordinate descent after the feedback; 0: plain GPTQ
+};
+
+struct FixedSolverSettings {
+  size_t group_size = 128;
+  double damping = 0.01;  // times the mean diagonal of H
+  SparsityPattern sparsity;
+  // [cols] by original column: the share of its weights that an unstructured mask should prune; empty:
+  // sparsity.rate of each. What a column of width 0 loses on top, its block loses less.
+  std::vector<double> pruned_shares;
+  // [rows] a squared weight of the row is multiplied with, to give its pruning score; empty: all alike.
+  std::vector<float> row_importance;
+  double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
+  int search_rounds = 3;  // rounds of the search for a group's scale and zero by the loss that the feedback
+                          // really leaves; 0: by the weighted rounding error alone
+  int refine_passes =
+      4;  // passes of coordinate descent over all columns after the feedback; 0: plain GPTQ / SparseGPT
+};
+
+struct SolverReport {
+  double feedback_loss =
+      0;  // sum of e^2 / U_jj^2, e the error of each weight when it was fixed: the loss before refinement
+  double predicted_loss = 0;  // the same plus the change of the loss by each step of refinement: tr((W - Q) H
+                              // (W - Q)^T), damped H
+  double measured_loss = 0;   // tr((W - Q) H (W - Q)^T) with the undamped H, measured on what was stored
+  double relative_error = 0;  // measured_loss / tr(W H W^T)
+  double zero_share = 0;      // share of weights that decode to zero
+  size_t dead_channels = 0;   // columns whose input was always zero; their weights are set to zero
+  double damping = 0;         // what was added to the diagonal of H
+  int damping_doublings = 0;  // times the damping had to be raised before H was positive definite
+};
+
+// w: [rows, cols]; h: [cols, cols], symmetric; widths: [cols] by original column. Stored order: widths
+// descending, within a width by falling H_jj (activation order). Unstructured masks share one threshold over
+// the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore). Threads
+// over rows; the result does not depend on the number of threads. Damping is raised (doubled) until H is
+// positive definite. Throws Error when w or h is not finite, when no damping helps, or when a setting is out
+// of range. report may be null. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
+// result.
+FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
+                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                       SolverReport* report);
+
+// Round to nearest without calibration (embeddings, output head): one width, identity order. bits: 2, 3, 4,
+// 6, 8 or 16. Threads over rows.
+FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_size);
+
+}  // namespace mica

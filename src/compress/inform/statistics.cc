@@ -1,0 +1,296 @@
+#include "compress/inform/statistics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/system.h"
+#include "compress/calibrate/layer_pass.h"
+#include "compress/calibrate/moments.h"
+#include "compress/calibrate/residual_stream.h"
+#include "compress/curvature/fisher.h"
+#include "compress/curvature/score_histogram.h"
+#include "device/activations.h"
+#include "device/precision.h"
+#include "io/container/safetensors.h"
+
+namespace mica {
+namespace {
+
+constexpr int kFileVersion = 3;  // of what a statistics file holds
+
+// Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
+class TokenSample {
+ public:
+  TokenSample(size_t tokens, size_t cols, size_t picked)
+      : stride_(std::max<size_t>(1, tokens / picked)), rows_(std::min(tokens, picked), cols) {}
+
+  void Add(size_t first_token, const ActivationView& x) {
+    for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.tokens() && used_ < rows_.rows();
+         t += stride_) {
+      float* row = rows_.row(used_++);
+      for (size_t c = 0; c < x.cols(); ++c)
+        row[c] = x.fp32.data != nullptr ? x.fp32(t, c) : ToFloat(x.bf16(t, c));
+    }
+  }
+  MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
+
+ private:
+  size_t stride_;
+  size_t used_ = 0;
+  Matrix<float> rows_;
+};
+
+double MeanOverPairs(MatrixView<const float> information) {
+  const size_t n = information.rows;
+  if (n < 2) return 0;
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i)
+    sum += std::accumulate(information.row(i), information.row(i) + n, 0.0) - information(i, i);
+  return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
+}
+
+InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const TokenSample* sample,
+                          const StatisticsSettings& settings) {
+  InputStatistics statistics;
+  statistics.energy.resize(h.rows());
+  for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
+  statistics.information = ConditionalInformation(h, settings.damping);
+  if (settings.information.grouping == GroupingMethod::kWaterfill) return statistics;
+  Matrix<float> information =
+      sample == nullptr ? GaussianInformation(h, mean)
+                        : SampledInformation(sample->view(), settings.information.estimator, settings.seed);
+  statistics.mean_pair_information = MeanOverPairs(information);
+  NormaliseInformation(information);
+  Grouping grouping =
+      GroupChannels(information, settings.information.grouping, settings.information.groups, settings.seed);
+  statistics.group = std::move(grouping.group);
+  statistics.groups = grouping.groups;
+  statistics.silhouette = grouping.silhouette;
+  return statistics;
+}
+
+std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<double>& fisher) {
+  std::vector<double> energy(w.cols, 0.0);
+  for (size_t r = 0; r < w.rows; ++r) {
+    for (size_t c = 0; c < w.cols; ++c) energy[c] += fisher[r] * w(r, c) * w(r, c);
+  }
+  return energy;
+}
+
+}  // namespace
+
+Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings) {
+  Json texts = calibration.provenance;
+  for (Json& source : texts["sources"]) source.erase("path");
+  return {{"calibration", texts},
+          {"version", kFileVersion},
+          {"grouping", GroupingMethodName(settings.information.grouping)},
+          {"estimator", EstimatorName(settings.information.estimator)},
+          {"groups", settings.information.groups},
+          {"damping", settings.damping},
+          {"windows", settings.information.windows},
+          {"fisher_windows", settings.fisher.windows},
+          {"output_moments", settings.fisher.output_moments},
+          {"token_weights", settings.fisher.token_weights},
+          {"sampled_labels", settings.fisher.sampled_labels},
+          {"step_sizes", settings.step_sizes},
+          {"seed", settings.seed}};
+}
+
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
+                             const StatisticsSettings& settings, Precision precision, Progress& progress) {
+  const ModelConfig& config = weights.config();
+  const Calibration calibration = all_windows.Subset(settings.information.windows);
+  Statistics statistics;
+  statistics.inputs.resize(config.layers);
+  statistics.linears.resize(config.layers);
+  const bool sampled = settings.information.grouping != GroupingMethod::kWaterfill &&
+                       settings.information.estimator != Estimator::kGaussian;
+
+  FisherSettings fisher_settings = settings.fisher;
+  fisher_settings.seed = settings.seed;
+  fisher_settings.precision = precision;
+  FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
+  progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
+  ResidualStream stream(weights, calibration);
+  for (size_t l = 0; l < config.layers; ++l) {
+    const DecoderLayer layer(weights, l, precision);
+    std::vector<Moments> moments;
+    std::vector<TokenSample> samples;
+    for (const InputKind kind : kInputKinds) {
+      moments.emplace_back(InputCols(config, kind));
+      if (sampled)
+        samples.emplace_back(calibration.tokens(), InputCols(config, kind),
+                             SampleTokens(settings.information.estimator));
+    }
+    for (size_t portion = 0; portion < stream.portions(); ++portion) {
+      ThrowIfInterrupted();
+      const size_t first_token = portion * stream.portion_tokens();
+      Matrix<float> x = stream.Load(portion);
+      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
+        moments[static_cast<size_t>(kind)].Add(inputs);
+        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
+      });
+      stream.Store(portion, x);
+      progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
+    }
+    for (const InputKind input : kInputKinds) {
+      ThrowIfInterrupted();
+      const size_t k = static_cast<size_t>(input);
+      const Matrix<float> h = moments[k].SecondMoment();
+      const std::vector<double> mean = moments[k].Mean();
+      moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+      statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+      if (settings.fisher.token_weights)
+        statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
+      for (const LinearKind kind : kLinearKinds) {
+        if (InputOf(kind) != input) continue;
+        LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+        if (fisher.outputs.empty()) {
+          linear.outputs.fisher.assign(LinearShape(config, kind).rows, 1.0);
+        } else {
+          linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
+        }
+        const Matrix<float> w = weights.Linear(l, kind);
+        linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
+        linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
+        if (settings.step_sizes) {
+          StepSettings steps;
+          steps.damping = settings.damping;
+          linear.sizes = MeasureSizes(w, PlanSteps(h, linear.outputs, steps));
+        }
+      }
+    }
+  }
+  progress.End();
+  return statistics;
+}
+
+// ---- the file: one safetensors file, vectors as F64 (sizes as F32)
+// ------------------------------------------------------------------------------
+
+namespace {
+
+std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
+std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
+
+DType DTypeOf(const std::vector<double>&) { return DType::kF64; }
+DType DTypeOf(const std::vector<float>&) { return DType::kF32; }
+
+// Calls visit(name, vector) for everything the file holds, in one fixed order; scalars travel as vectors of
+// one.
+template <typename S, typename Visit>
+void VisitVectors(S& statistics, const Visit& visit) {
+  for (size_t l = 0; l < statistics.inputs.size(); ++l) {
+    for (size_t k = 0; k < kInputKinds.size(); ++k) {
+      auto& input = statistics.inputs[l][k];
+      visit(InputName(l, k) + ".energy", input.energy);
+      visit(InputName(l, k) + ".information", input.information);
+      visit(InputName(l, k) + ".token_weights", input.token_weights);
+    }
+    for (size_t k = 0; k < kLinearKinds.size(); ++k) {
+      auto& linear = statistics.linears[l][k];
+      visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
+      visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+      visit(LinearName(l, k) + ".score_shares", linear.score_shares);
+      visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
+      visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
+    }
+  }
+}
+
+// The same for matrices; empty ones are left out.
+template <typename S, typename Visit>
+void VisitMatrices(S& statistics, const Visit& visit) {
+  for (size_t l = 0; l < statistics.linears.size(); ++l) {
+    for (size_t k = 0; k < kLinearKinds.size(); ++k)
+      visit(LinearName(l, k) + ".output_moments", statistics.linears[l][k].outputs.moments);
+  }
+}
+
+}  // namespace
+
+void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path) {
+  std::vector<TensorSpec> specs;
+  VisitVectors(statistics, [&](const std::string& name, const auto& values) {
+    specs.push_back({name, DTypeOf(values), {values.size()}});
+  });
+  VisitMatrices(statistics, [&](const std::string& name, const Matrix<float>& matrix) {
+    if (!matrix.empty()) specs.push_back({name, DType::kF32, {matrix.rows(), matrix.cols()}});
+  });
+  Json groups = Json::array();
+  for (const auto& layer : statistics.inputs) {
+    for (const InputStatistics& input : layer) {
+      groups.push_back({{"group", input.group},
+                        {"groups", input.groups},
+                        {"silhouette", input.silhouette},
+                        {"mean_pair_information", input.mean_pair_information}});
+    }
+  }
+  SafetensorsWriter writer(path, std::move(specs),
+                           {{"identity", statistics.identity.dump()},
+                            {"layers", std::to_string(statistics.inputs.size())},
+                            {"groups", groups.dump()}});
+  VisitVectors(statistics, [&](const std::string&, const auto& values) {
+    writer.Write(std::as_bytes(std::span(values)));
+  });
+  VisitMatrices(statistics, [&](const std::string&, const Matrix<float>& matrix) {
+    if (!matrix.empty()) writer.Write(std::as_bytes(std::span<const float>(matrix.data(), matrix.size())));
+  });
+  writer.Commit();
+}
+
+Statistics LoadStatistics(const std::filesystem::path& path) {
+  const SafetensorsFile file = OpenSafetensors(path);
+  const auto text = [&](const char* key) {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end())
+      Fail("{}: holds no \"{}\"; it is not a statistics file of this program", path.string(), key);
+    return found->second;
+  };
+  Statistics statistics;
+  statistics.identity = ParseJson(text("identity"), path.string());
+  const Json groups = ParseJson(text("groups"), path.string());
+  try {
+    const size_t layers = groups.size() / kInputKinds.size();
+    statistics.inputs.resize(layers);
+    statistics.linears.resize(layers);
+    for (size_t i = 0; i < layers * kInputKinds.size(); ++i) {
+      InputStatistics& input = statistics.inputs[i / kInputKinds.size()][i % kInputKinds.size()];
+      groups[i].at("group").get_to(input.group);
+      groups[i].at("groups").get_to(input.groups);
+      groups[i].at("silhouette").get_to(input.silhouette);
+      groups[i].at("mean_pair_information").get_to(input.mean_pair_information);
+    }
+  } catch (const nlohmann::json::exception&) {
+    Fail("{}: its metadata is damaged; delete the file and run again", path.string());
+  }
+  const auto find = [&](const std::string& name) {
+    return std::find_if(file.tensors.begin(), file.tensors.end(),
+                        [&](const TensorView& t) { return t.name == name; });
+  };
+  VisitVectors(statistics, [&](const std::string& name, auto& values) {
+    const auto found = find(name);
+    if (found == file.tensors.end() || found->dtype != DTypeOf(values)) {
+      Fail("{}: tensor {} is missing; delete the file and run again", path.string(), name);
+    }
+    values.resize(found->elements());
+    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(values.data()));
+  });
+  VisitMatrices(statistics, [&](const std::string& name, Matrix<float>& matrix) {
+    const auto found = find(name);
+    if (found == file.tensors.end()) return;
+    if (found->dtype != DType::kF32 || found->shape.size() != 2)
+      Fail("{}: tensor {} is not a matrix of F32; delete the file and run again", path.string(), name);
+    matrix = Matrix<float>(found->shape[0], found->shape[1]);
+    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(matrix.data()));
+  });
+  return statistics;
+}
+
+}  // namespace mica

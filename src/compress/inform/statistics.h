@@ -1,0 +1,79 @@
+// What the allocator knows of the original model: energies and information of every input channel, groups of
+// channels, and how much the final loss feels each matrix. Collected once per model and calibration, saved,
+// and used again for every budget.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "compress/calibrate/calibration.h"
+#include "compress/curvature/fisher.h"
+#include "compress/curvature/output_information.h"
+#include "compress/curvature/score_histogram.h"
+#include "compress/inform/grouping.h"
+#include "compress/inform/information.h"
+#include "compress/inform/steps.h"
+#include "device/precision.h"
+#include "model/layer.h"
+#include "model/weights.h"
+
+namespace mica {
+
+// One input of a decoder layer (model/forward.h: InputKind).
+struct InputStatistics {
+  std::vector<double> energy;       // [cols] H_jj = E[x_j^2]
+  std::vector<double> information;  // [cols] I_j of a channel with all the others, nats
+  std::vector<uint32_t> group;      // [cols] group of each channel; empty for water-filling
+  size_t groups = 0;
+  double silhouette = 0;
+  std::vector<float> token_weights;  // [calibration tokens] of each token in the moments; empty: all alike
+  double mean_pair_information = 0;  // nats, over pairs of channels; 0 for water-filling
+};
+
+// One matrix.
+struct LinearStatistics {
+  StepSizes sizes;            // of the weights in steps; empty unless asked for
+  OutputInformation outputs;  // fisher 1 each without Fisher information; moments only where asked for
+  std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
+  std::vector<double> score_shares;   // [kScoreBins] of the weights by score (score_histogram.h)
+};
+
+struct Statistics {
+  Json identity;  // of what they were collected from and how; a file is used again only when this agrees
+  std::vector<std::array<InputStatistics, kInputKinds.size()>> inputs;     // by layer
+  std::vector<std::array<LinearStatistics, kLinearKinds.size()>> linears;  // by layer
+};
+
+// Options of the statistics that allocation is based on.
+struct InformationSettings {
+  size_t windows = 16;  // calibration windows they are collected from
+  GroupingMethod grouping = GroupingMethod::kWaterfill;
+  Estimator estimator = Estimator::kGaussian;
+  size_t groups = 0;  // 0: chosen by silhouette
+};
+
+struct StatisticsSettings {
+  InformationSettings information;
+  FisherSettings fisher;
+  double damping = 0.01;    // of the moments, times their mean diagonal
+  bool step_sizes = false;  // needed by coding `entropy`
+  uint64_t seed = 0;
+};
+
+// What CollectStatistics depends on besides the model.
+Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings);
+
+// Runs the original model once over `settings.information.windows` of all calibration windows, and forwards
+// and backwards over `settings.fisher.windows` of them; either are evenly spaced, and all of them when there
+// are no more.
+Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
+                             const StatisticsSettings& settings, Precision precision, Progress& progress);
+
+void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
+// Throws Error when the file is damaged.
+Statistics LoadStatistics(const std::filesystem::path& path);
+
+}  // namespace mica

@@ -1,0 +1,52 @@
+// Steps of a uniform grid by information, before any weight is rounded: column j of row i has the step
+// c a_i b_j. U is the upper Cholesky factor of H^-1 in processing order and b_j = U_jj, so that 1 / b_j^2 =
+// Var(x_j | columns still free) = H_jj exp(-2 I_j). The rows have the same law: V is the factor of G^-1, G =
+// E[g g^T] the second moments of the loss gradients at the outputs, and a_i = V_ii; without G, a_i = 1 /
+// sqrt(f_i) with the Fisher information f_i of the output alone. Every rounding error then costs the same.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/matrix.h"
+#include "compress/curvature/output_information.h"
+
+namespace mica {
+
+struct StepSettings {
+  double damping = 0.01;        // times the mean diagonal of H
+  double fisher_damping = 1.0;  // without G: times the mean of f, added to every row's
+  double output_damping = 0.1;  // with G: times its mean diagonal
+};
+
+// What does not depend on c.
+struct StepPlan {
+  std::vector<uint32_t> order;  // [cols] processing position -> original column: rising conditional variance
+                                // (falling [H^-1]_jj)
+  Matrix<float> u;              // [cols, cols] upper factor of H^-1, processing order
+  std::vector<int16_t> col_step;  // [cols] log2 of U_jj in eighths, original order
+  // Rows: [rows] position -> original row. Within each block of G by rising G_ii, in half octaves (row_key,
+  // stored where a decoder must follow the same order); all in their own order without G.
+  std::vector<uint32_t> row_order;
+  std::vector<int16_t> row_key;  // [rows] by original row; empty without G
+  Matrix<float> v;             // [rows, block] row p: V_pq for the positions q of p's block; empty without G
+  std::vector<float> row_log;  // [rows] log2 of a_i, original order
+  size_t dead_channels = 0;    // columns whose input was always zero
+  int damping_doublings = 0;   // times the damping had to be raised before H was positive definite
+};
+// h: [cols, cols]. Throws Error when h or the moments are not finite or not positive definite at any damping.
+StepPlan PlanSteps(MatrixView<const float> h, const OutputInformation& outputs, const StepSettings& settings);
+
+// log2 of the RMS of w / step at c = 1, rows and columns apart: row[i] + col[j] is what entry (i, j) is
+// expected to be.
+struct StepSizes {
+  std::vector<float> row;  // [rows]
+  std::vector<float> col;  // [cols]
+};
+StepSizes MeasureSizes(MatrixView<const float> w, const StepPlan& plan);
+
+// log2 to eighths of an octave.
+int StepEighths(double log2_value);
+
+}  // namespace mica

@@ -1,0 +1,7 @@
+#include "device/precision.h"
+
+namespace mica {
+
+const char* PrecisionName(Precision precision) { return precision == Precision::kFp32 ? "fp32" : "bf16"; }
+
+}  // namespace mica

@@ -1,0 +1,303 @@
+#include "eval/measure/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/system.h"
+#include "base/units.h"
+#include "device/precision.h"
+#include "model/head_divergence.h"
+#include "model/layer.h"
+
+namespace mica {
+namespace {
+
+// Tokens that pass through a layer between two looks at the clock and at Ctrl-C; DecoderLayer::Forward works
+// in portions of this size.
+constexpr size_t kStepTokens = 2048;
+// Tokens scored in one call: the head's slices are converted (or decoded) anew in each, which at this many
+// tokens costs a few percent.
+constexpr size_t kHeadTokens = 16384;
+constexpr uint64_t kKeptHeadBytes = uint64_t{512}
+                                    << 20;  // OutputHead keeps its prepared form up to this size
+
+size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, uint64_t activation_bytes) {
+  const uint64_t window_bytes = uint64_t{window} * config.hidden * sizeof(float);
+  const size_t most = std::clamp<uint64_t>(activation_bytes / window_bytes, 1, windows);
+  const size_t chunks = (windows + most - 1) / most;
+  return (windows + chunks - 1) / chunks;  // chunks of nearly equal size
+}
+
+size_t StepWindows(size_t window) { return std::max<size_t>(1, kStepTokens / window); }
+
+// Multiplications per token, the unit in which progress is counted.
+struct Work {
+  double layer = 0;
+  double head = 0;
+};
+
+Work WorkPerToken(const ModelConfig& config, size_t window) {
+  Work work;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config, kind);
+    work.layer += static_cast<double>(shape.rows) * static_cast<double>(shape.cols);
+  }
+  work.layer += static_cast<double>(config.heads * config.head_dim) * static_cast<double>(window);
+  work.head = static_cast<double>(config.vocab) * static_cast<double>(config.hidden);
+  return work;
+}
+
+// Turns work done into whole tokens.
+class TokenMeter {
+ public:
+  TokenMeter(double work_per_token, const TokensDone& report) : per_token_(work_per_token), report_(report) {}
+  void Add(double work, const std::string& detail) {
+    if (!report_) return;
+    done_ += work;
+    const uint64_t tokens = static_cast<uint64_t>(done_ / per_token_ + 1e-6);
+    report_(tokens - reported_, detail);
+    reported_ = tokens;
+  }
+
+ private:
+  double per_token_;
+  const TokensDone& report_;
+  double done_ = 0;
+  uint64_t reported_ = 0;
+};
+
+}  // namespace
+
+const char* ConventionName(Convention convention) {
+  return convention == Convention::kGptq ? "gptq" : "llamacpp";
+}
+
+Convention ParseConvention(const std::string& name) {
+  if (name == "gptq") return Convention::kGptq;
+  if (name == "llamacpp") return Convention::kLlamacpp;
+  Fail("convention '{}' is not known; use gptq or llamacpp", name);
+}
+
+int32_t Windows::Target(size_t w, size_t t) const {
+  return t + 1 < window && t + 1 >= first_scored ? ids[w * window + t + 1] : -1;
+}
+
+Windows CutWindows(const std::vector<int32_t>& text_ids, int32_t bos, size_t window, Convention convention,
+                   size_t max_windows, const std::string& where) {
+  Windows windows;
+  windows.window = window;
+  windows.first_scored = convention == Convention::kGptq ? 1 : window / 2 + 1;
+  if (window <= windows.first_scored) {
+    Fail("--seqlen {} leaves nothing to score in convention {}; use at least {}", window,
+         ConventionName(convention), convention == Convention::kGptq ? 2 : 3);
+  }
+  windows.text_tokens = text_ids.size() + 1;
+  size_t count = windows.text_tokens / window;
+  if (count == 0) {
+    Fail(
+        "{}: has {} tokens (BOS included), fewer than one window of {}; give a longer text or a --seqlen of "
+        "{} or less",
+        where, windows.text_tokens, window, windows.text_tokens);
+  }
+  if (max_windows != 0) count = std::min(count, max_windows);
+  windows.ids.reserve(count * window);
+  windows.ids.push_back(bos);
+  windows.ids.insert(windows.ids.end(), text_ids.begin(),
+                     text_ids.begin() + static_cast<ptrdiff_t>(count * window - 1));
+  if (convention == Convention::kLlamacpp) {
+    for (size_t w = 0; w < count; ++w) windows.ids[w * window] = bos;
+  }
+  return windows;
+}
+
+uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
+                                const PerplexitySettings& settings, const ModelConfig* reference) {
+  if (reference != nullptr) {
+    // One model's layer at a time; streams and heads of both, and their logits.
+    return std::max(PlannedEvaluationBytes(config, window, windows, settings),
+                    PlannedEvaluationBytes(*reference, window, windows, settings)) +
+           settings.activation_bytes + kKeptHeadBytes + kDivergenceBytes;
+  }
+  const uint64_t value_bytes = settings.precision == Precision::kBf16 ? 2 : 4;
+  uint64_t layer = 0, largest = 0;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config, kind);
+    layer += uint64_t{shape.rows} * shape.cols;
+    largest = std::max(largest, uint64_t{shape.rows} * shape.cols);
+  }
+  const uint64_t in_layer = layer * value_bytes + largest * sizeof(float);
+  const uint64_t slice = uint64_t{std::min(config.vocab, OutputHead::kSliceRows)} * config.hidden;
+  const uint64_t in_head = slice * (sizeof(float) + value_bytes);
+  const uint64_t kept_head = std::min(kKeptHeadBytes, uint64_t{config.vocab} * config.hidden * value_bytes);
+  const uint64_t chunk = uint64_t{ChunkWindows(config, window, windows, settings.activation_bytes)} * window *
+                         config.hidden * sizeof(float);
+  const uint64_t step = uint64_t{std::min(StepWindows(window), windows)} * window *
+                        (3 * config.hidden + 2 * config.ffn) * sizeof(float);
+  return std::max(in_layer + step, in_head) + kept_head + chunk;
+}
+
+void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
+                     const ModelConfig* reference) {
+  CheckWindow(config, windows.window);
+  if (reference != nullptr) {
+    CheckWindow(*reference, windows.window);
+    if (reference->vocab != config.vocab) {
+      Fail("the reference has a vocabulary of {} tokens and the model one of {}; expected the same",
+           reference->vocab, config.vocab);
+    }
+  }
+  if (windows.window > config.max_positions) {
+    LogWarning(
+        "windows of {} tokens are longer than the {} positions this model has learnt "
+        "(max_position_embeddings); its perplexity will suffer",
+        windows.window, config.max_positions);
+  }
+  const auto [low, high] = std::minmax_element(windows.ids.begin(), windows.ids.end());
+  if (*low < 0 || static_cast<size_t>(*high) >= config.vocab) {
+    Fail(
+        "the tokenizer gives token id {}, but the model's vocabulary has {} entries; tokenizer.model and "
+        "config.json do not belong together",
+        *low < 0 ? *low : *high, config.vocab);
+  }
+  const uint64_t needed =
+      PlannedEvaluationBytes(config, windows.window, windows.count(), settings, reference);
+  const uint64_t available = AvailableMemoryBytes();
+  LogDebug("evaluation needs about {} of {} available memory", FormatBytes(static_cast<double>(needed)),
+           FormatBytes(static_cast<double>(available)));
+  if (needed > available) {
+    Fail(
+        "evaluation in windows of {} tokens needs about {} of memory, {} are available; use a smaller "
+        "--activation-memory or --seqlen",
+        windows.window, FormatBytes(static_cast<double>(needed)),
+        FormatBytes(static_cast<double>(available)));
+  }
+}
+
+namespace {
+
+// Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
+void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window, Precision precision,
+                const std::string& what, double layer_work, TokenMeter& meter, MatrixView<float> x) {
+  weights.Embed(ids, x);
+  const size_t layers = weights.config().layers, step = StepWindows(window) * window;
+  for (size_t index = 0; index < layers; ++index) {
+    ThrowIfInterrupted();
+    const DecoderLayer layer(weights, index, precision);  // gone before the next one is loaded
+    const std::string detail = fmt::format("{}layer {}/{}", what, index + 1, layers);
+    for (size_t t = 0; t < x.rows; t += step) {
+      ThrowIfInterrupted();
+      const size_t tokens = std::min(step, x.rows - t);
+      layer.Forward(x.Rows(t, tokens), window);
+      meter.Add(layer_work * static_cast<double>(tokens), detail);
+    }
+  }
+}
+
+double MeanOf(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+}  // namespace
+
+Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& windows,
+                              const PerplexitySettings& settings, const TokensDone& tokens_done,
+                              const ModelWeights* reference) {
+  const ModelConfig& config = weights.config();
+  MICA_CHECK(windows.count() > 0 && windows.window > windows.first_scored);
+  CheckEvaluation(config, windows, settings, reference != nullptr ? &reference->config() : nullptr);
+
+  const size_t window = windows.window, count = windows.count();
+  const size_t chunk_windows = ChunkWindows(config, window, count, settings.activation_bytes);
+  const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
+  const Work work = WorkPerToken(config, window);
+  Work reference_work;
+  double token_work = work.layer * static_cast<double>(config.layers) + work.head;
+  if (reference != nullptr) {
+    reference_work = WorkPerToken(reference->config(), window);
+    reference_work.head += work.head;  // the model's logits once more
+    token_work +=
+        reference_work.layer * static_cast<double>(reference->config().layers) + reference_work.head;
+  }
+  TokenMeter meter(token_work, tokens_done);
+
+  Perplexity result;
+  result.window_nll.reserve(count);
+  const OutputHead head(weights, settings.precision);
+  Matrix<float> stream(chunk_windows * window, config.hidden);  // the residual stream of a chunk
+  std::optional<OutputHead> reference_head;
+  Matrix<float> reference_stream;
+  if (reference != nullptr) {
+    reference_head.emplace(*reference, settings.precision);
+    reference_stream = Matrix<float>(chunk_windows * window, reference->config().hidden);
+  }
+  uint64_t same_tops = 0;
+  for (size_t first = 0; first < count; first += chunk_windows) {
+    const size_t chunk = std::min(chunk_windows, count - first);
+    const MatrixView<float> x = stream.view().Rows(0, chunk * window);
+    const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
+    PassLayers(weights, ids, window, settings.precision, "", work.layer, meter, x);
+
+    for (size_t w = 0; w < chunk; w += head_windows) {
+      ThrowIfInterrupted();
+      const size_t scored = std::min(head_windows, chunk - w);
+      std::vector<int32_t> targets(scored * window);
+      for (size_t i = 0; i < targets.size(); ++i)
+        targets[i] = windows.Target(first + w + i / window, i % window);
+      std::vector<float> nll(targets.size(), std::numeric_limits<float>::quiet_NaN());
+      head.NegativeLogLikelihood(x.Rows(w * window, scored * window), targets, nll);
+      for (size_t s = 0; s < scored; ++s) {
+        double sum = 0;
+        for (size_t t = windows.first_scored; t < window; ++t) sum += nll[s * window + t - 1];
+        if (!std::isfinite(sum)) {
+          Fail(
+              "{}: the likelihood of window {} is not finite; the weights give values beyond the range of {}",
+              weights.checkpoint().directory().string(), first + w + s, PrecisionName(settings.precision));
+        }
+        const auto from = nll.begin() + static_cast<ptrdiff_t>(s * window + windows.first_scored - 1);
+        result.token_nll.insert(result.token_nll.end(), from,
+                                from + static_cast<ptrdiff_t>(windows.scored_per_window()));
+        result.window_nll.push_back(sum / static_cast<double>(windows.scored_per_window()));
+      }
+      meter.Add(work.head * static_cast<double>(scored * window), "head");
+    }
+
+    if (reference == nullptr) continue;
+    const MatrixView<float> y = reference_stream.view().Rows(0, chunk * window);
+    PassLayers(*reference, ids, window, settings.precision, "reference, ", reference_work.layer, meter, y);
+    const size_t scored = windows.scored_per_window();
+    std::vector<float> kl(scored);
+    std::vector<uint8_t> same_top(scored);
+    for (size_t w = 0; w < chunk; ++w) {
+      ThrowIfInterrupted();
+      const size_t row = w * window + windows.first_scored - 1;  // the first that predicts a scored token
+      OutputDivergence(*reference_head, y.Rows(row, scored), head, x.Rows(row, scored), kl, same_top);
+      double sum = 0;
+      for (const float nats : kl) sum += nats;
+      if (!std::isfinite(sum)) {
+        Fail("{}: the divergence of window {} is not finite; the weights give values beyond the range of {}",
+             reference->checkpoint().directory().string(), first + w, PrecisionName(settings.precision));
+      }
+      result.window_kl.push_back(sum / static_cast<double>(scored));
+      same_tops += static_cast<uint64_t>(std::count(same_top.begin(), same_top.end(), 1));
+      meter.Add(reference_work.head * static_cast<double>(window), "divergence");
+    }
+  }
+
+  result.nll = MeanOf(result.window_nll);
+  result.perplexity = std::exp(result.nll);
+  if (reference != nullptr) {
+    result.kl = MeanOf(result.window_kl);
+    result.same_top =
+        static_cast<double>(same_tops) / static_cast<double>(count * windows.scored_per_window());
+  }
+  return result;
+}
+
+}  // namespace mica

@@ -1,0 +1,89 @@
+// Perplexity of a model on a text, layer by layer: the windows of a chunk pass through one decoder layer
+// together, so a layer's weights are read once per chunk and peak memory is one layer plus the activations of
+// a chunk.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "device/precision.h"
+#include "model/weights.h"
+#include "ops/product/product.h"
+
+namespace mica {
+
+// How a text is cut into windows and what is scored. The text is tokenised once with one BOS in front and cut
+// into windows of equal length that do not overlap; the incomplete tail is dropped.
+enum class Convention {
+  kGptq,      // all window - 1 predictions of each window (GPTQ, SparseGPT and Wanda print this)
+  kLlamacpp,  // the first token of each window is replaced by BOS; the window - 1 - window / 2 predictions of
+              // the second half are scored
+};
+const char* ConventionName(Convention convention);  // "gptq", "llamacpp"
+// Throws Error for another name.
+Convention ParseConvention(const std::string& name);
+
+// A text ready to be evaluated.
+struct Windows {
+  size_t window = 0;         // tokens of one window
+  size_t first_scored = 1;   // tokens [first_scored, window) of each window are predicted and scored
+  std::vector<int32_t> ids;  // [count, window]
+  size_t text_tokens = 0;    // tokens of the whole text, BOS included
+  size_t count() const { return window == 0 ? 0 : ids.size() / window; }
+  size_t scored_per_window() const { return window - first_scored; }
+  // The token that position t of window w predicts, or -1 where nothing is scored.
+  int32_t Target(size_t w, size_t t) const;
+};
+
+// Cuts `text_ids` (the whole text, without BOS) into windows of `window` tokens, at most `max_windows` of
+// them (0: all). Throws Error naming `where` when the text does not fill one window, or when `window` is too
+// short for the convention to score anything.
+Windows CutWindows(const std::vector<int32_t>& text_ids, int32_t bos, size_t window, Convention convention,
+                   size_t max_windows, const std::string& where);
+
+struct PerplexitySettings {
+  Precision precision = Precision::kFp32;
+  uint64_t activation_bytes =
+      uint64_t{512} << 20;  // budget of the residual stream of a chunk; a chunk has at least one window
+};
+
+struct Perplexity {
+  std::vector<double>
+      window_nll;                // [windows] mean negative log likelihood of the window's scored tokens, nats
+  std::vector<float> token_nll;  // [windows, scored_per_window] of each scored token, nats
+  double nll = 0;                // mean over the windows, nats per token
+  double perplexity = 0;         // exp(nll)
+  // Against a reference, over the same tokens: Kullback-Leibler divergence of the model's next-token
+  // distribution from the reference's, nats per token, and the share of tokens where both find the same token
+  // most likely.
+  std::vector<double> window_kl;  // [windows]; empty without a reference
+  double kl = 0;                  // mean over the windows
+  double same_top = 0;
+};
+
+// Called now and then with the number of tokens done since the last call (a share of each token's work counts
+// as that share of a token) and a few words on where the work is ("layer 3/40").
+using TokensDone = std::function<void(uint64_t tokens, const std::string& detail)>;
+
+// With a `reference`, a model of the same vocabulary, its windows pass as well and divergences are measured.
+// Sums are FP64 in fixed order; the result depends neither on the number of threads nor on the activation
+// budget. Throws Error when an id is outside the vocabulary, the model's attention does not allow the window,
+// the memory this needs is not there, or a likelihood is not finite; Interrupted after Ctrl-C.
+Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& windows,
+                              const PerplexitySettings& settings, const TokensDone& tokens_done = {},
+                              const ModelWeights* reference = nullptr);
+
+// Throws what EvaluatePerplexity would throw before its first window: ids, window length and memory against
+// what there is.
+void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
+                     const ModelConfig* reference = nullptr);
+
+// Bytes of memory the evaluation takes at most: one prepared layer, one FP32 matrix on its way in, the
+// activations of a chunk and of a step; with a reference, what both need at once.
+uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
+                                const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
+
+}  // namespace mica

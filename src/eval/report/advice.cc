@@ -1,0 +1,325 @@
+#include "eval/report/advice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "base/json.h"
+
+namespace mica {
+namespace {
+
+constexpr double kGoodRetention = 95;  // percent: five stars
+constexpr double kMismatchFactor = 2;  // excess of the worst set over the best one's
+constexpr double kMismatchNats =
+    0.02;  // and at least this much more, so that noise is not taken for mismatch
+constexpr double kFewTokensPerColumn = 4;  // with fewer, nothing else can be judged
+constexpr double kTokensPerColumn =
+    16;                          // calibration tokens per input channel: moments known to about 1 / sqrt(16)
+constexpr double kMostBits = 8;  // budgets that are suggested, bits
+constexpr double kLeastFixedBits = 2, kLeastEntropyBits = 1;
+
+double GoodExcess() { return std::log(2 - kGoodRetention / 100); }
+
+// Standard normal quantile of p in (0, 1), by bisection on the distribution function.
+double NormalQuantile(double p) {
+  double low = -10, high = 10;
+  for (int step = 0; step < 80; ++step) {
+    const double middle = (low + high) / 2;
+    (0.5 * std::erfc(-middle / std::numbers::sqrt2) < p ? low : high) = middle;
+  }
+  return (low + high) / 2;
+}
+
+// `argument` as a POSIX shell reads it back.
+std::string Quoted(const std::string& argument) {
+  const bool plain = !argument.empty() && argument.find_first_not_of(
+                                              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                              "_@%+=:,./-") == std::string::npos;
+  if (plain) return argument;
+  std::string quoted = "'";
+  for (const char c : argument) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string ValueText(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_array()) {
+    std::string list;
+    for (const Json& item : value) {
+      if (!list.empty()) list += ",";
+      list += ValueText(item);
+    }
+    return list;
+  }
+  return value.is_number_float() ? fmt::format("{:g}", value.get<double>()) : value.dump();
+}
+
+Json SettingsOf(const Comparison& comparison) {
+  const Json* settings = FindAt(comparison.facts, "settings");
+  return settings != nullptr && settings->is_object() ? *settings : Json::object();
+}
+
+Json CalibrationSources(const Comparison& comparison) {
+  for (const char* path : {"settings/calib", "calibration/sources"}) {
+    if (const Json* sources = FindAt(comparison.facts, path); sources != nullptr && sources->is_array())
+      return *sources;
+  }
+  return Json::array();
+}
+
+std::string OriginalModel(const Comparison& comparison) {
+  if (const auto path = TextAt(comparison.facts, "model/path")) return *path;
+  return TextAt(comparison.baseline, "model/path").value_or("MODEL");
+}
+
+// `mica compress` with the given settings, each under its own flag (keys of the settings are the names of the
+// flags, with dashes).
+std::string CompressCommand(const Comparison& comparison, const Json& settings, const Json& sources,
+                            const std::string& suffix) {
+  std::string out = TextAt(comparison.compressed, "model/path").value_or("OUT");
+  while (out.size() > 1 && out.back() == '/') out.pop_back();
+  std::string command = fmt::format("mica compress {} {}", Quoted(OriginalModel(comparison)),
+                                    Quoted(out == "OUT" ? out : out + "-" + suffix));
+  for (const Json& source : sources) {
+    const double weight = NumberAt(source, "weight").value_or(1);
+    const std::string text =
+        TextAt(source, "kind").value_or("text") + "=" + TextAt(source, "path").value_or("FILE");
+    command +=
+        fmt::format(" --calib {}", Quoted(sources.size() > 1 ? fmt::format("{}:{:g}", text, weight) : text));
+  }
+  if (sources.empty()) command += " --calib KIND=FILE";
+  for (const auto& [key, value] : settings.items()) {
+    if (key == "calib" || key == "method" || value.is_null()) continue;
+    if (key == "budget") {
+      command += fmt::format(" --{} {}", TextAt(value, "kind").value_or("bits"),
+                             fmt::format("{:.10g}", NumberAt(value, "value").value_or(4)));
+      continue;
+    }
+    if (value.is_object()) continue;
+    std::string flag = key == "seqlen" ? "calib_seqlen" : key;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
+  }
+  // Recorded with the calibration, or with the settings.
+  for (const auto& [key, flag] : {std::pair{"samples", "samples"}, std::pair{"seqlen", "calib-seqlen"}}) {
+    if (settings.contains(key)) continue;
+    if (const auto value = NumberAt(comparison.facts, std::string("calibration/") + key))
+      command += fmt::format(" --{} {:.0f}", flag, *value);
+  }
+  return command;
+}
+
+std::string EvalCommand(const Comparison& comparison, const SetComparison& set) {
+  const bool of_baseline = !set.baseline.perplexity;
+  const Json& missing = of_baseline ? comparison.baseline : comparison.compressed;
+  const Json& other = of_baseline ? comparison.compressed : comparison.baseline;
+  const std::string model =
+      of_baseline ? OriginalModel(comparison) : TextAt(missing, "model/path").value_or("OUT");
+  const std::string data = "datasets/" + set.name + "/data/";
+  const std::string kind = TextAt(other, data + "kind").value_or(set.name);
+  std::string spec = kind + "=" + TextAt(other, data + "path").value_or("FILE");
+  if (kind != set.name) spec = set.name + ":" + spec;
+  std::string command = fmt::format("mica eval {} --data {}", Quoted(model), Quoted(spec));
+  for (const char* key : {"convention", "seqlen", "dtype"}) {
+    if (const Json* value = FindAt(other, std::string("settings/") + key))
+      command += fmt::format(" --{} {}", key, ValueText(*value));
+  }
+  if (const auto most = NumberAt(other, "settings/max_windows"))
+    command += fmt::format(" --max-windows {:g}", *most);
+  return command + fmt::format(" -o {}-{}.json", of_baseline ? "baseline" : "compressed", set.name);
+}
+
+// The settings with their budget moved by `bits` per compressed weight; nothing when the budget is not
+// recorded or stays where it is.
+std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, double bits, double found) {
+  Json settings = SettingsOf(comparison);
+  const auto value = NumberAt(settings, "budget/value");
+  if (!value) return std::nullopt;
+  const bool bytes = TextAt(settings, "budget/kind") == "size";
+  double next = 0;
+  if (bytes) {
+    const auto weights = comparison.compression->compressed_weights;
+    if (!weights) return std::nullopt;
+    next = std::round(*value + bits * *weights / 8);
+  } else {
+    const double least = TextAt(settings, "coding") == "entropy" ? kLeastEntropyBits : kLeastFixedBits;
+    next = std::clamp(*value + bits, std::min(*value, least), std::max(*value, kMostBits));
+  }
+  if (next == *value) return std::nullopt;
+  settings["budget"]["value"] = next;
+  Advice advice;
+  advice.kind = kind;
+  advice.found = found;
+  advice.suggested = next;
+  advice.command =
+      CompressCommand(comparison, settings, CalibrationSources(comparison),
+                      bytes ? fmt::format("{:.0f}MB", next / 1e6) : fmt::format("{:g}bits", next));
+  return advice;
+}
+
+// What to do about the worst set's excess: fewer forced zeros, a freer pattern, or more bits.
+std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess) {
+  Json settings = SettingsOf(comparison);
+  const CompressionFigures& figures = *comparison.compression;
+  const double sparsity = NumberAt(settings, "sparsity").value_or(0);
+  const std::string pattern = TextAt(settings, "pattern").value_or("none");
+  const double bits = figures.mean_code_bits.value_or(4);
+  const double factor = worst_excess / GoodExcess();  // by which the excess must fall
+  if (sparsity > 0 && GaussianPruningError(sparsity) > GaussianGridError(bits)) {
+    Advice advice;
+    if (pattern.find(':') != std::string::npos) {
+      settings["pattern"] = "unstructured";
+      advice.kind = AdviceKind::kPattern;
+      advice.found = advice.suggested = sparsity;
+      advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison), "unstructured");
+      return advice;
+    }
+    const double allowed = GaussianPruningError(sparsity) / factor;
+    double next = 0;
+    while (next + 0.05 < sparsity && GaussianPruningError(next + 0.05) <= allowed) next += 0.05;
+    if (next < 0.1) next = 0;  // a mask costs more than so few zeros save
+    next = std::round(next * 100) / 100;
+    settings["sparsity"] = next;
+    if (next == 0) {
+      if (settings.contains("pattern")) settings["pattern"] = "none";
+      settings.erase("saliency_exponent");  // of masks
+    }
+    advice.kind = AdviceKind::kSparsity;
+    advice.found = sparsity;
+    advice.suggested = next;
+    advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison),
+                                     fmt::format("{:g}sparse", next));
+    return advice;
+  }
+  const double more =
+      std::min(2.0, std::ceil(2 * std::log2(factor)) / 4);  // quarter bits, half a bit per factor 2
+  return MoveBudget(comparison, AdviceKind::kBudget, std::max(0.25, more), bits);
+}
+
+std::optional<Advice> CheckMismatch(const Comparison& comparison, const SetComparison& worst,
+                                    double best_excess) {
+  if (*worst.excess_nats <= kMismatchFactor * std::max(0.0, best_excess) ||
+      *worst.excess_nats - best_excess < kMismatchNats)
+    return std::nullopt;
+  const std::string kind =
+      TextAt(comparison.compressed, "datasets/" + worst.name + "/data/kind").value_or(worst.name);
+  Json sources = CalibrationSources(comparison);
+  if (sources.empty()) return std::nullopt;
+  double total = 0;
+  for (const Json& source : sources) {
+    if (TextAt(source, "kind") == kind) return std::nullopt;
+    total += NumberAt(source, "weight").value_or(1);
+  }
+  for (Json& source : sources)
+    source["weight"] =
+        std::round(500 * NumberAt(source, "weight").value_or(1) / std::max(total, 1e-9)) / 1000;
+  sources.push_back({{"kind", kind}, {"path", "FILE"}, {"weight", 0.5}});
+  Advice advice;
+  advice.kind = AdviceKind::kCalibration;
+  advice.set = worst.name;
+  advice.found = *worst.excess_nats;
+  advice.suggested = 0.5;
+  advice.command = CompressCommand(comparison, SettingsOf(comparison), sources, kind + "-calib");
+  return advice;
+}
+
+std::optional<Advice> CheckSamples(const Comparison& comparison) {
+  const auto tokens = NumberAt(comparison.facts, "calibration/tokens");
+  const auto samples = NumberAt(comparison.facts, "calibration/samples");
+  const Json* layers = FindAt(comparison.facts, "layers");
+  if (!tokens || !samples || *tokens < 1 || layers == nullptr || !layers->is_array()) return std::nullopt;
+  double cols = 0;
+  for (const Json& layer : *layers) {
+    const Json* linears = FindAt(layer, "linears");
+    if (linears == nullptr || !linears->is_object()) continue;
+    for (const Json& linear : *linears) cols = std::max(cols, NumberAt(linear, "cols").value_or(0));
+  }
+  if (cols == 0 || *tokens >= kTokensPerColumn * cols) return std::nullopt;
+  Json settings = SettingsOf(comparison);
+  Advice advice;
+  advice.kind = AdviceKind::kSamples;
+  advice.found = *tokens / cols;
+  advice.suggested = std::ceil(*samples * kTokensPerColumn * cols / *tokens);
+  settings["samples"] = static_cast<uint64_t>(advice.suggested);
+  advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison),
+                                   fmt::format("{:.0f}samples", advice.suggested));
+  return advice;
+}
+
+}  // namespace
+
+const char* AdviceName(AdviceKind kind) {
+  switch (kind) {
+    case AdviceKind::kMeasure:
+      return "measure";
+    case AdviceKind::kRoom:
+      return "room";
+    case AdviceKind::kSparsity:
+      return "sparsity";
+    case AdviceKind::kPattern:
+      return "pattern";
+    case AdviceKind::kBudget:
+      return "budget";
+    case AdviceKind::kCalibration:
+      return "calibration";
+    case AdviceKind::kSamples:
+      return "samples";
+  }
+  return "";
+}
+
+double GaussianPruningError(double sparsity) {
+  if (sparsity <= 0) return 0;
+  if (sparsity >= 1) return 1;
+  const double z = NormalQuantile((1 + sparsity) / 2);  // the values in (-z, z) are the pruned ones
+  return sparsity - 2 * z * std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi);
+}
+
+double GaussianGridError(double bits) { return 0.0115 * std::pow(3.25, 4 - bits); }
+
+std::vector<Advice> Advise(const Comparison& comparison) {
+  std::vector<Advice> advice;
+  const auto add = [&](std::optional<Advice> one) {
+    if (one) advice.push_back(std::move(*one));
+  };
+  const SetComparison* worst = nullptr;
+  const SetComparison* best = nullptr;
+  for (const SetComparison& set : comparison.sets) {
+    if (!set.excess_nats) continue;
+    if (worst == nullptr || *set.excess_nats > *worst->excess_nats) worst = &set;
+    if (best == nullptr || *set.excess_nats < *best->excess_nats) best = &set;
+  }
+  if (worst != nullptr && comparison.compression) {
+    if (worst->stars == 5) {
+      const double excess = std::max(*worst->excess_nats, GoodExcess() / 16);
+      add(MoveBudget(comparison, AdviceKind::kRoom,
+                     -std::min(1.0, std::floor(2 * std::log2(GoodExcess() / excess)) / 4),
+                     *worst->retention));
+    } else {
+      const std::optional<Advice> mismatch = CheckMismatch(comparison, *worst, *best->excess_nats);
+      const std::optional<Advice> relief = Relieve(comparison, *worst->excess_nats);
+      const std::optional<Advice> samples = CheckSamples(comparison);
+      const bool few = samples && samples->found < kFewTokensPerColumn;
+      if (few) add(samples);
+      // Where the other sets are well, the text calibrated on is the first suspect.
+      if (best->stars >= 4) add(mismatch);
+      add(relief);
+      if (best->stars < 4) add(mismatch);
+      if (!few) add(samples);
+    }
+  }
+  for (const SetComparison& set : comparison.sets) {
+    if (set.excess_nats) continue;
+    Advice one;
+    one.kind = AdviceKind::kMeasure;
+    one.set = set.name;
+    one.command = EvalCommand(comparison, set);
+    advice.push_back(one);
+  }
+  return advice;
+}
+
+}  // namespace mica

@@ -1,0 +1,476 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/system.h"
+#include "base/units.h"
+#include "eval/report/report.h"
+
+namespace mica {
+namespace {
+
+// Builds the sections in one language; each function reads the comparison only.
+class Builder {
+ public:
+  Builder(const Comparison& comparison, Language language) : comparison_(comparison), language_(language) {}
+
+  Document Build() {
+    Document document;
+    document.language = language_;
+    document.title = T("title");
+    document.summary = Summary();
+    document.sections = {Configuration(), Quality(), Compression(), Cost(), Verdict(), AdviceSection()};
+    document.footing = T("footing", Version(), Commit(), UtcTime());
+    return document;
+  }
+
+ private:
+  template <typename... Args>
+  std::string T(std::string_view key, const Args&... args) const {
+    return Say(language_, key, args...);
+  }
+  // "{:.2f}" of a figure that may be absent.
+  template <typename Number>
+  std::string Figure(const std::optional<Number>& value, fmt::format_string<const Number&> format,
+                     const char* absent = "not_recorded") const {
+    return value ? fmt::format(format, *value) : T(absent);
+  }
+  std::string Stars(int stars) const {
+    if (stars == 0) return T("not_measured");
+    std::string text;
+    for (int i = 0; i < 5; ++i) text += i < stars ? "★" : "☆";
+    return text;
+  }
+  std::string Bytes(const std::optional<double>& bytes) const {
+    return bytes ? FormatBytes(*bytes) : T("not_recorded");
+  }
+
+  std::string Summary() const {
+    if (comparison_.stars == 0) return T("summary.nothing");
+    const std::string verdict = T(fmt::format("verdict.{}", comparison_.stars));
+    if (comparison_.compression && comparison_.compression->ratio) {
+      return T("summary.full", *comparison_.compression->ratio, comparison_.worst_set,
+               *comparison_.worst_retention, verdict);
+    }
+    return T("summary.quality", comparison_.worst_set, *comparison_.worst_retention, verdict);
+  }
+
+  Section Configuration() const {
+    Section section{T("section.configuration"), {}};
+    if (!comparison_.differences.empty()) {
+      std::string all;
+      for (const std::string& difference : comparison_.differences)
+        all += (all.empty() ? "" : "; ") + difference;
+      section.blocks.push_back(Warning{T("warning.differences", all)});
+    }
+    Table table{"", {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 3};
+    const auto add = [&](const char* key, const std::optional<std::string>& baseline,
+                         const std::optional<std::string>& compressed) {
+      if (!baseline && !compressed) return;
+      table.rows.push_back(
+          {T(key), baseline.value_or(T("not_recorded")), compressed.value_or(T("not_recorded"))});
+    };
+    const auto add_from = [&](const char* key, auto&& read) {
+      add(key, read(comparison_.baseline), read(comparison_.compressed));
+    };
+    const auto text_at = [](const char* path, size_t length = std::string::npos) {
+      return [path, length](const Json& result) {
+        auto text = TextAt(result, path);
+        if (text) text->resize(std::min(text->size(), length));
+        return text;
+      };
+    };
+    const auto number_at = [](const char* path) {
+      return [path](const Json& result) {
+        const auto number = NumberAt(result, path);
+        return number ? std::optional(fmt::format("{:.0f}", *number)) : std::nullopt;
+      };
+    };
+    add("config.file", comparison_.baseline_path, comparison_.compressed_path);
+    add_from("config.model", text_at("model/path"));
+    add_from("config.architecture", [&](const Json& result) -> std::optional<std::string> {
+      const auto name = TextAt(result, "model/architecture/class");
+      if (!name) return std::nullopt;
+      return T("config.architecture.value", *name, NumberAt(result, "model/architecture/layers").value_or(0),
+               NumberAt(result, "model/architecture/hidden").value_or(0));
+    });
+    add_from("config.parameters", number_at("model/parameters"));
+    add_from("config.fingerprint", text_at("model/fingerprint", 12));
+    add_from("config.layout", text_at("model/layout"));
+    add_from("config.convention", text_at("settings/convention"));
+    add_from("config.seqlen", number_at("settings/seqlen"));
+    add_from("config.dtype", text_at("settings/dtype"));
+    add_from("config.threads", number_at("settings/threads"));
+    add_from("config.host", text_at("host/name"));
+    add_from("config.processor", text_at("host/processor"));
+    add_from("config.version", [](const Json& result) -> std::optional<std::string> {
+      const auto version = TextAt(result, "mica/version");
+      if (!version) return std::nullopt;
+      return fmt::format("mica {} ({})", *version, TextAt(result, "mica/commit").value_or("?"));
+    });
+    add_from("config.created", text_at("created"));
+    section.blocks.push_back(table);
+    if (!comparison_.facts.is_null()) section.blocks.push_back(Settings());
+    return section;
+  }
+
+  Table Settings() const {
+    Table table{T("settings.caption"), {T("column.item"), T("column.value")}, {}, 2};
+    const Json& facts = comparison_.facts;
+    if (const Json* settings = FindAt(facts, "settings"); settings != nullptr && settings->is_object()) {
+      for (const auto& [key, value] : settings->items()) {
+        if (key == "calib" || key == "samples" || key == "seqlen" || value.is_null()) continue;
+        table.rows.push_back({TranslateOr(language_, "settings.", key), SettingText(key, value)});
+      }
+    }
+    if (const Json* sources = FindAt(facts, "calibration/sources");
+        sources != nullptr && sources->is_array()) {
+      for (const Json& source : *sources) {
+        std::string text =
+            TextAt(source, "kind").value_or("text") + "=" + TextAt(source, "path").value_or("?");
+        if (sources->size() > 1) text += fmt::format(":{:g}", NumberAt(source, "weight").value_or(1));
+        table.rows.push_back({T("settings.calibration"), text});
+      }
+    }
+    const auto samples = NumberAt(facts, "calibration/samples"),
+               seqlen = NumberAt(facts, "calibration/seqlen");
+    if (samples && seqlen)
+      table.rows.push_back({T("settings.samples"), T("settings.samples.value", *samples, *seqlen)});
+    return table;
+  }
+
+  std::string SettingText(const std::string& key, const Json& value) const {
+    if (key == "budget" && value.is_object()) {
+      const std::string unit = "settings.budget." + TextAt(value, "kind").value_or("bits");
+      for (const char* known : {"settings.budget.bits", "settings.budget.bpw", "settings.budget.size"}) {
+        if (unit == known) return T(unit, NumberAt(value, "value").value_or(0));
+      }
+    }
+    if (key == "groups" && value == 0) return T("settings.groups.auto");
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_number_float()) return fmt::format("{:g}", value.get<double>());
+    if (!value.is_array()) return value.dump();
+    std::string list;
+    for (const Json& item : value)
+      list += (list.empty() ? "" : ", ") + (item.is_string() ? item.get<std::string>() : item.dump());
+    return list;
+  }
+
+  Section Quality() const {
+    Section section{T("section.quality"), {}};
+    Table table{"",
+                {T("column.set"), T("column.baseline"), T("column.compressed"), T("column.change"),
+                 T("column.retention"), T("column.excess"), T("column.rating")},
+                {},
+                1};
+    Chart perplexities{T("quality.chart"), {}, {"█"}, {}, 0};
+    Chart retention{T("quality.retention.chart"), {}, {"█"}, {}, 100};
+    std::vector<Block> errors;
+    for (const SetComparison& set : comparison_.sets) {
+      table.rows.push_back({set.name, Figure(set.baseline.perplexity, "{:.2f}", "not_measured"),
+                            Figure(set.compressed.perplexity, "{:.2f}", "not_measured"),
+                            Figure(set.change_percent, "{:+.1f} %", "not_measured"),
+                            Figure(set.retention, "{:.1f} %", "not_measured"),
+                            Figure(set.excess_nats, "{:.4f}", "not_measured") +
+                                (set.excess_error ? fmt::format(" ± {:.4f}", *set.excess_error) : ""),
+                            Stars(set.stars)});
+      for (const auto& [figures, key, side] :
+           {std::tuple{&set.baseline, "quality.bar.baseline", "column.baseline"},
+            std::tuple{&set.compressed, "quality.bar.compressed", "column.compressed"}}) {
+        if (figures->perplexity) {
+          perplexities.rows.push_back(
+              {T(key, set.name), {*figures->perplexity}, fmt::format("{:.2f}", *figures->perplexity)});
+          perplexities.full = std::max(perplexities.full, *figures->perplexity);
+        } else if (!figures->error.empty()) {
+          errors.push_back(Warning{T("quality.error", set.name, T(side), figures->error)});
+        }
+      }
+      if (set.retention)
+        retention.rows.push_back(
+            {set.name, {std::max(0.0, *set.retention)}, fmt::format("{:.1f} %", *set.retention)});
+    }
+    section.blocks.push_back(table);
+    section.blocks.insert(section.blocks.end(), errors.begin(), errors.end());
+    if (!perplexities.rows.empty()) section.blocks.push_back(perplexities);
+    if (!retention.rows.empty()) section.blocks.push_back(retention);
+    section.blocks.push_back(Paragraph{T("quality.formula")});
+    if (const Table divergences = Divergences(); !divergences.rows.empty())
+      section.blocks.push_back(divergences);
+    if (const Table classes = TokenClasses(); !classes.rows.empty()) section.blocks.push_back(classes);
+    return section;
+  }
+
+  // Of the sets that were measured against a reference.
+  Table Divergences() const {
+    Table table{T("divergence.caption"), {T("column.set"), T("column.kl"), T("column.same_top")}, {}, 1};
+    for (const SetComparison& set : comparison_.sets) {
+      if (!set.kl) continue;
+      table.rows.push_back(
+          {set.name,
+           fmt::format("{:.5f}", *set.kl) + (set.kl_error ? fmt::format(" ± {:.5f}", *set.kl_error) : ""),
+           set.same_top ? fmt::format("{:.2f} %", 100 * *set.same_top) : T("not_recorded")});
+    }
+    return table;
+  }
+
+  // Which tokens the loss falls on.
+  Table TokenClasses() const {
+    Table table{T("classes.caption"),
+                {T("column.set"), T("column.occurrences"), T("column.tokens"), T("column.baseline_nats"),
+                 T("column.excess"), T("column.loss_share")},
+                {},
+                2};
+    for (const SetComparison& set : comparison_.sets) {
+      for (const ClassComparison& row : set.classes) {
+        const std::string range = row.to == 0          ? fmt::format("{}+", row.from)
+                                  : row.to == row.from ? fmt::format("{}", row.from)
+                                                       : fmt::format("{}-{}", row.from, row.to);
+        table.rows.push_back({set.name, range, fmt::format("{:.1f} %", 100 * row.share),
+                              fmt::format("{:.3f}", row.baseline_nll),
+                              fmt::format("{:+.4f}", row.excess_nats),
+                              fmt::format("{:.0f} %", 100 * row.loss_share)});
+      }
+    }
+    return table;
+  }
+
+  Section Compression() const {
+    Section section{T("section.compression"), {}};
+    if (!comparison_.compression) {
+      section.blocks.push_back(Paragraph{T("compression.none")});
+      return section;
+    }
+    const CompressionFigures& figures = *comparison_.compression;
+    Table sizes{T("compression.sizes"), {T("column.item"), T("column.value")}, {}, 1};
+    sizes.rows.push_back({T("compression.before"), Bytes(figures.bytes_before)});
+    sizes.rows.push_back({T("compression.after"), Bytes(figures.bytes_after)});
+    sizes.rows.push_back({T("compression.ratio"), Figure(figures.ratio, "{:.2f}")});
+    sizes.rows.push_back({T("compression.mean_code_bits"), Figure(figures.mean_code_bits, "{:.3f}")});
+    sizes.rows.push_back({T("compression.bits_per_weight"), Figure(figures.bits_per_weight, "{:.3f}")});
+    sizes.rows.push_back({T("compression.weights"), Figure(figures.compressed_weights, "{:.0f}")});
+    const auto zeros = figures.zero_share ? std::optional(100 * *figures.zero_share) : std::nullopt;
+    sizes.rows.push_back({T("compression.zeros"), Figure(zeros, "{:.1f} %")});
+    section.blocks.push_back(sizes);
+    if (!figures.parts.empty()) section.blocks.push_back(Parts(figures));
+    if (!figures.widths.empty()) {
+      WidthRow all;
+      all.label = T("compression.widths.all");
+      all.share = figures.widths;
+      all.mean_bits = figures.mean_code_bits;
+      section.blocks.push_back(Widths("compression.widths", {all}));
+    }
+    const auto add_rows = [&](const std::vector<WidthRow>& rows, const char* widths, const char* means,
+                              const char* details, const char* column) {
+      if (rows.empty()) return;
+      // Entropy-coded matrices have no widths, only the mean length of their codes.
+      const bool has_widths =
+          std::any_of(rows.begin(), rows.end(), [](const WidthRow& row) { return !row.share.empty(); });
+      section.blocks.push_back(has_widths ? Widths(widths, rows) : MeanBits(means, rows));
+      section.blocks.push_back(WidthDetails(details, column, rows));
+    };
+    add_rows(figures.by_type, "compression.by_type", "compression.mean_by_type", "compression.type_details",
+             "column.type");
+    add_rows(figures.by_depth, "compression.by_depth", "compression.mean_by_depth",
+             "compression.depth_details", "column.layers");
+    return section;
+  }
+
+  Chart Parts(const CompressionFigures& figures) const {
+    Chart chart{T("compression.parts"), {}, {"█"}, {}, 0};
+    double total = 0;
+    for (const auto& [part, bytes] : figures.parts) total += bytes;
+    for (const auto& [part, bytes] : figures.parts) {
+      if (bytes == 0) continue;
+      std::string text = fmt::format("{}, {:.1f} %", FormatBytes(bytes), 100 * bytes / total);
+      static const std::set<std::string> kOfMatrices = {"codes", "scales", "zeros",  "mask",
+                                                        "order", "groups", "padding"};
+      if (figures.compressed_weights && kOfMatrices.count(part) > 0) {
+        text +=
+            fmt::format(", {:.3f} {}", 8 * bytes / *figures.compressed_weights, T("column.bits_per_weight"));
+      }
+      chart.rows.push_back({TranslateOr(language_, "part.", part), {bytes}, text});
+      chart.full = std::max(chart.full, bytes);
+    }
+    return chart;
+  }
+
+  Chart Widths(const char* caption, const std::vector<WidthRow>& rows) const {
+    Chart chart{T(caption), {}, {}, {}, 1};
+    std::set<int> widths;
+    for (const WidthRow& row : rows) {
+      for (const auto& [width, share] : row.share) widths.insert(width);
+    }
+    for (const int width : widths) {
+      chart.series.push_back(T("compression.bits", width));
+      static constexpr std::string_view kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
+      chart.symbols.emplace_back(1, width >= 0 && width < 36 ? kDigits[static_cast<size_t>(width)] : '+');
+    }
+    for (const WidthRow& row : rows) {
+      Chart::Row bar{row.label, {}, ""};
+      for (const int width : widths)
+        bar.values.push_back(row.share.count(width) > 0 ? row.share.at(width) : 0.0);
+      if (row.mean_bits) bar.text = T("compression.mean", *row.mean_bits);
+      chart.rows.push_back(std::move(bar));
+    }
+    return chart;
+  }
+
+  Chart MeanBits(const char* caption, const std::vector<WidthRow>& rows) const {
+    Chart chart{T(caption), {}, {"█"}, {}, 0};
+    for (const WidthRow& row : rows) {
+      if (!row.mean_bits) continue;
+      chart.rows.push_back({row.label, {*row.mean_bits}, fmt::format("{:.2f}", *row.mean_bits)});
+      chart.full = std::max(chart.full, *row.mean_bits);
+    }
+    return chart;
+  }
+
+  // The means of each row that are known for any row.
+  Table WidthDetails(const char* caption, const char* column, const std::vector<WidthRow>& rows) const {
+    Table table{T(caption), {T(column)}, {}, 1};
+    table.rows.resize(rows.size());
+    for (size_t r = 0; r < rows.size(); ++r) table.rows[r].push_back(rows[r].label);
+    const auto add = [&](const char* heading, const char* format, double factor,
+                         std::optional<double> WidthRow::*figure) {
+      if (std::none_of(rows.begin(), rows.end(),
+                       [&](const WidthRow& row) { return (row.*figure).has_value(); }))
+        return;
+      table.heading.push_back(T(heading));
+      for (size_t r = 0; r < rows.size(); ++r) {
+        const std::optional<double>& value = rows[r].*figure;
+        table.rows[r].push_back(value ? fmt::format(fmt::runtime(format), factor * *value)
+                                      : T("not_recorded"));
+      }
+    };
+    add("column.mean_bits", "{:.2f}", 1, &WidthRow::mean_bits);
+    add("column.zeros", "{:.1f} %", 100, &WidthRow::zero_share);
+    add("column.information", "{:.3f}", 1, &WidthRow::information);
+    add("column.silhouette", "{:.3f}", 1, &WidthRow::silhouette);
+    add("column.error", "{:.5f}", 1, &WidthRow::relative_error);
+    return table;
+  }
+
+  // Seconds of one result: its phases, or the sets' times where a plain result has no phases.
+  std::vector<std::pair<std::string, double>> Phases(const Json& result,
+                                                     const SetFigures SetComparison::*side) const {
+    std::vector<std::pair<std::string, double>> phases;
+    if (const Json* time = FindAt(result, "time"); time != nullptr && time->is_object()) {
+      for (const auto& [phase, seconds] : time->items()) {
+        if (seconds.is_number() && phase != "total") phases.emplace_back(phase, seconds.get<double>());
+      }
+    }
+    if (!phases.empty() || side == nullptr) return phases;
+    for (const SetComparison& set : comparison_.sets) {
+      if ((set.*side).seconds) phases.emplace_back(set.name, *(set.*side).seconds);
+    }
+    return phases;
+  }
+
+  Section Cost() const {
+    Section section{T("section.cost"), {}};
+    const auto baseline = Phases(comparison_.baseline, &SetComparison::baseline);
+    const auto compress = Phases(comparison_.facts.is_null() ? Json::object() : comparison_.facts, nullptr);
+    const auto compressed = Phases(comparison_.compressed, &SetComparison::compressed);
+    Chart time{T("cost.time"), {}, {"█"}, {}, 0};
+    const auto sum_up = [&](const auto& phases, const char* key) -> std::optional<double> {
+      double sum = 0;
+      for (const auto& [phase, seconds] : phases) {
+        sum += seconds;
+        time.full = std::max(time.full, seconds);
+        time.rows.push_back({T(key, phase), {seconds}, fmt::format("{:.1f}", seconds)});
+      }
+      return phases.empty() ? std::nullopt : std::optional(sum);
+    };
+    const auto baseline_seconds = sum_up(baseline, "cost.baseline");
+    auto compress_seconds = sum_up(compress, "cost.compress");
+    if (const auto total = NumberAt(comparison_.facts, "time/total")) compress_seconds = total;
+    const auto compressed_seconds = sum_up(compressed, "cost.compressed");
+
+    Table totals{T("cost.summary"), {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 1};
+    const auto add = [&](const std::string& item, const std::string& before, const std::string& after) {
+      if (before != T("not_recorded") || after != T("not_recorded"))
+        totals.rows.push_back({item, before, after});
+    };
+    add(T("cost.evaluation"), Figure(baseline_seconds, "{:.1f}"), Figure(compressed_seconds, "{:.1f}"));
+    for (const SetComparison& set : comparison_.sets) {
+      add(T("cost.speed", set.name), Figure(set.baseline.tokens_per_second, "{:.0f}"),
+          Figure(set.compressed.tokens_per_second, "{:.0f}"));
+    }
+    add(T("cost.memory"), Bytes(NumberAt(comparison_.baseline, "peak_memory_bytes")),
+        Bytes(NumberAt(comparison_.compressed, "peak_memory_bytes")));
+    add(T("cost.compression"), T("not_recorded"), Figure(compress_seconds, "{:.1f}"));
+    add(T("cost.compression_memory"), T("not_recorded"),
+        Bytes(NumberAt(comparison_.facts, "peak_memory_bytes")));
+
+    if (!totals.rows.empty()) section.blocks.push_back(totals);
+    if (time.full > 0) section.blocks.push_back(time);
+    if (section.blocks.empty()) section.blocks.push_back(Paragraph{T("cost.none")});
+    return section;
+  }
+
+  Section Verdict() const {
+    Section section{T("section.verdict"), {}};
+    const SetComparison* worst = nullptr;
+    const SetComparison* best = nullptr;
+    size_t measured = 0;
+    for (const SetComparison& set : comparison_.sets) {
+      if (!set.retention) continue;
+      ++measured;
+      if (worst == nullptr || *set.retention < *worst->retention) worst = &set;
+      if (best == nullptr || *set.retention > *best->retention) best = &set;
+    }
+    section.blocks.push_back(Paragraph{Summary()});
+    if (worst != nullptr)
+      section.blocks.push_back(Paragraph{T("verdict.overall", Stars(comparison_.stars), worst->name)});
+    if (measured > 1) {
+      section.blocks.push_back(
+          Paragraph{T("verdict.spread", *worst->retention, worst->name, *best->retention, best->name)});
+    }
+    if (measured < comparison_.sets.size())
+      section.blocks.push_back(Paragraph{T("verdict.sets", measured, comparison_.sets.size())});
+    return section;
+  }
+
+  std::string AdviceText(const Advice& advice) const {
+    switch (advice.kind) {
+      case AdviceKind::kMeasure:
+        return T("advice.measure", advice.set);
+      case AdviceKind::kRoom:
+        return T("advice.room", advice.found, advice.suggested);
+      case AdviceKind::kSparsity:
+        return T("advice.sparsity", 100 * advice.found, 100 * advice.suggested);
+      case AdviceKind::kPattern:
+        return T("advice.pattern", 100 * advice.found);
+      case AdviceKind::kBudget:
+        return T("advice.budget", advice.found, advice.suggested);
+      case AdviceKind::kCalibration:
+        return T("advice.calibration", advice.set, advice.found);
+      case AdviceKind::kSamples:
+        return T("advice.samples", advice.found, advice.suggested);
+    }
+    return "";
+  }
+
+  Section AdviceSection() const {
+    Section section{T("section.advice"), {}};
+    if (comparison_.advice.empty()) section.blocks.push_back(Paragraph{T("advice.none")});
+    for (const Advice& advice : comparison_.advice) {
+      section.blocks.push_back(Paragraph{AdviceText(advice)});
+      section.blocks.push_back(Command{advice.command});
+    }
+    return section;
+  }
+
+  const Comparison& comparison_;
+  Language language_;
+};
+
+}  // namespace
+
+Document BuildReport(const Comparison& comparison, Language language) {
+  return Builder(comparison, language).Build();
+}
+
+}  // namespace mica

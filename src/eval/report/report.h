@@ -1,0 +1,76 @@
+// A comparison as a document: sections of paragraphs, tables, charts and commands in one language, and
+// renderers that know only these.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "eval/report/comparison.h"
+#include "eval/report/strings.h"
+
+namespace mica {
+
+struct Paragraph {
+  std::string text;
+};
+
+struct Warning {
+  std::string text;
+};
+
+// A command line, shown as such.
+struct Command {
+  std::string text;
+};
+
+struct Table {
+  std::string caption;
+  std::vector<std::string> heading;
+  std::vector<std::vector<std::string>> rows;  // cells; as many as the heading
+  size_t text_columns = 1;  // leading columns that hold words (left-aligned); the others hold figures
+};
+
+// Horizontal bars, one per row, each a stack of one segment per series.
+struct Chart {
+  struct Row {
+    std::string label;
+    std::vector<double> values;  // [series], not negative
+    std::string text;            // figures behind the bar
+  };
+  std::string caption;
+  std::vector<std::string> series;  // names in the legend; empty when there is one series that needs no name
+  std::vector<std::string>
+      symbols;  // [series] one character each, fills the segment where there is no colour
+  std::vector<Row> rows;
+  double full = 0;  // value of a bar over the whole width
+};
+
+using Block = std::variant<Paragraph, Warning, Command, Table, Chart>;
+
+struct Section {
+  std::string title;
+  std::vector<Block> blocks;
+};
+
+struct Document {
+  Language language = Language::kEnglish;
+  std::string title;
+  std::string summary;  // one line: the verdict
+  std::vector<Section> sections;
+  std::string footing;  // program, version, date
+};
+
+Document BuildReport(const Comparison& comparison, Language language);
+
+// For a terminal, aligned by display width.
+std::string RenderText(const Document& document);
+// GitHub-flavoured Markdown.
+std::string RenderMarkdown(const Document& document);
+// One self-contained page (no script, no outside resource) with charts as inline SVG.
+std::string RenderHtml(const Document& document);
+
+// A chart as lines of text, `indent` before each (also used inside Markdown).
+std::string ChartText(const Chart& chart, const std::string& indent);
+
+}  // namespace mica

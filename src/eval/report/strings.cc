@@ -1,0 +1,259 @@
+#include "eval/report/strings.h"
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+constexpr ReportString kStrings[] = {
+    {"title", "Compression report", "压缩报告"},
+    {"not_measured", "not measured", "未测量"},
+    {"not_recorded", "-", "—"},
+    {"footing", "mica {0} ({1}), {2}", "由 mica {0}（{1}）生成，{2}"},
+
+    // One line at the top, by what is known.
+    {"summary.full", "{0:.2f} times smaller on disk; the worst set ({1}) keeps {2:.1f} %: {3}",
+     "磁盘体积缩小为 1/{0:.2f}；最差的数据集（{1}）保留率 {2:.1f} %：{3}"},
+    {"summary.quality", "The worst set ({0}) keeps {1:.1f} %: {2}",
+     "最差的数据集（{0}）保留率 {1:.1f} %：{2}"},
+    {"summary.nothing", "No set was measured on both sides, so nothing can be said of the quality",
+     "没有任何数据集在两侧都测量过，无法判断质量"},
+
+    {"section.configuration", "Configuration", "配置"},
+    {"section.quality", "Perplexity", "困惑度"},
+    {"section.compression", "Compression", "压缩"},
+    {"section.cost", "Cost", "开销"},
+    {"section.verdict", "Verdict", "结论"},
+    {"section.advice", "What to try next", "下一步建议"},
+
+    {"warning.differences", "Compared by force although the two were not measured alike: {0}",
+     "两个结果的测量条件不同，按 --force 强制比较：{0}"},
+
+    {"column.item", "item", "项目"},
+    {"column.baseline", "baseline", "基线"},
+    {"column.compressed", "compressed", "压缩后"},
+    {"column.value", "value", "值"},
+    {"column.set", "set", "数据集"},
+    {"column.change", "change", "变化"},
+    {"column.retention", "retention", "保留率"},
+    {"column.occurrences", "occurrences", "出现次数"},
+    {"column.tokens", "tokens", "token 占比"},
+    {"column.baseline_nats", "baseline nats", "基线 (nat)"},
+    {"column.loss_share", "share of loss", "损失占比"},
+    {"classes.caption", "Which tokens the loss falls on, by how often a token occurs in the text",
+     "损失落在哪些 token 上（按 token 在文本中的出现次数）"},
+    {"column.excess", "excess nats", "超额损失 (nat)"},
+    {"column.kl", "KL divergence, nats", "KL 散度 (nat)"},
+    {"column.same_top", "same top token", "首选 token 一致"},
+    {"divergence.caption", "How far the predictions have moved, token by token", "逐 token 预测的偏移"},
+    {"column.rating", "rating", "评级"},
+    {"column.part", "part", "组成"},
+    {"column.bytes", "bytes", "字节"},
+    {"column.share", "share", "占比"},
+    {"column.bits_per_weight", "bits/weight", "比特/权重"},
+    {"column.phase", "phase", "阶段"},
+    {"column.seconds", "seconds", "秒"},
+    {"column.layers", "layers", "层"},
+    {"column.type", "linear layer", "线性层"},
+    {"column.mean_bits", "mean bits", "平均位宽"},
+    {"column.zeros", "zeros", "零值"},
+    {"column.information", "information, nats", "互信息 (nat)"},
+    {"column.silhouette", "silhouette", "轮廓系数"},
+    {"column.error", "relative error", "相对误差"},
+
+    {"config.file", "result file", "结果文件"},
+    {"config.model", "model", "模型"},
+    {"config.architecture", "architecture", "架构"},
+    {"config.architecture.value", "{0}, {1} layers, hidden {2}", "{0}，{1} 层，隐藏维度 {2}"},
+    {"config.parameters", "parameters", "参数量"},
+    {"config.fingerprint", "fingerprint", "指纹"},
+    {"config.layout", "files", "文件格式"},
+    {"config.convention", "convention", "测量约定"},
+    {"config.seqlen", "window, tokens", "窗口（token）"},
+    {"config.dtype", "arithmetic", "计算精度"},
+    {"config.threads", "threads", "线程数"},
+    {"config.host", "host", "主机"},
+    {"config.processor", "processor", "处理器"},
+    {"config.version", "program", "程序版本"},
+    {"config.created", "measured", "测量时间"},
+
+    {"settings.caption", "How the model was compressed", "压缩设置"},
+    {"settings.method", "method", "方法"},
+    {"settings.preset", "preset", "预设"},
+    {"settings.coding", "coding", "编码"},
+    {"settings.budget", "budget", "预算"},
+    {"settings.budget.bits", "{0:g} mean code bits", "平均编码位宽 {0:g} 比特"},
+    {"settings.budget.bpw", "{0:g} stored bits per weight", "每权重存储 {0:g} 比特"},
+    {"settings.budget.size", "{0:.0f} bytes", "{0:.0f} 字节"},
+    {"settings.sparsity", "sparsity", "稀疏度"},
+    {"settings.pattern", "pattern", "稀疏模式"},
+    {"settings.grouping", "grouping", "分组方法"},
+    {"settings.groups", "groups", "组数"},
+    {"settings.groups.auto", "by silhouette", "由轮廓系数决定"},
+    {"settings.estimator", "information estimator", "互信息估计"},
+    {"settings.bit_options", "widths allowed", "可选位宽"},
+    {"settings.group_size", "weights per scale", "每个缩放因子的权重数"},
+    {"settings.damping", "damping", "阻尼"},
+    {"settings.energy_weight", "weight of energy", "能量权重"},
+    {"settings.information_weight", "weight of information", "互信息权重"},
+    {"settings.saliency_exponent", "information in the pruning score", "剪枝评分中的互信息指数"},
+    {"settings.trellis", "trellis quantiser", "网格量化"},
+    {"settings.token_weights", "tokens weighted by gradient", "按梯度加权 token"},
+    {"settings.lambda", "weight of bits against loss", "比特对损失的权重"},
+    {"settings.sampled_labels", "labels drawn from the model", "由模型采样标签"},
+    {"settings.row_feedback", "feedback over rows", "行间误差反馈"},
+    {"settings.refine_passes", "refining passes", "精修轮数"},
+    {"settings.statistics_windows", "windows for allocation", "位宽分配所用窗口数"},
+    {"settings.drift_compensation", "compensation of input drift", "输入漂移补偿"},
+    {"settings.drift_damping", "damping of drift", "漂移阻尼"},
+    {"settings.drift_windows", "windows for drift", "漂移测量窗口数"},
+    {"settings.fisher_windows", "windows for Fisher information", "Fisher 信息窗口数"},
+    {"settings.embedding_bits", "bits of embedding and head", "词嵌入与输出头位宽"},
+    {"settings.dtype", "arithmetic", "计算精度"},
+    {"settings.seed", "seed", "随机种子"},
+    {"settings.calibration", "calibration text", "校准文本"},
+    {"settings.samples", "calibration samples", "校准样本"},
+    {"settings.samples.value", "{0:.0f} windows of {1:.0f} tokens", "{0:.0f} 个窗口，每个 {1:.0f} token"},
+
+    {"quality.chart", "Perplexity (shorter is better)", "困惑度（越短越好）"},
+    {"quality.bar.baseline", "{0}, baseline", "{0}，基线"},
+    {"quality.bar.compressed", "{0}, compressed", "{0}，压缩后"},
+    {"quality.retention.chart", "Retention, percent", "保留率（%）"},
+    {"quality.formula",
+     "Retention = 100 (1 - (PPL - PPL of the baseline) / PPL of the baseline); below 0 when the perplexity "
+     "more than doubles. "
+     "Excess nats = ln(PPL / PPL of the baseline), with the standard error over windows. Rating: 5 stars "
+     "from 95 %, 4 from 90 %, 3 from 85 %, else "
+     "2.",
+     "保留率 = 100 (1 - (PPL - 基线 PPL) / 基线 PPL)，困惑度超过基线两倍时为负。超额损失 = ln(PPL / 基线 "
+     "PPL)，附各窗口间的标准误。"
+     "评级：95 % 起五星，90 % 起四星，85 % 起三星，其余两星。"},
+    {"quality.error", "{0}: {1} could not be measured ({2})", "{0}：{1}未能测量（{2}）"},
+
+    {"compression.none",
+     "The compressed result has no compression facts (it is of a plain model, or of another program), so no "
+     "size, ratio or "
+     "bits per weight is claimed.",
+     "压缩结果中没有压缩记录（普通模型，或由其他程序生成），因此不给出体积、压缩比和每权重比特数。"},
+    {"compression.sizes", "Bytes on disk and bits per weight", "磁盘字节数与每权重比特数"},
+    {"compression.before", "weight files before", "压缩前权重文件"},
+    {"compression.after", "weight files after", "压缩后权重文件"},
+    {"compression.ratio", "ratio, bytes over bytes", "压缩比（字节比字节）"},
+    {"compression.ratio.value", "{0:.2f}", "{0:.2f}"},
+    {"compression.mean_code_bits", "mean code bits of the compressed matrices", "压缩矩阵的平均编码位宽"},
+    {"compression.bits_per_weight", "all stored bits per compressed weight", "每个压缩权重的全部存储比特"},
+    {"compression.weights", "weights in compressed matrices", "压缩矩阵中的权重数"},
+    {"compression.zeros", "zeros among them", "其中零值"},
+    {"compression.parts", "Where the bytes are", "字节构成"},
+    {"compression.widths", "Widths of all compressed weights", "全部压缩权重的位宽分布"},
+    {"compression.widths.all", "all", "全部"},
+    {"compression.by_type", "Widths by kind of linear layer", "按线性层类型的位宽分布"},
+    {"compression.by_depth", "Widths by depth (layers)", "按深度（层）的位宽分布"},
+    {"compression.mean_by_type", "Mean code bits by kind of linear layer", "按线性层类型的平均编码位宽"},
+    {"compression.mean_by_depth", "Mean code bits by depth (layers)", "按深度（层）的平均编码位宽"},
+    {"compression.type_details", "Means by kind of linear layer", "按线性层类型的平均值"},
+    {"compression.depth_details", "Means by depth (layers)", "按深度（层）的平均值"},
+    {"compression.bits", "{0} bit", "{0} 比特"},
+    {"compression.mean", "mean {0:.2f}", "平均 {0:.2f}"},
+
+    {"part.codes", "codes", "编码"},
+    {"part.scales", "scales", "缩放因子"},
+    {"part.zeros", "zero points", "零点"},
+    {"part.mask", "masks", "掩码"},
+    {"part.order", "column orders", "列顺序"},
+    {"part.groups", "group tables", "分组表"},
+    {"part.padding", "padding", "填充"},
+    {"part.embeddings", "embeddings", "词嵌入"},
+    {"part.head", "output head", "输出头"},
+    {"part.norms", "norms", "归一化"},
+    {"part.biases", "biases", "偏置"},
+    {"part.plain", "matrices kept as they are", "未压缩的矩阵"},
+    {"part.headers", "file headers", "文件头"},
+    {"part.other", "other files", "其他文件"},
+
+    {"cost.time", "Wall time by phase, seconds", "各阶段用时（秒）"},
+    {"cost.baseline", "baseline: {0}", "基线：{0}"},
+    {"cost.compress", "compress: {0}", "压缩：{0}"},
+    {"cost.compressed", "compressed: {0}", "压缩后：{0}"},
+    {"cost.total", "total", "合计"},
+    {"cost.summary", "Totals", "汇总"},
+    {"cost.evaluation", "evaluation, seconds", "评估用时（秒）"},
+    {"cost.compression", "compression, seconds", "压缩用时（秒）"},
+    {"cost.speed", "tokens per second ({0})", "每秒 token 数（{0}）"},
+    {"cost.memory", "peak memory of evaluation", "评估峰值内存"},
+    {"cost.compression_memory", "peak memory of compression", "压缩峰值内存"},
+    {"cost.none", "Neither file records times or memory.", "两个文件都没有记录时间或内存。"},
+
+    {"verdict.5", "hardly any loss", "几乎无损"},
+    {"verdict.4", "a small loss", "轻微损失"},
+    {"verdict.3", "a noticeable loss", "明显损失"},
+    {"verdict.2", "a heavy loss", "严重损失"},
+    {"verdict.sets", "{0} of {1} sets were measured on both sides.",
+     "{1} 个数据集中有 {0} 个在两侧都完成测量。"},
+    {"verdict.overall", "Overall rating, that of the worst set ({1}): {0}",
+     "总评级（取最差的数据集 {1}）：{0}"},
+    {"verdict.spread", "Retention runs from {0:.1f} % ({1}) to {2:.1f} % ({3}).",
+     "保留率从 {0:.1f} %（{1}）到 {2:.1f} %（{3}）。"},
+
+    {"advice.none", "Nothing stands out in these figures.", "这些数据中没有突出的问题。"},
+    {"advice.measure",
+     "{0} was not measured on both sides. Evaluation here keeps one layer in memory, whatever the size of "
+     "the model:",
+     "{0} 没有在两侧都测量。这里的评估只在内存中保留一层，与模型大小无关："},
+    {"advice.room",
+     "Every set keeps 95 % or more (the worst {0:.1f} %), so a smaller budget is worth a try ({1:g}):",
+     "所有数据集的保留率都在 95 % 以上（最差 {0:.1f} %），可以尝试更小的预算（{1:g}）："},
+    {"advice.sparsity",
+     "The forced zeros limit the result: pruning {0:.0f} % of the weights costs more than the bit widths do. "
+     "Try {1:.0f} %:",
+     "强制置零是主要限制：剪去 {0:.0f} % 的权重比位宽带来的损失更大。尝试 {1:.0f} %："},
+    {"advice.pattern",
+     "The fixed pattern limits the result: the same share of zeros ({0:.0f} %), placed freely, costs less:",
+     "固定的稀疏模式是主要限制：同样比例（{0:.0f} %）的零值自由放置时损失更小："},
+    {"advice.budget",
+     "The budget limits the result ({0:.2f} mean code bits). The loss falls by about 4 per bit; the next "
+     "step to try is {1:g}:",
+     "预算是主要限制（平均编码位宽 {0:.2f} 比特）。每增加 1 比特，损失约降为四分之一；下一步可尝试 {1:g}："},
+    {"advice.calibration",
+     "{0} loses much more than the other sets ({1:.3f} nats per token) and no text of its kind was "
+     "calibrated on. Give it half of the "
+     "calibration (FILE is a training text of that kind, not the one measured):",
+     "{0} 的损失远大于其他数据集（每 token {1:.3f} nat），而校准中没有同类文本。把一半校准量分给它（FILE "
+     "为同类训练文本，不能是被测文本）："},
+    {"advice.samples",
+     "There were only {0:.1f} calibration tokens per input channel of the widest layer; 16 make the moments "
+     "reliable ({1:.0f} samples):",
+     "最宽的层每个输入通道只有 {0:.1f} 个校准 token；达到 16 个时统计量才可靠（{1:.0f} 个样本）："},
+};
+
+const ReportString* Find(std::string_view key) {
+  for (const ReportString& string : kStrings) {
+    if (string.key == key) return &string;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Language ParseLanguage(const std::string& name) {
+  if (name == "en") return Language::kEnglish;
+  if (name == "zh") return Language::kChinese;
+  Fail("language '{}' is not known; use en or zh", name);
+}
+
+const char* LanguageTag(Language language) { return language == Language::kChinese ? "zh-CN" : "en"; }
+
+std::span<const ReportString> ReportStrings() { return kStrings; }
+
+std::string_view Translate(Language language, std::string_view key) {
+  const ReportString* string = Find(key);
+  MICA_CHECK(string != nullptr);
+  return language == Language::kChinese ? string->chinese : string->english;
+}
+
+std::string TranslateOr(Language language, std::string_view prefix, const std::string& name) {
+  const std::string key = std::string(prefix) + name;
+  return Find(key) != nullptr ? std::string(Translate(language, key)) : name;
+}
+
+}  // namespace mica

@@ -1,0 +1,35 @@
+// An experiment file and the directory it runs in: baseline, compress, evaluate, compare; each stage's result
+// stays, so a run that was stopped goes on where it was.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "compress/settings.h"
+#include "eval/measure/evaluate.h"
+
+namespace mica {
+
+struct Experiment {
+  std::string name;
+  std::filesystem::path directory;  // of the run
+  EvaluationRequest evaluation;     // evaluation.model is the original checkpoint
+  bool divergence = false;          // compressed models are measured against the original one, too
+  CompressionSettings compression;
+  bool force = false;  // evaluation texts may be calibration texts
+  Json json;           // the file as read
+};
+
+// Reads an experiment file; relative paths in it are relative to its own directory. Unknown keys throw Error.
+//   {"name", "model", "directory", "force": false,
+//    "evaluate": {"data": [{"kind", "name", "path"}], "seqlen", "max_windows", "convention", "dtype",
+//                 "divergence": false},
+//    "compress": {the keys of SettingsFromJson}}
+Experiment ReadExperiment(const std::filesystem::path& path);
+
+// Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
+// DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json
+// tells `mica status` how far it is. Returns the comparison as JSON; prints the text report unless `quiet`.
+Json RunExperiment(const Experiment& experiment, bool quiet);
+
+}  // namespace mica

@@ -1,0 +1,64 @@
+// One compressed matrix of coding `fixed` in memory: the integers that are stored and what turns them back
+// into weights. docs/format.md describes the same on disk.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/half.h"
+#include "base/matrix.h"
+#include "format/fixed/scale_code.h"
+#include "format/mask/sparsity_pattern.h"
+
+namespace mica {
+
+// Every column has one of the widths 0, 2, 3, 4, 6, 8 (or 16: FP16 values, pruning only). Columns of equal
+// width are contiguous in stored order and share scales in groups of at most `group_size` consecutive stored
+// columns; a group never spans two widths.
+//   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) * 2^exponent : 0,  g the scale
+//   group of stored column p,
+// in FP32; a weight of a column of width 0 is 0, one of width 16 is its FP16 value times 2^exponent.
+inline constexpr int kMaxExponent = 100;
+
+struct FixedMatrix {
+  size_t rows = 0;
+  size_t cols = 0;
+  size_t group_size = 128;
+  std::vector<uint32_t> order;  // [cols] stored position -> original column
+  std::vector<uint8_t> widths;  // [cols] bits of the column at each stored position
+  MaskKind mask = MaskKind::kNone;
+  Matrix<uint16_t>
+      codes;  // [rows, cols] in stored order: below 2^width; FP16 bits where width is 16; 0 where pruned
+  Matrix<uint8_t>
+      keep;  // [rows, cols] 1 kept, 0 pruned; empty when mask is kNone; not looked at where width is 0
+  int exponent = 0;          // within +-kMaxExponent
+  Matrix<ScaleCode> scales;  // [scale groups, rows]; groups of width 0 and 16 have none
+  Matrix<uint8_t> zeros;     // [scale groups, rows] below 2^width
+};
+
+// Consecutive stored columns of one width that share a scale.
+struct ScaleGroup {
+  uint32_t start = 0;  // first stored column
+  uint32_t count = 0;  // at most group_size
+  uint8_t bits = 0;
+  int32_t scale_row = -1;  // row of `scales` and `zeros`; -1 for widths 0 and 16
+};
+// The scale groups that follow from widths and group size; throws Error if equal widths are not contiguous or
+// a width is unknown.
+std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t group_size);
+// 0, 2, 3, 4, 6, 8 or 16.
+bool IsKnownWidth(unsigned bits);
+
+// Bits that a compressed matrix stores, by what they are for. Coding `entropy` counts its coded integers as
+// codes, row and column steps as scales, and the parameters of its tables as groups.
+struct StoredBits {
+  uint64_t codes = 0, scales = 0, zeros = 0, mask = 0, order = 0, groups = 0, padding = 0;
+  uint64_t total() const { return codes + scales + zeros + mask + order + groups + padding; }
+  StoredBits& operator+=(const StoredBits& other);
+};
+
+// out (rows x cols, original column order) = the weights.
+void Decode(const FixedMatrix& matrix, MatrixView<float> out);
+
+}  // namespace mica

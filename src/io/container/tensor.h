@@ -1,0 +1,40 @@
+// A named tensor inside a mapped checkpoint file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace mica {
+
+struct TensorView {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;      // row-major, outermost first; empty for a scalar
+  std::span<const std::byte> data;  // inside the file's map; little-endian, contiguous, possibly unaligned
+  std::string file;                 // file name, for error messages
+
+  uint64_t elements() const {
+    uint64_t count = 1;
+    for (const uint64_t extent : shape) count *= extent;
+    return count;
+  }
+};
+
+// "[640, 1792]".
+std::string ShapeText(const std::vector<uint64_t>& shape);
+
+// Product of the extents times `element_bytes`, or nothing when it (or a product on the way) exceeds 2^63
+// - 1.
+std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t element_bytes);
+
+// values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error
+// for other types. `first` + values.size() must not exceed tensor.elements().
+void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
+
+}  // namespace mica

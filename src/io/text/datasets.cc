@@ -1,0 +1,347 @@
+#include "io/text/datasets.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "io/text/text.h"
+
+namespace mica {
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{8} << 30;
+constexpr size_t kBlockBytes = size_t{1} << 20;
+
+struct KindName {
+  DataKind kind;
+  const char* name;
+};
+constexpr KindName kKinds[] = {
+    {DataKind::kWikitext2, "wikitext2"},
+    {DataKind::kPtb, "ptb"},
+    {DataKind::kC4, "c4"},
+    {DataKind::kText, "text"},
+};
+
+// Text as it grows; refuses to grow beyond what a file may hold.
+class BoundedText {
+ public:
+  explicit BoundedText(const std::string& where) : where_(where) {}
+  void Append(std::string_view more) {
+    if (more.size() > kMaxTextBytes - text_.size()) {
+      Fail("{}: holds more than {} bytes once decompressed; split it", where_, kMaxTextBytes);
+    }
+    text_ += more;
+  }
+  std::string Take() { return std::move(text_); }
+
+ private:
+  const std::string& where_;
+  std::string text_;
+};
+
+// All members of a gzip file, one after the other.
+std::string Gunzip(std::span<const std::byte> input, const std::string& where) {
+  z_stream stream{};
+  MICA_CHECK(inflateInit2(&stream, 15 + 16) == Z_OK);  // largest window, gzip header
+  const std::unique_ptr<z_stream, decltype(&inflateEnd)> guard(&stream, inflateEnd);
+  BoundedText text(where);
+  std::string block(kBlockBytes, '\0');
+  bool ended = false;
+  while (!input.empty() || !ended) {
+    const size_t given = std::min<size_t>(input.size(), kBlockBytes);
+    stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(input.data()));
+    stream.avail_in = static_cast<uInt>(given);
+    stream.next_out = reinterpret_cast<Bytef*>(block.data());
+    stream.avail_out = static_cast<uInt>(block.size());
+    if (ended) {
+      inflateReset(&stream);
+      ended = false;
+    }
+    const int status = inflate(&stream, Z_NO_FLUSH);
+    input = input.subspan(given - stream.avail_in);
+    text.Append(std::string_view(block).substr(0, block.size() - stream.avail_out));
+    if (status == Z_STREAM_END) {
+      ended = true;
+    } else if (status == Z_BUF_ERROR) {
+      Fail("{}: the gzip data end too early; the file is truncated", where);
+    } else if (status != Z_OK) {
+      Fail("{}: the gzip data are corrupted ({})", where,
+           stream.msg != nullptr ? stream.msg : "unknown fault");
+    }
+  }
+  return text.Take();
+}
+
+// All frames of a Zstandard file.
+std::string Unzstd(std::span<const std::byte> input, const std::string& where) {
+  const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  MICA_CHECK(context != nullptr);
+  BoundedText text(where);
+  std::string block(kBlockBytes, '\0');
+  ZSTD_inBuffer in{input.data(), input.size(), 0};
+  size_t wanted = 1;  // 0 at the end of a frame
+  while (in.pos < in.size || wanted != 0) {
+    ZSTD_outBuffer out{block.data(), block.size(), 0};
+    const size_t before = in.pos;
+    wanted = ZSTD_decompressStream(context.get(), &out, &in);
+    if (ZSTD_isError(wanted) != 0)
+      Fail("{}: the Zstandard data are corrupted ({})", where, ZSTD_getErrorName(wanted));
+    text.Append(std::string_view(block).substr(0, out.pos));
+    if (wanted != 0 && out.pos == 0 && in.pos == before)
+      Fail("{}: the Zstandard data end too early; the file is truncated", where);
+  }
+  return text.Take();
+}
+
+std::string Decompress(std::span<const std::byte> bytes, const std::string& where) {
+  const std::string_view raw(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (raw.starts_with("\x1f\x8b")) return Gunzip(bytes, where);
+  if (raw.starts_with("\x28\xb5\x2f\xfd")) return Unzstd(bytes, where);
+  BoundedText text(where);
+  text.Append(raw);
+  return text.Take();
+}
+
+// Bytes of the white-space character (as Python's str.isspace defines it) at the start of valid UTF-8 text,
+// or 0.
+size_t LeadingSpace(std::string_view text) {
+  if (text.empty()) return 0;
+  const uint8_t first = static_cast<uint8_t>(text[0]);
+  if ((first >= 0x09 && first <= 0x0D) || (first >= 0x1C && first <= 0x20)) return 1;
+  if (text.starts_with("\u0085") || text.starts_with("\u00a0")) return 2;
+  if (text.size() < 3 || first < 0xE1 || first > 0xE3) return 0;
+  const uint32_t code = (first & 0x0Fu) << 12 | (static_cast<uint8_t>(text[1]) & 0x3Fu) << 6 |
+                        (static_cast<uint8_t>(text[2]) & 0x3Fu);
+  const bool space = code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
+                     code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+  return space ? 3 : 0;
+}
+
+size_t TrailingSpace(std::string_view text) {
+  for (size_t count = 1; count <= std::min<size_t>(3, text.size()); ++count) {
+    if (LeadingSpace(text.substr(text.size() - count)) == count) return count;
+  }
+  return 0;
+}
+
+std::string_view Strip(std::string_view text) {
+  while (const size_t count = LeadingSpace(text)) text.remove_prefix(count);
+  while (const size_t count = TrailingSpace(text)) text.remove_suffix(count);
+  return text;
+}
+
+// Calls `use` with each line without its end, and whether it had one. Ends are "\n", "\r\n" and "\r", as for
+// text files in Python, with which the published data sets were read.
+template <typename Use>
+void ForEachLine(std::string_view text, const Use& use) {
+  while (!text.empty()) {
+    const size_t end = text.find_first_of("\r\n");
+    if (end == std::string_view::npos) return use(text, false);
+    use(text.substr(0, end), true);
+    text.remove_prefix(text.substr(end).starts_with("\r\n") ? end + 2 : end + 1);
+  }
+}
+
+std::string JoinRows(std::string_view text) {
+  std::string joined;
+  bool first = true;
+  ForEachLine(text, [&](std::string_view line, bool has_end) {
+    if (!first) joined += "\n\n";
+    first = false;
+    if (Strip(line).empty()) return;
+    joined += line;
+    if (has_end) joined += '\n';
+  });
+  return joined;
+}
+
+std::string JoinSentences(std::string_view text) {
+  std::string joined;
+  bool first = true;
+  ForEachLine(text, [&](std::string_view line, bool) {
+    if (!first) joined += ' ';
+    first = false;
+    joined += Strip(line);
+  });
+  return joined;
+}
+
+// Takes the string "text" out of one JSON object without building it, whatever else is in it.
+class TextReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  std::optional<std::string> text;
+  std::string fault;
+  bool is_object = false;
+
+  bool start_object(size_t) override {
+    is_object = is_object || depth_ == 0;
+    return Enter();
+  }
+  bool start_array(size_t) override { return Enter(); }
+  bool end_object() override { return Leave(); }
+  bool end_array() override { return Leave(); }
+  bool key(string_t& key) override {
+    wanted_ = depth_ == 1 && key == "text";
+    return true;
+  }
+  bool string(string_t& value) override {
+    if (wanted_) text = std::move(value);
+    return Other();
+  }
+  bool null() override { return Other(); }
+  bool boolean(bool) override { return Other(); }
+  bool number_integer(number_integer_t) override { return Other(); }
+  bool number_unsigned(number_unsigned_t) override { return Other(); }
+  bool number_float(number_float_t, const string_t&) override { return Other(); }
+  bool binary(binary_t&) override { return Other(); }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& failure) override {
+    fault = JsonReason(failure);
+    return false;
+  }
+
+ private:
+  bool Enter() {
+    wanted_ = false;
+    ++depth_;
+    return true;
+  }
+  bool Leave() {
+    --depth_;
+    return true;
+  }
+  bool Other() {
+    wanted_ = false;
+    return true;
+  }
+  int depth_ = 0;
+  bool wanted_ = false;  // the next value is the top object's "text"
+};
+
+std::string JoinDocuments(std::string_view lines, const std::string& where) {
+  std::string joined;
+  bool first = true;
+  for (size_t number = 1; !lines.empty(); ++number) {
+    const size_t end = std::min(lines.find('\n'), lines.size());
+    const std::string_view line = lines.substr(0, end);
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+    if (Strip(line).empty()) continue;
+    TextReader reader;
+    if (!nlohmann::json::sax_parse(line.begin(), line.end(), &reader)) {
+      Fail("{}: line {} is not valid JSON ({}); expected one object with a \"text\" on each line", where,
+           number, reader.fault);
+    }
+    if (!reader.is_object || !reader.text) {
+      Fail("{}: line {} is {}; expected {{\"text\": \"...\"}}", where, number,
+           reader.is_object ? "an object without a string \"text\"" : "not a JSON object");
+    }
+    if (!first) joined += ' ';
+    first = false;
+    joined += *reader.text;
+  }
+  return joined;
+}
+
+std::optional<double> ParseWeight(std::string_view text) {
+  double weight = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), weight);
+  if (code != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return weight;
+}
+
+}  // namespace
+
+const char* DataKindName(DataKind kind) {
+  for (const KindName& known : kKinds) {
+    if (known.kind == kind) return known.name;
+  }
+  MICA_CHECK(false);
+  return "";
+}
+
+DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
+  const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
+  const size_t equals = argument.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
+    Fail("data set '{}' is not of the form {}", Printable(argument), form);
+  }
+  DataSpec spec;
+  const std::string_view label = std::string_view(argument).substr(0, equals);
+  const size_t colon = label.rfind(':');
+  const std::string_view kind = colon == std::string_view::npos ? label : label.substr(colon + 1);
+  spec.name = colon == std::string_view::npos ? label : label.substr(0, colon);
+  const auto known = std::find_if(std::begin(kKinds), std::end(kKinds),
+                                  [&](const KindName& one) { return kind == one.name; });
+  if (known == std::end(kKinds)) {
+    Fail("data set '{}' has the kind '{}', expected wikitext2, ptb, c4 or text", Printable(argument),
+         Printable(kind));
+  }
+  spec.kind = known->kind;
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  };
+  if (spec.name.empty() || !std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
+    Fail("data set '{}' has the name '{}', expected letters, digits, '_', '-' and '.'", Printable(argument),
+         Printable(spec.name));
+  }
+  std::string_view file = std::string_view(argument).substr(equals + 1);
+  if (weighted) {
+    const size_t last = file.rfind(':');
+    const std::optional<double> weight =
+        last == std::string_view::npos ? std::nullopt : ParseWeight(file.substr(last + 1));
+    if (weight) {
+      if (!std::isfinite(*weight) || *weight <= 0) {
+        Fail("data set '{}' has the weight {}, expected a positive number", Printable(argument), *weight);
+      }
+      spec.weight = *weight;
+      file = file.substr(0, last);
+      if (file.empty()) Fail("data set '{}' is not of the form {}", Printable(argument), form);
+    }
+  }
+  spec.path = file;
+  return spec;
+}
+
+LoadedText LoadText(const DataSpec& spec) {
+  const std::string where = spec.path.string();
+  const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
+  if (file->size() == 0) Fail("{}: is empty", where);
+  LoadedText loaded;
+  loaded.file_bytes = file->size();
+  loaded.fingerprint = Sha256Hex(file->bytes());
+  std::string text = Decompress(file->bytes(), where);
+  if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
+    Fail("{}: is not UTF-8 at byte {} (0x{:02x}); convert it first", where, at,
+         static_cast<unsigned>(static_cast<uint8_t>(text[at])));
+  }
+  switch (spec.kind) {
+    case DataKind::kWikitext2:
+      loaded.text = JoinRows(text);
+      break;
+    case DataKind::kPtb:
+      loaded.text = JoinSentences(text);
+      break;
+    case DataKind::kC4:
+      loaded.text = JoinDocuments(text, where);
+      break;
+    case DataKind::kText:
+      loaded.text = std::move(text);
+      break;
+  }
+  if (Strip(loaded.text).empty()) Fail("{}: holds no text", where);
+  return loaded;
+}
+
+}  // namespace mica

@@ -1,0 +1,265 @@
+#include "io/text/tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/threads.h"
+#include "io/text/text.h"
+
+namespace mica {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kFileName = "tokenizer.model";
+constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
+constexpr std::string_view kBlank = "\u2581";  // how SentencePiece writes a blank
+constexpr size_t kChunkBytes =
+    size_t{1} << 16;  // keeps the library's working set (some 100 bytes a character) inside the cache
+
+// The settings in a tokenizer.model (a protocol buffer, sentencepiece_model.proto) on which cutting a text
+// depends. The defaults are those of fields that are absent.
+struct ModelSettings {
+  bool bpe = false;              // TrainerSpec.model_type
+  bool blank_is_suffix = false;  // TrainerSpec.treat_whitespace_as_suffix
+  bool byte_fallback = false;    // TrainerSpec.byte_fallback
+  bool identity = true;          // NormalizerSpec.precompiled_charsmap is empty
+  bool blank_in_front = true;    // NormalizerSpec.add_dummy_prefix
+  bool removes_blanks = true;    // NormalizerSpec.remove_extra_whitespaces
+  bool escapes_blanks = true;    // NormalizerSpec.escape_whitespaces
+};
+
+// One field of a protocol buffer: its number and its value, a number or bytes.
+struct Field {
+  uint64_t number = 0;
+  uint64_t value = 0;
+  std::string_view bytes;
+};
+
+std::optional<uint64_t> TakeVarint(std::string_view& buffer) {
+  uint64_t value = 0;
+  for (int shift = 0; shift < 64 && !buffer.empty(); shift += 7) {
+    const uint8_t byte = static_cast<uint8_t>(buffer.front());
+    buffer.remove_prefix(1);
+    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+    if (byte < 0x80) return value;
+  }
+  return std::nullopt;
+}
+
+// Removes the next field from the front of `buffer`; nothing at its end or where it is malformed.
+std::optional<Field> TakeField(std::string_view& buffer) {
+  const std::optional<uint64_t> tag = TakeVarint(buffer);
+  if (!tag) return std::nullopt;
+  Field field{.number = *tag >> 3, .value = 0, .bytes = {}};
+  size_t length = 0;
+  switch (*tag & 7) {
+    case 0: {
+      const std::optional<uint64_t> value = TakeVarint(buffer);
+      if (!value) return std::nullopt;
+      field.value = *value;
+      return field;
+    }
+    case 1:
+      length = 8;
+      break;
+    case 5:
+      length = 4;
+      break;
+    case 2: {
+      const std::optional<uint64_t> value = TakeVarint(buffer);
+      if (!value || *value > buffer.size()) return std::nullopt;
+      length = *value;
+      break;
+    }
+    default:
+      return std::nullopt;
+  }
+  if (length > buffer.size()) return std::nullopt;
+  field.bytes = buffer.substr(0, length);
+  buffer.remove_prefix(length);
+  return field;
+}
+
+ModelSettings ReadSettings(std::string_view model) {
+  ModelSettings settings;
+  while (const std::optional<Field> part = TakeField(model)) {
+    std::string_view inside = part->bytes;
+    if (part->number == 2) {  // TrainerSpec
+      while (const std::optional<Field> field = TakeField(inside)) {
+        if (field->number == 3) settings.bpe = field->value == 2;
+        if (field->number == 24) settings.blank_is_suffix = field->value != 0;
+        if (field->number == 35) settings.byte_fallback = field->value != 0;
+      }
+    } else if (part->number == 3) {  // NormalizerSpec
+      while (const std::optional<Field> field = TakeField(inside)) {
+        if (field->number == 2) settings.identity = field->bytes.empty();
+        if (field->number == 3) settings.blank_in_front = field->value != 0;
+        if (field->number == 4) settings.removes_blanks = field->value != 0;
+        if (field->number == 5) settings.escapes_blanks = field->value != 0;
+      }
+    }
+  }
+  return settings;
+}
+
+// Whether a blank follows anything else in the piece.
+bool HasInnerBlank(std::string_view piece) {
+  while (piece.starts_with(kBlank)) piece.remove_prefix(kBlank.size());
+  return piece.find(kBlank) != std::string_view::npos || piece.find(' ') != std::string_view::npos;
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  sentencepiece::SentencePieceProcessor processor;
+  std::string fingerprint;
+  bool can_cut = false;
+  std::vector<std::pair<std::string, int32_t>> special;  // text of a control piece and its id
+
+  // Appends the pieces [begin, end) of `text` that Encode may treat one by one. No piece has a blank behind
+  // another character, so no merge crosses the place between another character and a blank, and merges on
+  // both sides do not depend on each other. A part behind such a place begins with its blank, which is left
+  // out because the library puts one in front of everything it encodes.
+  std::vector<std::string_view> Cut(std::string_view text) const {
+    std::vector<std::string_view> parts;
+    while (can_cut && text.size() > kChunkBytes) {
+      size_t at = text.find(' ', kChunkBytes);
+      while (at != std::string_view::npos && (text[at - 1] == ' ' || text.substr(0, at).ends_with(kBlank)))
+        at = text.find(' ', at + 1);
+      if (at == std::string_view::npos || at + 1 == text.size()) break;
+      parts.push_back(text.substr(0, at));
+      text.remove_prefix(at + 1);
+    }
+    parts.push_back(text);
+    return parts;
+  }
+};
+
+Tokenizer::Tokenizer() : state_(std::make_unique<State>()) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+Tokenizer Tokenizer::Open(const fs::path& path) {
+  fs::path file = path;
+  if (fs::is_directory(path)) {
+    file = path / kFileName;
+    if (!fs::exists(file) && fs::exists(path / "tokenizer.json")) {
+      Fail(
+          "{}: has tokenizer.json but no {}; byte-level BPE tokenizers (LLaMA 3, Qwen2) are not supported, "
+          "SentencePiece ones are",
+          path.string(), kFileName);
+    }
+    if (!fs::exists(file))
+      Fail("{}: has no {}; copy it from the original checkpoint", path.string(), kFileName);
+  }
+  const std::string model = ReadFile(file, kMaxFileBytes);
+  Tokenizer tokenizer;
+  State& state = *tokenizer.state_;
+  const sentencepiece::util::Status status = state.processor.LoadFromSerializedProto(model);
+  if (!status.ok())
+    Fail("{}: is not a SentencePiece model ({})", file.string(), Printable(status.ToString()));
+  state.fingerprint = Sha256Hex(model);
+
+  const ModelSettings settings = ReadSettings(model);
+  state.can_cut = settings.bpe && !settings.blank_is_suffix && settings.byte_fallback && settings.identity &&
+                  settings.blank_in_front && !settings.removes_blanks && settings.escapes_blanks;
+  for (int id = 0; id < state.processor.GetPieceSize(); ++id) {
+    if (HasInnerBlank(state.processor.IdToPiece(id))) state.can_cut = false;
+  }
+  for (const int id : {state.processor.unk_id(), state.processor.bos_id(), state.processor.eos_id()}) {
+    if (id >= 0 && !state.processor.IdToPiece(id).empty())
+      state.special.emplace_back(state.processor.IdToPiece(id), id);
+  }
+  return tokenizer;
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
+  if (const size_t at = FirstInvalidUtf8(text); at != std::string_view::npos) {
+    Fail("the text is not UTF-8 at byte {}; convert it first", at);
+  }
+  const std::vector<std::string_view> parts = state_->Cut(text);
+  std::vector<std::vector<int>> encoded(parts.size());
+  ParallelFor(parts.size(), [&](size_t i) {
+    const sentencepiece::util::Status status = state_->processor.Encode(parts[i], &encoded[i]);
+    if (!status.ok()) Fail("the text cannot be tokenized ({})", Printable(status.ToString()));
+  });
+  size_t count = 0;
+  for (const std::vector<int>& part : encoded) count += part.size();
+  std::vector<int32_t> ids;
+  ids.reserve(count);
+  for (const std::vector<int>& part : encoded) ids.insert(ids.end(), part.begin(), part.end());
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::EncodeWithSpecial(std::string_view text) const {
+  std::vector<int32_t> ids;
+  const auto encode = [&](std::string_view part) {
+    if (part.empty()) return;
+    const std::vector<int32_t> encoded = Encode(part);
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+  };
+  // Position of each piece's next occurrence; searched again only once passed, so the text is scanned once
+  // per piece.
+  std::vector<size_t> next(state_->special.size());
+  for (size_t i = 0; i < next.size(); ++i) next[i] = text.find(state_->special[i].first);
+  size_t done = 0;
+  for (;;) {
+    const auto nearest = std::min_element(next.begin(), next.end());
+    if (nearest == next.end() || *nearest == std::string_view::npos) break;
+    const auto& [piece, id] = state_->special[static_cast<size_t>(nearest - next.begin())];
+    encode(text.substr(done, *nearest - done));
+    ids.push_back(id);
+    done = *nearest + piece.size();
+    for (size_t i = 0; i < next.size(); ++i) {
+      if (next[i] < done) next[i] = text.find(state_->special[i].first, done);
+    }
+  }
+  encode(text.substr(done));
+  return ids;
+}
+
+std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size())
+      Fail("token id {} is outside the vocabulary of {} pieces", id, vocab_size());
+  }
+  std::string text;
+  const sentencepiece::util::Status status =
+      state_->processor.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
+  if (!status.ok()) Fail("the token ids cannot be decoded ({})", Printable(status.ToString()));
+  return text;
+}
+
+size_t Tokenizer::PieceBytes(int32_t id) const {
+  if (id < 0 || id >= vocab_size())
+    Fail("token id {} is outside the vocabulary of {} pieces", id, vocab_size());
+  const sentencepiece::SentencePieceProcessor& processor = state_->processor;
+  if (processor.IsControl(id) || processor.IsUnknown(id)) return 0;
+  if (processor.IsByte(id)) return 1;
+  size_t bytes = 0;
+  for (std::string_view piece = processor.IdToPiece(id); !piece.empty(); ++bytes) {
+    piece.remove_prefix(piece.starts_with(kBlank) ? kBlank.size() : 1);
+  }
+  return bytes;
+}
+
+int32_t Tokenizer::bos() const {
+  const int id = state_->processor.bos_id();
+  if (id < 0) Fail("the tokenizer has no token that begins a text (BOS)");
+  return id;
+}
+
+int32_t Tokenizer::vocab_size() const { return state_->processor.GetPieceSize(); }
+
+const std::string& Tokenizer::fingerprint() const { return state_->fingerprint; }
+
+}  // namespace mica

@@ -1,0 +1,31 @@
+// A packed checkpoint as a plain one that any program reads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "base/progress.h"
+#include "io/container/tensor.h"
+
+namespace mica {
+
+struct ExportOptions {
+  DType dtype = DType::kF16;             // F16, or F32 for the decoded weights exactly
+  uint64_t shard_bytes = 5'000'000'000;  // tensor data of one file at most, unless one tensor alone is larger
+};
+
+struct ExportFacts {
+  size_t tensors = 0;
+  size_t shards = 0;
+  uint64_t file_bytes = 0;  // weight files and index
+};
+
+// Writes `out` (absent or an empty directory) in the Hugging Face layout: every packed matrix decoded into
+// NAME.weight, every other tensor of floating point likewise in `dtype`, config.json without its
+// quantization_config, tokenizer files copied. Holds some 64 MiB of weights at a time. Checksums are
+// compared. Throws Error when `packed` is not packed, a value does not fit `dtype` or the disk has not enough
+// room; a failed run leaves nothing behind.
+ExportFacts ExportPlain(const std::filesystem::path& packed, const std::filesystem::path& out,
+                        const ExportOptions& options, Progress& progress);
+
+}  // namespace mica

@@ -1,0 +1,128 @@
+// The decoder, one layer at a time: a layer's weights are prepared, all windows pass through it, and its
+// memory is given back. Peak memory is one layer plus the activations, whatever the depth.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "base/half.h"
+#include "base/matrix.h"
+#include "device/activations.h"
+#include "device/precision.h"
+#include "model/rope.h"
+#include "model/weights.h"
+#include "ops/product/product.h"
+
+namespace mica {
+
+// The four inputs of a decoder layer's linear layers, in order: q, k, v share one; gate and up share one.
+enum class InputKind { kAttention, kOutput, kMlp, kDown };
+inline constexpr std::array kInputKinds = {InputKind::kAttention, InputKind::kOutput, InputKind::kMlp,
+                                           InputKind::kDown};
+InputKind InputOf(LinearKind kind);
+
+// Called with the inputs of linear layers before they are used; rows are tokens in the order of x.
+using InputHook = std::function<void(InputKind kind, const ActivationView& inputs)>;
+
+// What attention scores are multiplied by: 1 / sqrt(head_dim).
+float ScoreFactor(const ModelConfig& config);
+
+// One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
+// consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
+// causal inside it. Results do not depend on the number of threads, nor those of a window on the other
+// windows (but for rounding where the processor lacks AVX-512). Call from one thread at a time. Throws Error
+// for a window that the model's attention does not allow (CheckWindow).
+class DecoderLayer {
+ public:
+  // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().
+  DecoderLayer(const ModelWeights& weights, size_t index, Precision precision);
+
+  // Replaces one matrix ([rows, cols] FP32), for the compressed one to be used from now on.
+  void SetLinear(LinearKind kind, MatrixView<const float> weights);
+  size_t weight_bytes() const;
+
+  // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
+  // all of x; without one long x is computed in portions of whole windows, so that working memory stays
+  // bounded.
+  void Forward(MatrixView<float> x, size_t window, const InputHook& hook = {}) const;
+
+  // The same in stages; each result is the input of the next linear layers. Forward is their composition.
+  // Output buffers are resized.
+  void AttentionInput(MatrixView<const float> x, Activations& normed) const;  // inputs of q, k, v
+  void AttentionContext(const ActivationView& normed, size_t window,
+                        Activations& context) const;                            // input of o
+  void AddAttention(const ActivationView& context, MatrixView<float> x) const;  // x += o(context)
+  void MlpInput(MatrixView<const float> x, Activations& normed) const;          // inputs of gate, up
+  void MlpHidden(const ActivationView& normed, Activations& hidden) const;      // input of down
+  void AddMlp(const ActivationView& hidden, MatrixView<float> x) const;         // x += down(hidden)
+
+  // q and k after the rotary embedding, and v, head by head: [heads or kv_heads, tokens, head_dim] in the
+  // layer's precision. Only the buffers of that precision are used.
+  struct Projections {
+    Matrix<float> q32, k32, v32;
+    Matrix<BF16> q16, k16, v16;
+  };
+  void Project(const ActivationView& normed, size_t window, Projections& out) const;
+  // context [tokens, heads * head_dim] of those; log_sums as in KernelTable.
+  void Attend(const Projections& projections, size_t tokens, size_t window, Activations& context,
+              float* log_sums) const;
+
+  const ModelConfig& config() const { return *config_; }
+  Precision precision() const { return precision_; }
+  const PreparedWeights& linear(LinearKind kind) const { return linears_[static_cast<size_t>(kind)]; }
+  const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+  const std::vector<float>& attention_norm() const { return attention_norm_; }
+  const std::vector<float>& mlp_norm() const { return mlp_norm_; }
+  // Rows 0 to window - 1 exist after a call of Project for that window.
+  const RopeTable& rope() const { return rope_; }
+
+ private:
+  const float* bias_or_null(LinearKind kind) const {
+    return bias(kind).empty() ? nullptr : bias(kind).data();
+  }
+  void Norm(MatrixView<const float> x, const std::vector<float>& weight, Activations& normed) const;
+
+  const ModelConfig* config_ = nullptr;
+  Precision precision_ = Precision::kFp32;
+  std::array<PreparedWeights, kLinearKinds.size()> linears_;
+  std::array<std::vector<float>, kLinearKinds.size()> biases_;
+  std::vector<float> attention_norm_, mlp_norm_;
+  mutable RopeTable rope_;
+};
+
+// The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
+// bounded; a head whose prepared form is small stays in memory from one call to the next. Call from one
+// thread at a time.
+class OutputHead {
+ public:
+  // Keeps the address of weights.
+  OutputHead(const ModelWeights& weights, Precision precision);
+  // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
+  // hidden], before the norm.
+  void NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets,
+                             std::span<float> nll) const;
+  // All logits, [tokens, vocab] FP32 (tests and small inputs).
+  void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
+  const std::vector<float>& norm() const { return norm_; }
+  size_t vocab() const { return weights_->config().vocab; }
+
+  static constexpr size_t kSliceRows = 8192;
+
+ private:
+  size_t slices() const;
+  // Calls use(first row, prepared rows) for each slice in order.
+  void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
+  template <typename T>
+  void Score(MatrixView<const float> x, std::span<const int32_t> targets, std::span<float> nll) const;
+
+  const ModelWeights* weights_;
+  Precision precision_;
+  std::vector<float> norm_;
+  mutable std::vector<PreparedWeights> kept_;
+};
+
+}  // namespace mica

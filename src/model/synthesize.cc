@@ -1,0 +1,372 @@
+#include "model/synthesize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/half.h"
+#include "base/json.h"
+#include "base/system.h"
+#include "base/threads.h"
+#include "base/units.h"
+#include "io/container/torch_file.h"
+#include "io/text/tokenizer.h"
+
+namespace mica {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kBlockElements = size_t{1} << 18;          // made by one thread at a time
+constexpr size_t kBufferElements = (size_t{64} << 20) / 4;  // 64 MiB of FP32
+constexpr uint64_t kSlackBytes = uint64_t{16} << 20;        // headers, index, file system
+constexpr double kNormEpsilon = 1e-5;
+constexpr const char* kTokenizerFiles[] = {"tokenizer.model", "tokenizer_config.json",
+                                           "special_tokens_map.json"};
+
+// A bijection of 64 bits that spreads every input bit over all output bits (SplitMix64; Steele, Lea, Flood
+// 2014).
+inline uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+// The sum of four independent uniform numbers, scaled to unit variance: close to normal, bounded by 3.5, and
+// cheap.
+inline float NearlyNormal(uint64_t bits) {
+  const uint32_t sum = static_cast<uint32_t>((bits & 0xFFFF) + ((bits >> 16) & 0xFFFF) +
+                                             ((bits >> 32) & 0xFFFF) + (bits >> 48));
+  constexpr float kMean = 2 * 65535.0f;
+  constexpr float kScale = 1.0f / 37837.2f;  // sqrt(4 (2^32 - 1) / 12)
+  return (static_cast<float>(sum) - kMean) * kScale;
+}
+
+uint64_t KeyOf(uint64_t seed, const std::string& name) {
+  uint64_t key = Mix(seed + 0x9E3779B97F4A7C15u);
+  for (const char c : name) key = Mix(key ^ static_cast<uint8_t>(c)) + 0x9E3779B97F4A7C15u;
+  return key;
+}
+
+template <typename Store>
+void Fill(uint64_t key, float deviation, uint64_t first, size_t count, const Store& store) {
+  for (size_t i = 0; i < count; ++i) {
+    store(i, deviation * NearlyNormal(Mix(key + (first + i) * 0x9E3779B97F4A7C15u)));
+  }
+}
+
+// Elements [first, first + count) of a tensor into `out`. A deviation of 0 stands for a norm: all ones.
+void FillElements(const TensorSpec& tensor, uint64_t key, float deviation, uint64_t first, size_t count,
+                  std::byte* out) {
+  const auto fill = [&](auto convert) {
+    using Stored = decltype(convert(0.0f));
+    const auto store = [&](size_t i, float value) {
+      const Stored stored = convert(value);
+      std::memcpy(out + i * sizeof(Stored), &stored, sizeof(Stored));
+    };
+    if (deviation == 0.0f) {
+      for (size_t i = 0; i < count; ++i) store(i, 1.0f);
+    } else {
+      Fill(key, deviation, first, count, store);
+    }
+  };
+  switch (tensor.dtype) {
+    case DType::kF32:
+      return fill([](float value) { return value; });
+    case DType::kF16:
+      return fill([](float value) { return ToF16(value); });
+    case DType::kBF16:
+      return fill([](float value) { return ToBF16(value); });
+    default:
+      MICA_CHECK(false);
+  }
+}
+
+float Deviation(const TensorSpec& tensor, size_t layers) {
+  if (tensor.name.ends_with("norm.weight")) return 0.0f;
+  if (tensor.name.ends_with(".bias")) return 0.02f;
+  const double cols = static_cast<double>(tensor.shape.back());
+  const bool writes_residual =
+      tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
+  return static_cast<float>(1.0 /
+                            std::sqrt(cols * (writes_residual ? 2.0 * static_cast<double>(layers) : 1.0)));
+}
+
+size_t HeadDim(const RandomCheckpointSpec& spec) {
+  return spec.head_dim != 0 ? spec.head_dim : spec.hidden / spec.heads;
+}
+
+void CheckShape(const RandomCheckpointSpec& spec) {
+  const auto bounded = [](const char* flag, uint64_t value, uint64_t limit) {
+    if (value < 1 || value > limit) Fail("--{} is {}, expected 1 to {}", flag, value, limit);
+  };
+  bounded("layers", spec.layers, 4096);
+  bounded("hidden", spec.hidden, 1 << 20);
+  bounded("heads", spec.heads, 1 << 14);
+  bounded("kv-heads", spec.kv_heads, 1 << 14);
+  bounded("ffn", spec.ffn, 1 << 20);
+  bounded("vocab", spec.vocab, 1 << 24);
+  bounded("max-positions", spec.max_positions, uint64_t{1} << 30);
+  if (spec.heads % spec.kv_heads != 0)
+    Fail("--kv-heads is {}, expected a divisor of --heads, {}", spec.kv_heads, spec.heads);
+  if (spec.head_dim == 0 && spec.hidden % spec.heads != 0) {
+    Fail("--heads is {}, expected a divisor of --hidden, {}, unless --head-dim is given", spec.heads,
+         spec.hidden);
+  }
+  if (HeadDim(spec) % 2 != 0 || HeadDim(spec) > 4096) {
+    Fail("the head dimension is {}, expected an even number up to 4096; set --head-dim", HeadDim(spec));
+  }
+  if (!(spec.rope_theta > 0) || !std::isfinite(spec.rope_theta))
+    Fail("--rope-theta is {}, expected a positive number", spec.rope_theta);
+  if (spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16) {
+    Fail("--dtype is {}, expected f16, bf16 or f32", DTypeName(spec.dtype));
+  }
+  if (spec.model_type != "llama" && spec.model_type != "mistral" && spec.model_type != "qwen2") {
+    Fail("--model-type is '{}', expected llama, mistral or qwen2", spec.model_type);
+  }
+  if (spec.attention_bias && spec.model_type != "llama")
+    Fail("--attention-bias belongs to the model type llama only");
+}
+
+Json Config(const RandomCheckpointSpec& spec) {
+  const char* architecture = spec.model_type == "llama"     ? "LlamaForCausalLM"
+                             : spec.model_type == "mistral" ? "MistralForCausalLM"
+                                                            : "Qwen2ForCausalLM";
+  const char* dtype = spec.dtype == DType::kF32   ? "float32"
+                      : spec.dtype == DType::kF16 ? "float16"
+                                                  : "bfloat16";
+  Json config = {{"architectures", {architecture}},
+                 {"model_type", spec.model_type},
+                 {"hidden_act", "silu"},
+                 {"hidden_size", spec.hidden},
+                 {"intermediate_size", spec.ffn},
+                 {"num_hidden_layers", spec.layers},
+                 {"num_attention_heads", spec.heads},
+                 {"num_key_value_heads", spec.kv_heads},
+                 {"head_dim", HeadDim(spec)},
+                 {"max_position_embeddings", spec.max_positions},
+                 {"rms_norm_eps", kNormEpsilon},
+                 {"rope_theta", spec.rope_theta},
+                 {"vocab_size", spec.vocab},
+                 {"tie_word_embeddings", spec.tied},
+                 {"bos_token_id", 1},
+                 {"eos_token_id", 2},
+                 {"torch_dtype", dtype}};
+  if (spec.model_type == "llama") config["attention_bias"] = spec.attention_bias;
+  if (spec.model_type == "mistral") config["sliding_window"] = nullptr;
+  if (spec.model_type == "qwen2") config["use_sliding_window"] = false;
+  return config;
+}
+
+// Tensors of one file.
+using Shard = std::vector<TensorSpec>;
+
+std::vector<Shard> CutShards(const std::vector<TensorSpec>& tensors, uint64_t shard_bytes) {
+  std::vector<Shard> shards(1);
+  uint64_t bytes = 0;
+  for (const TensorSpec& tensor : tensors) {
+    if (shard_bytes != 0 && !shards.back().empty() && bytes + SpecBytes(tensor) > shard_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    bytes += SpecBytes(tensor);
+    shards.back().push_back(tensor);
+  }
+  return shards;
+}
+
+// Progress in megabytes, fed in bytes.
+class MegabyteProgress {
+ public:
+  MegabyteProgress(Progress& progress, uint64_t total_bytes) : progress_(progress) {
+    progress_.Begin("writing", total_bytes / kMegabyte, "MB");
+  }
+  void Advance(uint64_t bytes, const std::string& detail) {
+    const uint64_t before = bytes_ / kMegabyte;
+    bytes_ += bytes;
+    progress_.Advance(bytes_ / kMegabyte - before, detail);
+  }
+  void End() { progress_.End(); }
+
+ private:
+  static constexpr uint64_t kMegabyte = 1'000'000;
+  Progress& progress_;
+  uint64_t bytes_ = 0;
+};
+
+// Streams the tensors of one file through a buffer of bounded size; blocks of it are filled in parallel.
+template <typename Writer>
+uint64_t WriteShard(Writer& writer, const Shard& shard, const RandomCheckpointSpec& spec,
+                    MegabyteProgress& progress) {
+  std::vector<std::byte> buffer(kBufferElements * DTypeBytes(spec.dtype));
+  for (const TensorSpec& tensor : shard) {
+    const uint64_t key = KeyOf(spec.seed, tensor.name);
+    const float deviation = Deviation(tensor, spec.layers);
+    const size_t element_bytes = DTypeBytes(tensor.dtype);
+    const uint64_t elements = SpecBytes(tensor) / element_bytes;
+    for (uint64_t first = 0; first < elements; first += kBufferElements) {
+      ThrowIfInterrupted();
+      const size_t count = std::min<uint64_t>(kBufferElements, elements - first);
+      ParallelFor((count + kBlockElements - 1) / kBlockElements, [&](size_t block) {
+        const size_t begin = block * kBlockElements;
+        const size_t block_count = std::min(kBlockElements, count - begin);
+        FillElements(tensor, key, deviation, first + begin, block_count,
+                     buffer.data() + begin * element_bytes);
+      });
+      writer.Write(std::span(buffer.data(), count * element_bytes));
+      progress.Advance(count * element_bytes, tensor.name);
+    }
+  }
+  writer.Commit();
+  return writer.file_bytes();
+}
+
+// Removes what a failed run has written: the named files and, if it was made here, the directory.
+class Cleanup {
+ public:
+  Cleanup(fs::path directory, bool made) : directory_(std::move(directory)), made_(made) {}
+  ~Cleanup() {
+    if (kept_) return;
+    std::error_code ignored;
+    for (const fs::path& file : files_) fs::remove(file, ignored);
+    if (made_) fs::remove(directory_, ignored);
+  }
+  Cleanup(const Cleanup&) = delete;
+  Cleanup& operator=(const Cleanup&) = delete;
+  // The path of a file about to be written.
+  fs::path Name(const std::string& name) { return files_.emplace_back(directory_ / name); }
+  void Keep() { kept_ = true; }
+
+ private:
+  fs::path directory_;
+  bool made_;
+  bool kept_ = false;
+  std::vector<fs::path> files_;
+};
+
+void CopyTokenizer(const RandomCheckpointSpec& spec, Cleanup& output) {
+  const Tokenizer tokenizer = Tokenizer::Open(spec.tokenizer);
+  if (static_cast<size_t>(tokenizer.vocab_size()) > spec.vocab) {
+    Fail("{}: has {} pieces, more than the vocabulary of the model, {}; raise --vocab",
+         spec.tokenizer.string(), tokenizer.vocab_size(), spec.vocab);
+  }
+  if (!fs::is_directory(spec.tokenizer)) {
+    WriteFileAtomically(output.Name(kTokenizerFiles[0]), ReadFile(spec.tokenizer));
+    return;
+  }
+  for (const char* name : kTokenizerFiles) {
+    if (fs::exists(spec.tokenizer / name))
+      WriteFileAtomically(output.Name(name), ReadFile(spec.tokenizer / name));
+  }
+}
+
+}  // namespace
+
+void ApplyPreset(const std::string& name, RandomCheckpointSpec& spec) {
+  struct Preset {
+    const char* name;
+    size_t layers, hidden, heads, kv_heads, ffn, vocab, max_positions;
+  };
+  constexpr Preset kPresets[] = {
+      {"tiny", 2, 64, 4, 2, 160, 512, 2048},
+      {"llama-7b", 32, 4096, 32, 32, 11008, 32000, 4096},
+      {"vicuna-13b", 40, 5120, 40, 40, 13824, 32000, 4096},
+  };
+  for (const Preset& preset : kPresets) {
+    if (name != preset.name) continue;
+    spec.layers = preset.layers;
+    spec.hidden = preset.hidden;
+    spec.heads = preset.heads;
+    spec.kv_heads = preset.kv_heads;
+    spec.ffn = preset.ffn;
+    spec.vocab = preset.vocab;
+    spec.max_positions = preset.max_positions;
+    return;
+  }
+  Fail("--preset is '{}', expected tiny, llama-7b or vicuna-13b", name);
+}
+
+std::vector<TensorSpec> RandomTensors(const RandomCheckpointSpec& spec) {
+  CheckShape(spec);
+  const uint64_t q = spec.heads * HeadDim(spec), kv = spec.kv_heads * HeadDim(spec);
+  std::vector<TensorSpec> tensors;
+  const auto add = [&](std::string name, std::vector<uint64_t> shape) {
+    tensors.push_back({std::move(name), spec.dtype, std::move(shape)});
+  };
+  add("model.embed_tokens.weight", {spec.vocab, spec.hidden});
+  for (size_t layer = 0; layer < spec.layers; ++layer) {
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    const bool has_bias = spec.attention_bias || spec.model_type == "qwen2";
+    const auto add_linear = [&](const char* name, uint64_t rows, uint64_t cols, bool bias) {
+      add(prefix + name + ".weight", {rows, cols});
+      if (bias) add(prefix + name + ".bias", {rows});
+    };
+    add_linear("self_attn.q_proj", q, spec.hidden, has_bias);
+    add_linear("self_attn.k_proj", kv, spec.hidden, has_bias);
+    add_linear("self_attn.v_proj", kv, spec.hidden, has_bias);
+    add_linear("self_attn.o_proj", spec.hidden, q, spec.attention_bias);
+    add_linear("mlp.gate_proj", spec.ffn, spec.hidden, false);
+    add_linear("mlp.up_proj", spec.ffn, spec.hidden, false);
+    add_linear("mlp.down_proj", spec.hidden, spec.ffn, false);
+    add(prefix + "input_layernorm.weight", {spec.hidden});
+    add(prefix + "post_attention_layernorm.weight", {spec.hidden});
+  }
+  add("model.norm.weight", {spec.hidden});
+  if (!spec.tied) add("lm_head.weight", {spec.vocab, spec.hidden});
+  return tensors;
+}
+
+RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, const fs::path& directory,
+                                            Progress& progress) {
+  const std::vector<TensorSpec> tensors = RandomTensors(spec);
+  RandomCheckpointFacts facts;
+  uint64_t data_bytes = 0;
+  for (const TensorSpec& tensor : tensors) data_bytes += SpecBytes(tensor);
+  facts.parameters = data_bytes / DTypeBytes(spec.dtype);
+
+  const bool existed = fs::exists(directory);
+  if (existed && (!fs::is_directory(directory) || !fs::is_empty(directory))) {
+    Fail("{}: is not an empty directory; choose another place for the checkpoint", directory.string());
+  }
+  if (const uint64_t room = FreeDiskBytes(directory); room < data_bytes + kSlackBytes) {
+    Fail("{}: the checkpoint needs {} of disk space, but {} are free", directory.string(),
+         FormatBytes(static_cast<double>(data_bytes + kSlackBytes)), FormatBytes(static_cast<double>(room)));
+  }
+  MakeDirectories(directory);
+  Cleanup output(directory, !existed);
+  if (!spec.tokenizer.empty()) CopyTokenizer(spec, output);
+
+  const bool torch = spec.format == CheckpointFormat::kTorch;
+  const std::string stem = torch ? "pytorch_model" : "model", extension = torch ? ".bin" : ".safetensors";
+  const std::vector<Shard> shards = CutShards(tensors, spec.shard_bytes);
+  Json weight_map = Json::object();
+  MegabyteProgress megabytes(progress, data_bytes);
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = shards.size() == 1
+                                 ? stem + extension
+                                 : fmt::format("{}-{:05}-of-{:05}{}", stem, i + 1, shards.size(), extension);
+    for (const TensorSpec& tensor : shards[i]) weight_map[tensor.name] = name;
+    const fs::path path = output.Name(name);
+    if (torch) {
+      TorchWriter writer(path, shards[i]);
+      facts.file_bytes += WriteShard(writer, shards[i], spec, megabytes);
+    } else {
+      SafetensorsWriter writer(path, shards[i], {{"format", "pt"}});
+      facts.file_bytes += WriteShard(writer, shards[i], spec, megabytes);
+    }
+  }
+  megabytes.End();
+  if (shards.size() > 1) {
+    const fs::path index = output.Name(stem + extension + ".index.json");
+    WriteJson(index, {{"metadata", {{"total_size", data_bytes}}}, {"weight_map", weight_map}});
+    facts.file_bytes += fs::file_size(index);
+  }
+  WriteJson(output.Name("config.json"), Config(spec));
+  facts.shards = shards.size();
+  output.Keep();
+  return facts;
+}
+
+}  // namespace mica

@@ -1,0 +1,202 @@
+#include "ops/gram/gram.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "base/threads.h"
+#include "device/scratch.h"
+#include "ops/gram/gram_rows.h"
+#include "ops/tile/kernels.h"
+#include "ops/tile/tile_product.h"
+
+namespace mica {
+namespace {
+
+constexpr size_t kTile = Gram::kTile;
+constexpr size_t kBlock = Gram::kBlockTokens;
+constexpr float kLargest = 0x1p59f;  // 256 products of two such values stay below FP32's largest number
+
+// Slots of Scratch in this file.
+constexpr int kPaddedSlot = 110, kWideSlot = 111, kTileSlot = 112;
+
+bool Acceptable(float value) { return std::abs(value) <= kLargest; }  // false for NaN
+
+// Packs one tile of columns of up to kBlock tokens, zeros where the tile is wider or longer than x. x:
+// [tokens, cols], packed: [kTile, kBlock]; sum, largest: [kTile].
+void PackBlock(MatrixView<const BF16> x, const float*, const float*, BF16* packed, float* sum,
+               float* largest) {
+  uint16_t top[kTile] = {};
+  if (x.rows == kBlock && x.cols == kTile) {
+    PackTransposed(x.data, x.stride, kBlock, kTile, packed, sum, top);
+  } else {
+    BF16* padded = Scratch<BF16, kPaddedSlot>(kBlock * kTile);
+    std::fill_n(padded, kBlock * kTile, BF16{});
+    for (size_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), x.cols, padded + t * kTile);
+    PackTransposed(padded, kTile, kBlock, kTile, packed, sum, top);
+  }
+  for (size_t c = 0; c < kTile; ++c) largest[c] = ToFloat(BF16{top[c]});
+}
+
+void PackBlock(MatrixView<const float> x, const float* row_scale, const float* weight, float* packed,
+               float* sum, float* largest) {
+  uint32_t top[kTile] = {};
+  if (x.rows == kBlock && x.cols == kTile) {
+    PackTransposed(x.data, x.stride, kBlock, kTile, row_scale, weight, packed, sum, top);
+  } else {
+    float* padded = Scratch<float, kPaddedSlot>(kBlock * kTile);
+    std::fill_n(padded, kBlock * kTile, 0.0f);
+    for (size_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), x.cols, padded + t * kTile);
+    PackTransposed(padded, kTile, kBlock, kTile, row_scale, weight, packed, sum, top);
+  }
+  for (size_t c = 0; c < kTile; ++c) largest[c] = std::bit_cast<float>(top[c]);
+}
+
+// With weights, BF16 inputs are widened first.
+void PackBlock(MatrixView<const BF16> x, const float* row_scale, const float* weight, float* packed,
+               float* sum, float* largest) {
+  float* wide = Scratch<float, kWideSlot>(kBlock * kTile);
+  for (size_t t = 0; t < x.rows; ++t) Kernels(Backend::kCpu).bf16_to_f32(x.row(t), x.cols, wide + t * x.cols);
+  PackBlock(MatrixView<const float>(wide, x.rows, x.cols), row_scale, weight, packed, sum, largest);
+}
+
+float Value(float value) { return value; }
+float Value(BF16 value) { return ToFloat(value); }
+
+template <typename T>
+[[noreturn]] void FailOnChannel(MatrixView<const T> x, const float* row_scale, size_t channel) {
+  size_t not_finite = 0, channels = 0;
+  float worst = 0;
+  for (size_t c = 0; c < x.cols; ++c) {
+    bool bad = false;
+    for (size_t t = 0; t < x.rows; ++t) {
+      const float value = Value(x(t, c)) * row_scale[t];
+      if (Acceptable(value)) continue;
+      bad = true;
+      if (c != channel) continue;
+      if (std::isfinite(value)) {
+        worst = std::max(worst, std::abs(value));
+      } else {
+        ++not_finite;
+      }
+    }
+    channels += bad;
+  }
+  if (not_finite > 0) {
+    Fail(
+        "activations: channel {} holds {} NaN or infinite values among {} tokens ({} of {} channels are "
+        "affected), expected finite "
+        "numbers; check the model's weights, or run in fp32",
+        channel, not_finite, x.rows, channels, x.cols);
+  }
+  Fail(
+      "activations: channel {} reaches {:.3g} ({} of {} channels are affected), expected magnitudes up to "
+      "{:.3g}; second moments would "
+      "overflow, check the model's weights",
+      channel, worst, channels, x.cols, kLargest);
+}
+
+void CheckWeights(std::span<const float> weights, size_t tokens) {
+  MICA_CHECK(weights.empty() || weights.size() == tokens);
+  for (size_t t = 0; t < weights.size(); ++t) {
+    if (!(weights[t] >= 0) || std::isinf(weights[t])) {
+      Fail("token weights: token {} weighs {}, expected a finite number >= 0", t, weights[t]);
+    }
+  }
+}
+
+}  // namespace
+
+Gram::Gram(size_t cols) : cols_(cols), tiles_((cols + kTile - 1) / kTile), column_sums_(cols, 0.0) {
+  MICA_CHECK(cols > 0);
+  sums_ = Matrix<double>(tiles_ * (tiles_ + 1) / 2, kTile * kTile, 0.0);
+}
+
+void Gram::Add(MatrixView<const BF16> x, std::span<const float> weights) { AddTokens(x, weights); }
+void Gram::Add(MatrixView<const float> x, std::span<const float> weights) { AddTokens(x, weights); }
+
+template <typename T>
+void Gram::AddTokens(MatrixView<const T> x, std::span<const float> weights) {
+  MICA_CHECK(x.cols == cols_);
+  CheckWeights(weights, x.rows);
+  for (size_t first = 0; first < x.rows; first += kChunkTokens) {
+    const size_t tokens = std::min(kChunkTokens, x.rows - first);
+    // Padded to whole blocks, so that the packing may read them beside padded tokens.
+    std::vector<float> weight((tokens + kBlock - 1) / kBlock * kBlock, 1.0f);
+    if (!weights.empty()) std::copy_n(weights.data() + first, tokens, weight.data());
+    std::vector<float> row_scale = weight;
+    for (float& scale : row_scale) scale = std::sqrt(scale);
+    const MatrixView<const T> chunk = x.Rows(first, tokens);
+    if (weights.empty()) {
+      AddChunk<T, T>(chunk, row_scale.data(), weight.data());
+    } else {
+      AddChunk<T, float>(chunk, row_scale.data(), weight.data());
+    }
+  }
+}
+
+template <typename T, typename Packed>
+void Gram::AddChunk(MatrixView<const T> x, const float* row_scale, const float* weight) {
+  const size_t blocks = (x.rows + kBlock - 1) / kBlock;
+  // [tiles][blocks][kTile, kBlock]
+  Matrix<Packed> packed(tiles_ * blocks, kTile * kBlock);
+  std::vector<size_t> first_bad(tiles_, cols_);
+  ParallelFor(tiles_, [&](size_t tile) {
+    const size_t column = tile * kTile;
+    const size_t width = std::min(kTile, cols_ - column);
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t token = b * kBlock;
+      float sum[kTile] = {}, largest[kTile];
+      PackBlock(x.Rows(token, std::min(kBlock, x.rows - token)).Cols(column, width), row_scale + token,
+                weight + token, packed.row(tile * blocks + b), sum, largest);
+      for (size_t c = 0; c < width; ++c) {
+        column_sums_[column + c] += sum[c];
+        if (!Acceptable(largest[c])) first_bad[tile] = std::min(first_bad[tile], column + c);
+      }
+    }
+  });
+  const size_t bad = *std::min_element(first_bad.begin(), first_bad.end());
+  if (bad < cols_) FailOnChannel(x, row_scale, bad);
+
+  // Tiles are handed out row by row, so a row's panel stays in the cache.
+  ParallelFor(sums_.rows(), [&](size_t index) {
+    auto i = static_cast<size_t>((std::sqrt(8.0 * static_cast<double>(index) + 1.0) - 1.0) / 2.0);
+    while (i * (i + 1) / 2 > index) --i;
+    while ((i + 1) * (i + 2) / 2 <= index) ++i;
+    const size_t j = index - i * (i + 1) / 2;
+    float* tile = Scratch<float, kTileSlot>(kTile * kTile);
+    for (size_t b = 0; b < blocks; ++b) {
+      TileProduct(packed.row(i * blocks + b), packed.row(j * blocks + b), true, kTile, kTile, kBlock, false,
+                  tile);
+      AddToDouble(tile, kTile * kTile, sums_.row(index));
+    }
+  });
+}
+
+double Gram::Sum(size_t i, size_t j) const {
+  if (i < j) std::swap(i, j);
+  return Tile(i / kTile, j / kTile)[i % kTile * kTile + j % kTile];
+}
+
+void Gram::CopyScaled(double factor, MatrixView<float> out) const {
+  MICA_CHECK(out.rows == cols_ && out.cols == cols_);
+  ParallelFor(tiles_, [&](size_t i) {
+    for (size_t j = 0; j <= i; ++j) {
+      const double* tile = Tile(i, j);
+      const size_t rows = std::min(kTile, cols_ - i * kTile);
+      const size_t cols = std::min(kTile, cols_ - j * kTile);
+      for (size_t r = 0; r < rows; ++r) {
+        const size_t end =
+            i == j ? r + 1
+                   : cols;  // above the diagonal of a diagonal tile lies the same sum in another order
+        for (size_t c = 0; c < end; ++c) {
+          const auto value = static_cast<float>(factor * tile[r * kTile + c]);
+          out(i * kTile + r, j * kTile + c) = value;
+          out(j * kTile + c, i * kTile + r) = value;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace mica

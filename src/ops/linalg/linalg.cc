@@ -1,0 +1,225 @@
+#include "ops/linalg/linalg.h"
+
+#include <cblas.h>
+#include <lapacke.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "base/threads.h"
+
+namespace mica {
+namespace {
+
+// Edge of the square tiles of the factorisations. 256 x 256 x K products reach the rate of large ones, three
+// such tiles in FP32 (768 KiB) fit the L2 cache, and 13,824 columns still give 54 tile rows to share between
+// threads.
+constexpr size_t kTile = 256;
+// Columns of a Gemm tile: wider than tall, as a small K is paid for by the reuse of b.
+constexpr size_t kGemmCols = 512;
+
+// OpenBLAS (OpenMP build) uses as many threads as OpenMP would. Tiles computed on the calling thread outside
+// a parallel region (a single tile, a diagonal block) must take the same path as those inside one.
+class OneBlasThread {
+ public:
+#ifdef _OPENMP
+  OneBlasThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneBlasThread() { omp_set_num_threads(threads_); }
+
+ private:
+  int threads_;
+#else
+  OneBlasThread() {}
+#endif
+};
+
+size_t Tiles(size_t extent, size_t tile) { return (extent + tile - 1) / tile; }
+size_t TileExtent(size_t index, size_t extent, size_t tile) { return std::min(tile, extent - index * tile); }
+
+int Int(size_t value) {
+  MICA_CHECK(value <= static_cast<size_t>(std::numeric_limits<int>::max()));
+  return static_cast<int>(value);
+}
+
+CBLAS_TRANSPOSE Transposed(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
+
+void GemmTile(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
+              MatrixView<const float> b, float beta, MatrixView<float> c) {
+  const size_t depth = transpose_a ? a.rows : a.cols;
+  cblas_sgemm(CblasRowMajor, Transposed(transpose_a), Transposed(transpose_b), Int(c.rows), Int(c.cols),
+              Int(depth), alpha, a.data, Int(a.stride), b.data, Int(b.stride), beta, c.data, Int(c.stride));
+}
+
+void GemmTile(bool transpose_a, bool transpose_b, double alpha, MatrixView<const double> a,
+              MatrixView<const double> b, double beta, MatrixView<double> c) {
+  const size_t depth = transpose_a ? a.rows : a.cols;
+  cblas_dgemm(CblasRowMajor, Transposed(transpose_a), Transposed(transpose_b), Int(c.rows), Int(c.cols),
+              Int(depth), alpha, a.data, Int(a.stride), b.data, Int(b.stride), beta, c.data, Int(c.stride));
+}
+
+// A row-major lower triangle is a column-major upper one, which spares LAPACKE its transposed copies.
+bool FactorTile(MatrixView<float> a) {
+  return LAPACKE_spotrf_work(LAPACK_COL_MAJOR, 'U', Int(a.rows), a.data, Int(a.stride)) == 0;
+}
+bool FactorTile(MatrixView<double> a) {
+  return LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', Int(a.rows), a.data, Int(a.stride)) == 0;
+}
+
+// b <- b l^-T.
+void SolveTransposed(MatrixView<const float> l, MatrixView<float> b) {
+  cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, Int(b.rows), Int(b.cols), 1,
+              l.data, Int(l.stride), b.data, Int(b.stride));
+}
+void SolveTransposed(MatrixView<const double> l, MatrixView<double> b) {
+  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, Int(b.rows), Int(b.cols), 1,
+              l.data, Int(l.stride), b.data, Int(b.stride));
+}
+
+template <typename T>
+MatrixView<T> Block(MatrixView<T> a, size_t row, size_t rows, size_t col, size_t cols) {
+  return a.Rows(row, rows).Cols(col, cols);
+}
+
+// Right-looking: factor the diagonal tile, solve the panel below it, take the panel's outer product from what
+// is left.
+template <typename T>
+bool Cholesky(MatrixView<T> a) {
+  MICA_CHECK(a.rows == a.cols);
+  const OneBlasThread one_thread;
+  const size_t n = a.rows;
+  for (size_t start = 0; start < n; start += kTile) {
+    const size_t width = std::min(kTile, n - start), rest = start + width;
+    const MatrixView<T> diagonal = Block(a, start, width, start, width);
+    if (!FactorTile(diagonal)) return false;
+    for (size_t i = 0; i < width; ++i) {
+      if (!std::isfinite(diagonal(i, i))) return false;  // NaN passes LAPACK's test for a positive pivot
+      std::fill_n(a.row(start + i) + start + i + 1, n - start - i - 1, T{0});
+    }
+    const size_t tiles = Tiles(n - rest, kTile);
+    ParallelFor(tiles, [&](size_t i) {
+      SolveTransposed(diagonal, Block(a, rest + i * kTile, TileExtent(i, n - rest, kTile), start, width));
+    });
+    ParallelFor(tiles * (tiles + 1) / 2, [&](size_t index) {
+      size_t i = static_cast<size_t>((std::sqrt(8.0 * static_cast<double>(index) + 1) - 1) / 2);
+      while (i * (i + 1) / 2 > index) --i;
+      while ((i + 1) * (i + 2) / 2 <= index) ++i;
+      const size_t j = index - i * (i + 1) / 2;
+      const size_t rows = TileExtent(i, n - rest, kTile), cols = TileExtent(j, n - rest, kTile);
+      GemmTile(false, true, T{-1}, Block(a, rest + i * kTile, rows, start, width),
+               Block(a, rest + j * kTile, cols, start, width), T{1},
+               Block(a, rest + i * kTile, rows, rest + j * kTile, cols));
+    });
+  }
+  return true;
+}
+
+// Turns the matrix by 180 degrees: reverses rows and columns.
+void Reverse(MatrixView<float> a) {
+  ParallelFor((a.rows + 1) / 2, [&](size_t i) {
+    float* upper = a.row(i);
+    float* lower = a.row(a.rows - 1 - i);
+    if (upper == lower) {
+      std::reverse(upper, upper + a.cols);
+    } else {
+      for (size_t j = 0; j < a.cols; ++j) std::swap(upper[j], lower[a.cols - 1 - j]);
+    }
+  });
+}
+
+}  // namespace
+
+void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
+          MatrixView<const float> b, float beta, MatrixView<float> c) {
+  MICA_CHECK((transpose_a ? a.cols : a.rows) == c.rows && (transpose_b ? b.rows : b.cols) == c.cols);
+  MICA_CHECK((transpose_a ? a.rows : a.cols) == (transpose_b ? b.cols : b.rows));
+  if (c.rows == 0 || c.cols == 0) return;
+  const OneBlasThread one_thread;
+  const size_t col_tiles = Tiles(c.cols, kGemmCols);
+  ParallelFor(Tiles(c.rows, kTile) * col_tiles, [&](size_t index) {
+    const size_t i = index / col_tiles, j = index % col_tiles;
+    const size_t rows = TileExtent(i, c.rows, kTile), cols = TileExtent(j, c.cols, kGemmCols);
+    GemmTile(transpose_a, transpose_b, alpha, transpose_a ? a.Cols(i * kTile, rows) : a.Rows(i * kTile, rows),
+             transpose_b ? b.Rows(j * kGemmCols, cols) : b.Cols(j * kGemmCols, cols), beta,
+             Block(c, i * kTile, rows, j * kGemmCols, cols));
+  });
+}
+
+bool CholeskyLower(MatrixView<float> a) { return Cholesky(a); }
+bool CholeskyLower(MatrixView<double> a) { return Cholesky(a); }
+
+// From the last tile column to the first: the part below and right of the diagonal tile is inverted already,
+// and [A 0; B C]^-1 = [A^-1 0; -C^-1 B A^-1  C^-1].
+void InvertLowerTriangle(MatrixView<float> l) {
+  MICA_CHECK(l.rows == l.cols);
+  const OneBlasThread one_thread;
+  const size_t n = l.rows, tile_count = Tiles(n, kTile);
+  Matrix<float> panel(n, std::min(n, kTile));
+  for (size_t t = tile_count; t-- > 0;) {
+    const size_t start = t * kTile, width = TileExtent(t, n, kTile), rest = start + width;
+    const MatrixView<float> diagonal = Block(l, start, width, start, width);
+    const size_t tiles = Tiles(n - rest, kTile);
+    ParallelFor(tiles, [&](size_t i) {
+      const MatrixView<float> from = Block(l, rest + i * kTile, TileExtent(i, n - rest, kTile), start, width);
+      const MatrixView<float> to = Block(panel.view(), i * kTile, from.rows, 0, width);
+      for (size_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), width, to.row(r));
+      cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, Int(to.rows), Int(width),
+                  1, diagonal.data, Int(diagonal.stride), to.data, Int(to.stride));
+    });
+    MICA_CHECK(LAPACKE_strtri_work(LAPACK_COL_MAJOR, 'U', 'N', Int(width), diagonal.data,
+                                   Int(diagonal.stride)) == 0);
+    ParallelFor(tiles, [&](size_t index) {
+      const size_t i = tiles - 1 - index;  // the longest sums first, so that the threads end together
+      const size_t rows = TileExtent(i, n - rest, kTile), depth = i * kTile + rows;
+      GemmTile(false, false, -1.0f, Block(l, rest + i * kTile, rows, rest, depth),
+               Block(panel.view(), 0, depth, 0, width), 0.0f, Block(l, rest + i * kTile, rows, start, width));
+    });
+  }
+}
+
+bool CholeskyOfInverseUpper(MatrixView<float> a) {
+  Reverse(a);
+  if (!CholeskyLower(a)) return false;
+  InvertLowerTriangle(a);
+  Reverse(a);
+  return true;
+}
+
+// a^-1 = L^-T L^-1, tile row by tile row in place: tile (i, j) needs tile rows k >= i only, and of row i
+// itself only its old diagonal tile besides the tile being replaced.
+bool InvertPositiveDefinite(MatrixView<float> a) {
+  if (!CholeskyLower(a)) return false;
+  InvertLowerTriangle(a);
+  const OneBlasThread one_thread;
+  const size_t n = a.rows, tiles = Tiles(n, kTile);
+  Matrix<float> diagonal(std::min(n, kTile), std::min(n, kTile));
+  Matrix<float> row(std::min(n, kTile), n);
+  for (size_t i = 0; i < tiles; ++i) {
+    const size_t start = i * kTile, height = TileExtent(i, n, kTile), rest = start + height;
+    for (size_t r = 0; r < height; ++r) {
+      std::copy_n(a.row(start + r) + start, height, diagonal.row(r));
+      std::copy_n(a.row(start + r), rest, row.row(r));
+    }
+    const MatrixView<const float> old_diagonal =
+        Block(MatrixView<const float>(diagonal), 0, height, 0, height);
+    ParallelFor(i + 1, [&](size_t j) {
+      const size_t width = TileExtent(j, n, kTile);
+      const MatrixView<float> out = Block(a, start, height, j * kTile, width);
+      GemmTile(true, false, 1.0f, old_diagonal,
+               Block(MatrixView<const float>(row), 0, height, j * kTile, width), 0.0f, out);
+      if (rest < n) {
+        GemmTile(true, false, 1.0f, Block(a, rest, n - rest, start, height),
+                 Block(a, rest, n - rest, j * kTile, width), 1.0f, out);
+      }
+    });
+  }
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < i; ++j) a(j, i) = a(i, j);
+  }
+  return true;
+}
+
+}  // namespace mica

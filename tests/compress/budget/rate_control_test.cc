@@ -1,0 +1,81 @@
+#include "compress/budget/rate_control.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+// Three matrices whose weights, at c = 1, have sizes of `octaves` above or below a step.
+std::vector<StepSizes> Sizes(float octaves) {
+  std::vector<StepSizes> sizes(3);
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    sizes[i].row.assign(100 + 50 * i, octaves);
+    for (size_t c = 0; c < 80; ++c) sizes[i].col.push_back(0.02f * static_cast<float>(c));
+  }
+  return sizes;
+}
+constexpr double kWeights = (100 + 150 + 200) * 80;
+
+TEST(RateControlTest, PredictionsOfAllMatricesMeetTheBudget) {
+  for (const bool trellis : {false, true}) {
+    for (const double bits : {0.6, 2.16, 4.0, 7.5}) {
+      RateControl control(Sizes(3), bits * kWeights, 0, trellis);
+      for (int i = 0; i < 3; ++i) {
+        const RateControl::Choice choice = control.Next();
+        EXPECT_EQ(choice.zero_price, 0);
+        control.Record(choice, choice.predicted_bits, choice.predicted_zeros);
+      }
+      EXPECT_NEAR(control.bits_so_far() / kWeights, bits, 1e-6);
+    }
+  }
+}
+
+TEST(RateControlTest, HighRatesFollowTheLaw) {
+  // One bit for each doubling of size over step, plus the entropy of the weights' distribution.
+  RateControl coarse(Sizes(3), 5 * kWeights, 0, false), fine(Sizes(3), 8 * kWeights, 0, false);
+  EXPECT_NEAR(coarse.Next().log2_c - fine.Next().log2_c, 3.0, 0.01);
+  // Weights twice as large take a step twice as large for the same bits.
+  RateControl larger(Sizes(4), 5 * kWeights, 0, false);
+  EXPECT_NEAR(larger.Next().log2_c - coarse.Next().log2_c, 1.0, 1e-6);
+}
+
+TEST(RateControlTest, MatricesThatTookMoreMakeTheRestCheaper) {
+  RateControl control(Sizes(3), 3 * kWeights, 0, false);
+  const RateControl::Choice first = control.Next();
+  control.Record(first, 1.2 * first.predicted_bits, first.predicted_zeros);
+  const RateControl::Choice second = control.Next();
+  EXPECT_GT(second.log2_c, first.log2_c);
+  control.Record(second, second.predicted_bits, second.predicted_zeros);
+  const RateControl::Choice third = control.Next();
+  control.Record(third, third.predicted_bits, third.predicted_zeros);
+  EXPECT_LT(control.bits_so_far(), 3 * kWeights);
+}
+
+TEST(RateControlTest, ZerosHaveAPriceWhereTheRateAloneGivesTooFew) {
+  RateControl control(Sizes(3), 2.6 * kWeights, 0.5, false);
+  double zeros = 0;
+  for (int i = 0; i < 3; ++i) {
+    const RateControl::Choice choice = control.Next();
+    EXPECT_GT(choice.zero_price, 0.5);
+    zeros += choice.predicted_zeros;
+    control.Record(choice, choice.predicted_bits, choice.predicted_zeros);
+  }
+  EXPECT_NEAR(zeros / kWeights, 0.5, 1e-3);
+  EXPECT_NEAR(control.bits_so_far() / kWeights, 2.6, 1e-3);
+  // Most zeros at a rate that the rest can use: beyond the usual prices.
+  EXPECT_GT(RateControl(Sizes(3), 1.0 * kWeights, 0.92, false).Next().zero_price, 64);
+  // At low rate half of the weights are zero anyway.
+  EXPECT_EQ(RateControl(Sizes(3), 1.2 * kWeights, 0.5, false).Next().zero_price, 0);
+}
+
+TEST(RateControlTest, RefusesMoreBitsThanWhatIsLeftCanUse) {
+  EXPECT_THROW(RateControl(Sizes(3), 3.0 * kWeights, 0.95, false), Error);
+  EXPECT_NO_THROW(RateControl(Sizes(3), 3.0 * kWeights, 0.5, false));
+}
+
+}  // namespace
+}  // namespace mica

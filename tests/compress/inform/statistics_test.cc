@@ -1,0 +1,102 @@
+// Statistics of the original model: which windows they come from, and the file they are kept in.
+#include "compress/inform/statistics.h"
+
+#include <gtest/gtest.h>
+
+#include "compress/curvature/fisher.h"
+#include "device/precision.h"
+#include "tests/compress/tiny_calibration.h"
+#include "tests/error_message.h"
+#include "tests/temporary_directory.h"
+
+namespace mica {
+namespace {
+
+class StatisticsTest : public testing::Test {
+ protected:
+  Statistics Collect(const StatisticsSettings& settings, const Calibration& calibration) {
+    return CollectStatistics(model_.weights(), calibration, settings, Precision::kFp32, progress_);
+  }
+  Statistics Collect(const StatisticsSettings& settings) { return Collect(settings, calibration_); }
+
+  TinyModel model_{TinyConfig()};
+  Calibration calibration_ = TinyCalibration(model_.config(), 6, 20);
+  Progress progress_{false};
+};
+
+TEST_F(StatisticsTest, MomentsAndGradientsComeFromTheirOwnNumbersOfWindows) {
+  for (const size_t fisher_windows : {2, 5, 9}) {
+    const Statistics statistics = Collect({.windows = 3, .fisher_windows = fisher_windows});
+    const FisherInformation fisher =
+        MeasureFisher(model_.weights(), calibration_,
+                      {.windows = fisher_windows, .precision = Precision::kFp32}, progress_);
+    const Statistics of_three = Collect({.windows = 3, .fisher_windows = 0}, calibration_.Subset(3));
+    for (size_t l = 0; l < model_.config().layers; ++l) {
+      for (size_t k = 0; k < kLinearKinds.size(); ++k) {
+        EXPECT_EQ(statistics.linears[l][k].outputs.fisher, fisher.outputs[l][k].fisher);
+        EXPECT_EQ(of_three.linears[l][k].outputs.fisher,
+                  std::vector<double>(fisher.outputs[l][k].fisher.size(), 1.0));
+      }
+      for (size_t k = 0; k < kInputKinds.size(); ++k) {
+        EXPECT_EQ(statistics.inputs[l][k].energy, of_three.inputs[l][k].energy);
+        EXPECT_EQ(statistics.inputs[l][k].information, of_three.inputs[l][k].information);
+      }
+    }
+  }
+}
+
+TEST_F(StatisticsTest, TheFileHoldsThemAll) {
+  const TemporaryDirectory directory;
+  for (const bool clustered : {false, true}) {
+    StatisticsSettings settings = {.groups = 2, .windows = 6, .fisher_windows = 6};
+    settings.grouping = clustered ? GroupingMethod::kKmeans : GroupingMethod::kWaterfill;
+    settings.output_moments = settings.step_sizes = settings.token_weights = !clustered;
+    Statistics written = Collect(settings);
+    written.identity = StatisticsIdentity(calibration_, settings);
+    SaveStatistics(written, directory / "s.safetensors");
+    const Statistics read = LoadStatistics(directory / "s.safetensors");
+    EXPECT_EQ(read.identity, written.identity);
+    for (size_t l = 0; l < model_.config().layers; ++l) {
+      for (size_t k = 0; k < kInputKinds.size(); ++k) {
+        const InputStatistics &a = written.inputs[l][k], &b = read.inputs[l][k];
+        EXPECT_EQ(a.group.size(), clustered ? a.energy.size() : 0u);
+        EXPECT_EQ(a.token_weights.size(), clustered ? 0u : calibration_.tokens());
+        EXPECT_EQ(a.energy, b.energy);
+        EXPECT_EQ(a.information, b.information);
+        EXPECT_EQ(a.group, b.group);
+        EXPECT_EQ(a.groups, b.groups);
+        EXPECT_EQ(a.silhouette, b.silhouette);
+        EXPECT_EQ(a.mean_pair_information, b.mean_pair_information);
+        EXPECT_EQ(a.token_weights, b.token_weights);
+      }
+      for (size_t k = 0; k < kLinearKinds.size(); ++k) {
+        const LinearStatistics &a = written.linears[l][k], &b = read.linears[l][k];
+        EXPECT_EQ(a.outputs.fisher, b.outputs.fisher);
+        EXPECT_EQ(a.outputs.moments.empty(), clustered);
+        ASSERT_EQ(a.outputs.moments.rows(), b.outputs.moments.rows());
+        ASSERT_EQ(a.outputs.moments.cols(), b.outputs.moments.cols());
+        for (size_t r = 0; r < a.outputs.moments.rows(); ++r) {
+          for (size_t c = 0; c < a.outputs.moments.cols(); ++c)
+            EXPECT_EQ(a.outputs.moments(r, c), b.outputs.moments(r, c));
+        }
+        EXPECT_EQ(a.weight_energy, b.weight_energy);
+        EXPECT_EQ(a.score_shares, b.score_shares);
+        EXPECT_EQ(a.sizes.row, b.sizes.row);
+        EXPECT_EQ(a.sizes.col, b.sizes.col);
+      }
+    }
+  }
+}
+
+TEST_F(StatisticsTest, ADamagedFileIsRefused) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory / "s.safetensors";
+  Statistics written = Collect({.windows = 2, .fisher_windows = 2});
+  written.identity = StatisticsIdentity(calibration_, {});
+  SaveStatistics(written, path);
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 9);
+  ExpectError([&] { LoadStatistics(path); }, {"s.safetensors"});
+}
+
+}  // namespace
+}  // namespace mica

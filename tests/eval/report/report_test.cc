@@ -1,0 +1,230 @@
+#include "eval/report/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/output.h"
+#include "tests/eval/report/sample_results.h"
+
+namespace mica {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+Comparison PrototypeComparison() {
+  return Compare(PlainBaseline(), "base.json", PlainCompressed(), "small.json");
+}
+
+Comparison FullComparison() {
+  return Compare(SampleResult({{"wikitext2", 10}, {"ptb", 20}}), "base <1>.json",
+                 SampleCompressedResult({{"wikitext2", 10.4}, {"ptb", 27}, {"c4", 9}}), "small|2.json");
+}
+
+bool HasChinese(std::string_view text) {
+  return DisplayWidth(text) > static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+           return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+         }));
+}
+
+std::set<std::string> Placeholders(std::string_view text) {
+  std::set<std::string> found;
+  for (size_t at = text.find('{'); at != std::string_view::npos; at = text.find('{', at + 1)) {
+    found.emplace(text.substr(at, text.find('}', at) - at));
+  }
+  return found;
+}
+
+std::string Replaced(std::string text, std::string_view from, std::string_view to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+TEST(ReportStringsTest, EveryStringIsThereInBothLanguagesWithTheSamePlaceholders) {
+  const std::set<std::string_view> without_words = {"not_recorded", "compression.ratio.value"};
+  std::set<std::string_view> keys;
+  for (const ReportString& string : ReportStrings()) {
+    EXPECT_TRUE(keys.insert(string.key).second) << string.key << " is there twice";
+    EXPECT_FALSE(string.english.empty()) << string.key;
+    EXPECT_EQ(Placeholders(string.english), Placeholders(string.chinese)) << string.key;
+    if (without_words.count(string.key) > 0) continue;
+    EXPECT_TRUE(HasChinese(string.chinese)) << string.key << " is not translated: " << string.chinese;
+    EXPECT_FALSE(HasChinese(string.english)) << string.key;
+  }
+}
+
+TEST(ReportStringsTest, LanguagesAreKnownByTheirTags) {
+  EXPECT_EQ(ParseLanguage("zh"), Language::kChinese);
+  EXPECT_EQ(ParseLanguage("en"), Language::kEnglish);
+  EXPECT_THROW(ParseLanguage("fr"), Error);
+  EXPECT_EQ(TranslateOr(Language::kEnglish, "part.", "codes"), "codes");
+  EXPECT_EQ(TranslateOr(Language::kChinese, "part.", "a new part"), "a new part");
+}
+
+TEST(ReportTest, PrototypeIsShownAsItIs) {
+  const Comparison comparison = PrototypeComparison();
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildReport(comparison, language);
+    for (const std::string& text : {RenderText(document), RenderMarkdown(document), RenderHtml(document)}) {
+      for (const char* figure : {"5.79", "7.17", "37.02", "73.87", "10.29", "76.2 %", "0.5 %", "+23.8 %",
+                                 "+99.5 %", "out of memory"}) {
+        EXPECT_THAT(text, HasSubstr(figure));
+      }
+      EXPECT_THAT(text, HasSubstr(language == Language::kEnglish ? "not measured" : "未测量"));
+    }
+  }
+}
+
+// Everything the document says, cell by cell.
+std::vector<std::string> Texts(const Document& document) {
+  std::vector<std::string> texts = {document.title, document.summary, document.footing};
+  for (const Section& section : document.sections) {
+    texts.push_back(section.title);
+    for (const Block& block : section.blocks) {
+      if (const auto* paragraph = std::get_if<Paragraph>(&block)) texts.push_back(paragraph->text);
+      if (const auto* warning = std::get_if<Warning>(&block)) texts.push_back(warning->text);
+      if (const auto* command = std::get_if<Command>(&block)) texts.push_back(command->text);
+      if (const auto* table = std::get_if<Table>(&block)) {
+        texts.push_back(table->caption);
+        for (const std::string& cell : table->heading) texts.push_back(cell);
+        for (const auto& row : table->rows) texts.insert(texts.end(), row.begin(), row.end());
+      }
+      if (const auto* chart = std::get_if<Chart>(&block)) {
+        texts.push_back(chart->caption);
+        for (const Chart::Row& row : chart->rows) texts.push_back(row.label), texts.push_back(row.text);
+      }
+    }
+  }
+  return texts;
+}
+
+// Letters and digits only: line breaks, escapes and alignment differ between the renderers.
+std::string Bare(const std::string& text) {
+  std::string bare;
+  for (const char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) || static_cast<unsigned char>(c) >= 0x80) bare += c;
+  }
+  return bare;
+}
+
+TEST(ReportTest, EveryRendererSaysEverything) {
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildReport(FullComparison(), language);
+    std::string html = RenderHtml(document);
+    for (const auto& [escape, character] :
+         {std::pair{"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}}) {
+      html = Replaced(html, escape, character);
+    }
+    const std::string text = Bare(RenderText(document)), markdown = Bare(RenderMarkdown(document));
+    html = Bare(html);
+    for (const std::string& said : Texts(document)) {
+      EXPECT_THAT(text, HasSubstr(Bare(said)));
+      EXPECT_THAT(markdown, HasSubstr(Bare(said)));
+      EXPECT_THAT(html, HasSubstr(Bare(said)));
+    }
+  }
+}
+
+TEST(ReportTest, ChineseReportHasNoEnglishSentences) {
+  const Document document = BuildReport(FullComparison(), Language::kChinese);
+  for (const Section& section : document.sections) {
+    EXPECT_TRUE(HasChinese(section.title)) << section.title;
+    for (const Block& block : section.blocks) {
+      if (const auto* paragraph = std::get_if<Paragraph>(&block)) {
+        EXPECT_TRUE(HasChinese(paragraph->text)) << paragraph->text;
+      }
+      if (const auto* table = std::get_if<Table>(&block)) {
+        for (const std::string& cell : table->heading) EXPECT_TRUE(HasChinese(cell)) << cell;
+      }
+      if (const auto* chart = std::get_if<Chart>(&block)) {
+        EXPECT_TRUE(HasChinese(chart->caption)) << chart->caption;
+      }
+    }
+  }
+}
+
+TEST(ReportTest, CompressionFiguresAreShown) {
+  const std::string text = RenderText(BuildReport(FullComparison(), Language::kEnglish));
+  EXPECT_THAT(text, HasSubstr("4.00 times smaller on disk; the worst set (ptb) keeps 65.0 %"));
+  EXPECT_THAT(text, HasSubstr("5.250"));  // stored bits per weight
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          "200.0 kB, 26.7 %, 4.000 bits/weight"));     // codes: 200000 of 750000 bytes, over 400000 weights
+  EXPECT_THAT(text, HasSubstr("487.5 kB, 65.0 %\n"));  // embeddings are no part of the compressed matrices
+  EXPECT_THAT(text, HasSubstr("222222222444444444444444444888888888"));  // 9, 18 and 9 of 36 columns
+  EXPECT_THAT(text, HasSubstr("95.0"));  // all of the compression, not the sum of its phases
+  EXPECT_THAT(text, HasSubstr("c4 was not measured on both sides"));
+}
+
+TEST(ReportTest, CodesWithoutWidthsShowTheirMeanLength) {
+  Json facts = SampleCompression();
+  facts["bits"]["histogram"] = Json::object();
+  for (Json& layer : facts["layers"]) {
+    for (Json& linear : layer["linears"]) linear["histogram"] = Json::object();
+  }
+  const std::string text = RenderText(BuildReport(
+      Compare(SampleResult({{"c4", 10}}), "a", SampleCompressedResult({{"c4", 10.2}}, facts), "b"),
+      Language::kEnglish));
+  EXPECT_THAT(text, Not(HasSubstr("Widths")));
+  EXPECT_THAT(text, HasSubstr("Mean code bits by kind of linear layer\n  self_attn.q_proj  ████████████████  "
+                              "                    3.50"));
+}
+
+TEST(ReportTest, ForcedComparisonsCarryTheirWarning) {
+  Json other = SampleCompressedResult({{"c4", 11}});
+  other["settings"]["dtype"] = "bf16";
+  const Comparison comparison = Compare(SampleResult({{"c4", 10}}), "a", other, "b", true);
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    EXPECT_THAT(RenderText(BuildReport(comparison, language)), HasSubstr("dtype fp32 against bf16"));
+  }
+}
+
+TEST(ReportTest, HtmlStandsAloneAndIsWellFormed) {
+  const std::string html = RenderHtml(BuildReport(FullComparison(), Language::kChinese));
+  EXPECT_THAT(html, HasSubstr("<html lang=\"zh-CN\">"));
+  EXPECT_THAT(html, HasSubstr("base &lt;1&gt;.json"));
+  EXPECT_THAT(html, HasSubstr("<svg"));
+  for (const char* outside : {"http:", "https:", "<script", "<link", "@import", "url("})
+    EXPECT_THAT(html, Not(HasSubstr(outside)));
+  // Every element that is opened is closed, in order.
+  std::vector<std::string> open;
+  for (size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {
+    const std::string tag = html.substr(at + 1, html.find('>', at) - at - 1);
+    const std::string name = tag.substr(0, tag.find_first_of(" /", 1));
+    if (name == "meta" || name == "!DOCTYPE" || tag.back() == '/') continue;
+    if (name[0] == '/') {
+      ASSERT_FALSE(open.empty()) << name;
+      ASSERT_EQ("/" + open.back(), name);
+      open.pop_back();
+    } else {
+      open.push_back(name);
+    }
+  }
+  EXPECT_TRUE(open.empty());
+}
+
+TEST(ReportTest, BarsAreAsLongAsTheirSums) {
+  Chart chart{"",
+              {"two", "four"},
+              {"2", "4"},
+              {{"a", {0.5, 0.5}, "x"}, {"bb", {0.0, 0.25}, "y"}, {"c", {2.0, 2.0}, ""}},
+              1};
+  EXPECT_EQ(ChartText(chart, ""), "2 two  4 four\na   " + std::string(18, '2') + std::string(18, '4') +
+                                      "  x\nbb  " + std::string(9, '4') + std::string(27, ' ') + "  y\nc   " +
+                                      std::string(36, '2') + "\n");
+}
+
+TEST(ReportTest, MarkdownTablesSurviveTheirContent) {
+  EXPECT_THAT(RenderMarkdown(BuildReport(FullComparison(), Language::kEnglish)),
+              HasSubstr("| base \\<1\\>.json | small\\|2.json |"));
+}
+
+}  // namespace
+}  // namespace mica
