@@ -34,15 +34,10 @@ using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x
 
 class Pass {
  public:
-  Pass(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-       const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
+  Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
+       const InputSolver& solve, const Reference& reference, const TokenWeights& weights,
        const TokenProgress& progress)
-      : layer_(layer),
-        config_(config),
-        precision_(precision),
-        solve_(solve),
-        weights_(weights),
-        progress_(progress) {
+      : config_(config), precision_(precision), solve_(solve), weights_(weights), progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
     if (reference.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
@@ -150,9 +145,7 @@ class Pass {
     drift.reset();
     const Matrix<float> r = residual ? residual->Mean() : Matrix<float>();
     residual.reset();
-    for (const LinearKind linear : kLinearKinds) {
-      if (InputOf(linear) == kind) layer_.SetLinear(linear, solve_(linear, {h, d, r}));
-    }
+    solve_(kind, {h, d, r});
   }
 
   // The residual stream at the precision of the products.
@@ -186,10 +179,9 @@ class Pass {
     return scaled;
   }
 
-  DecoderLayer& layer_;
   const ModelConfig& config_;
   const Precision precision_;
-  const MatrixSolver& solve_;
+  const InputSolver& solve_;
   const TokenWeights& weights_;
   const TokenProgress& progress_;
   std::vector<Side> sides_;
@@ -205,9 +197,9 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
   return 0;
 }
 
-void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
-               const TokenProgress& progress) {
+void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
+               Precision precision, const InputSolver& solve, const Reference& reference,
+               const TokenWeights& weights, const TokenProgress& progress) {
   Pass(layer, config, stream, precision, solve, reference, weights, progress).Run();
 }
 

@@ -18,9 +18,9 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
-// Compresses one matrix, given what is known of its inputs (drift only with a reference). Returns the weights
-// to be used from now on, [rows, cols].
-using MatrixSolver = std::function<Matrix<float>(LinearKind kind, const InputMoments& moments)>;
+// Called when the moments of an input are known (drift only with a reference): the caller compresses the
+// matrices that take it and puts the results into the layer. The views are gone after the call.
+using InputSolver = std::function<void(InputKind input, const InputMoments& moments)>;
 
 // The original model on the same tokens, to measure the drift against; its stream advances with the
 // compressed one, on evenly spaced portions that hold at least `windows` windows (the others stay behind).
@@ -36,13 +36,13 @@ using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
-// The input of a layer becomes its output in `stream`, while solve is called for each matrix in the order of
-// kLinearKinds and the result put in place in `layer`. Without solve the layer is passed through as it is,
-// with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory: the
-// stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
-void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-               const MatrixSolver& solve, const Reference& reference, const TokenWeights& weights,
-               const TokenProgress& progress);
+// The input of a layer becomes its output in `stream`, while solve is called for each input in the order of
+// kInputKinds and changes the matrices of `layer` that take it. Without solve the layer is passed through as
+// it is, with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory:
+// the stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
+void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
+               Precision precision, const InputSolver& solve, const Reference& reference,
+               const TokenWeights& weights, const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.
 inline constexpr size_t kLayerSweeps = 5;

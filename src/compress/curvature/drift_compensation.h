@@ -3,6 +3,7 @@
 
 #include "base/matrix.h"
 #include "compress/calibrate/drift.h"
+#include "compress/curvature/damped_factor.h"
 
 namespace mica {
 
@@ -13,12 +14,16 @@ struct DriftSettings {
   size_t windows = 32;    // calibration windows on which it is measured
 };
 
+// The inverse that makes up for drift, of one input's moments: shared by the matrices that take it. Throws
+// Error when h is not positive definite at any reasonable damping. Memory: 4 cols^2 bytes.
+DampedFactor DriftInverse(MatrixView<const float> h, double damping);
+
 // w + strength (w drift + residual) (h + damping mean(diag h) I)^-1. With strength 1 these are the
 // least-squares weights for r_original + W x_original given r and x: the matrix makes up for what its inputs
 // and the stream beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the
-// residual stream). A strength below 1 trusts the estimates less. w: [rows, cols]. Throws Error when h is not
-// positive definite at any reasonable damping.
-Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments, double strength,
-                              double damping);
+// residual stream). A strength below 1 trusts the estimates less. w: [rows, cols]; inverse:
+// DriftInverse(moments.h).
+Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments,
+                              const DampedFactor& inverse, double strength);
 
 }  // namespace mica

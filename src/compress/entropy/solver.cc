@@ -26,13 +26,14 @@ struct Tally {
 class TileSolver {
  public:
   TileSolver(MatrixView<const float> w, const StepPlan& plan, const StepChooser& chooser, bool trellis,
-             size_t tile, EntropyMatrix& solution)
+             size_t tile, EntropyMatrix& solution, MatrixView<float> weights)
       : plan_(plan),
         chooser_(chooser),
         trellis_(trellis),
         first_(tile * kCodedTileRows),
         count_(std::min(kCodedTileRows, w.rows - first_)),
         solution_(solution),
+        weights_(weights),
         work_(w.cols, count_),
         errors_(kFeedCols, count_),
         above_(kFeedCols, count_),
@@ -49,7 +50,7 @@ class TileSolver {
       row_scale_[r] = EntropyStep(solution.row_step[row], solution.row_resolution);
       if (!solution.row_class.empty()) row_class_[r] = solution.row_class[row];
       const float* from = w.row(row);
-      for (size_t p = 0; p < w.cols; ++p) work_(p, r) = from[plan.order[p]];
+      for (size_t p = 0; p < w.cols; ++p) work_(p, r) = from[plan.columns->order[p]];
     }
   }
 
@@ -71,13 +72,13 @@ class TileSolver {
       FixColumn(p, above, feeds_rows() ? row_errors.row(p) + first_ : nullptr, errors_.row(p - begin));
       const float* e = errors_.row(p - begin);
       for (size_t k = p + 1; k < end; ++k) {
-        const float factor = plan_.u(p, k);
+        const float factor = plan_.columns->u(p, k);
         float* later = work_.row(k);
         for (size_t r = 0; r < count_; ++r) later[r] -= factor * e[r];
       }
     }
     if (end < work_.rows()) {
-      const MatrixView<const float> u = plan_.u.view(), errors = errors_.view();
+      const MatrixView<const float> u = plan_.columns->u.view(), errors = errors_.view();
       Gemm(true, false, -1.0f, u.Rows(begin, end - begin).Cols(end, work_.rows() - end),
            errors.Rows(0, end - begin), 1.0f, work_.view().Rows(end, work_.rows() - end));
     }
@@ -93,7 +94,7 @@ class TileSolver {
   // Fixes column p of the tile. change: (w - q) / U_pp, what later columns absorb; row_errors: errors of the
   // rows over V_rr, what later rows absorb.
   void FixColumn(size_t p, const float* above, float* row_errors, float* change) {
-    const uint32_t c = plan_.order[p];
+    const uint32_t c = plan_.columns->order[p];
     const float* w = work_.row(p);
     const float col_scale = EntropyStep(solution_.col_step[c], kStepResolution);
     for (size_t r = 0; r < count_; ++r) {
@@ -112,7 +113,7 @@ class TileSolver {
                             plan_.v.cols()};
     if (trellis_) chooser_.FollowTrellis(column, n_.data());
     const Trellis& machine = TrellisOf(solution_.states);
-    const float reciprocal = 1.0f / plan_.u(p, p);
+    const float reciprocal = 1.0f / plan_.columns->u(p, p);
     const double reciprocal_square = static_cast<double>(reciprocal) * reciprocal;
     size_t state = 0;
     for (size_t r = 0; r < count_; ++r) {
@@ -132,7 +133,9 @@ class TileSolver {
       tally_.error += static_cast<double>(change[r]) * change[r];
       tally_.energy += static_cast<double>(w[r]) * w[r] * reciprocal_square;
       tally_.zeros += n == 0 ? 1 : 0;
-      solution_.n(plan_.row_order[first_ + r], c) = static_cast<int16_t>(n);
+      const uint32_t row = plan_.row_order[first_ + r];
+      solution_.n(row, c) = static_cast<int16_t>(n);
+      if (weights_.data != nullptr) weights_(row, c) = q;
     }
   }
 
@@ -142,7 +145,8 @@ class TileSolver {
   const size_t first_, count_;  // positions of the tile's rows
   size_t block_first_ = 0;      // of the block of G they are in
   EntropyMatrix& solution_;
-  Matrix<float> work_;  // [cols, rows of the tile], processing order
+  const MatrixView<float> weights_;  // empty: not wanted
+  Matrix<float> work_;               // [cols, rows of the tile], processing order
   Matrix<float> errors_, above_;
   std::vector<float> row_scale_;
   std::vector<int16_t> row_class_;
@@ -155,16 +159,17 @@ class TileSolver {
 }  // namespace
 
 EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
-                         const StepPrices& prices, StepReport* report) {
+                         const StepPrices& prices, StepReport* report, MatrixView<float> weights) {
   const size_t rows = w.rows, cols = w.cols;
-  MICA_CHECK(plan.row_log.size() == rows && plan.col_step.size() == cols && plan.u.rows() == cols);
+  MICA_CHECK(plan.row_log.size() == rows && plan.columns->col_step.size() == cols &&
+             plan.columns->u.rows() == cols);
   MICA_CHECK(plan.v.empty() || plan.v.cols() % kCodedTileRows == 0 || plan.v.cols() >= rows);
   EntropyMatrix solution;
   solution.rows = rows;
   solution.cols = cols;
   solution.states = prices.trellis ? kTrellisStates : 1;
   solution.n = Matrix<int16_t>(rows, cols);
-  solution.col_step = plan.col_step;
+  solution.col_step = plan.columns->col_step;
   if (prices.trellis) solution.row_key = plan.row_key;
   solution.row_step.resize(rows);
   for (size_t r = 0; r < rows; ++r) {
@@ -188,7 +193,7 @@ EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double
   ParallelFor(tiles, [&](size_t tile) {
     // Whatever happens here, the tiles below must not wait for ever.
     const std::shared_ptr<void> release(nullptr, [&](void*) { finished[tile].store(cols); });
-    TileSolver solver(w, plan, chooser, prices.trellis, tile, solution);
+    TileSolver solver(w, plan, chooser, prices.trellis, tile, solution, weights);
     const bool waits = solver.feeds_rows() && !solver.first_of_block();
     for (size_t begin = 0; begin < cols; begin += kFeedCols) {
       const size_t end = std::min(cols, begin + kFeedCols);

@@ -29,8 +29,9 @@ struct StepReport {
 
 // Row steps are c a_i, rounded to eighths of an octave. The entropy model of the result is not fitted yet.
 // Threads over tiles of rows, each following the one above by a block of columns when rows feed back;
-// independent of their number.
+// independent of their number. weights: out, [rows, cols] as a reader of the stored matrix gets them; not
+// wanted when empty.
 EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
-                         const StepPrices& prices, StepReport* report);
+                         const StepPrices& prices, StepReport* report, MatrixView<float> weights = {});
 
 }  // namespace mica

@@ -63,20 +63,4 @@ ColumnPlan MakePlan(size_t rows, const std::vector<float>& diagonal, const std::
   return plan;
 }
 
-void PermutedMoments(MatrixView<const float> h, const std::vector<uint32_t>& order,
-                     const std::vector<uint32_t>& dead, double dead_diagonal, double damping,
-                     MatrixView<float> out) {
-  ParallelFor(order.size(), [&](size_t i) {
-    const float* from = h.row(order[i]);
-    float* to = out.row(i);
-    for (size_t j = 0; j < order.size(); ++j) to[j] = from[order[j]];
-    for (const uint32_t j : dead) to[j] = 0.0f;
-    to[i] = static_cast<float>(double{from[order[i]]} + damping);
-  });
-  for (const uint32_t i : dead) {
-    std::fill_n(out.row(i), order.size(), 0.0f);
-    out(i, i) = static_cast<float>(dead_diagonal + damping);
-  }
-}
-
 }  // namespace mica

@@ -19,10 +19,4 @@ namespace mica {
 ColumnPlan MakePlan(size_t rows, const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
                     const FixedSolverSettings& settings);
 
-// h rearranged into stored order with `damping` added to the diagonal. Dead channels (their stored positions
-// in `dead`) become uncorrelated with all others and get `dead_diagonal` as energy. out: [cols, cols].
-void PermutedMoments(MatrixView<const float> h, const std::vector<uint32_t>& order,
-                     const std::vector<uint32_t>& dead, double dead_diagonal, double damping,
-                     MatrixView<float> out);
-
 }  // namespace mica

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/fixed/plan.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
@@ -41,81 +42,63 @@ int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups)
   return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
 }
 
-// H in stored order with the damping that it needs, and what was learnt on the way.
-struct Curvature {
-  std::vector<uint32_t> dead;  // stored positions
-  double base = 1;             // mean diagonal of the channels that are not dead
-  double damping = 0;
-  int doublings = 0;
-};
-
-Curvature MeasureDiagonal(MatrixView<const float> h, const ColumnPlan& plan) {
-  Curvature curvature;
-  double sum = 0;
-  for (uint32_t p = 0; p < plan.order.size(); ++p) {
-    const float energy = h(plan.order[p], plan.order[p]);
-    if (energy == 0) curvature.dead.push_back(p);
-    sum += std::abs(double{energy});
-  }
-  const size_t alive = plan.order.size() - curvature.dead.size();
-  if (alive > 0) curvature.base = sum / static_cast<double>(alive);
-  return curvature;
-}
-
-// u <- U, H^-1 = U^T U, raising the damping until there is one.
-void FactorInverse(MatrixView<const float> h, const ColumnPlan& plan, double damping, Curvature& curvature,
-                   MatrixView<float> u) {
+// U of the damped H in stored order.
+DampedFactor Factor(MatrixView<const float> h, const ColumnPlan& plan, double share) {
   // At a hundred times the mean diagonal there is nothing left of H.
   constexpr double kMostDamping = 100;
-  constexpr double kFirstDamping = 1e-6;
-  for (double share = damping; share <= kMostDamping;
-       share = share > 0 ? 2 * share : kFirstDamping, ++curvature.doublings) {
-    curvature.damping = share * curvature.base;
-    PermutedMoments(h, plan.order, curvature.dead, curvature.base, curvature.damping, u);
-    if (CholeskyOfInverseUpper(u)) return;
+  double sum = 0;
+  size_t alive = 0;
+  for (const uint32_t column : plan.order) {
+    sum += std::abs(double{h(column, column)});
+    alive += h(column, column) != 0 ? 1 : 0;
   }
-  Fail(
-      "second moments of {} channels are not positive definite even with {} times their mean diagonal added; "
-      "the calibration inputs are "
-      "corrupt",
-      plan.order.size(), kMostDamping);
+  const DampingPolicy policy{
+      .share = share,
+      .mean = alive > 0 ? sum / static_cast<double>(alive) : 1.0,
+      .most_share = kMostDamping,
+      .dead = DeadChannels::kApart,
+      .failure =
+          fmt::format("second moments of {} channels are not positive definite even with {} times their mean "
+                      "diagonal added; the calibration inputs are corrupt",
+                      plan.order.size(), kMostDamping)};
+  return DampedFactor(h, plan.order, FactorForm::kUpperOfInverse, policy);
 }
 
-std::vector<float> Saliency(MatrixView<const float> u, MatrixView<const float> h, const ColumnPlan& plan,
-                            const Curvature& curvature, double exponent) {
-  std::vector<float> saliency(plan.order.size());
+// [cols] by stored position: 1 / U_pp^2 to the power `exponent`, the damped energy to the rest.
+std::vector<float> Saliency(const DampedFactor& factor, MatrixView<const float> h, double exponent) {
+  std::vector<float> saliency(factor.order().size());
   for (size_t p = 0; p < saliency.size(); ++p) {
-    const double energy = h(plan.order[p], plan.order[p]);
-    const double damped = (energy == 0 ? curvature.base : energy) + curvature.damping;
-    const double conditional = 1.0 / (double{u(p, p)} * u(p, p));
-    saliency[p] = static_cast<float>(std::pow(conditional, exponent) * std::pow(damped, 1 - exponent));
+    const double energy = h(factor.order()[p], factor.order()[p]);
+    const double damped = (energy == 0 ? factor.mean() : energy) + factor.damping();
+    const double u = factor.matrix()(p, p);
+    saliency[p] = static_cast<float>(std::pow(1.0 / (u * u), exponent) * std::pow(damped, 1 - exponent));
   }
   return saliency;
 }
 
-// The value that stored position p holds in each row of a tile.
+// The value that stored position p holds in each row of a tile, times `unit`.
 void DecodeColumn(const SolverState& state, const ScaleGroup& group, size_t p, size_t r0, size_t count,
-                  float* out) {
+                  float* out, float unit = 1.0f) {
   for (size_t r = 0; r < count; ++r) {
     const uint16_t code = state.codes(p, r0 + r);
     const bool kept = group.bits != 0 && (!state.masked() || state.keep(p, r0 + r) != 0);
     if (!kept) {
       out[r] = 0;
     } else if (group.scale_row < 0) {
-      out[r] = ToFloat(F16{code});
+      out[r] = ToFloat(F16{code}) * unit;
     } else {
       const auto row = static_cast<size_t>(group.scale_row);
-      out[r] = GridValue(code, ToFloat(state.scales(row, r0 + r)), state.zeros(row, r0 + r));
+      out[r] = GridValue(code, ToFloat(state.scales(row, r0 + r)) * unit, state.zeros(row, r0 + r));
     }
   }
 }
 
 // out [cols, rows] = W - Q (or W alone when `whole`) in stored order and in units of 2^state.exponent;
 // weights of dead channels count as zero.
-void Residual(const SolverState& state, MatrixView<const float> w, const Curvature& curvature, bool whole,
-              Matrix<float>& out) {
+void Residual(const SolverState& state, MatrixView<const float> w,
+              const std::vector<uint32_t>& dead_positions, bool whole, Matrix<float>& out) {
   std::vector<uint8_t> dead(state.cols, 0);
-  for (const uint32_t p : curvature.dead) dead[p] = 1;
+  for (const uint32_t p : dead_positions) dead[p] = 1;
   const float inverse_unit = std::ldexp(1.0f, -state.exponent);
   ParallelFor(state.tiles(), [&](size_t tile) {
     const size_t r0 = tile * kTileRows, count = state.tile_rows(tile);
@@ -157,6 +140,21 @@ double QuadraticLoss(MatrixView<const float> h, const Matrix<float>& d) {
     for (const double part : parts) loss += part;
   }
   return loss;
+}
+
+// out [rows, cols], original order = what is stored, as a reader gets it.
+void StoreWeights(const SolverState& state, MatrixView<float> out) {
+  const float unit = std::ldexp(1.0f, state.exponent);
+  ParallelFor(state.tiles(), [&](size_t tile) {
+    const size_t r0 = tile * kTileRows, count = state.tile_rows(tile);
+    float stored[kTileRows] = {};
+    for (const ScaleGroup& group : state.plan.groups) {
+      for (size_t p = group.start; p < group.start + group.count; ++p) {
+        DecodeColumn(state, group, p, r0, count, stored, unit);
+        for (size_t r = 0; r < count; ++r) out(r0 + r, state.plan.order[p]) = stored[r];
+      }
+    }
+  });
 }
 
 FixedMatrix Assemble(SolverState& state, size_t group_size) {
@@ -214,7 +212,7 @@ uint64_t CountZeros(const SolverState& state) {
 
 FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
-                       SolverReport* report) {
+                       SolverReport* report, MatrixView<float> weights) {
   MICA_CHECK(h.rows == w.cols && h.cols == w.cols && widths.size() == w.cols);
   if (!(settings.damping >= 0 && settings.damping <= 1))
     Fail("damping is {}, expected 0 to 1", settings.damping);
@@ -242,24 +240,23 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   state.change = Matrix<float>(w.cols, w.rows);
 
   SolverReport result;
-  Curvature curvature = MeasureDiagonal(h, state.plan);
-  Matrix<float> moments(w.cols, w.cols);
-  FactorInverse(h, state.plan, settings.damping, curvature, moments);
-  Residual(state, w, curvature, true, state.work);
-  const FeedbackSettings feedback{Saliency(moments, h, state.plan, curvature, settings.saliency_exponent),
-                                  settings.row_importance, settings.search_rounds};
-  result.feedback_loss = result.predicted_loss = FeedAll(state, moments, feedback);
+  DampedFactor factor = Factor(h, state.plan, settings.damping);
+  Residual(state, w, factor.dead(), true, state.work);
+  const FeedbackSettings feedback{Saliency(factor, h, settings.saliency_exponent), settings.row_importance,
+                                  settings.search_rounds};
+  result.feedback_loss = result.predicted_loss = FeedAll(state, factor.matrix(), feedback);
+  Matrix<float> moments = factor.Release();  // its memory, for H
   if (settings.refine_passes > 0) {
-    Residual(state, w, curvature, false, state.change);
-    PermutedMoments(h, state.plan.order, curvature.dead, curvature.base, curvature.damping, moments);
+    Residual(state, w, factor.dead(), false, state.change);
+    factor.DampedMoments(h, moments);
     result.predicted_loss += RefineAll(state, moments, settings.refine_passes);
   }
   if (report != nullptr) {
     // Dead channels have no energy in the undamped H, whatever their rows hold.
-    PermutedMoments(h, state.plan.order, curvature.dead, 0, 0, moments);
-    Residual(state, w, curvature, false, state.change);
+    factor.UndampedMoments(h, moments);
+    Residual(state, w, factor.dead(), false, state.change);
     result.measured_loss = QuadraticLoss(moments, state.change);
-    Residual(state, w, curvature, true, state.change);
+    Residual(state, w, factor.dead(), true, state.change);
     const double energy = QuadraticLoss(moments, state.change);
     result.relative_error = energy > 0 ? result.measured_loss / energy : 0;
     result.zero_share = state.rows * state.cols > 0 ? static_cast<double>(CountZeros(state)) /
@@ -267,11 +264,12 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
                                                     : 0;
     for (double* loss : {&result.feedback_loss, &result.predicted_loss, &result.measured_loss})
       *loss = std::ldexp(*loss, 2 * state.exponent);
-    result.dead_channels = curvature.dead.size();
-    result.damping = curvature.damping;
-    result.damping_doublings = curvature.doublings;
+    result.dead_channels = factor.dead().size();
+    result.damping = factor.damping();
+    result.damping_doublings = factor.raises();
     *report = result;
   }
+  if (weights.data != nullptr) StoreWeights(state, weights);
   return Assemble(state, settings.group_size);
 }
 

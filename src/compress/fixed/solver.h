@@ -59,11 +59,11 @@ struct SolverReport {
 // the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore). Threads
 // over rows; the result does not depend on the number of threads. Damping is raised (doubled) until H is
 // positive definite. Throws Error when w or h is not finite, when no damping helps, or when a setting is out
-// of range. report may be null. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
-// result.
+// of range. report may be null. weights: out, [rows, cols] as a reader of the stored matrix gets them; not
+// wanted when empty. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the result.
 FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
-                       SolverReport* report);
+                       SolverReport* report, MatrixView<float> weights = {});
 
 // Round to nearest without calibration (embeddings, output head): one width, identity order. bits: 2, 3, 4,
 // 6, 8 or 16. Threads over rows.

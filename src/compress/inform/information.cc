@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/inform/symmetric.h"
-#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -70,32 +70,22 @@ std::vector<double> ConditionalInformation(MatrixView<const float> second_moment
   const size_t n = second_moment.rows;
   MICA_CHECK(second_moment.cols == n && n > 0);
   MICA_CHECK(damping >= 0);
-  double mean_diagonal = 0;
-  for (size_t j = 0; j < n; ++j) mean_diagonal += second_moment(j, j) / static_cast<double>(n);
-  std::vector<double> inverse_root(n);  // of the damped diagonal
+  DampingPolicy policy{.share = damping, .mean = 0, .most_raises = 0};
+  for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);
   for (size_t j = 0; j < n; ++j) {
-    const double damped = second_moment(j, j) + damping * mean_diagonal;
-    if (!(damped > 0)) {
+    if (!(second_moment(j, j) + damping * policy.mean > 0)) {
       Fail(
           "second moments: channel {} has energy {} at damping {}, expected a positive number; raise the "
           "damping",
           j, second_moment(j, j), damping);
     }
-    inverse_root[j] = 1.0 / std::sqrt(damped);
   }
-  Matrix<float> scaled(n, n);
-  ParallelFor(n, [&](size_t i) {
-    for (size_t j = 0; j < n; ++j)
-      scaled(i, j) = static_cast<float>(second_moment(i, j) * inverse_root[i] * inverse_root[j]);
-    scaled(i, i) = 1.0f;  // damping included
-  });
-  if (!CholeskyLower(scaled)) {
-    Fail(
-        "second moments of {} channels are not positive definite at damping {}; raise the damping or give "
-        "more calibration text",
-        n, damping);
-  }
-  InvertLowerTriangle(scaled);
+  policy.failure = fmt::format(
+      "second moments of {} channels are not positive definite at damping {}; raise the damping or give more "
+      "calibration text",
+      n, damping);
+  const DampedFactor factor(second_moment, {}, FactorForm::kScaledLowerInverse, policy);
+  const MatrixView<const float> lower = factor.matrix();
   // [H^-1]_jj of the scaled matrix is the squared norm of column j of L^-1.
   constexpr size_t kColumns = 64;
   std::vector<double> information(n);
@@ -104,7 +94,7 @@ std::vector<double> ConditionalInformation(MatrixView<const float> second_moment
     const size_t count = std::min(kColumns, n - first);
     double squares[kColumns] = {};
     for (size_t i = first; i < n; ++i) {
-      const float* row = scaled.row(i) + first;
+      const float* row = lower.row(i) + first;
       for (size_t c = 0; c < count; ++c) squares[c] += double{row[c]} * row[c];
     }
     for (size_t c = 0; c < count; ++c) information[first + c] = std::max(0.0, 0.5 * std::log(squares[c]));

@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/curvature/output_information.h"
 #include "format/entropy/entropy_matrix.h"
-#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -18,52 +18,16 @@ constexpr double kRowKeysPerOctave = 2;
 // (docs/experiments.md).
 constexpr double kSensitivityExponent = 0.9;
 
-// u <- the upper factor of the inverse of `moments` with rows and columns in the order given, damped until
-// there is one; returns how often the damping had to be doubled. mean: what damping is relative to; `what`
-// names the channels in the message.
-int FactorInverse(MatrixView<const float> moments, const std::vector<uint32_t>& order, double mean,
-                  double damping, const char* what, MatrixView<float> u) {
-  const size_t n = order.size();
-  for (int doublings = 0;; ++doublings) {
-    ParallelFor(n, [&](size_t i) {
-      for (size_t j = 0; j < n; ++j) u(i, j) = moments(order[i], order[j]);
-      u(i, i) += static_cast<float>(u(i, i) > 0 ? damping * mean : mean);
-    });
-    if (CholeskyOfInverseUpper(u)) return doublings;
-    if (doublings == 24) Fail("second moments of {} {} are not positive definite at any damping", n, what);
-    damping = std::max(2 * damping, 1e-6);
-  }
-}
-
-double Trace(MatrixView<const float> h) {
-  double trace = 0;
-  for (size_t j = 0; j < h.rows; ++j) trace += h(j, j);
-  if (!std::isfinite(trace)) {
-    Fail("second moments of {} input channels are not finite; the calibration activations overflow", h.rows);
-  }
-  return trace;
-}
-
-void PlanColumns(MatrixView<const float> h, double trace, const StepSettings& settings, StepPlan& plan) {
-  const size_t cols = h.rows;
-  const double mean = trace > 0 ? trace / static_cast<double>(cols) : 1.0;
-  plan.order.resize(cols);
-  std::iota(plan.order.begin(), plan.order.end(), 0u);
-  for (size_t j = 0; j < cols; ++j) plan.dead_channels += h(j, j) > 0 ? 0 : 1;
-  plan.u = Matrix<float>(cols, cols);
-  plan.damping_doublings = FactorInverse(h, plan.order, mean, settings.damping, "input channels", plan.u);
-  // [H^-1]_jj is the squared norm of column j of the factor, whatever the order.
-  std::vector<double> inverse_diagonal(cols, 0.0);
-  for (size_t i = 0; i < cols; ++i) {
-    for (size_t j = i; j < cols; ++j) inverse_diagonal[j] += static_cast<double>(plan.u(i, j)) * plan.u(i, j);
-  }
-  std::stable_sort(plan.order.begin(), plan.order.end(),
-                   [&](uint32_t a, uint32_t b) { return inverse_diagonal[a] > inverse_diagonal[b]; });
-  FactorInverse(h, plan.order, mean, settings.damping * std::exp2(plan.damping_doublings), "input channels",
-                plan.u);
-  plan.col_step.resize(cols);
-  for (size_t p = 0; p < cols; ++p)
-    plan.col_step[plan.order[p]] = static_cast<int16_t>(StepEighths(std::log2(plan.u(p, p))));
+// What H and G are damped by until they can be factored. mean: what damping is relative to; `what` names the
+// channels in the message.
+DampingPolicy StepDamping(double share, double mean, size_t channels, const char* what) {
+  return {.share = share,
+          .mean = mean,
+          .first_raise = 1e-6,
+          .least_raise = 1e-6,
+          .most_raises = 24,
+          .failure = fmt::format("second moments of {} {} are not positive definite at any damping", channels,
+                                 what)};
 }
 
 void PlanRows(const OutputInformation& outputs, double mean, const StepSettings& settings, StepPlan& plan) {
@@ -86,9 +50,10 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
     std::vector<uint32_t> order(plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin),
                                 plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin + count));
     for (uint32_t& row : order) row -= static_cast<uint32_t>(begin);
-    const MatrixView<const float> moments = outputs.moments.view();
-    FactorInverse(moments.Rows(begin, count), order, mean, settings.output_damping, "outputs",
-                  plan.v.view().Rows(begin, count).Cols(0, count));
+    const DampedFactor factor(outputs.moments.view().Rows(begin, count).Cols(0, count), std::move(order),
+                              FactorForm::kUpperOfInverse,
+                              StepDamping(settings.output_damping, mean, count, "outputs"));
+    for (size_t p = 0; p < count; ++p) std::copy_n(factor.matrix().row(p), count, plan.v.row(begin + p));
     for (size_t p = 0; p < count; ++p)
       plan.row_log[plan.row_order[begin + p]] = std::log2(plan.v(begin + p, p));
   }
@@ -98,12 +63,39 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
 
 int StepEighths(double log2_value) { return static_cast<int>(std::lround(kStepResolution * log2_value)); }
 
-StepPlan PlanSteps(MatrixView<const float> h, const OutputInformation& outputs,
+ColumnSteps PlanColumns(MatrixView<const float> h, const StepSettings& settings) {
+  const size_t cols = h.rows;
+  const double mean = MeanEnergy(h);
+  ColumnSteps steps;
+  for (size_t j = 0; j < cols; ++j) steps.trace += h(j, j);
+  const DampedFactor natural(h, {}, FactorForm::kUpperOfInverse,
+                             StepDamping(settings.damping, mean, cols, "input channels"));
+  steps.dead_channels = natural.dead().size();
+  steps.damping_doublings = natural.raises();
+  // [H^-1]_jj is the squared norm of column j of the factor, whatever the order.
+  std::vector<double> inverse_diagonal(cols, 0.0);
+  for (size_t i = 0; i < cols; ++i) {
+    const float* u = natural.matrix().row(i);
+    for (size_t j = i; j < cols; ++j) inverse_diagonal[j] += static_cast<double>(u[j]) * u[j];
+  }
+  steps.order = natural.order();
+  std::stable_sort(steps.order.begin(), steps.order.end(),
+                   [&](uint32_t a, uint32_t b) { return inverse_diagonal[a] > inverse_diagonal[b]; });
+  DampedFactor ordered(
+      h, steps.order, FactorForm::kUpperOfInverse,
+      StepDamping(settings.damping * std::exp2(natural.raises()), mean, cols, "input channels"));
+  steps.u = ordered.Release();
+  steps.col_step.resize(cols);
+  for (size_t p = 0; p < cols; ++p)
+    steps.col_step[steps.order[p]] = static_cast<int16_t>(StepEighths(std::log2(steps.u(p, p))));
+  return steps;
+}
+
+StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
                    const StepSettings& settings) {
   StepPlan plan;
-  const double trace = Trace(h);
-  PlanColumns(h, trace, settings, plan);
-
+  const double trace = columns->trace;
+  plan.columns = std::move(columns);
   const std::vector<double>& fisher = outputs.fisher;
   const size_t rows = fisher.size();
   plan.row_order.resize(rows);
@@ -131,7 +123,7 @@ StepSizes MeasureSizes(MatrixView<const float> w, const StepPlan& plan) {
   StepSizes sizes;
   std::vector<double> row_energy(w.rows, 0.0), col_energy(w.cols, 0.0), col_inverse(w.cols);
   for (size_t c = 0; c < w.cols; ++c)
-    col_inverse[c] = std::exp2(-plan.col_step[c] / static_cast<double>(kStepResolution));
+    col_inverse[c] = std::exp2(-plan.columns->col_step[c] / static_cast<double>(kStepResolution));
   for (size_t r = 0; r < w.rows; ++r) {
     for (size_t c = 0; c < w.cols; ++c) {
       const double x = w(r, c) * col_inverse[c];

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/matrix.h"
@@ -20,23 +21,32 @@ struct StepSettings {
   double output_damping = 0.1;  // with G: times its mean diagonal
 };
 
-// What does not depend on c.
-struct StepPlan {
+// What follows from one input, for all matrices that take it.
+struct ColumnSteps {
   std::vector<uint32_t> order;  // [cols] processing position -> original column: rising conditional variance
                                 // (falling [H^-1]_jj)
   Matrix<float> u;              // [cols, cols] upper factor of H^-1, processing order
   std::vector<int16_t> col_step;  // [cols] log2 of U_jj in eighths, original order
-  // Rows: [rows] position -> original row. Within each block of G by rising G_ii, in half octaves (row_key,
-  // stored where a decoder must follow the same order); all in their own order without G.
+  double trace = 0;               // of H
+  size_t dead_channels = 0;       // columns whose input was always zero
+  int damping_doublings = 0;      // times the damping had to be raised before H was positive definite
+};
+// h: [cols, cols]. Throws Error when h is not finite or not positive definite at any damping.
+ColumnSteps PlanColumns(MatrixView<const float> h, const StepSettings& settings);
+
+// What does not depend on c. Rows: [rows] position -> original row. Within each block of G by rising G_ii, in
+// half octaves (row_key, stored where a decoder must follow the same order); all in their own order without
+// G.
+struct StepPlan {
+  std::shared_ptr<const ColumnSteps> columns;
   std::vector<uint32_t> row_order;
   std::vector<int16_t> row_key;  // [rows] by original row; empty without G
   Matrix<float> v;             // [rows, block] row p: V_pq for the positions q of p's block; empty without G
   std::vector<float> row_log;  // [rows] log2 of a_i, original order
-  size_t dead_channels = 0;    // columns whose input was always zero
-  int damping_doublings = 0;   // times the damping had to be raised before H was positive definite
 };
-// h: [cols, cols]. Throws Error when h or the moments are not finite or not positive definite at any damping.
-StepPlan PlanSteps(MatrixView<const float> h, const OutputInformation& outputs, const StepSettings& settings);
+// Throws Error when the moments of `outputs` are not finite or not positive definite at any damping.
+StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
+                   const StepSettings& settings);
 
 // log2 of the RMS of w / step at c = 1, rows and columns apart: row[i] + col[j] is what entry (i, j) is
 // expected to be.

@@ -8,6 +8,7 @@
 #include "format/entropy/tile_coder.h"
 #include "io/packed/packed_checkpoint.h"
 #include "tests/format/entropy/testing.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 namespace {

@@ -7,6 +7,7 @@
 #include "format/mask/sparsity_pattern.h"
 #include "tests/error_message.h"
 #include "tests/io/packed/testing.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 namespace {

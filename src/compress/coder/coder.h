@@ -1,0 +1,82 @@
+// What a coding of matrices does, whichever it is: plan all matrices of a model under one budget, solve and
+// pack one after the other, and take up where a stopped run was. Each coding has a folder (fixed/, entropy/);
+// which there are, only compress/coders.cc knows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/matrix.h"
+#include "compress/budget/budget.h"
+#include "compress/inform/statistics.h"
+#include "format/mask/sparsity_pattern.h"
+#include "format/packed_matrix.h"
+#include "model/config.h"
+#include "model/layer.h"
+#include "model/weights.h"
+#include "record/compression.h"
+
+namespace mica {
+
+// What every coding is told.
+struct CoderTask {
+  Budget budget;
+  SparsityPattern sparsity;
+  double damping = 0.01;  // of the moments, times their mean diagonal
+};
+
+struct CodedMatrix {
+  PackedMatrix packed;    // the bytes that are counted and stored
+  Matrix<float> weights;  // [rows, cols] as a reader of the file gets them
+  MatrixRecord record;
+};
+
+// Matrices come layer by layer in the order of kLinearKinds, each once: by Solve, or by Replay when an
+// earlier run solved it. Not for several threads at once.
+class Coder {
+ public:
+  // Keeps the address of config.
+  Coder(const CoderTask& task, const ModelConfig& config) : task_(task), config_(config) {}
+  virtual ~Coder() = default;
+  Coder(const Coder&) = delete;
+  Coder& operator=(const Coder&) = delete;
+
+  virtual const char* name() const = 0;  // as options and files have it
+
+  // Throws Error when no plan can meet the budget, whatever the model's weights and inputs are: known before
+  // any work. other_bytes: what the weight files hold at least besides the matrices.
+  virtual void CheckBudget(uint64_t other_bytes) const = 0;
+  // Bits that the matrices take at least when the budget is met.
+  virtual double LeastBits(double other_bytes) const = 0;
+  // Asks for what Plan needs to know.
+  virtual void Require(StatisticsSettings& settings) const = 0;
+
+  // Plans all matrices. Keeps the address of statistics. Throws Error when the budget is out of reach.
+  virtual void Plan(const Statistics& statistics, uint64_t other_bytes) = 0;
+  // Bits per weight that the plan stores.
+  virtual double planned_bits_per_weight() const = 0;
+  // With a budget in file bytes: the files hold other bytes besides the matrices than was thought. Called
+  // before a layer; matrix_bytes: stored for the matrices so far.
+  virtual void SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes) = 0;
+
+  // The matrices that come next take the input whose second moments are h, [cols, cols]; h stays until the
+  // next call.
+  virtual void BeginInput(MatrixView<const float> h) = 0;
+  // w: [rows, cols].
+  virtual CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) = 0;
+  virtual void Replay(const MatrixRecord& record) = 0;
+
+ protected:
+  // The budget as bits per weight (of code or stored, as the target says).
+  double BudgetPerWeight(uint64_t other_bytes) const;
+  bool counts_file() const { return task_.budget.target == BudgetTarget::kFileBytes; }
+
+  const CoderTask task_;
+  const ModelConfig& config_;
+};
+
+// The figures that matrices of every coding have. code_bits: of codes alone.
+MatrixRecord RecordOf(const PackedMatrix& packed, size_t rows, size_t cols, double code_bits,
+                      const InputStatistics& input);
+
+}  // namespace mica
