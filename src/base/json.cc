@@ -1,5 +1,9 @@
 #include "base/json.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
 
@@ -36,6 +40,34 @@ Json ReadJson(const std::filesystem::path& path) {
 
 void WriteJson(const std::filesystem::path& path, const Json& value) {
   WriteFileAtomically(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+JsonReader::JsonReader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+  if (!json_.is_object()) Fail("{}: is {}, expected an object", where_, json_.type_name());
+}
+
+const Json* JsonReader::Find(const char* key) {
+  known_.push_back(key);
+  const auto found = json_.find(key);
+  return found == json_.end() ? nullptr : &*found;
+}
+
+void JsonReader::RefuseType(const char* key, const Json& value) const {
+  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, value.dump());
+}
+
+Json JsonReader::Rest() const {
+  Json rest;
+  for (const auto& item : json_.items()) {
+    if (std::find(known_.begin(), known_.end(), item.key()) == known_.end()) rest[item.key()] = item.value();
+  }
+  return rest;
+}
+
+void JsonReader::Finish() const {
+  const Json rest = Rest();
+  if (rest.empty()) return;
+  Fail("{}: unknown key \"{}\", expected one of {}", where_, rest.begin().key(), fmt::join(known_, ", "));
 }
 
 const Json* FindAt(const Json& json, const std::string& path) {

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace mica {
 
@@ -18,6 +20,42 @@ Json ReadJson(const std::filesystem::path& path);
 Json ParseJson(std::string_view text, const std::string& where);
 // Writes `value` indented by two spaces, atomically.
 void WriteJson(const std::filesystem::path& path, const Json& value);
+
+// Reads the keys of an object, each at most once, and tells which of them nobody has asked for. `where` names
+// the file, and the place in it, in errors. The object must outlive its reader.
+class JsonReader {
+ public:
+  // Throws Error when `json` is no object.
+  JsonReader(const Json& json, std::string where);
+
+  // The value under `key`, or nullptr.
+  const Json* Find(const char* key);
+  // Leaves `value` as it is when there is none. Throws Error when it is of another type.
+  template <typename T>
+  void Read(const char* key, T& value) {
+    const Json* found = Find(key);
+    if (found == nullptr) return;
+    try {
+      found->get_to(value);
+    } catch (const nlohmann::json::exception&) {
+      RefuseType(key, *found);
+    }
+  }
+  // Throws the Error of a value that is not of the type it should have.
+  [[noreturn]] void RefuseType(const char* key, const Json& value) const;
+
+  // The keys that nobody has asked for, with their values: those to keep.
+  Json Rest() const;
+  // Throws Error when there are any: a file that people write must not have words that mean nothing.
+  void Finish() const;
+
+  const std::string& where() const { return where_; }
+
+ private:
+  const Json& json_;
+  std::string where_;
+  std::vector<std::string> known_;
+};
 
 // Value at a path of keys ("settings/budget/value"), or nothing when a key is missing or the value has
 // another type.
