@@ -17,8 +17,7 @@
 #include "compress/curvature/drift_compensation.h"
 #include "compress/fixed/plain_tensors.h"
 #include "compress/inform/statistics.h"
-#include "compress/matrix_compressor.h"
-#include "compress/matrix_facts.h"
+#include "compress/coders.h"
 #include "compress/work_directory.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/sizes.h"
@@ -40,78 +39,90 @@ constexpr const char* kReportName = "compression.json";
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
 
-// What makes two runs end in the same bytes; texts count by their fingerprints, not by their paths. All but
-// the model's fingerprint is as in compression.json.
-Json IdentityOf(const Json& model_fingerprint, Json settings, Json calibration, const Json& mica) {
+// What makes two runs end in the same bytes; texts count by their fingerprints, not by their paths.
+Json IdentityOf(const CompressionRecord& record) {
+  CalibrationRecord calibration = record.calibration;
+  for (CalibrationSource& source : calibration.sources) source.path.reset();
+  Json settings = record.settings.values;
   settings.erase("calib");
-  for (Json& source : calibration["sources"]) source.erase("path");
-  return {{"model", model_fingerprint}, {"settings", settings}, {"calibration", calibration}, {"mica", mica}};
+  return {{"model", record.model.fingerprint.value()},
+          {"settings", settings},
+          {"calibration", ToJson(calibration)},
+          {"mica", ToJson(record.program)}};
 }
 
-Json ThisProgram() { return {{"version", Version()}, {"commit", Commit()}}; }
+// What a finished shard says of one of its layer's matrices.
+const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
+  const MatrixRecord* record = shard.layer ? Find(shard.layer->linears, LinearName(kind)) : nullptr;
+  if (record == nullptr) Fail("a record of the stopped run says nothing of {}; delete the directory to begin anew", LinearName(kind));
+  return *record;
+}
 
 class Compression {
  public:
   Compression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress)
-      : paths_(paths), settings_(settings), progress_(progress), weights_(ModelWeights::Open(paths.model)) {}
+      : paths_(paths),
+        settings_(settings),
+        progress_(progress),
+        weights_(ModelWeights::Open(paths.model)),
+        coder_(MakeCoder(settings_, weights_.config())) {}
 
-  Json Run();
+  CompressionRecord Run();
 
  private:
   const ModelConfig& config() const { return weights_.config(); }
   size_t shards() const { return kEndShards + config().layers; }
+  uint64_t finished_matrix_bytes() const;
 
-  Json Identify();
-  std::optional<Json> ReportOfFinishedRun(const Json& identity) const;
-  void Begin(const Json& identity);
+  void Identify();
+  std::optional<CompressionRecord> FinishedRun() const;
+  void Begin();
   void CheckDisk(double matrix_bits, double end_bytes) const;
-  double LeastMatrixBits() const;
   double EstimatedEndBytes() const;
   Statistics ObtainStatistics();
-  uint64_t OtherBytes(uint64_t* matrix_bytes) const;
-  FinishedShard WriteEnds();
-  FinishedShard CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  uint64_t OtherBytes() const;
+  ShardRecord WriteEnds();
+  ShardRecord CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
-  FinishedShard WriteShard(size_t number, const PackedShard& shard, Json facts);
-  Json Finish();
+  ShardRecord WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer);
+  CompressionRecord Finish();
 
   const CompressionPaths paths_;
   const CompressionSettings settings_;
   Progress& progress_;
   const ModelWeights weights_;
+  const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
+  CompressionRecord record_;  // what it says of the run from the start, and in the end everything
   std::optional<WorkDirectory> work_;
-  std::string model_fingerprint_;
   Statistics statistics_;
-  std::optional<MatrixCompressor> compressor_;
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
-  std::vector<FinishedShard> finished_;
+  std::vector<ShardRecord> finished_;
   double began_ = MonotonicSeconds();
   const Json phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
 
-Json Compression::Run() {
+CompressionRecord Compression::Run() {
   CheckSettings(settings_);
-  const Json identity = Identify();
-  if (std::optional<Json> report = ReportOfFinishedRun(identity)) return *report;
-  Begin(identity);
+  Identify();
+  if (std::optional<CompressionRecord> finished = FinishedRun()) return *finished;
+  Begin();
   if (finished_.empty()) {
-    const std::optional<FinishedShard> ends = work_->Finished(1, shards());
-    finished_.push_back(ends ? *ends : WriteEnds());
+    std::optional<ShardRecord> ends = work_->Finished(1, shards());
+    finished_.push_back(ends ? std::move(*ends) : WriteEnds());
   }
   end_bytes_ = finished_[0].bytes;
 
   statistics_ = ObtainStatistics();
-  uint64_t matrix_bytes = 0;
   try {
-    compressor_.emplace(settings_, config(), statistics_, OtherBytes(&matrix_bytes));
+    coder_->Plan(statistics_, OtherBytes());
   } catch (const Error&) {
     // Settings that cannot be met: there is nothing to go on with.
     if (!work_->Finished(kEndShards + 1, shards())) work_->Discard(shards());
     throw;
   }
-  CheckDisk(compressor_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
+  CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
             static_cast<double>(end_bytes_));
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
@@ -120,14 +131,13 @@ Json Compression::Run() {
   if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
-    if (const std::optional<FinishedShard> finished = work_->Finished(kEndShards + l + 1, shards())) {
-      finished_.push_back(*finished);
-      compressor_->Replay(l, finished->facts.at("linears"));
+    if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1, shards())) {
+      finished_.push_back(std::move(*finished));
+      for (const LinearKind kind : kLinearKinds) coder_->Replay(MatrixOf(finished_.back(), kind));
       PassFinishedLayer(l, stream, original_stream);
       continue;
     }
-    const uint64_t other_bytes = OtherBytes(&matrix_bytes);
-    compressor_->SetOtherBytes(l, other_bytes, matrix_bytes);
+    coder_->SetOtherBytes(l, OtherBytes(), finished_matrix_bytes());
     finished_.push_back(CompressLayer(l, stream, original_stream));
   }
   progress_.End();
@@ -135,62 +145,50 @@ Json Compression::Run() {
 }
 
 // Draws the calibration windows and says which run this is.
-Json Compression::Identify() {
+void Compression::Identify() {
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
   const Tokenizer tokenizer = Tokenizer::Open(paths_.model);
   calibration_ = DrawCalibration(settings_.calibration, tokenizer);
+  record_.program = ThisProgram();
+  record_.settings.values = SettingsToJson(settings_);
+  record_.model.path = paths_.model.string();
+  record_.model.file_bytes = weights_.checkpoint().file_bytes();
+  record_.calibration = calibration_->provenance;
   progress_.Begin("fingerprint", 1, "files");
-  model_fingerprint_ = weights_.checkpoint().Fingerprint();
+  record_.model.fingerprint = weights_.checkpoint().Fingerprint();
   progress_.Advance(1);
   progress_.End();
-  return IdentityOf(model_fingerprint_, SettingsToJson(settings_), calibration_->provenance, ThisProgram());
 }
 
 // Nothing when `out` holds no finished run, or that of another identity. What the run may not have come to
 // remove goes.
-std::optional<Json> Compression::ReportOfFinishedRun(const Json& identity) const {
+std::optional<CompressionRecord> Compression::FinishedRun() const {
   const fs::path path = paths_.out / kReportName;
   std::error_code code;
   if (!fs::exists(path, code)) return std::nullopt;
-  Json report = ReadJson(path);
-  try {
-    if (IdentityOf(report.at("model").at("fingerprint"), report.at("settings"), report.at("calibration"),
-                   report.at("mica")) != identity)
-      return std::nullopt;
-    const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes();
-    if (const uint64_t expected = report.at("file").at("bytes_after"); bytes != expected) {
-      Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
-           paths_.out.string(), bytes, expected);
-    }
-  } catch (const nlohmann::json::exception&) {
+  CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
+  if (!found.model.fingerprint || IdentityOf(found) != IdentityOf(record_) || !found.file.bytes_after)
     return std::nullopt;
+  if (const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes(); bytes != *found.file.bytes_after) {
+    Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
+         paths_.out.string(), bytes, *found.file.bytes_after);
   }
   WorkDirectory::Clear(paths_.out);
   LogInfo("{}: was finished before with the same settings, texts and code", paths_.out.string());
-  return report;
+  return found;
 }
 
-void Compression::Begin(const Json& identity) {
-  CheckBudget(settings_, config(), static_cast<uint64_t>(EstimatedEndBytes()));
-  CheckDisk(LeastMatrixBits(), EstimatedEndBytes());
-  work_.emplace(paths_.out, identity);
+void Compression::Begin() {
+  coder_->CheckBudget(static_cast<uint64_t>(EstimatedEndBytes()));
+  CheckDisk(coder_->LeastBits(EstimatedEndBytes()), EstimatedEndBytes());
+  work_.emplace(paths_.out, IdentityOf(record_));
   if (calibration_->tokens() < 4 * InputCols(config(), InputKind::kDown)) {
     LogWarning(
         "{} calibration tokens for matrices of up to {} input channels: moments lean on damping; use more "
         "--samples",
         calibration_->tokens(), InputCols(config(), InputKind::kDown));
   }
-}
-
-// What the budget stores at least, before anything is planned.
-double Compression::LeastMatrixBits() const {
-  const auto weights = static_cast<double>(CompressedWeights(config()));
-  if (settings_.budget.target == BudgetTarget::kFileBytes)
-    return std::max(0.0, 8 * (settings_.budget.value - EstimatedEndBytes()));
-  const bool survivors_only =  // a mask, and codes of what it keeps
-      settings_.budget.target == BudgetTarget::kMeanBits && settings_.coding == Coding::kFixed;
-  return (survivors_only ? 1 - settings_.sparsity.rate : 1.0) * settings_.budget.value * weights;
 }
 
 double Compression::EstimatedEndBytes() const {
@@ -226,12 +224,10 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
 }
 
 Statistics Compression::ObtainStatistics() {
-  const bool entropy = settings_.coding == Coding::kEntropy;
-  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, entropy,
-                            settings_.seed};
-  wanted.fisher.output_moments = settings_.entropy.row_feedback && entropy;
+  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, false, settings_.seed};
+  coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
-  const Json identity = {{"model", model_fingerprint_},
+  const Json identity = {{"model", record_.model.fingerprint.value()},
                          {"statistics", StatisticsIdentity(*calibration_, wanted)}};
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
@@ -244,25 +240,29 @@ Statistics Compression::ObtainStatistics() {
   return statistics;
 }
 
-// Bytes of the weight files besides the matrices: exact for what is written, estimated for the rest.
-uint64_t Compression::OtherBytes(uint64_t* matrix_bytes) const {
-  uint64_t written = 0, index = kIndexBytes;
-  *matrix_bytes = 0;
-  for (const FinishedShard& shard : finished_) {
-    written += shard.bytes;
-    for (const std::string& name : shard.tensors) index += name.size() + kIndexEntryBytes;
-    if (shard.facts.contains("matrix_bytes")) *matrix_bytes += shard.facts["matrix_bytes"].get<uint64_t>();
-  }
-  const size_t layers_done = finished_.size() - kEndShards, layers_left = config().layers - layers_done;
-  const uint64_t headers_done = written - *matrix_bytes - end_bytes_;
-  // A layer's header and index entries are like those of the layers before.
-  const uint64_t per_layer =
-      layers_done > 0 ? headers_done / layers_done + index / (layers_done + kEndShards) + kHeaderSlack
-                      : kHeaderBytesPerMatrix * kLinearKinds.size();
-  return written - *matrix_bytes + index + per_layer * layers_left;
+uint64_t Compression::finished_matrix_bytes() const {
+  uint64_t bytes = 0;
+  for (const ShardRecord& shard : finished_) bytes += shard.layer ? shard.layer->matrix_bytes.value() : 0;
+  return bytes;
 }
 
-FinishedShard Compression::WriteEnds() {
+// Bytes of the weight files besides the matrices: exact for what is written, estimated for the rest.
+uint64_t Compression::OtherBytes() const {
+  uint64_t written = 0, index = kIndexBytes;
+  for (const ShardRecord& shard : finished_) {
+    written += shard.bytes;
+    for (const std::string& name : shard.tensors) index += name.size() + kIndexEntryBytes;
+  }
+  const uint64_t besides = written - finished_matrix_bytes();
+  const size_t layers_done = finished_.size() - kEndShards, layers_left = config().layers - layers_done;
+  // A layer's header and index entries are like those of the layers before.
+  const uint64_t per_layer = layers_done > 0 ? (besides - end_bytes_) / layers_done +
+                                                   index / (layers_done + kEndShards) + kHeaderSlack
+                                             : kHeaderBytesPerMatrix * kLinearKinds.size();
+  return besides + index + per_layer * layers_left;
+}
+
+ShardRecord Compression::WriteEnds() {
   const Checkpoint& checkpoint = weights_.checkpoint();
   PackedShard shard;
   for (const TensorView& tensor : checkpoint.tensors()) {
@@ -275,29 +275,37 @@ FinishedShard Compression::WriteEnds() {
       CopyTensor(checkpoint, tensor, shard);
     }
   }
-  return WriteShard(1, shard, Json::object());
+  return WriteShard(1, shard, std::nullopt);
 }
 
-FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
+ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
   DecoderLayer layer(weights_, l, settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   PackedShard shard;
-  Json linears = Json::object();
+  LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
-  const auto solve = [&](LinearKind kind, const InputMoments& moments) {
-    ThrowIfInterrupted();
-    progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
-    Matrix<float> w = weights_.Linear(l, kind);
-    if (moments.drift.data != nullptr)
-      w = CompensateDrift(w, moments, settings_.drift.compensation, settings_.drift.damping);
-    return compressor_->Compress(l, kind, w, moments.h, shard, linears);
+  const auto solve = [&](InputKind input, const InputMoments& moments) {
+    coder_->BeginInput(moments.h);
+    std::optional<DampedFactor> drift_inverse;
+    if (moments.drift.data != nullptr) drift_inverse = DriftInverse(moments.h, settings_.drift.damping);
+    for (const LinearKind kind : kLinearKinds) {
+      if (InputOf(kind) != input) continue;
+      ThrowIfInterrupted();
+      progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
+      Matrix<float> w = weights_.Linear(l, kind);
+      if (drift_inverse) w = CompensateDrift(w, moments, *drift_inverse, settings_.drift.compensation);
+      CodedMatrix coded = coder_->Solve(l, kind, w);
+      layer.SetLinear(kind, coded.weights);
+      shard.Add(LinearTensorName(l, kind), std::move(coded.packed));
+      record.linears.emplace_back(LinearName(kind), std::move(coded.record));
+    }
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
-  const uint64_t matrix_bytes = shard.data_bytes();
+  record.matrix_bytes = shard.data_bytes();
   const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     if (!tensor.name.starts_with(prefix)) continue;
@@ -306,8 +314,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
     });
     if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
   }
-  return WriteShard(kEndShards + l + 1, shard,
-                    {{"layer", l}, {"matrix_bytes", matrix_bytes}, {"linears", linears}});
+  return WriteShard(kEndShards + l + 1, shard, std::move(record));
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
@@ -333,25 +340,24 @@ TokenWeights Compression::WeightsOfLayer(size_t l) const {
   return weights;
 }
 
-FinishedShard Compression::WriteShard(size_t number, const PackedShard& shard, Json facts) {
-  FinishedShard finished;
+ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer) {
+  ShardRecord finished;
   finished.bytes = shard.Write(work_->ShardPath(number, shards()));
   finished.tensors = shard.tensor_names();
-  finished.facts = std::move(facts);
+  finished.layer = std::move(layer);
   work_->Record(number, finished);
   return finished;
 }
 
-Json Compression::Finish() {
+CompressionRecord Compression::Finish() {
   Json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", Json::object()}};
-  Json layers = Json::array();
   uint64_t total_size = 0;
   for (size_t i = 0; i < finished_.size(); ++i) {
     total_size += finished_[i].bytes;
     for (const std::string& name : finished_[i].tensors) {
       index["weight_map"][name] = work_->ShardPath(i + 1, shards()).filename().string();
     }
-    if (i >= kEndShards) layers.push_back(finished_[i].facts);
+    if (finished_[i].layer) record_.layers.push_back(*finished_[i].layer);
   }
   index["metadata"]["total_size"] = total_size;
   WriteJson(paths_.out / "model.safetensors.index.json", index);
@@ -359,60 +365,45 @@ Json Compression::Finish() {
     const fs::path source = weights_.checkpoint().directory() / name;
     if (fs::exists(source)) WriteFileAtomically(paths_.out / name, ReadFile(source));
   }
-  const Json totals = TotalFacts(layers);
+  record_.bits = Totals(record_.layers);
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();
-  quantization["coding"] = settings_.coding == Coding::kFixed ? "fixed" : "entropy";
+  quantization["coding"] = coder_->name();
   quantization["group_size"] = settings_.fixed.group_size;
-  quantization["bits_per_weight"] = totals["bits_per_weight"];
+  quantization["bits_per_weight"] = *record_.bits.bits_per_weight;
   config_json["quantization_config"] = quantization;
   WriteJson(paths_.out / "config.json", config_json);
 
-  const double zeros = totals.at("zero_share");
-  if (zeros < settings_.sparsity.rate) {
+  if (const double zeros = *record_.bits.zero_share; zeros < settings_.sparsity.rate) {
     LogWarning("{:.2f} % zeros were asked for, {:.2f} % are stored; ask for fewer bits or a lower --sparsity",
                100 * settings_.sparsity.rate, 100 * zeros);
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
   const PackedSizes sizes = MeasurePacked(paths_.out);
-  const uint64_t bytes_before = weights_.checkpoint().file_bytes();
-  const uint64_t bytes_after = sizes.total_bytes - sizes.bytes.at("other");
-  Json bits = totals;
-  bits["bits_per_weight"] =
+  const uint64_t before = *record_.model.file_bytes, after = sizes.total_bytes - sizes.bytes.at("other");
+  record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
-  bits["breakdown_bytes"] = sizes.bytes;
-  Json time = Json::object();
+  record_.bits.breakdown_bytes.assign(sizes.bytes.begin(), sizes.bytes.end());
+  record_.file = {before, after, static_cast<double>(before) / static_cast<double>(after), {}};
   const Json phases = progress_.PhaseSeconds();
   for (const auto& [phase, seconds] : phases.items()) {
     const double own = seconds.get<double>() - phases_before_.value(phase, 0.0);
-    if (own > 0) time[phase] = own;
+    if (own > 0) record_.time.phases.emplace_back(phase, own);
   }
-  time["total"] = MonotonicSeconds() - began_;
-  const Json report = {
-      {"mica", ThisProgram()},
-      {"created", UtcTime()},
-      {"settings", SettingsToJson(settings_)},
-      {"model",
-       {{"path", paths_.model.string()}, {"fingerprint", model_fingerprint_}, {"file_bytes", bytes_before}}},
-      {"calibration", calibration_->provenance},
-      {"bits", bits},
-      {"layers", layers},
-      {"file",
-       {{"bytes_before", bytes_before},
-        {"bytes_after", bytes_after},
-        {"ratio", static_cast<double>(bytes_before) / static_cast<double>(bytes_after)}}},
-      {"time", time},
-      {"peak_memory_bytes", PeakResidentBytes()},
-      {"host", {{"name", HostName()}, {"processor", ProcessorName()}}}};
-  WriteJson(paths_.out / kReportName, report);
+  record_.time.total = MonotonicSeconds() - began_;
+  record_.created = UtcTime();
+  record_.peak_memory_bytes = PeakResidentBytes();
+  record_.host = ThisHost();
+  WriteJson(paths_.out / kReportName, ToJson(record_));
   WorkDirectory::Clear(
       paths_.out);  // last, so that a run killed before goes on, and one killed here is finished
-  return report;
+  return record_;
 }
 
 }  // namespace
 
-Json CompressModel(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress) {
+CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
+                                Progress& progress) {
   return Compression(paths, settings, progress).Run();
 }
 

@@ -3,9 +3,9 @@
 
 #include <filesystem>
 
-#include "base/json.h"
 #include "base/progress.h"
 #include "compress/settings.h"
+#include "record/compression.h"
 
 namespace mica {
 
@@ -18,8 +18,8 @@ struct CompressionPaths {
 
 // Compresses and returns what is also written to out/compression.json: settings, budget and what was reached,
 // bits by part and by layer, file sizes, time by phase, peak memory. Everything it says of sizes is counted
-// on the files written. Where the same run was finished before, its report is returned. Throws Error; a
+// on the files written. Where the same run was finished before, its record is returned. Throws Error; a
 // stopped run leaves `out` resumable.
-Json CompressModel(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
 
 }  // namespace mica

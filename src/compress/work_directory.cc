@@ -44,17 +44,14 @@ fs::path WorkDirectory::ShardPath(size_t shard, size_t shards) const {
   return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards);
 }
 
-std::optional<FinishedShard> WorkDirectory::Finished(size_t shard, size_t shards) const {
+std::optional<ShardRecord> WorkDirectory::Finished(size_t shard, size_t shards) const {
   const fs::path record = work_ / fmt::format("shard-{:05}.json", shard);
   std::error_code code;
   if (!fs::exists(record, code)) return std::nullopt;
-  const Json json = ReadJson(record);
-  FinishedShard finished;
+  ShardRecord finished;
   try {
-    json.at("tensors").get_to(finished.tensors);
-    json.at("bytes").get_to(finished.bytes);
-    finished.facts = json.at("facts");
-  } catch (const nlohmann::json::exception&) {
+    finished = ShardFromJson(ReadJson(record), record.string());
+  } catch (const Error&) {
     Fail("{}: is damaged; delete {} to begin anew", record.string(), out_.string());
   }
   const fs::path file = ShardPath(shard, shards);
@@ -67,9 +64,8 @@ std::optional<FinishedShard> WorkDirectory::Finished(size_t shard, size_t shards
   return finished;
 }
 
-void WorkDirectory::Record(size_t shard, const FinishedShard& finished) const {
-  WriteJson(work_ / fmt::format("shard-{:05}.json", shard),
-            {{"tensors", finished.tensors}, {"bytes", finished.bytes}, {"facts", finished.facts}});
+void WorkDirectory::Record(size_t shard, const ShardRecord& finished) const {
+  WriteJson(work_ / fmt::format("shard-{:05}.json", shard), ToJson(finished));
 }
 
 void WorkDirectory::Discard(size_t shards) const {

@@ -9,15 +9,9 @@
 #include <vector>
 
 #include "base/json.h"
+#include "record/compression.h"
 
 namespace mica {
-
-// One shard that is complete on disk.
-struct FinishedShard {
-  std::vector<std::string> tensors;  // names in the file
-  uint64_t bytes = 0;                // of the file
-  Json facts;                        // what the report says of it
-};
 
 class WorkDirectory {
  public:
@@ -31,8 +25,8 @@ class WorkDirectory {
   std::filesystem::path File(const std::string& name) const { return work_ / name; }
   std::filesystem::path ShardPath(size_t shard, size_t shards) const;
   // The record of a shard finished by an earlier run; the file's size is checked.
-  std::optional<FinishedShard> Finished(size_t shard, size_t shards) const;
-  void Record(size_t shard, const FinishedShard& finished) const;
+  std::optional<ShardRecord> Finished(size_t shard, size_t shards) const;
+  void Record(size_t shard, const ShardRecord& finished) const;
   // Removes everything that the run has written, and the directory if that leaves it empty.
   void Discard(size_t shards) const;
   // Removes the intermediate results of a finished run.

@@ -11,7 +11,8 @@ inline Calibration TinyCalibration(const ModelConfig& config, size_t samples, si
   calibration.samples = samples;
   calibration.seqlen = seqlen;
   calibration.ids = RandomIds(samples * seqlen, config.vocab, 3);
-  calibration.provenance = {{"sources", Json::array()}, {"samples", samples}, {"seqlen", seqlen}};
+  calibration.provenance.samples = samples;
+  calibration.provenance.seqlen = seqlen;
   return calibration;
 }
 

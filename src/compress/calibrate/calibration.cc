@@ -56,7 +56,6 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
   calibration.samples = settings.samples;
   calibration.seqlen = settings.seqlen;
   calibration.ids.reserve(settings.samples * settings.seqlen);
-  Json sources = Json::array();
   std::vector<std::vector<int32_t>> drawn(settings.sources.size());  // [windows, seqlen] a source
   for (size_t i = 0; i < settings.sources.size(); ++i) {
     const DataSpec& source = settings.sources[i];
@@ -82,11 +81,12 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
       const size_t start = first + random() % std::max<size_t>(1, end - first);
       drawn[i].insert(drawn[i].end(), ids.begin() + start, ids.begin() + start + settings.seqlen);
     }
-    sources.push_back({{"kind", DataKindName(source.kind)},
-                       {"path", source.path.string()},
-                       {"sha256", loaded.fingerprint},
-                       {"weight", source.weight},
-                       {"windows", windows[i]}});
+    calibration.provenance.sources.push_back({.kind = DataKindName(source.kind),
+                                              .path = source.path.string(),
+                                              .sha256 = loaded.fingerprint,
+                                              .weight = source.weight,
+                                              .windows = windows[i],
+                                              .other = {}});
   }
   // Interleaved, so that any leading part of the windows is a fair sample of the mixture.
   for (size_t w = 0; calibration.ids.size() < settings.samples * settings.seqlen; ++w) {
@@ -97,11 +97,10 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
                              drawn[i].begin() + after * settings.seqlen);
     }
   }
-  calibration.provenance = {{"sources", sources},
-                            {"samples", settings.samples},
-                            {"seqlen", settings.seqlen},
-                            {"tokens", calibration.ids.size()},
-                            {"seed", settings.seed}};
+  calibration.provenance.samples = settings.samples;
+  calibration.provenance.seqlen = settings.seqlen;
+  calibration.provenance.tokens = calibration.ids.size();
+  calibration.provenance.seed = settings.seed;
   return calibration;
 }
 

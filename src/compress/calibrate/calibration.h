@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
+#include "record/compression.h"
 
 namespace mica {
 
@@ -23,8 +23,7 @@ struct Calibration {
   size_t samples = 0;
   size_t seqlen = 0;
   std::vector<int32_t> ids;  // [samples, seqlen]
-  Json provenance;  // {"sources": [{kind, path, sha256, weight, windows}], "samples", "seqlen", "tokens",
-                    // "seed"}
+  CalibrationRecord provenance;
 
   size_t tokens() const { return ids.size(); }
   // `windows` of the windows, evenly spaced (all when there are no more); provenance is that of the whole.

@@ -38,7 +38,7 @@ struct DampingPolicy {
   double most_share = std::numeric_limits<double>::infinity();
   int most_raises = std::numeric_limits<int>::max();
   DeadChannels dead = DeadChannels::kMeanEnergy;
-  std::string failure;  // message of the Error when nothing helps
+  std::string failure = "";  // message of the Error when nothing helps
 };
 
 class DampedFactor {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 
 #include "base/error.h"
@@ -85,9 +86,9 @@ std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<do
 }  // namespace
 
 Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings) {
-  Json texts = calibration.provenance;
-  for (Json& source : texts["sources"]) source.erase("path");
-  return {{"calibration", texts},
+  CalibrationRecord texts = calibration.provenance;
+  for (CalibrationSource& source : texts.sources) source.path.reset();
+  return {{"calibration", ToJson(texts)},
           {"version", kFileVersion},
           {"grouping", GroupingMethodName(settings.information.grouping)},
           {"estimator", EstimatorName(settings.information.estimator)},
@@ -148,6 +149,10 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
       if (settings.fisher.token_weights)
         statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
+      StepSettings steps;
+      steps.damping = settings.damping;
+      std::shared_ptr<const ColumnSteps> columns;
+      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(h, steps));
       for (const LinearKind kind : kLinearKinds) {
         if (InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
@@ -159,11 +164,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
         const Matrix<float> w = weights.Linear(l, kind);
         linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
         linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
-        if (settings.step_sizes) {
-          StepSettings steps;
-          steps.damping = settings.damping;
-          linear.sizes = MeasureSizes(w, PlanSteps(h, linear.outputs, steps));
-        }
+        if (settings.step_sizes) linear.sizes = MeasureSizes(w, PlanSteps(columns, linear.outputs, steps));
       }
     }
   }
