@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "compress/budget/demands.h"
@@ -10,6 +11,8 @@
 #include "compress/entropy/solver.h"
 #include "compress/fixed/solver.h"
 #include "compress/matrix_facts.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 
 namespace mica {
 namespace {
@@ -19,14 +22,6 @@ constexpr double kBudgetSlack = 0.004;
 constexpr int kLastMatrixTries = 12;
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
-
-uint64_t BitsOf(const std::vector<PackedTensor>& tensors, bool codes_only) {
-  uint64_t bits = 0;
-  for (const PackedTensor& tensor : tensors) {
-    if (!codes_only || tensor.spec.name.ends_with(".codes")) bits += 8 * tensor.bytes.size();
-  }
-  return bits;
-}
 
 // Integers have 16 bits, so a larger budget would not make them finer.
 constexpr double kLeastEntropyBits = 0.1, kMostEntropyBits = 16;
@@ -160,10 +155,10 @@ Matrix<float> MatrixCompressor::CompressFixed(size_t layer, LinearKind kind, Mat
   }
   SolverReport report;
   const FixedMatrix solved = SolveFixed(w, h, allocation_.widths[index], fixed, &report);
-  const uint64_t before = shard.data_bytes();
-  shard.Add(LinearTensorName(layer, kind), solved);
-  facts = FixedMatrixFacts(solved, 8 * (shard.data_bytes() - before), report,
+  PackedMatrix packed = Pack(solved);
+  facts = FixedMatrixFacts(solved, packed.bits(), report,
                            statistics_.inputs[layer][static_cast<size_t>(InputOf(kind))]);
+  shard.Add(LinearTensorName(layer, kind), std::move(packed));
   Matrix<float> decoded(solved.rows, solved.cols);
   Decode(solved, decoded);
   return decoded;
@@ -182,14 +177,14 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
   const StepPlan plan = PlanSteps(h, statistics_.linears[layer][static_cast<size_t>(kind)].outputs, steps);
 
   EntropyMatrix solved;
+  PackedMatrix packed;
   StepReport report;
-  uint64_t bits = 0, stored_bits = 0;
+  uint64_t bits = 0;
   const auto solve = [&] {
     solved = SolveSteps(w, plan, choice.log2_c, prices, &report);
     FitEntropyModel(solved);
-    const std::vector<PackedTensor> packed = PackEntropy(name, solved);
-    stored_bits = BitsOf(packed, false);
-    bits = BitsOf(packed, codes_only);
+    packed = Pack(solved);
+    bits = codes_only ? packed.code_bits() : packed.bits();
   };
   solve();
   // The last matrix brings the total to just below the budget; a step of 1 / 512 octave changes it by less
@@ -218,8 +213,7 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
         budget_bits_ / all, name, (control_->bits_so_far() + static_cast<double>(bits)) / all);
   }
   control_->Record(choice, static_cast<double>(bits), report.zero_share * weights);
-  shard.Add(name, solved);
-  facts = EntropyMatrixFacts(solved, stored_bits, bits, report, plan,
+  facts = EntropyMatrixFacts(solved, packed.bits(), bits, report, plan,
                              statistics_.inputs[layer][static_cast<size_t>(InputOf(kind))]);
   facts["control"] = {{"bits", bits},
                       {"zeros", report.zero_share * weights},
@@ -227,6 +221,7 @@ Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, M
                       {"zero_price", choice.zero_price},
                       {"predicted_bits", choice.predicted_bits},
                       {"predicted_zeros", choice.predicted_zeros}};
+  shard.Add(name, std::move(packed));
   Matrix<float> decoded(solved.rows, solved.cols);
   Decode(solved, decoded);
   return decoded;

@@ -21,6 +21,7 @@
 #include "compress/matrix_facts.h"
 #include "compress/work_directory.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/packed.h"
 #include "model/sizes.h"
 
 namespace mica {
