@@ -3,9 +3,13 @@
 #include <benchmark/benchmark.h>
 
 #include "base/threads.h"
-#include "format/mask/sparsity_pattern.h"
+#include "format/mask/mask_kind.h"
+#include "io/packed/packed_checkpoint.h"
+#include "model/packed.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 #include "tests/format/entropy/testing.h"
-#include "tests/io/packed/testing.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -18,17 +22,17 @@ void SetRate(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kRows * kCols * sizeof(float)));
 }
 
-// Argument 0: width; argument 1: mask kind.
+// Argument 0: width; argument 1: row of kMaskKinds.
 FixedMatrix Sample(const benchmark::State& state) {
   return RandomFixed(kRows, {{static_cast<int>(state.range(0)), kCols}}, 128,
-                     static_cast<MaskKind>(state.range(1)), 1);
+                     kMaskKinds[static_cast<size_t>(state.range(1))], 1);
 }
 
 void BM_DecodeFixed(benchmark::State& state) {
   SetThreads(1);
   TemporaryDirectory scratch;
   PackedShard shard;
-  shard.Add("L", Sample(state));
+  shard.Add("L", Pack(Sample(state)));
   shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   Matrix<float> out(kRows, kCols);
@@ -45,7 +49,7 @@ void BM_PackFixed(benchmark::State& state) {
   const FixedMatrix matrix = Sample(state);
   for (auto _ : state) {
     PackedShard shard;
-    shard.Add("L", matrix);
+    shard.Add("L", Pack(matrix));
     benchmark::DoNotOptimize(shard.data_bytes());
   }
   SetRate(state);
@@ -65,7 +69,7 @@ void BM_DecodeEntropy(benchmark::State& state) {
   TemporaryDirectory scratch;
   PackedShard shard;
   const EntropyMatrix matrix = EntropySample(state);
-  shard.Add("L", matrix);
+  shard.Add("L", Pack(matrix));
   shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   Matrix<float> out(kRows, kCols);
@@ -75,7 +79,7 @@ void BM_DecodeEntropy(benchmark::State& state) {
   }
   SetRate(state);
   state.counters["bits_per_weight"] =
-      static_cast<double>(EntropyStoredBits(matrix).total()) / static_cast<double>(kRows * kCols);
+      static_cast<double>(Pack(matrix).bits()) / static_cast<double>(kRows * kCols);
 }
 BENCHMARK(BM_DecodeEntropy)->ArgsProduct({{1, 4, 8}, {0, 4}})->Args({1, 8});
 
@@ -84,7 +88,7 @@ void BM_PackEntropy(benchmark::State& state) {
   const EntropyMatrix matrix = EntropySample(state);
   for (auto _ : state) {
     PackedShard shard;
-    shard.Add("L", matrix);
+    shard.Add("L", Pack(matrix));
     benchmark::DoNotOptimize(shard.data_bytes());
   }
   SetRate(state);

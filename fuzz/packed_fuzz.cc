@@ -5,15 +5,18 @@
 
 #include <cstring>
 #include <filesystem>
-#include <memory>
+#include <variant>
 
 #include "base/threads.h"
-#include "format/mask/sparsity_pattern.h"
-#include "io/packed/entropy.h"
-#include "io/packed/fixed.h"
+#include "format/mask/mask_kind.h"
+#include "io/packed/facts.h"
+#include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 #include "seeds.h"
 #include "tests/format/entropy/testing.h"
-#include "tests/io/packed/testing.h"
+#include "tests/format/fixed/testing.h"
 
 namespace mica {
 namespace {
@@ -23,11 +26,16 @@ struct Base {
   Json facts;
 };
 
-Base BaseOf(const FixedMatrix& matrix) { return {PackFixed("L", matrix), FixedFacts(matrix)}; }
+Base BaseOf(PackedMatrix packed) {
+  Json facts = FactsJson(packed.facts);
+  return {NamedTensors("L", std::move(packed)), std::move(facts)};
+}
+
+Base BaseOf(const FixedMatrix& matrix) { return BaseOf(Pack(matrix)); }
 
 Base BaseOf(EntropyMatrix matrix) {
   FitEntropyModel(matrix);
-  return {PackEntropy("L", matrix), EntropyFacts(matrix)};
+  return BaseOf(Pack(matrix));
 }
 
 const std::vector<Base>& Bases() {
@@ -36,8 +44,8 @@ const std::vector<Base>& Bases() {
     made.push_back(
         BaseOf(RandomFixed(70, {{8, 9}, {4, 40}, {3, 20}, {16, 5}, {0, 4}}, 16, MaskKind::kNone, 1)));
     made.push_back(BaseOf(RandomFixed(70, {{6, 9}, {4, 40}, {2, 20}, {0, 4}}, 16, MaskKind::kBitmap, 2)));
-    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::kTwoOfFour, 3)));
-    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::kFourOfEight, 4)));
+    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::Cells(2, 4), 3)));
+    made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::Cells(4, 8), 4)));
     made.push_back(BaseOf(RandomEntropy(140, 30, 1, 1.0, 5)));
     made.push_back(BaseOf(RandomEntropy(140, 30, 8, 0.0, 6)));
     made.push_back(BaseOf(RandomEntropy(20, 30, 4, 7.0, 7)));
@@ -129,13 +137,15 @@ void Run(Input input) {
   for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);
   writer.Commit();
   const Checkpoint checkpoint = Checkpoint::Open(place.path());
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, "L");
-  if (reader->rows() * reader->cols() > size_t{1} << 20) return;
-  Matrix<float> weights(reader->rows(), reader->cols());
-  reader->Decode(0, weights);
-  reader->Decode(reader->rows() / 2, weights.view().Rows(0, 1));
-  if (reader->coding() == "fixed") UnpackFixed(checkpoint, "L");
-  MICA_CHECK(reader->stored_bits().total() > 0);
+  const StoredMatrix stored = OpenPacked(checkpoint, "L");
+  if (stored.rows() * stored.cols() > size_t{1} << 20) return;
+  Matrix<float> weights(stored.rows(), stored.cols());
+  Decode(stored.parts, 0, weights);
+  Decode(stored.parts, stored.rows() / 2, weights.view().Rows(0, 1));
+  if (const FixedParts* fixed = std::get_if<FixedParts>(&stored.parts)) Unpack(*fixed);
+  uint64_t bytes = 0;
+  for (const TensorView* tensor : stored.tensors) bytes += tensor->data.size();
+  MICA_CHECK(stored.bits().total() == 8 * bytes);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@
 #include "compress/coders.h"
 #include "compress/work_directory.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/packed.h"
 #include "model/sizes.h"
 
 namespace mica {

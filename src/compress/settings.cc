@@ -20,11 +20,6 @@ bool IsWidth(int bits) {
   return std::find(std::begin(kWidths), std::end(kWidths), bits) != std::end(kWidths);
 }
 
-std::string PatternName(const SparsityPattern& sparsity) {
-  if (sparsity.n > 0) return fmt::format("{}:{}", sparsity.n, sparsity.m);
-  return sparsity.rate > 0 ? "unstructured" : "none";
-}
-
 const char* TargetName(BudgetTarget target) {
   switch (target) {
     case BudgetTarget::kMeanBits:
@@ -157,14 +152,14 @@ Coding ParseCoding(const std::string& name) {
 
 SparsityPattern ParseSparsity(double rate, const std::string& pattern) {
   if (!(rate >= 0 && rate < 1)) Fail("--sparsity is {}, expected 0 or more and less than 1", rate);
-  if (pattern == "2:4" || pattern == "4:8") {
-    if (rate != 0 && rate != 0.5)
-      Fail("--sparsity is {}, but the pattern {} prunes exactly 0.5", rate, pattern);
-    return pattern == "2:4" ? SparsityPattern{0.5, 2, 4} : SparsityPattern{0.5, 4, 8};
+  if (SparsityPattern cells; ParseCells(pattern, cells)) {
+    if (rate != 0 && rate != cells.rate)
+      Fail("--sparsity is {}, but the pattern {} prunes exactly {}", rate, pattern, cells.rate);
+    return cells;
   }
   if (pattern == "none" && rate != 0) Fail("--sparsity is {}, but --pattern is none", rate);
   if (pattern != "none" && pattern != "unstructured") {
-    Fail("--pattern is '{}', expected unstructured, 2:4 or 4:8", pattern);
+    Fail("--pattern is '{}', expected unstructured, {}", pattern, CellNames());
   }
   return {rate, 0, 0};
 }

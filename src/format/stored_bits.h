@@ -1,4 +1,4 @@
-// How many bits a compressed matrix takes.
+// What a compressed matrix takes.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,16 @@ namespace mica {
 struct StoredBits {
   uint64_t codes = 0, scales = 0, zeros = 0, mask = 0, order = 0, groups = 0, padding = 0;
   uint64_t total() const { return codes + scales + zeros + mask + order + groups + padding; }
-  StoredBits& operator+=(const StoredBits& other);
+  StoredBits& operator+=(const StoredBits& other) {
+    codes += other.codes;
+    scales += other.scales;
+    zeros += other.zeros;
+    mask += other.mask;
+    order += other.order;
+    groups += other.groups;
+    padding += other.padding;
+    return *this;
+  }
 };
 
 }  // namespace mica

@@ -16,6 +16,8 @@
 #include "base/units.h"
 #include "io/container/safetensors.h"
 #include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
+#include "ops/codes/codes.h"
 
 namespace mica {
 namespace {
@@ -44,9 +46,9 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
   std::vector<Item> items;
   std::set<std::string> parts;
   for (const std::string& name : PackedNames(checkpoint)) {
-    const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name, false);
-    for (const TensorView* tensor : reader->tensors()) parts.insert(tensor->name);
-    items.push_back({{name + ".weight", dtype, {reader->rows(), reader->cols()}}, name, nullptr});
+    const StoredMatrix stored = OpenPacked(checkpoint, name, false);
+    for (const TensorView* tensor : stored.tensors) parts.insert(tensor->name);
+    items.push_back({{name + ".weight", dtype, {stored.rows(), stored.cols()}}, name, nullptr});
   }
   for (const TensorView& tensor : checkpoint.tensors()) {
     if (parts.contains(tensor.name)) continue;
@@ -75,16 +77,16 @@ void WriteValues(const std::string& name, std::span<const float> values, DType d
 
 void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter& writer) {
   if (!item.packed_name.empty()) {
-    const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, item.packed_name);
-    const size_t slice = std::clamp<uint64_t>(kSliceElements / reader->cols(), 1, reader->rows());
-    Matrix<float> weights(slice, reader->cols());
-    for (size_t row = 0; row < reader->rows(); row += slice) {
+    const StoredMatrix stored = OpenPacked(checkpoint, item.packed_name);
+    const size_t slice = std::clamp<uint64_t>(kSliceElements / stored.cols(), 1, stored.rows());
+    Matrix<float> weights(slice, stored.cols());
+    for (size_t row = 0; row < stored.rows(); row += slice) {
       ThrowIfInterrupted();
-      const size_t count = std::min(slice, reader->rows() - row);
-      reader->Decode(row, weights.view().Rows(0, count));
-      WriteValues(item.spec.name, {weights.data(), count * reader->cols()}, item.spec.dtype, writer);
+      const size_t count = std::min(slice, stored.rows() - row);
+      Decode(stored.parts, row, weights.view().Rows(0, count));
+      WriteValues(item.spec.name, {weights.data(), count * stored.cols()}, item.spec.dtype, writer);
     }
-    for (const TensorView* tensor : reader->tensors()) checkpoint.Release(*tensor);
+    stored.Release(checkpoint);
     return;
   }
   const TensorView& tensor = *item.plain;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
 
 namespace mica {
 namespace {
@@ -33,21 +34,22 @@ PackedSizes MeasurePacked(const fs::path& directory) {
   std::set<std::string> packed_tensors;
   uint64_t matrix_bytes = 0;
   for (const std::string& name : PackedNames(checkpoint)) {
-    const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name, false);
+    const StoredMatrix stored = OpenPacked(checkpoint, name, false);
+    const StoredBits bits = stored.bits();
     uint64_t bytes = 0;
-    for (const TensorView* tensor : reader->tensors()) {
+    for (const TensorView* tensor : stored.tensors) {
       bytes += tensor->data.size();
       packed_tensors.insert(tensor->name);
-      checkpoint.Release(*tensor);
     }
-    MICA_CHECK(8 * bytes == reader->stored_bits().total());
+    stored.Release(checkpoint);
+    MICA_CHECK(8 * bytes == bits.total());
     if (KindOf(name) != "plain") {
       sizes.bytes[KindOf(name)] += bytes;
       continue;
     }
     matrix_bytes += bytes;
-    sizes.matrix_bits += reader->stored_bits();
-    sizes.compressed_weights += uint64_t{reader->rows()} * reader->cols();
+    sizes.matrix_bits += bits;
+    sizes.compressed_weights += uint64_t{stored.rows()} * stored.cols();
   }
   const StoredBits& bits = sizes.matrix_bits;
   sizes.compressed_matrix_bits = bits.total();

@@ -6,7 +6,6 @@
 #include <map>
 #include <string>
 
-#include "format/fixed/fixed_matrix.h"
 #include "format/stored_bits.h"
 
 namespace mica {

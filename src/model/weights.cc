@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
+#include "model/packed.h"
+#include "ops/codes/codes.h"
 
 namespace mica {
 namespace {
@@ -54,10 +57,10 @@ void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std
 
 void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t rows, size_t cols) {
   if (!HasPacked(checkpoint, name)) return CheckPlain(checkpoint, WeightName(name), {rows, cols});
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name, false);
-  if (reader->rows() != rows || reader->cols() != cols) {
+  const StoredMatrix stored = OpenPacked(checkpoint, name, false);
+  if (stored.rows() != rows || stored.cols() != cols) {
     Fail("{}: packed matrix {} is {}, expected {}; the checkpoint does not match its config.json",
-         checkpoint.directory().string(), name, ShapeText({reader->rows(), reader->cols()}),
+         checkpoint.directory().string(), name, ShapeText({stored.rows(), stored.cols()}),
          ShapeText({rows, cols}));
   }
 }
@@ -218,7 +221,7 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
     return;
   }
   // Packed rows are decoded in runs, each run once, whatever the order of the ids.
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint_, kEmbeddingName);
+  const StoredMatrix stored = OpenPacked(checkpoint_, kEmbeddingName);
   std::vector<size_t> tokens(ids.size());
   std::iota(tokens.begin(), tokens.end(), size_t{0});
   std::stable_sort(tokens.begin(), tokens.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
@@ -227,13 +230,13 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
   for (size_t i = 0; i < tokens.size();) {
     const size_t first = static_cast<size_t>(ids[tokens[i]]) / kRowsEach * kRowsEach;
     const size_t count = std::min(kRowsEach, config_.vocab - first);
-    reader->Decode(first, rows.view().Rows(0, count));
+    Decode(stored.parts, first, rows.view().Rows(0, count));
     for (; i < tokens.size() && static_cast<size_t>(ids[tokens[i]]) < first + count; ++i) {
       const float* row = rows.row(static_cast<size_t>(ids[tokens[i]]) - first);
       std::copy_n(row, config_.hidden, out.row(tokens[i]));
     }
   }
-  for (const TensorView* tensor : reader->tensors()) checkpoint_.Release(*tensor);
+  stored.Release(checkpoint_);
 }
 
 Matrix<float> ModelWeights::Head(size_t first, size_t count) const {

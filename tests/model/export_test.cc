@@ -6,9 +6,10 @@
 #include <cstring>
 
 #include "base/file.h"
-#include "format/mask/sparsity_pattern.h"
+#include "io/packed/packed_checkpoint.h"
+#include "ops/codes/codes.h"
 #include "tests/error_message.h"
-#include "tests/io/packed/testing.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -23,8 +24,8 @@ class Export : public testing::Test {
     out_ = scratch_.path() / "plain";
     MakeDirectories(packed_);
     PackedShard shard;
-    shard.Add("model.layers.0.mlp.up_proj", up_);
-    shard.Add("model.embed_tokens", embedding_);
+    shard.Add("model.layers.0.mlp.up_proj", Pack(up_));
+    shard.Add("model.embed_tokens", Pack(embedding_));
     const float norm[3] = {1.5f, -2.0f, 0.25f};
     std::vector<std::byte> bytes(sizeof(norm));
     std::memcpy(bytes.data(), norm, sizeof(norm));

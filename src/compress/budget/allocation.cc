@@ -154,22 +154,12 @@ double SortedMatrix::Price(size_t k, size_t first, size_t last) const {
   const size_t n = last - first;
   if (n == 0 || options_[k] == 0) return 0;
   const double rows = static_cast<double>(demand_->rows), bits = options_[k];
-  double mask = 0, kept = 1;
-  switch (demand_->mask) {
-    case MaskKind::kNone:
-      break;
-    case MaskKind::kBitmap:
-      mask = 1;
-      kept = 1 - (pruned_[last] - pruned_[first]) / static_cast<double>(n);
-      break;
-    case MaskKind::kTwoOfFour:
-      mask = 0.75;
-      kept = 0.5;
-      break;
-    case MaskKind::kFourOfEight:
-      mask = 0.875;
-      kept = 0.5;
-      break;
+  const MaskKind& marks = demand_->mask;
+  double mask = marks.column_bits, kept = 1;
+  if (marks == MaskKind::kBitmap) kept = 1 - (pruned_[last] - pruned_[first]) / static_cast<double>(n);
+  if (marks.cols > 0) {
+    mask = static_cast<double>(marks.cell_bits) / static_cast<double>(marks.cols);
+    kept = static_cast<double>(marks.kept) / static_cast<double>(marks.cols);
   }
   const double scale_groups = bits < 16 ? static_cast<double>((n + group_size_ - 1) / group_size_) : 0.0;
   return rows * ((bits * kept + mask) * static_cast<double>(n) + (kScaleBits + bits) * scale_groups);
@@ -193,9 +183,9 @@ std::vector<uint64_t> SortedMatrix::KeptPerColumn(const std::vector<uint8_t>& wi
     for (size_t p = 0; p < coded; ++p) kept[p] = rows - (before[p + 1] - before[p]);
     return kept;
   }
-  const size_t cell = demand_->mask == MaskKind::kTwoOfFour ? 4 : 8;
-  for (size_t start = 0; start < coded; start += cell) {
-    const size_t end = std::min(start + cell, coded), most = end - start - (end - start) / 2;
+  const MaskKind& mask = demand_->mask;
+  for (size_t start = 0; start < coded; start += mask.cols) {
+    const size_t end = std::min(start + mask.cols, coded), most = end - start - mask.Pruned(end - start);
     // Which columns of the cell keep their codes is the solver's choice: the widest ones at most.
     for (size_t p = start; p < start + most; ++p) kept[p] = rows;
   }

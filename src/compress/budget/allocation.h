@@ -45,7 +45,7 @@ struct AllocationSettings {
 struct Allocation {
   std::vector<std::vector<uint8_t>> widths;  // [matrices][cols], by original column
   double mean_code_bits = 0;                 // reached
-  // All stored bits over weights, as PackFixed stores what SolveFixed makes of these widths: exact without a
+  // All stored bits over weights, as Pack stores what SolveFixed makes of these widths: exact without a
   // mask and with a bitmap of equal shares at group sizes from 128, else at most 0.1 % above (how many
   // weights keep a code in one scale group then depends on weights and order).
   double bits_per_weight = 0;

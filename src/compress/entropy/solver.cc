@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "ops/codes/entropy_model.h"
 #include "ops/linalg/linalg.h"
 #include "ops/trellis/step_chooser.h"
 

@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "base/threads.h"
 #include "compress/fixed/solver.h"
+#include "ops/codes/codes.h"
 
 namespace mica {
 
@@ -22,7 +23,7 @@ void AddRounded(const Checkpoint& checkpoint, const std::string& name, int bits,
   Matrix<float> w(tensor.shape[0], tensor.shape[1]);
   ReadFloats(tensor, 0, {w.data(), w.size()});
   checkpoint.Release(tensor);
-  if (bits < 16) return shard.Add(name, RoundToNearest(w, bits, group_size));
+  if (bits < 16) return shard.Add(name, Pack(RoundToNearest(w, bits, group_size)));
   std::vector<std::byte> bytes(w.size() * sizeof(F16));
   F16* values = reinterpret_cast<F16*>(bytes.data());
   ParallelFor(w.rows(), [&](size_t r) {

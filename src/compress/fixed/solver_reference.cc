@@ -51,7 +51,7 @@ class Reference {
     const auto dead = static_cast<size_t>(std::count(diagonal.begin(), diagonal.end(), 0.0f));
     const double base = dead < cols_ ? sum / static_cast<double>(cols_ - dead) : 1.0;
     plan_ = MakePlan(rows_, diagonal, widths, settings);
-    cell_ = CellOf(plan_.mask);
+    cell_ = plan_.mask;
     float most = 0;
     for (size_t r = 0; r < rows_; ++r) {
       for (size_t c = 0; c < cols_; ++c) most = std::max(most, std::abs(w(r, c)));
@@ -174,7 +174,7 @@ class Reference {
     std::vector<std::pair<float, size_t>> scores;
     for (size_t c = j; c < j + count; ++c) scores.push_back({Score(w(r, c), c), c});
     std::sort(scores.begin(), scores.end());
-    const size_t pruned = count * (cell_.cols - cell_.kept) / cell_.cols;
+    const size_t pruned = cell_.Pruned(count);
     for (size_t i = 0; i < count; ++i) matrix_.keep(r, scores[i].second) = i >= pruned;
   }
 
@@ -260,7 +260,7 @@ class Reference {
   const size_t rows_, cols_;
   int exponent_ = 0;
   ColumnPlan plan_;
-  CellShape cell_;
+  MaskKind cell_;
   Matrix<T> weights_, working_, undamped_, u_;
   std::vector<float> saliency_;
   FixedMatrix matrix_;

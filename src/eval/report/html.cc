@@ -2,7 +2,6 @@
 
 #include "base/output.h"
 #include "eval/report/report.h"
-#include "format/mask/sparsity_pattern.h"
 
 namespace mica {
 namespace {

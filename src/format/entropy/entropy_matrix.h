@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/matrix.h"
@@ -23,17 +24,26 @@ inline constexpr int kMaxStepOctaves = 50;
 // Integers lie within +- this.
 inline constexpr int kMaxInteger = 32767;
 
+// What is stored of a matrix beside its tensors.
+struct EntropyFacts {
+  size_t rows = 0;
+  size_t cols = 0;
+  int states = 1;
+  int row_resolution = kStepResolution;
+  int first_knot = 0;  // of its tables
+};
+
+// All of a matrix but its integers n:
 // weight(r, c) = level(r, c) * (EntropyStep(row_step[r], row_resolution) * EntropyStep(col_step[c], 8)) in
 // FP32. states 1: level = n. states 4 or 8 (dependent quantisation, as in VVC): each column runs through the
 // machine TrellisOf(states), from state 0 at the top of each tile downwards in stored row order; with q =
 // quantiser[state]: level = sign(n) (2 |n| - q), and 0 for n = 0; the next state is next[state][|n| & 1].
 // Both quantisers together have step 1, either alone step 2.
-struct EntropyMatrix {
+struct EntropyFrame {
   size_t rows = 0;
   size_t cols = 0;
   int states = 1;                        // 1, 4 or 8
   int row_resolution = kStepResolution;  // or kFineStepResolution
-  Matrix<int16_t> n;                     // [rows, cols], original order
   std::vector<int16_t> row_key;   // [rows] rows are stored by rising key, equal keys in their own order;
                                   // empty: all in their own order
   std::vector<int16_t> row_step;  // [rows] exponents
@@ -42,6 +52,10 @@ struct EntropyMatrix {
       row_class;  // [rows] class(r, c) = row_class[r] + col_class[c], limited to the classes of `tables`
   std::vector<int16_t> col_class;  // [cols]
   EntropyTables tables;
+};
+
+struct EntropyMatrix : EntropyFrame {
+  Matrix<int16_t> n;  // [rows, cols], original order
 };
 
 // The machine of dependent quantisation. One state: n is the level.
@@ -54,25 +68,13 @@ struct Trellis {
 const Trellis& TrellisOf(int states);
 
 // Stored position -> row: what row_key says.
-std::vector<uint32_t> StoredRowOrder(const EntropyMatrix& matrix);
+std::vector<uint32_t> StoredRowOrder(const EntropyFrame& matrix);
 
 // 2^(exponent / resolution), FP32, the same on every machine; |exponent| <= kMaxStepOctaves * resolution.
 float EntropyStep(int exponent, int resolution);
 
-// Classes for weights that are still to be quantised, from the mean of |w| / step over rows and columns: what
-// a rate-distortion search starts from. w: [rows, cols]; sets row_class and col_class from w, row_step,
-// col_step and states.
-void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix);
-
-// Chooses tables, row_class and col_class for the integers of the matrix so that all that is stored becomes
-// small. Classes already set are taken as a start. Does not depend on the number of threads.
-void FitEntropyModel(EntropyMatrix& matrix);
-
-// Bits of all integers under the matrix's model (code lengths, without what tiles and side information add);
-// within 0.1 % of what is stored.
-double EntropyCodeBits(const EntropyMatrix& matrix);
-
-// out (rows x cols) = the weights.
-void Decode(const EntropyMatrix& matrix, MatrixView<float> out);
+// Decodes the rows of one tile; order: StoredRowOrder; out: all weights, [rows, cols].
+void DecodeTile(const EntropyMatrix& matrix, std::span<const uint32_t> order, size_t tile,
+                MatrixView<float> out);
 
 }  // namespace mica

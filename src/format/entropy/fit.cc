@@ -4,13 +4,11 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/threads.h"
 
 namespace mica {
 namespace {
 
 constexpr double kEscapeBits = 16;
-constexpr double kKnotBits = 32;
 
 const std::array<double, kFrequencySum + 1>& BitsOfFrequency() {
   static const auto table = [] {
@@ -63,8 +61,17 @@ double Descend(EntropyKnot& knot, double cost_now, int largest, int smallest, Co
   return cost_now;
 }
 
-// Adds the counts of the classes below `first` to it, and of those above `last`. A symbol of a class with
-// more raw bits stands for several magnitudes, which are taken as equally frequent.
+}  // namespace
+
+EntropyCounts& EntropyCounts::operator+=(const EntropyCounts& other) {
+  for (size_t q = 0; q < 2; ++q) {
+    for (size_t k = 0; k < rows[q].size(); ++k) {
+      for (size_t m = 0; m < rows[q][k].size(); ++m) rows[q][k][m] += other.rows[q][k][m];
+    }
+  }
+  return *this;
+}
+
 EntropyCounts Limited(const EntropyCounts& counts, int first, int last) {
   EntropyCounts limited;
   for (size_t q = 0; q < 2; ++q) {
@@ -86,54 +93,6 @@ EntropyCounts Limited(const EntropyCounts& counts, int first, int last) {
     }
   }
   return limited;
-}
-
-uint64_t Total(const EntropyCounts& counts, int entropy_class) {
-  uint64_t total = 0;
-  for (size_t q = 0; q < 2; ++q) {
-    for (const uint64_t count : counts.rows[q][static_cast<size_t>(entropy_class)]) total += count;
-  }
-  return total;
-}
-
-// Makes the knots of one quantiser fit its counts, one knot after the other, twice.
-void FitQuantiser(std::vector<EntropyKnot>& knots, int first_knot,
-                  const std::vector<EntropyCounts::Row>& counts) {
-  const int last_class = (first_knot + static_cast<int>(knots.size()) - 1) * kKnotSpacing;
-  for (int pass = 0; pass < 2; ++pass) {
-    for (size_t i = 0; i < knots.size(); ++i) {
-      const int knot_class = (first_knot + static_cast<int>(i)) * kKnotSpacing;
-      const int low = std::max(first_knot * kKnotSpacing, knot_class - 2 * kKnotSpacing + 1);
-      // The tail of the classes with raw bits hangs on the knots of the last classes without.
-      const int high = knot_class > kLastPlainClass - 3 * kKnotSpacing
-                           ? last_class
-                           : std::min(last_class, knot_class + 2 * kKnotSpacing - 1);
-      const auto cost = [&](const EntropyKnot& knot) {
-        knots[i] = knot;
-        double bits = 0;
-        for (int k = low; k <= high; ++k) {
-          bits +=
-              TableBits(InterpolateKnots(knots, first_knot, k), RawBits(k), counts[static_cast<size_t>(k)]);
-        }
-        return bits;
-      };
-      EntropyKnot best = knots[i];
-      const double cost_now = cost(best);
-      Descend(best, cost_now, pass == 0 ? 16 : 4, pass == 0 ? 2 : 1, cost);
-      knots[i] = best;
-    }
-  }
-}
-
-}  // namespace
-
-EntropyCounts& EntropyCounts::operator+=(const EntropyCounts& other) {
-  for (size_t q = 0; q < 2; ++q) {
-    for (size_t k = 0; k < rows[q].size(); ++k) {
-      for (size_t m = 0; m < rows[q][k].size(); ++m) rows[q][k][m] += other.rows[q][k][m];
-    }
-  }
-  return *this;
 }
 
 double TableBits(const EntropyKnot& knot, int raw_bits, const EntropyCounts::Row& counts) {
@@ -169,63 +128,32 @@ EntropyKnot FitKnot(EntropyKnot start, int raw_bits, const EntropyCounts::Row& c
   return start;
 }
 
-EntropyTables RefineTables(EntropyTables tables, const EntropyCounts& counts) {
-  const EntropyCounts limited = Limited(counts, tables.first_class(), tables.last_class());
-  ParallelFor(static_cast<size_t>(tables.quantisers()),
-              [&](size_t q) { FitQuantiser(tables.knots[q], tables.first_knot, limited.rows[q]); });
-  return tables;
-}
-
-EntropyTables FitTables(const EntropyTables& start, const EntropyCounts& counts) {
-  MICA_CHECK(start.first_knot == 0 && start.knots[0].size() == static_cast<size_t>(kEntropyKnots));
-  // Knots from `first` to `last` of tables that have them.
-  const auto cut = [](const EntropyTables& tables, int first, int last) {
-    EntropyTables part;
-    part.first_knot = first;
-    for (size_t q = 0; q < 2; ++q) {
-      if (tables.knots[q].empty()) continue;
-      const auto begin = tables.knots[q].begin() - tables.first_knot;
-      part.knots[q].assign(begin + first, begin + last + 1);
-    }
-    return part;
-  };
-  const auto empty = [&](int from, int to) {
-    for (int k = from; k <= to; ++k) {
-      if (Total(counts, k) > 0) return false;
-    }
-    return true;
-  };
-  // Knots that no class needs go first. Tails of classes with raw bits come from the knots up to
-  // kLastPlainClass.
-  constexpr int kTailKnot = kLastFirstKnot - 1;
-  int first = 0, last = kEntropyKnots - 1;
-  while (first < last && empty(first * kKnotSpacing, (first + 1) * kKnotSpacing - 1)) ++first;
-  while (first < last && empty((last - 1) * kKnotSpacing + 1, last * kKnotSpacing)) --last;
-  if (last > kLastFirstKnot) first = std::min(first, kTailKnot);
-
-  // Then rare classes at either end, where the bits of a knot exceed what it saves.
-  EntropyTables best = RefineTables(cut(start, first, last), counts);
-  double best_bits = TablesBits(best, counts);
-  for (const bool at_end : {true, false}) {
-    while (first < last) {
-      const int from = at_end ? first : first + 1;
-      const int to = at_end ? last - 1 : last;
-      if (to > kLastFirstKnot && from > kTailKnot) break;
-      EntropyTables fewer = cut(best, from, to);
-      // Refining costs time: only where the knot does not pay by far.
-      double bits = TablesBits(fewer, counts);
-      if (bits < best_bits + 4 * kKnotBits * best.quantisers()) {
-        fewer = RefineTables(std::move(fewer), counts);
-        bits = TablesBits(fewer, counts);
-      }
-      if (bits > best_bits + kKnotBits * best.quantisers()) break;
-      best = std::move(fewer);
-      best_bits = bits;
-      first = from;
-      last = to;
+void FitKnots(std::vector<EntropyKnot>& knots, int first_knot,
+              const std::vector<EntropyCounts::Row>& counts) {
+  const int last_class = (first_knot + static_cast<int>(knots.size()) - 1) * kKnotSpacing;
+  for (int pass = 0; pass < 2; ++pass) {
+    for (size_t i = 0; i < knots.size(); ++i) {
+      const int knot_class = (first_knot + static_cast<int>(i)) * kKnotSpacing;
+      const int low = std::max(first_knot * kKnotSpacing, knot_class - 2 * kKnotSpacing + 1);
+      // The tail of the classes with raw bits hangs on the knots of the last classes without.
+      const int high = knot_class > kLastPlainClass - 3 * kKnotSpacing
+                           ? last_class
+                           : std::min(last_class, knot_class + 2 * kKnotSpacing - 1);
+      const auto cost = [&](const EntropyKnot& knot) {
+        knots[i] = knot;
+        double bits = 0;
+        for (int k = low; k <= high; ++k) {
+          bits +=
+              TableBits(InterpolateKnots(knots, first_knot, k), RawBits(k), counts[static_cast<size_t>(k)]);
+        }
+        return bits;
+      };
+      EntropyKnot best = knots[i];
+      const double cost_now = cost(best);
+      Descend(best, cost_now, pass == 0 ? 16 : 4, pass == 0 ? 2 : 1, cost);
+      knots[i] = best;
     }
   }
-  return best;
 }
 
 }  // namespace mica

@@ -1,6 +1,7 @@
-// Fits the knots of entropy tables to counted symbols.
+// Fits the knots of entropy tables to counted symbols, one quantiser at a time.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -23,6 +24,10 @@ struct EntropyCounts {
   EntropyCounts& operator+=(const EntropyCounts& other);
 };
 
+// Adds the counts of the classes below `first` to it, and of those above `last`. A symbol of a class with
+// more raw bits stands for several magnitudes, which are taken as equally frequent.
+EntropyCounts Limited(const EntropyCounts& counts, int first, int last);
+
 // Bits of the counted symbols with one table, signs, raw bits and escapes included.
 double TableBits(const EntropyKnot& knot, int raw_bits, const EntropyCounts::Row& counts);
 // The same with a set of tables; counts of classes outside the tables belong to their first and last class.
@@ -31,12 +36,7 @@ double TablesBits(const EntropyTables& tables, const EntropyCounts& counts);
 // The numbers that make one table shortest for these counts, from `start`.
 EntropyKnot FitKnot(EntropyKnot start, int raw_bits, const EntropyCounts::Row& counts);
 
-// The same knots, with the numbers that make the tables shortest. Counts of classes outside the tables belong
-// to their first and last class.
-EntropyTables RefineTables(EntropyTables tables, const EntropyCounts& counts);
-
-// Tables over the knots that these counts need, shortest including 32 bits a knot, starting from `start` (all
-// knots).
-EntropyTables FitTables(const EntropyTables& start, const EntropyCounts& counts);
+// The same for the knots of one quantiser, one after the other, twice; counts: [class].
+void FitKnots(std::vector<EntropyKnot>& knots, int first_knot, const std::vector<EntropyCounts::Row>& counts);
 
 }  // namespace mica

@@ -1,7 +1,7 @@
 #include "format/entropy/tile_coder.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -25,16 +25,16 @@ constexpr size_t kSideVectors = 5;
 
 // A vector of the side stream; `predicted` maps an index to what the decoder expects there, but for the base.
 template <typename Visit>
-void ForSideVectors(EntropyMatrix& matrix, Visit&& visit) {
+void ForSideVectors(EntropyFrame& frame, Visit&& visit) {
   const auto nothing = [](size_t) { return 0; };
-  visit(0, matrix.row_step, nothing, kMaxStepOctaves * matrix.row_resolution);
+  visit(0, frame.row_step, nothing, kMaxStepOctaves * frame.row_resolution);
   visit(
-      1, matrix.row_class,
-      [&](size_t i) { return PredictedClass(matrix.row_step[i], matrix.row_resolution); }, kMaxInteger / 2);
-  visit(2, matrix.row_key, nothing, kMaxInteger);
-  visit(3, matrix.col_step, nothing, kMaxStepOctaves * kStepResolution);
+      1, frame.row_class, [&](size_t i) { return PredictedClass(frame.row_step[i], frame.row_resolution); },
+      kMaxInteger / 2);
+  visit(2, frame.row_key, nothing, kMaxInteger);
+  visit(3, frame.col_step, nothing, kMaxStepOctaves * kStepResolution);
   visit(
-      4, matrix.col_class, [&](size_t i) { return PredictedClass(matrix.col_step[i], kStepResolution); },
+      4, frame.col_class, [&](size_t i) { return PredictedClass(frame.col_step[i], kStepResolution); },
       kMaxInteger / 2);
 }
 
@@ -84,15 +84,15 @@ std::vector<std::byte> TileCoder::Encode(const EntropyMatrix& matrix, std::span<
   return Assemble(lanes, reversed);
 }
 
-std::vector<std::byte> EncodeSide(const EntropyMatrix& matrix) {
-  EntropyMatrix vectors;
-  vectors.row_resolution = matrix.row_resolution;
-  vectors.row_step = matrix.row_step;
-  vectors.row_class = matrix.row_class;
-  vectors.row_key = matrix.row_key;
-  vectors.row_key.resize(matrix.rows, 0);
-  vectors.col_step = matrix.col_step;
-  vectors.col_class = matrix.col_class;
+std::vector<std::byte> EncodeSide(const EntropyFrame& frame) {
+  EntropyFrame vectors;
+  vectors.row_resolution = frame.row_resolution;
+  vectors.row_step = frame.row_step;
+  vectors.row_class = frame.row_class;
+  vectors.row_key = frame.row_key;
+  vectors.row_key.resize(frame.rows, 0);
+  vectors.col_step = frame.col_step;
+  vectors.col_class = frame.col_class;
   SideHeader header{};
   std::vector<int16_t> offsets[kSideVectors];
   ForSideVectors(vectors, [&](size_t v, const std::vector<int16_t>& values, auto&& predicted, int largest) {
@@ -130,7 +130,7 @@ std::vector<std::byte> EncodeSide(const EntropyMatrix& matrix) {
   return bytes;
 }
 
-bool DecodeSide(std::span<const std::byte> bytes, EntropyMatrix& matrix) {
+bool DecodeSide(std::span<const std::byte> bytes, EntropyFrame& frame) {
   SideHeader header;
   uint32_t state;
   if (bytes.size() < sizeof(header) + sizeof(state)) return false;
@@ -143,13 +143,13 @@ bool DecodeSide(std::span<const std::byte> bytes, EntropyMatrix& matrix) {
   const std::byte* words = padded.data();
   const std::byte* end = words + length;
 
-  matrix.row_step.resize(matrix.rows);
-  matrix.row_class.resize(matrix.rows);
-  matrix.row_key.resize(matrix.rows);
-  matrix.col_step.resize(matrix.cols);
-  matrix.col_class.resize(matrix.cols);
+  frame.row_step.resize(frame.rows);
+  frame.row_class.resize(frame.rows);
+  frame.row_key.resize(frame.rows);
+  frame.col_step.resize(frame.cols);
+  frame.col_class.resize(frame.cols);
   bool valid = true;
-  ForSideVectors(matrix, [&](size_t v, std::vector<int16_t>& values, auto&& predicted, int largest) {
+  ForSideVectors(frame, [&](size_t v, std::vector<int16_t>& values, auto&& predicted, int largest) {
     const EntropyKnot knot = UnpackKnot(header.tables[v]);
     valid = valid && IsValid(knot);
     if (!valid) return;
@@ -161,17 +161,6 @@ bool DecodeSide(std::span<const std::byte> bytes, EntropyMatrix& matrix) {
     }
   });
   return valid && words == end && state == kRansLow;
-}
-
-StoredBits EntropyStoredBits(const EntropyMatrix& matrix) {
-  StoredBits bits;
-  const uint64_t tiles = CodedTiles(matrix.rows);
-  bits.codes = static_cast<uint64_t>(std::ceil(EntropyCodeBits(matrix))) +
-               tiles * kLanes * 16;  // a state ends holding 16 bits of its own
-  bits.scales = 8 * EncodeSide(matrix).size();
-  const uint64_t knots = matrix.tables.knots[0].size() + matrix.tables.knots[1].size();
-  bits.groups = 8 * (knots * sizeof(uint32_t) + tiles * sizeof(uint32_t));
-  return bits;
 }
 
 }  // namespace mica

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -20,6 +21,7 @@ inline constexpr size_t kLanes = 4;
 // All tables of a matrix, by quantiser and class.
 class TileCoder {
  public:
+  TileCoder() = default;
   TileCoder(const EntropyTables& tables, int states);
 
   // Stored rows [tile * kCodedTileRows, ...) of the matrix as bytes: the lanes' states (low word first), then
@@ -39,8 +41,8 @@ class TileCoder {
     const int k = entropy_class < first_ ? first_ : entropy_class > last_ ? last_ : entropy_class;
     return static_cast<size_t>((k - first_) * quantisers_ + quantiser);
   }
-  int first_, last_, quantisers_;
-  const Trellis* trellis_;
+  int first_ = 0, last_ = 0, quantisers_ = 0;
+  const Trellis* trellis_ = nullptr;
   std::vector<RansTable> tables_;  // [class - first][quantiser]
 };
 
@@ -58,13 +60,10 @@ struct SideHeader {
 };
 static_assert(sizeof(SideHeader) == 32);
 
-std::vector<std::byte> EncodeSide(const EntropyMatrix& matrix);
-// Fills row_step, row_class, row_key, col_step and col_class of a matrix whose rows, cols and row_resolution
+std::vector<std::byte> EncodeSide(const EntropyFrame& frame);
+// Fills row_step, row_class, row_key, col_step and col_class of a frame whose rows, cols and row_resolution
 // are set; false when the bytes are not such a stream or a step is out of range.
-bool DecodeSide(std::span<const std::byte> bytes, EntropyMatrix& matrix);
-
-// The bits PackEntropy stores, without coding the integers: within 0.1 % (and 64 bits a tile).
-StoredBits EntropyStoredBits(const EntropyMatrix& matrix);
+bool DecodeSide(std::span<const std::byte> bytes, EntropyFrame& frame);
 
 template <typename RowClass, typename Row>
 bool TileCoder::Decode(std::span<const std::byte> stream, size_t rows, bool whole_tile, RowClass&& row_class,

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/threads.h"
-#include "format/mask/sparsity_pattern.h"
+#include "base/error.h"
 
 namespace mica {
 
@@ -38,29 +37,23 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
   return groups;
 }
 
-void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
-  MICA_CHECK(out.rows == matrix.rows && out.cols == matrix.cols);
-  MICA_CHECK(matrix.order.size() == matrix.cols && matrix.widths.size() == matrix.cols);
-  const std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
+void DecodeRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups, size_t r, float* weights) {
   const bool masked = matrix.mask != MaskKind::kNone;
   const float unit = std::ldexp(1.0f, matrix.exponent);
-  ParallelFor(matrix.rows, [&](size_t r) {
-    float* target = out.row(r);
-    for (const ScaleGroup& group : groups) {
-      const bool scaled = group.scale_row >= 0;
-      const int zero = scaled ? matrix.zeros(static_cast<size_t>(group.scale_row), r) : 0;
-      const float scale =
-          scaled ? ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) * unit : 0.0f;
-      for (size_t p = group.start; p < group.start + group.count; ++p) {
-        const uint16_t code = matrix.codes(r, p);
-        float weight = 0.0f;
-        if (group.bits != 0 && (!masked || matrix.keep(r, p) != 0)) {
-          weight = scaled ? static_cast<float>(int{code} - zero) * scale : ToFloat(F16{code}) * unit;
-        }
-        target[matrix.order[p]] = weight;
+  for (const ScaleGroup& group : groups) {
+    const bool scaled = group.scale_row >= 0;
+    const int zero = scaled ? matrix.zeros(static_cast<size_t>(group.scale_row), r) : 0;
+    const float scale =
+        scaled ? ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) * unit : 0.0f;
+    for (size_t p = group.start; p < group.start + group.count; ++p) {
+      const uint16_t code = matrix.codes(r, p);
+      float weight = 0.0f;
+      if (group.bits != 0 && (!masked || matrix.keep(r, p) != 0)) {
+        weight = scaled ? static_cast<float>(int{code} - zero) * scale : ToFloat(F16{code}) * unit;
       }
+      weights[matrix.order[p]] = weight;
     }
-  });
+  }
 }
 
 }  // namespace mica

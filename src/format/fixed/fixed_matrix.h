@@ -9,9 +9,21 @@
 #include "base/half.h"
 #include "base/matrix.h"
 #include "format/fixed/scale_code.h"
-#include "format/mask/sparsity_pattern.h"
+#include "format/mask/mask_kind.h"
+#include "format/stored_bits.h"
 
 namespace mica {
+
+inline constexpr int kMaxExponent = 100;
+
+// What is stored of a matrix beside its tensors.
+struct FixedFacts {
+  size_t rows = 0;
+  size_t cols = 0;
+  size_t group_size = 128;
+  int exponent = 0;  // within +-kMaxExponent
+  MaskKind mask = MaskKind::kNone;
+};
 
 // Every column has one of the widths 0, 2, 3, 4, 6, 8 (or 16: FP16 values, pruning only). Columns of equal
 // width are contiguous in stored order and share scales in groups of at most `group_size` consecutive stored
@@ -19,20 +31,13 @@ namespace mica {
 //   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) * 2^exponent : 0,  g the scale
 //   group of stored column p,
 // in FP32; a weight of a column of width 0 is 0, one of width 16 is its FP16 value times 2^exponent.
-inline constexpr int kMaxExponent = 100;
-
-struct FixedMatrix {
-  size_t rows = 0;
-  size_t cols = 0;
-  size_t group_size = 128;
+struct FixedMatrix : FixedFacts {
   std::vector<uint32_t> order;  // [cols] stored position -> original column
   std::vector<uint8_t> widths;  // [cols] bits of the column at each stored position
-  MaskKind mask = MaskKind::kNone;
   Matrix<uint16_t>
       codes;  // [rows, cols] in stored order: below 2^width; FP16 bits where width is 16; 0 where pruned
   Matrix<uint8_t>
       keep;  // [rows, cols] 1 kept, 0 pruned; empty when mask is kNone; not looked at where width is 0
-  int exponent = 0;          // within +-kMaxExponent
   Matrix<ScaleCode> scales;  // [scale groups, rows]; groups of width 0 and 16 have none
   Matrix<uint8_t> zeros;     // [scale groups, rows] below 2^width
 };
@@ -50,7 +55,7 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
 // 0, 2, 3, 4, 6, 8 or 16.
 bool IsKnownWidth(unsigned bits);
 
-// out (rows x cols, original column order) = the weights.
-void Decode(const FixedMatrix& matrix, MatrixView<float> out);
+// weights ([cols], original column order) = row r; groups: ScaleGroups of the matrix.
+void DecodeRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups, size_t r, float* weights);
 
 }  // namespace mica

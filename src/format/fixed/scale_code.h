@@ -15,6 +15,7 @@ inline constexpr int kScaleBits = 8;
 struct ScaleCode {
   uint8_t bits = 0;
 };
+static_assert(8 * sizeof(ScaleCode) == kScaleBits);
 
 inline float ToFloat(ScaleCode code) {
   if (code.bits < 16) return static_cast<float>(code.bits) * 0x1p-18f;

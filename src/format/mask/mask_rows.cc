@@ -3,145 +3,110 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <utility>
 
+#include "base/error.h"
 #include "format/bits.h"
-#include "format/mask/sparsity_pattern.h"
 
 namespace mica {
 namespace {
 
-// An n:m pattern, a bitmap of m bits, is stored as its rank among all patterns with n ones, the lists of kept
-// positions being in lexicographic order: 2:4 has {0,1} {0,2} {0,3} {1,2} {1,3} {2,3}.
-template <int kKept, int kBlock, int kIndexBits>
+// A cell of an n:m mask, a bitmap of m bits, is stored as its rank among all patterns with n ones, the lists
+// of kept positions being in lexicographic order: 2:4 has {0,1} {0,2} {0,3} {1,2} {1,3} {2,3}.
+template <size_t kRow>
 struct Patterns {
-  std::array<uint8_t, (1 << kIndexBits)> bitmap{};  // by rank
-  std::array<uint8_t, (1 << kBlock)> rank{};        // by bitmap; 255 when it does not have kKept ones
-  int count = 0;
+  static constexpr size_t kKept = kMaskKinds[kRow].kept, kCols = kMaskKinds[kRow].cols;
+  static constexpr int kBits = kMaskKinds[kRow].cell_bits;
+  std::array<uint8_t, (size_t{1} << kBits)> bitmap{};  // by rank
+  std::array<uint8_t, (size_t{1} << kCols)> rank{};    // by bitmap; 255 when it does not have kKept ones
+  size_t count = 0;
 
   constexpr Patterns() {
     for (auto& entry : rank) entry = 255;
     // Position 0 as the highest bit makes falling numbers the lexicographic order of the lists.
-    for (int reversed = (1 << kBlock) - 1; reversed >= 0; --reversed) {
-      int map = 0;
-      for (int i = 0; i < kBlock; ++i) map |= ((reversed >> (kBlock - 1 - i)) & 1) << i;
-      if (std::popcount(static_cast<unsigned>(map)) != kKept) continue;
-      bitmap[static_cast<size_t>(count)] = static_cast<uint8_t>(map);
-      rank[static_cast<size_t>(map)] = static_cast<uint8_t>(count++);
+    for (size_t reversed = size_t{1} << kCols; reversed-- > 0;) {
+      size_t map = 0;
+      for (size_t i = 0; i < kCols; ++i) map |= ((reversed >> (kCols - 1 - i)) & 1) << i;
+      if (std::popcount(map) != static_cast<int>(kKept)) continue;
+      bitmap[count] = static_cast<uint8_t>(map);
+      rank[map] = static_cast<uint8_t>(count++);
     }
   }
 };
+template <size_t kRow>
+constexpr Patterns<kRow> kPatterns;
+static_assert(kPatterns<2>.count == 6 && kPatterns<3>.count == 70);
+static_assert(kPatterns<2>.bitmap[0] == 0b0011 && kPatterns<2>.bitmap[5] == 0b1100);
+static_assert(kPatterns<3>.bitmap[1] == 0b00010111 && kPatterns<3>.bitmap[69] == 0b11110000);
 
-constexpr Patterns<2, 4, 3> kTwoOfFourPatterns;
-constexpr Patterns<4, 8, 7> kFourOfEightPatterns;
-static_assert(kTwoOfFourPatterns.count == 6 && kFourOfEightPatterns.count == 70);
-static_assert(kTwoOfFourPatterns.bitmap[0] == 0b0011 && kTwoOfFourPatterns.bitmap[5] == 0b1100);
-static_assert(kFourOfEightPatterns.bitmap[1] == 0b00010111 && kFourOfEightPatterns.bitmap[69] == 0b11110000);
-
-template <int kKept, int kBlock, int kIndexBits>
-void AppendBlocks(const Patterns<kKept, kBlock, kIndexBits>& patterns, std::span<const uint8_t> keep,
-                  BitWriter& writer) {
+// Append and Read of the mask in row kRow of kMaskKinds.
+template <size_t kRow>
+void Append(std::span<const uint8_t> keep, BitWriter& writer) {
+  constexpr MaskKind kMask = kMaskKinds[kRow];
   size_t i = 0;
-  for (; i + kBlock <= keep.size(); i += kBlock) {
-    unsigned map = 0;
-    for (size_t k = 0; k < kBlock; ++k) map |= (keep[i + k] != 0 ? 1u : 0u) << k;
-    MICA_CHECK(patterns.rank[map] != 255);
-    writer.Put(patterns.rank[map], kIndexBits);
+  if constexpr (kMask.cols > 0) {
+    for (; i + kMask.cols <= keep.size(); i += kMask.cols) {
+      size_t map = 0;
+      for (size_t k = 0; k < kMask.cols; ++k) map |= size_t{keep[i + k] != 0} << k;
+      const uint8_t rank = kPatterns<kRow>.rank[map];
+      MICA_CHECK(rank != 255);
+      writer.Put(rank, kMask.cell_bits);
+    }
   }
-  for (; i < keep.size(); ++i) writer.Put(keep[i] != 0, 1);
+  if constexpr (kMask.column_bits > 0) {
+    for (; i < keep.size(); ++i) writer.Put(keep[i] != 0, 1);
+  }
 }
 
-template <int kKept, int kBlock, int kIndexBits>
-bool ReadBlocks(const Patterns<kKept, kBlock, kIndexBits>& patterns, size_t coded_cols,
-                std::span<const std::byte> bytes, uint64_t* words) {
-  const std::byte* end = bytes.data() + bytes.size();
-  bool valid = true;
-  uint64_t bit = 0;
-  size_t i = 0;
-  for (; i + kBlock <= coded_cols; i += kBlock, bit += kIndexBits) {
-    const size_t rank = (LoadWord(bytes.data() + bit / 8, end) >> (bit % 8)) & ((1u << kIndexBits) - 1);
-    valid = valid && rank < static_cast<size_t>(patterns.count);
-    words[i / 64] |= uint64_t{patterns.bitmap[rank]} << (i % 64);
+template <size_t kRow>
+bool Read(size_t coded_cols, std::span<const std::byte> bytes, uint64_t* words) {
+  constexpr MaskKind kMask = kMaskKinds[kRow];
+  const size_t count = (coded_cols + 63) / 64;
+  std::memset(words, 0, count * sizeof(uint64_t));
+  if constexpr (kMask.cols == 0 && kMask.column_bits > 0) {
+    std::memcpy(words, bytes.data(), (coded_cols + 7) / 8);
+    if (coded_cols % 64 != 0) words[count - 1] &= (uint64_t{1} << (coded_cols % 64)) - 1;
   }
-  for (; i < coded_cols; ++i, ++bit) {
-    words[i / 64] |= ((LoadWord(bytes.data() + bit / 8, end) >> (bit % 8)) & 1) << (i % 64);
+  bool valid = true;
+  if constexpr (kMask.cols > 0) {
+    constexpr const Patterns<kRow>& patterns = kPatterns<kRow>;
+    static_assert(64 % kMask.cols == 0 && patterns.count <= patterns.bitmap.size());
+    const std::byte* end = bytes.data() + bytes.size();
+    uint64_t bit = 0;
+    size_t i = 0;
+    for (; i + kMask.cols <= coded_cols; i += kMask.cols, bit += kMask.cell_bits) {
+      const size_t rank =
+          (LoadWord(bytes.data() + bit / 8, end) >> (bit % 8)) & ((1u << kMask.cell_bits) - 1);
+      valid = valid && rank < patterns.count;
+      words[i / 64] |= uint64_t{patterns.bitmap[rank]} << (i % 64);
+    }
+    for (; i < coded_cols; ++i, ++bit) {
+      words[i / 64] |= ((LoadWord(bytes.data() + bit / 8, end) >> (bit % 8)) & 1) << (i % 64);
+    }
   }
   return valid;
 }
 
+// [mask] the functions of every row of the table.
+constexpr auto kAppend = []<size_t... kRows>(std::index_sequence<kRows...>) {
+  return std::array{&Append<kRows>...};
+}
+(std::make_index_sequence<kMaskKinds.size()>());
+constexpr auto kRead = []<size_t... kRows>(std::index_sequence<kRows...>) {
+  return std::array{&Read<kRows>...};
+}
+(std::make_index_sequence<kMaskKinds.size()>());
+
 }  // namespace
-
-const char* MaskName(MaskKind mask) {
-  switch (mask) {
-    case MaskKind::kNone:
-      return "none";
-    case MaskKind::kBitmap:
-      return "bitmap";
-    case MaskKind::kTwoOfFour:
-      return "2:4";
-    case MaskKind::kFourOfEight:
-      return "4:8";
-  }
-  MICA_CHECK(false);
-}
-
-bool ParseMaskName(const std::string& name, MaskKind& mask) {
-  for (const MaskKind kind :
-       {MaskKind::kNone, MaskKind::kBitmap, MaskKind::kTwoOfFour, MaskKind::kFourOfEight}) {
-    if (name != MaskName(kind)) continue;
-    mask = kind;
-    return true;
-  }
-  return false;
-}
-
-uint64_t MaskRowBits(MaskKind mask, size_t coded_cols) {
-  switch (mask) {
-    case MaskKind::kNone:
-      return 0;
-    case MaskKind::kBitmap:
-      return coded_cols;
-    case MaskKind::kTwoOfFour:
-      return coded_cols / 4 * 3 + coded_cols % 4;
-    case MaskKind::kFourOfEight:
-      return coded_cols / 8 * 7 + coded_cols % 8;
-  }
-  MICA_CHECK(false);
-}
 
 void AppendMaskRow(MaskKind mask, std::span<const uint8_t> keep, std::vector<std::byte>& bytes) {
   BitWriter writer(bytes);
-  switch (mask) {
-    case MaskKind::kNone:
-      break;
-    case MaskKind::kBitmap:
-      for (const uint8_t kept : keep) writer.Put(kept != 0, 1);
-      break;
-    case MaskKind::kTwoOfFour:
-      AppendBlocks(kTwoOfFourPatterns, keep, writer);
-      break;
-    case MaskKind::kFourOfEight:
-      AppendBlocks(kFourOfEightPatterns, keep, writer);
-      break;
-  }
+  kAppend[mask.row](keep, writer);
   writer.Align(1);
 }
 
 bool ReadMaskRow(MaskKind mask, size_t coded_cols, std::span<const std::byte> bytes, uint64_t* words) {
-  const size_t count = (coded_cols + 63) / 64;
-  std::memset(words, 0, count * sizeof(uint64_t));
-  switch (mask) {
-    case MaskKind::kNone:
-      break;
-    case MaskKind::kBitmap:
-      std::memcpy(words, bytes.data(), (coded_cols + 7) / 8);
-      if (coded_cols % 64 != 0) words[count - 1] &= (uint64_t{1} << (coded_cols % 64)) - 1;
-      break;
-    case MaskKind::kTwoOfFour:
-      return ReadBlocks(kTwoOfFourPatterns, coded_cols, bytes, words);
-    case MaskKind::kFourOfEight:
-      return ReadBlocks(kFourOfEightPatterns, coded_cols, bytes, words);
-  }
-  return true;
+  return kRead[mask.row](coded_cols, bytes, words);
 }
 
 size_t CountKept(const uint64_t* words, size_t first, size_t count) {

@@ -5,28 +5,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "format/fixed/fixed_matrix.h"
-#include "format/mask/sparsity_pattern.h"
+#include "format/mask/mask_kind.h"
 
 namespace mica {
 
-const char* MaskName(MaskKind mask);                          // "none", "bitmap", "2:4", "4:8"
-bool ParseMaskName(const std::string& name, MaskKind& mask);  // false when unknown
-
-// Bits of one row before padding to a byte.
-uint64_t MaskRowBits(MaskKind mask, size_t coded_cols);
-inline uint64_t MaskRowBytes(MaskKind mask, size_t coded_cols) {
-  return (MaskRowBits(mask, coded_cols) + 7) / 8;
-}
-
-// Appends one row: keep[i] for the coded columns. Aborts when an n:m block does not keep exactly n.
+// Appends one row: keep[i] for the coded columns. Aborts when an n:m cell does not keep exactly n.
 void AppendMaskRow(MaskKind mask, std::span<const uint8_t> keep, std::vector<std::byte>& bytes);
 
 // The bitmap of one row, words[i / 64] bit i % 64, from its stored bytes; words: (coded_cols + 63) / 64, bits
-// beyond coded_cols are 0. False when an n:m index is none of the patterns (the block is then read as
+// beyond coded_cols are 0. False when an n:m index is none of the patterns (the cell is then read as
 // pruned).
 bool ReadMaskRow(MaskKind mask, size_t coded_cols, std::span<const std::byte> bytes, uint64_t* words);
 

@@ -5,14 +5,23 @@
 namespace mica {
 
 MaskKind MaskOf(const SparsityPattern& sparsity) {
-  if (sparsity.n == 0 && sparsity.m == 0) {
-    if (!(sparsity.rate >= 0 && sparsity.rate < 1))
-      Fail("sparsity is {}, expected a share from 0 to below 1", sparsity.rate);
-    return sparsity.rate > 0 ? MaskKind::kBitmap : MaskKind::kNone;
-  }
-  if (sparsity.n == 2 && sparsity.m == 4) return MaskKind::kTwoOfFour;
-  if (sparsity.n == 4 && sparsity.m == 8) return MaskKind::kFourOfEight;
-  Fail("sparsity pattern is {}:{}, expected 2:4 or 4:8", sparsity.n, sparsity.m);
+  if (sparsity.n != 0 || sparsity.m != 0) return MaskKind::Cells(sparsity.n, sparsity.m);
+  if (!(sparsity.rate >= 0 && sparsity.rate < 1))
+    Fail("sparsity is {}, expected a share from 0 to below 1", sparsity.rate);
+  return sparsity.rate > 0 ? MaskKind::kBitmap : MaskKind::kNone;
+}
+
+std::string PatternName(const SparsityPattern& sparsity) {
+  if (sparsity.n > 0) return fmt::format("{}:{}", sparsity.n, sparsity.m);
+  return sparsity.rate > 0 ? "unstructured" : "none";
+}
+
+bool ParseCells(std::string_view name, SparsityPattern& sparsity) {
+  MaskKind mask;
+  if (!MaskKind::Parse(name, mask) || mask.cols == 0) return false;
+  sparsity = {static_cast<double>(mask.Pruned(mask.cols)) / static_cast<double>(mask.cols),
+              static_cast<int>(mask.kept), static_cast<int>(mask.cols)};
+  return true;
 }
 
 }  // namespace mica

@@ -7,6 +7,12 @@
 #include "base/error.h"
 
 namespace mica {
+namespace {
+
+constexpr uint64_t kMaxExtent = uint64_t{1} << 24;
+constexpr uint64_t kMaxWeights = uint64_t{1} << 36;
+
+}  // namespace
 
 uint32_t Crc32(std::span<const std::byte> bytes, uint32_t seed) {
   return static_cast<uint32_t>(crc32_z(seed, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
@@ -17,6 +23,49 @@ std::string Crc32Text(uint32_t crc) { return fmt::format("{:08x}", crc); }
 std::string MatrixKey(const std::string& name) { return "mica.matrix." + name; }
 std::string PlainKey(const std::string& tensor_name) { return "mica.crc32." + tensor_name; }
 
+const char* PartName(PartKind kind) {
+  switch (kind) {
+    case PartKind::kCodes:
+      return "codes";
+    case PartKind::kScales:
+      return "scales";
+    case PartKind::kZeros:
+      return "zeros";
+    case PartKind::kOrder:
+      return "order";
+    case PartKind::kGroups:
+      return "groups";
+    case PartKind::kMask:
+      return "mask";
+    case PartKind::kTiles:
+      return "tiles";
+    case PartKind::kTables:
+      return "tables";
+    case PartKind::kSide:
+      return "side";
+  }
+  MICA_CHECK(false);
+}
+
+Json FactsJson(const FixedFacts& facts) {
+  return {{"coding", "fixed"},          {"rows", facts.rows},
+          {"cols", facts.cols},         {"group_size", facts.group_size},
+          {"exponent", facts.exponent}, {"mask", facts.mask.name}};
+}
+
+Json FactsJson(const EntropyFacts& facts) {
+  return {{"coding", "entropy"},
+          {"rows", facts.rows},
+          {"cols", facts.cols},
+          {"states", facts.states},
+          {"row_resolution", facts.row_resolution},
+          {"first_knot", facts.first_knot}};
+}
+
+Json FactsJson(const std::variant<FixedFacts, EntropyFacts>& facts) {
+  return std::visit([](const auto& of_coding) { return FactsJson(of_coding); }, facts);
+}
+
 std::string FactsText(Json facts, const std::map<std::string, uint32_t>& part_crc32) {
   const std::string text = facts.dump();
   Json crc = {{"facts", Crc32Text(Crc32(std::as_bytes(std::span(text))))}};
@@ -25,7 +74,7 @@ std::string FactsText(Json facts, const std::map<std::string, uint32_t>& part_cr
   return facts.dump();
 }
 
-PackedParts::PackedParts(const Checkpoint& checkpoint, const std::string& name, bool verify)
+PartReader::PartReader(const Checkpoint& checkpoint, const std::string& name, bool verify)
     : checkpoint_(&checkpoint), name_(name), verify_(verify) {
   const auto found = checkpoint.metadata().find(MatrixKey(name));
   if (found == checkpoint.metadata().end()) {
@@ -47,12 +96,12 @@ PackedParts::PackedParts(const Checkpoint& checkpoint, const std::string& name, 
          stored.dump());
 }
 
-void PackedParts::FailFact(const char* key, const std::string& expected) const {
+void PartReader::FailFact(const char* key, const std::string& expected) const {
   Fail("{}: metadata of {}: {} is {}, expected {}", checkpoint_->directory().string(), name_, key,
        facts_.contains(key) ? facts_[key].dump() : "absent", expected);
 }
 
-uint64_t PackedParts::Number(const char* key, uint64_t low, uint64_t high) const {
+uint64_t PartReader::Number(const char* key, uint64_t low, uint64_t high) const {
   const auto found = facts_.find(key);
   if (found == facts_.end() || !found->is_number_unsigned() || found->get<uint64_t>() < low ||
       found->get<uint64_t>() > high) {
@@ -61,24 +110,51 @@ uint64_t PackedParts::Number(const char* key, uint64_t low, uint64_t high) const
   return found->get<uint64_t>();
 }
 
-int PackedParts::Integer(const char* key, int low, int high) const {
+int PartReader::Integer(const char* key, int low, int high) const {
   const auto found = facts_.find(key);
   if (found == facts_.end() || !found->is_number_integer() || *found < low || *found > high)
     FailFact(key, fmt::format("a number from {} to {}", low, high));
   return found->get<int>();
 }
 
-std::string PackedParts::Text(const char* key) const {
+std::string PartReader::Text(const char* key) const {
   const auto found = facts_.find(key);
   if (found == facts_.end() || !found->is_string()) FailFact(key, "text");
   return found->get<std::string>();
 }
 
-const TensorView& PackedParts::AnyPart(const std::string& part, DType dtype) {
-  const TensorView* tensor = checkpoint_->Find(name_ + "." + part);
+FixedFacts PartReader::Fixed() const {
+  FixedFacts facts;
+  facts.rows = Number("rows", 1, kMaxExtent);
+  facts.cols = Number("cols", 1, std::min(kMaxExtent, kMaxWeights / facts.rows));
+  facts.group_size = Number("group_size", 1, kMaxExtent);
+  facts.exponent = Integer("exponent", -kMaxExponent, kMaxExponent);
+  if (const std::string mask = Text("mask"); !MaskKind::Parse(mask, facts.mask))
+    Fail("metadata of {}: mask is \"{}\", expected {}", name_, mask, MaskNames());
+  return facts;
+}
+
+EntropyFacts PartReader::Entropy() const {
+  EntropyFacts facts;
+  facts.rows = Number("rows", 1, kMaxExtent);
+  facts.cols = Number("cols", 1, std::min(kMaxExtent, kMaxWeights / facts.rows));
+  facts.states = static_cast<int>(Number("states", 1, 8));
+  if (facts.states != 1 && facts.states != 4 && facts.states != 8)
+    Fail("metadata of {}: states is {}, expected 1, 4 or 8", name_, facts.states);
+  facts.row_resolution = static_cast<int>(Number("row_resolution", kStepResolution, kFineStepResolution));
+  if (facts.row_resolution != kStepResolution && facts.row_resolution != kFineStepResolution) {
+    Fail("metadata of {}: row_resolution is {}, expected {} or {}", name_, facts.row_resolution,
+         kStepResolution, kFineStepResolution);
+  }
+  facts.first_knot = static_cast<int>(Number("first_knot", 0, kLastFirstKnot));
+  return facts;
+}
+
+const TensorView& PartReader::AnyPart(PartKind part, DType dtype) {
+  const TensorView* tensor = checkpoint_->Find(TensorName(part));
   if (tensor == nullptr) {
-    Fail("{}: tensor {}.{} is missing; the packed matrix is incomplete", checkpoint_->directory().string(),
-         name_, part);
+    Fail("{}: tensor {} is missing; the packed matrix is incomplete", checkpoint_->directory().string(),
+         TensorName(part));
   }
   if (tensor->dtype != dtype) {
     Fail("{}: tensor {} has type {}, expected {}", tensor->file, tensor->name, DTypeName(tensor->dtype),
@@ -87,7 +163,7 @@ const TensorView& PackedParts::AnyPart(const std::string& part, DType dtype) {
   used_.push_back(tensor);
   if (!verify_) return *tensor;
   const std::string crc = Crc32Text(Crc32(tensor->data));
-  const Json stored = facts_["crc32"].value(part, Json());
+  const Json stored = facts_["crc32"].value(PartName(part), Json());
   if (stored != crc) {
     Fail("{}: tensor {}: checksum is {}, the file says {}; the file is damaged, fetch it again", tensor->file,
          tensor->name, crc, stored.dump());
@@ -95,8 +171,7 @@ const TensorView& PackedParts::AnyPart(const std::string& part, DType dtype) {
   return *tensor;
 }
 
-const TensorView* PackedParts::Part(const std::string& part, DType dtype,
-                                    const std::vector<uint64_t>& shape) {
+const TensorView* PartReader::Part(PartKind part, DType dtype, const std::vector<uint64_t>& shape) {
   if (std::find(shape.begin(), shape.end(), uint64_t{0}) != shape.end()) return nullptr;
   const TensorView& tensor = AnyPart(part, dtype);
   if (tensor.shape != shape) {

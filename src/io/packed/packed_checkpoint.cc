@@ -1,11 +1,9 @@
 #include "io/packed/packed_checkpoint.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "base/error.h"
-#include "io/packed/entropy.h"
 #include "io/packed/facts.h"
-#include "io/packed/fixed.h"
 
 namespace mica {
 namespace {
@@ -42,16 +40,6 @@ bool IsPacked(const Json& config, const std::string& where) {
   return true;
 }
 
-void PackedReader::Decode(size_t first_row, MatrixView<float> out) const {
-  if (out.cols != cols_ || first_row > rows_ || out.rows > rows_ - first_row) {
-    Fail(
-        "packed matrix {} is {}, cannot give {} columns of rows {} to {}; the checkpoint does not match its "
-        "config.json",
-        name_, ShapeText({rows_, cols_}), out.cols, first_row, first_row + out.rows);
-  }
-  if (out.rows > 0) DecodeRows(first_row, out);
-}
-
 bool HasPacked(const Checkpoint& checkpoint, const std::string& name) {
   return checkpoint.metadata().contains(MatrixKey(name));
 }
@@ -65,22 +53,6 @@ std::vector<std::string> PackedNames(const Checkpoint& checkpoint) {
   return names;
 }
 
-std::unique_ptr<PackedReader> OpenPacked(const Checkpoint& checkpoint, const std::string& name, bool verify) {
-  PackedParts parts(checkpoint, name, verify);
-  const std::string coding = parts.Text("coding");
-  if (coding == "fixed") return OpenFixed(std::move(parts));
-  if (coding == "entropy") return OpenEntropy(std::move(parts));
-  Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\" or \"entropy\"",
-       checkpoint.directory().string(), name, coding);
-}
-
-void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
-                  MatrixView<float> out) {
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name);
-  reader->Decode(first_row, out);
-  for (const TensorView* tensor : reader->tensors()) checkpoint.Release(*tensor);
-}
-
 void VerifyPlain(const Checkpoint& checkpoint, const TensorView& tensor) {
   const auto found = checkpoint.metadata().find(PlainKey(tensor.name));
   if (found == checkpoint.metadata().end()) return;
@@ -91,21 +63,20 @@ void VerifyPlain(const Checkpoint& checkpoint, const TensorView& tensor) {
   }
 }
 
-void PackedShard::AddPacked(const std::string& name, Json facts, std::vector<PackedTensor> tensors) {
-  std::map<std::string, uint32_t> crc32;
-  for (PackedTensor& tensor : tensors) {
-    crc32[tensor.spec.name.substr(name.size() + 1)] = Crc32(tensor.bytes);
-    tensors_.push_back(std::move(tensor));
+std::vector<PackedTensor> NamedTensors(const std::string& name, PackedMatrix matrix) {
+  std::vector<PackedTensor> tensors;
+  for (PackedPart& part : matrix.parts) {
+    tensors.push_back(
+        {{name + "." + PartName(part.kind), part.dtype, std::move(part.shape)}, std::move(part.bytes)});
   }
-  metadata_[MatrixKey(name)] = FactsText(std::move(facts), crc32);
+  return tensors;
 }
 
-void PackedShard::Add(const std::string& name, const FixedMatrix& matrix) {
-  AddPacked(name, FixedFacts(matrix), PackFixed(name, matrix));
-}
-
-void PackedShard::Add(const std::string& name, const EntropyMatrix& matrix) {
-  AddPacked(name, EntropyFacts(matrix), PackEntropy(name, matrix));
+void PackedShard::Add(const std::string& name, PackedMatrix matrix) {
+  std::map<std::string, uint32_t> crc32;
+  for (const PackedPart& part : matrix.parts) crc32[PartName(part.kind)] = Crc32(part.bytes);
+  metadata_[MatrixKey(name)] = FactsText(FactsJson(matrix.facts), crc32);
+  for (PackedTensor& tensor : NamedTensors(name, std::move(matrix))) tensors_.push_back(std::move(tensor));
 }
 
 void PackedShard::AddPlain(const TensorSpec& spec, std::vector<std::byte> bytes) {

@@ -87,11 +87,7 @@ struct TileBlock {
 class Feedback {
  public:
   Feedback(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings)
-      : state_(state),
-        u_(u),
-        settings_(settings),
-        cell_(CellOf(state.plan.mask)),
-        tile_loss_(state.tiles(), 0.0) {}
+      : state_(state), u_(u), settings_(settings), cell_(state.plan.mask), tile_loss_(state.tiles(), 0.0) {}
 
   double Run() {
     if (!state_.plan.blocks.empty()) Solve(0, state_.plan.blocks.size());
@@ -217,7 +213,7 @@ class Feedback {
   // (n of m of it, rounded up).
   void SelectCell(const ColumnBlock& block, size_t at, const float* w, uint8_t* keep) const {
     const size_t cols = std::min(cell_.cols, state_.plan.coded - block.start - at);
-    const size_t pruned = cols * (cell_.cols - cell_.kept) / cell_.cols;
+    const size_t pruned = cell_.Pruned(cols);
     float score[kMaxHalo][kTileRows];
     for (size_t i = 0; i < cols; ++i) {
       const float* value = w + (at + i) * kTileRows;
@@ -303,7 +299,7 @@ class Feedback {
   SolverState& state_;
   MatrixView<const float> u_;
   const FeedbackSettings& settings_;
-  const CellShape cell_;
+  const MaskKind cell_;
   std::vector<double> tile_loss_;
 };
 

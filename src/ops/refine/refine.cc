@@ -40,8 +40,7 @@ struct TileBlock {
 
 class Refinement {
  public:
-  Refinement(SolverState& state, MatrixView<const float> h)
-      : state_(state), h_(h), cell_(CellOf(state.plan.mask)) {}
+  Refinement(SolverState& state, MatrixView<const float> h) : state_(state), h_(h), cell_(state.plan.mask) {}
 
   double Run(int passes) {
     Gemm(false, false, 1.0f, h_, state_.change, 0.0f, state_.work);
@@ -330,7 +329,7 @@ class Refinement {
 
   SolverState& state_;
   MatrixView<const float> h_;
-  const CellShape cell_;
+  const MaskKind cell_;
 };
 
 }  // namespace

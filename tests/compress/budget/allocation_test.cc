@@ -13,7 +13,7 @@
 #include "compress/fixed/solver.h"
 #include "format/fixed/layout.h"
 #include "format/mask/sparsity_pattern.h"
-#include "io/packed/packed_checkpoint.h"
+#include "ops/codes/codes.h"
 #include "tests/compress/correlated.h"
 #include "tests/error_message.h"
 
@@ -338,10 +338,8 @@ TEST_P(StoredBitsOf, AreWhatIsPacked) {
   fixed.sparsity = c.sparsity;
   fixed.pruned_shares = demand.pruned_shares;
   fixed.search_rounds = 0;
-  uint64_t bytes = 0;
-  for (const PackedTensor& part : PackFixed("m", SolveFixed(w, h, allocation.widths[0], fixed, nullptr)))
-    bytes += part.bytes.size();
-  const double packed = 8.0 * static_cast<double>(bytes) / static_cast<double>(rows * cols);
+  const uint64_t bits = Pack(SolveFixed(w, h, allocation.widths[0], fixed, nullptr)).bits();
+  const double packed = static_cast<double>(bits) / static_cast<double>(rows * cols);
   if (c.exact) {
     EXPECT_DOUBLE_EQ(allocation.bits_per_weight, packed);
   } else {
@@ -358,8 +356,8 @@ INSTANTIATE_TEST_SUITE_P(Masks, StoredBitsOf,
                                          MaskCase{MaskKind::kBitmap, {0.37, 0, 0}, 200, true},
                                          MaskCase{MaskKind::kBitmap, {0.5, 0, 0}, 50, false},
                                          MaskCase{MaskKind::kBitmap, {0.5, 0, 0}, 128, false, true},
-                                         MaskCase{MaskKind::kTwoOfFour, {0, 2, 4}, 128, false},
-                                         MaskCase{MaskKind::kFourOfEight, {0, 4, 8}, 64, false}));
+                                         MaskCase{MaskKind::Cells(2, 4), {0, 2, 4}, 128, false},
+                                         MaskCase{MaskKind::Cells(4, 8), {0, 4, 8}, 64, false}));
 
 TEST(Allocate, IsQuickAtTheSizeOfAThirteenBillionModel) {
   // Not timed: a quadratic fill would not end within the test's time limit.

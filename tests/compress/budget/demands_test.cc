@@ -92,7 +92,7 @@ TEST(Demands, SpreadUnstructuredSparsityOverTheModel) {
 TEST(Demands, LeavePatternsAlone) {
   const ModelConfig config = SmallConfig();
   for (const MatrixDemand& demand : Demands(Measured(config, 16), config, {0.5, 2, 4}, {})) {
-    EXPECT_EQ(demand.mask, MaskKind::kTwoOfFour);
+    EXPECT_EQ(demand.mask, MaskKind::Cells(2, 4));
     EXPECT_TRUE(demand.pruned_shares.empty());
   }
 }

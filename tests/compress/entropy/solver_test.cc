@@ -11,6 +11,8 @@
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
 #include "compress/inform/steps.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 
 namespace mica {
 namespace {

@@ -12,6 +12,7 @@
 
 #include "compress/fixed/solver.h"
 #include "format/mask/sparsity_pattern.h"
+#include "ops/codes/codes.h"
 #include "tests/compress/correlated.h"
 
 namespace mica {

@@ -3,11 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/threads.h"
-#include "format/mask/sparsity_pattern.h"
-#include "tests/error_message.h"
-#include "tests/io/packed/testing.h"
 #include "format/stored_bits.h"
+#include "tests/error_message.h"
 
 namespace mica {
 namespace {
@@ -63,7 +60,8 @@ TEST(DecodeFixed, HandWorked) {
   matrix.zeros(0, 1) = 7;
 
   Matrix<float> out(2, 4, NAN);
-  Decode(matrix, out);
+  const std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
+  for (size_t r = 0; r < 2; ++r) DecodeRow(matrix, groups, r, out.row(r));
   EXPECT_EQ(std::vector<float>(out.row(0), out.row(0) + 4), (std::vector<float>{-0.5f, -1.5f, 2.5f, 0.0f}));
   EXPECT_EQ(std::vector<float>(out.row(1), out.row(1) + 4), (std::vector<float>{-0.25f, 8.0f, 0.0f, 0.0f}));
 }

@@ -1,13 +1,12 @@
-// Coding `entropy` in a checkpoint: round trips against the scalar Decode, and what is refused.
-#include "io/packed/entropy.h"
-
+// Coding `entropy` in a checkpoint: round trips against Decode of the matrix in memory, and what is refused.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 
-#include "base/threads.h"
-#include "format/entropy/tile_coder.h"
+#include "io/packed/facts.h"
+#include "io/packed/packed_checkpoint.h"
+#include "ops/codes/entropy_model.h"
 #include "tests/error_message.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/io/packed/testing.h"
@@ -18,30 +17,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-// Every integer in every kind of class comes back, escapes and raw bits included.
-TEST(RansTable, RoundTrip) {
-  std::mt19937 random(9);
-  for (const int k : {0, 8, 24, 36, 37, 44, 64}) {
-    const EntropyTables tables = DefaultEntropyTables(1);
-    const RansTable table(MakeFrequencyTable(InterpolateKnots(tables.knots[0], 0, k)), RawBits(k));
-    std::vector<int> integers = {0, 1, -1, 63, -63, 64, -64, 65, 1000, -1000, 32767, -32767};
-    for (int i = 0; i < 3000; ++i) integers.push_back(static_cast<int>(random() % 41) - 20);
-    for (int i = 0; i < 300; ++i) integers.push_back(static_cast<int>(random() % 65535) - 32767);
-    uint32_t state = kRansLow;
-    std::vector<uint16_t> reversed;
-    for (size_t i = integers.size(); i-- > 0;) table.Encode(integers[i], state, reversed);
-    std::reverse(reversed.begin(), reversed.end());
-    const size_t words = reversed.size();
-    reversed.insert(reversed.end(), 3, uint16_t{0});
-    const std::byte* next = reinterpret_cast<const std::byte*>(reversed.data());
-    const std::byte* end = next + 2 * words;
-    for (size_t i = 0; i < integers.size(); ++i)
-      ASSERT_EQ(table.Decode(state, next), integers[i]) << k << " " << i;
-    EXPECT_EQ(next, end);
-    EXPECT_EQ(state, kRansLow);
-  }
-}
 
 struct Case {
   const char* name;
@@ -62,7 +37,7 @@ class EntropyRoundTrip : public testing::TestWithParam<Case> {
       matrix_.row_key.push_back(static_cast<int16_t>((r * 7) % 5) - 2);
     FitEntropyModel(matrix_);
     PackedShard shard;
-    shard.Add("L", matrix_);
+    shard.Add("L", Pack(matrix_));
     shard.Write(scratch_ / "model.safetensors");
     checkpoint_ = Checkpoint::Open(scratch_.path());
     weights_ = Matrix<float>(c.rows, c.cols, NAN);
@@ -76,18 +51,18 @@ class EntropyRoundTrip : public testing::TestWithParam<Case> {
 
 TEST_P(EntropyRoundTrip, DecodesTheSameWeights) {
   Matrix<float> out(matrix_.rows, matrix_.cols, NAN);
-  DecodePacked(checkpoint_, "L", 0, out);
+  DecodeStored(checkpoint_, "L", 0, out);
   EXPECT_EQ(std::memcmp(out.data(), weights_.data(), out.size() * sizeof(float)), 0);
 }
 
 TEST_P(EntropyRoundTrip, DecodesAnyRowRange) {
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint_, "L");
-  EXPECT_EQ(reader->coding(), "entropy");
+  const StoredMatrix stored = OpenPacked(checkpoint_, "L");
+  EXPECT_TRUE(std::holds_alternative<EntropyParts>(stored.parts));
   for (const size_t first : {size_t{0}, size_t{1}, matrix_.rows / 2, matrix_.rows - 1}) {
     if (first >= matrix_.rows) continue;
     for (const size_t count : {size_t{0}, size_t{1}, matrix_.rows - first}) {
       Matrix<float> out(count, matrix_.cols, NAN);
-      reader->Decode(first, out);
+      Decode(stored.parts, first, out);
       EXPECT_EQ(std::memcmp(out.data(), weights_.row(first), out.size() * sizeof(float)), 0)
           << first << " " << count;
     }
@@ -97,12 +72,15 @@ TEST_P(EntropyRoundTrip, DecodesAnyRowRange) {
 TEST_P(EntropyRoundTrip, StoredBitsAreTheBytesOnDisk) {
   uint64_t bytes = 0;
   for (const TensorView& tensor : checkpoint_.tensors()) bytes += tensor.data.size();
-  EXPECT_EQ(OpenPacked(checkpoint_, "L")->stored_bits().total(), 8 * bytes);
-  // Rounded up words at the end of four lanes a tile.
-  const double slack = 0.001 * 8 * static_cast<double>(bytes) +
-                       64 * static_cast<double>((matrix_.rows + kCodedTileRows - 1) / kCodedTileRows);
-  EXPECT_NEAR(static_cast<double>(EntropyStoredBits(matrix_).total()), 8.0 * static_cast<double>(bytes),
-              slack);
+  const StoredBits stored = OpenPacked(checkpoint_, "L").bits();
+  EXPECT_EQ(stored.total(), 8 * bytes);
+  EXPECT_EQ(Pack(matrix_).bits(), 8 * bytes);
+  EXPECT_EQ(Pack(matrix_).code_bits(), stored.codes);
+  // Code lengths and 16 bits that each of four lanes a tile keeps in its state; words at their ends are
+  // rounded up.
+  const double tiles = static_cast<double>(CodedTiles(matrix_.rows));
+  EXPECT_NEAR(EntropyCodeBits(matrix_) + 64 * tiles, static_cast<double>(stored.codes),
+              0.001 * static_cast<double>(stored.total()) + 64 * tiles);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -124,8 +102,9 @@ class EntropyDamage : public testing::Test {
   EntropyDamage() {
     matrix_ = RandomEntropy(200, 50, 8, 0.5, 3);
     FitEntropyModel(matrix_);
-    tensors_ = PackEntropy("L", matrix_);
-    facts_ = EntropyFacts(matrix_);
+    PackedMatrix packed = Pack(matrix_);
+    facts_ = FactsJson(packed.facts);
+    tensors_ = NamedTensors("L", std::move(packed));
   }
   std::vector<std::byte>& Bytes(const std::string& part) {
     for (PackedTensor& tensor : tensors_) {
@@ -153,7 +132,7 @@ class EntropyDamage : public testing::Test {
     writer.Commit();
     const Checkpoint checkpoint = Checkpoint::Open(scratch_.path());
     Matrix<float> out(200, 50);
-    return MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); });
+    return MessageOf([&] { DecodeStored(checkpoint, "L", 0, out); });
   }
   TemporaryDirectory scratch_;
   EntropyMatrix matrix_;

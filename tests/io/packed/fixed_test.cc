@@ -1,6 +1,4 @@
-// Coding `fixed`: bytes worked by hand, round trips against the scalar Decode, exact sizes.
-#include "io/packed/fixed.h"
-
+// Coding `fixed` in a checkpoint: round trips against Decode of the matrix in memory, exact sizes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,55 +7,14 @@
 
 #include "base/threads.h"
 #include "format/fixed/layout.h"
-#include "format/mask/sparsity_pattern.h"
+#include "io/packed/packed_checkpoint.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
 #include "format/stored_bits.h"
 
 namespace mica {
 namespace {
-
-std::vector<uint8_t> BytesOf(const std::vector<PackedTensor>& tensors, const std::string& name) {
-  for (const PackedTensor& tensor : tensors) {
-    if (tensor.spec.name != name) continue;
-    std::vector<uint8_t> bytes;
-    for (const std::byte byte : tensor.bytes) bytes.push_back(static_cast<uint8_t>(byte));
-    return bytes;
-  }
-  return {};
-}
-
-// The example of docs/format.md: 2 rows, 3 columns of 3 bits.
-TEST(PackFixed, BytesByHand) {
-  FixedMatrix matrix;
-  matrix.rows = 2;
-  matrix.cols = 3;
-  matrix.group_size = 2;
-  matrix.order = {2, 0, 1};
-  matrix.widths = {3, 3, 3};
-  matrix.codes = Matrix<uint16_t>(2, 3);
-  const uint16_t codes[6] = {1, 2, 3, 4, 5, 6};
-  std::copy_n(codes, 6, matrix.codes.data());
-  matrix.scales = Matrix<ScaleCode>(2, 2);
-  const float scales[4] = {1.0f, 0.25f, 0.5f, 0.75f};
-  for (size_t i = 0; i < 4; ++i) matrix.scales.data()[i] = ToScaleCode(scales[i]);
-  matrix.zeros = Matrix<uint8_t>(2, 2);
-  const uint8_t zeros[4] = {7, 0, 3, 4};
-  std::copy_n(zeros, 4, matrix.zeros.data());
-
-  const std::vector<PackedTensor> tensors = PackFixed("L", matrix);
-  // Group 0: codes 1 2 | 4 5 = 001 010 100 101 from the lowest bit; group 1: 3 | 6.
-  std::vector<uint8_t> stream(32);
-  stream[0] = 0b00010001;   // 1 | 2 << 3 | (4 & 3) << 6
-  stream[1] = 0b00001011;   // 4 >> 2 | 5 << 1
-  stream[16] = 0b00110011;  // 3 | 6 << 3
-  EXPECT_EQ(BytesOf(tensors, "L.codes"), stream);
-  EXPECT_EQ(BytesOf(tensors, "L.scales"), (std::vector<uint8_t>{0xF0, 0xD0, 0xE0, 0xE8}));
-  EXPECT_EQ(BytesOf(tensors, "L.zeros"), (std::vector<uint8_t>{0b00000111, 0b00100011}));
-  EXPECT_EQ(BytesOf(tensors, "L.order"), (std::vector<uint8_t>{2, 0, 0, 0, 1, 0}));
-  EXPECT_EQ(BytesOf(tensors, "L.groups"), (std::vector<uint8_t>{0, 0, 0, 0, 3, 0, 0, 0}));
-  EXPECT_EQ(tensors.size(), 5u);
-}
 
 struct Case {
   const char* name;
@@ -74,7 +31,7 @@ class FixedRoundTrip : public testing::TestWithParam<Case> {
       : matrix_(RandomFixed(GetParam().rows, GetParam().runs, GetParam().group_size, GetParam().mask, 11,
                             GetParam().identity)) {
     PackedShard shard;
-    shard.Add("model.layers.0.mlp.up_proj", matrix_);
+    shard.Add("model.layers.0.mlp.up_proj", Pack(matrix_));
     shard.Write(scratch_ / "model.safetensors");
     checkpoint_ = Checkpoint::Open(scratch_.path());
     weights_ = Matrix<float>(matrix_.rows, matrix_.cols, NAN);
@@ -91,19 +48,19 @@ TEST_P(FixedRoundTrip, DecodesTheSameWeights) {
   EXPECT_TRUE(HasPacked(checkpoint_, name_));
   EXPECT_FALSE(HasPacked(checkpoint_, "model.layers.0.mlp.down_proj"));
   Matrix<float> out(matrix_.rows, matrix_.cols, NAN);
-  DecodePacked(checkpoint_, name_, 0, out);
+  DecodeStored(checkpoint_, name_, 0, out);
   EXPECT_EQ(std::memcmp(out.data(), weights_.data(), out.size() * sizeof(float)), 0);
 }
 
 TEST_P(FixedRoundTrip, DecodesAnyRowRange) {
-  const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint_, name_);
-  EXPECT_EQ(reader->rows(), matrix_.rows);
-  EXPECT_EQ(reader->cols(), matrix_.cols);
+  const StoredMatrix stored = OpenPacked(checkpoint_, name_);
+  EXPECT_EQ(stored.rows(), matrix_.rows);
+  EXPECT_EQ(stored.cols(), matrix_.cols);
   for (const size_t first : {size_t{0}, size_t{1}, matrix_.rows / 2, matrix_.rows - 1}) {
     if (first >= matrix_.rows) continue;
     for (const size_t count : {size_t{0}, size_t{1}, matrix_.rows - first}) {
       Matrix<float> out(count, matrix_.cols + 3, -7.0f);  // wider: the view's stride is not its width
-      reader->Decode(first, MatrixView<float>(out.data(), count, matrix_.cols, out.cols()));
+      Decode(stored.parts, first, MatrixView<float>(out.data(), count, matrix_.cols, out.cols()));
       for (size_t r = 0; r < count; ++r) {
         EXPECT_EQ(std::memcmp(out.row(r), weights_.row(first + r), matrix_.cols * sizeof(float)), 0)
             << first << " " << r;
@@ -114,7 +71,8 @@ TEST_P(FixedRoundTrip, DecodesAnyRowRange) {
 }
 
 TEST_P(FixedRoundTrip, UnpacksTheSameIntegers) {
-  const FixedMatrix back = UnpackFixed(checkpoint_, name_);
+  const StoredMatrix stored = OpenPacked(checkpoint_, name_);
+  const FixedMatrix back = Unpack(std::get<FixedParts>(stored.parts));
   EXPECT_EQ(back.rows, matrix_.rows);
   EXPECT_EQ(back.order, matrix_.order);
   EXPECT_EQ(back.widths, matrix_.widths);
@@ -136,7 +94,7 @@ TEST_P(FixedRoundTrip, StoredBitsAreTheBytesOnDisk) {
   }
   const StoredBits predicted = FixedStoredBits(matrix_.rows, matrix_.widths, matrix_.group_size, matrix_.mask,
                                                kept, GetParam().identity);
-  const StoredBits stored = OpenPacked(checkpoint_, name_)->stored_bits();
+  const StoredBits stored = OpenPacked(checkpoint_, name_).bits();
   EXPECT_EQ(stored.codes, predicted.codes);
   EXPECT_EQ(stored.scales, predicted.scales);
   EXPECT_EQ(stored.zeros, predicted.zeros);
@@ -147,6 +105,7 @@ TEST_P(FixedRoundTrip, StoredBitsAreTheBytesOnDisk) {
   uint64_t bytes = 0;
   for (const TensorView& tensor : checkpoint_.tensors()) bytes += tensor.data.size();
   EXPECT_EQ(predicted.total(), 8 * bytes);
+  EXPECT_EQ(Pack(matrix_).bits(), 8 * bytes);
 }
 
 TEST_P(FixedRoundTrip, DoesNotDependOnTheNumberOfThreads) {
@@ -154,7 +113,7 @@ TEST_P(FixedRoundTrip, DoesNotDependOnTheNumberOfThreads) {
   for (const int count : {1, 3}) {
     SetThreads(count);
     Matrix<float> out(matrix_.rows, matrix_.cols, NAN);
-    DecodePacked(checkpoint_, name_, 0, out);
+    DecodeStored(checkpoint_, name_, 0, out);
     EXPECT_EQ(std::memcmp(out.data(), weights_.data(), out.size() * sizeof(float)), 0) << count;
   }
   SetThreads(threads);
@@ -178,9 +137,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Bitmap", 131, {{8, 61}, {4, 200}, {3, 64}, {2, 100}, {0, 9}}, 128, MaskKind::kBitmap, false},
         Case{"BitmapHalf", 66, {{16, 150}}, 64, MaskKind::kBitmap, false},
         Case{"BitmapPrunedFirst", 66, {{0, 13}, {4, 150}}, 64, MaskKind::kBitmap, false},
-        Case{"TwoOfFour", 130, {{4, 128}, {3, 126}, {0, 4}}, 128, MaskKind::kTwoOfFour, false},
-        Case{"TwoOfFourTail", 20, {{4, 67}}, 32, MaskKind::kTwoOfFour, true},
-        Case{"FourOfEight", 70, {{6, 100}, {2, 31}}, 128, MaskKind::kFourOfEight, false}),
+        Case{"TwoOfFour", 130, {{4, 128}, {3, 126}, {0, 4}}, 128, MaskKind::Cells(2, 4), false},
+        Case{"TwoOfFourTail", 20, {{4, 67}}, 32, MaskKind::Cells(2, 4), true},
+        Case{"FourOfEight", 70, {{6, 100}, {2, 31}}, 128, MaskKind::Cells(4, 8), false}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 
 // More than 65536 columns: the order needs 32 bits.
@@ -188,13 +147,13 @@ TEST(PackFixed, WideOrder) {
   const FixedMatrix matrix = RandomFixed(2, {{2, 70000}}, 128, MaskKind::kNone, 5);
   TemporaryDirectory scratch;
   PackedShard shard;
-  shard.Add("L", matrix);
+  shard.Add("L", Pack(matrix));
   shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
   EXPECT_EQ(checkpoint.Get("L.order").dtype, DType::kU32);
   Matrix<float> expected(2, 70000), out(2, 70000, NAN);
   Decode(matrix, expected);
-  DecodePacked(checkpoint, "L", 0, out);
+  DecodeStored(checkpoint, "L", 0, out);
   EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0);
 }
 

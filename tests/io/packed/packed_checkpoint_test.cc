@@ -7,11 +7,9 @@
 #include <cstring>
 
 #include "base/file.h"
-#include "format/mask/sparsity_pattern.h"
 #include "io/packed/facts.h"
-#include "model/sizes.h"
 #include "tests/error_message.h"
-#include "tests/format/entropy/testing.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
 
@@ -48,7 +46,7 @@ class Damage : public testing::Test {
   explicit Damage(MaskKind mask = MaskKind::kBitmap)
       : matrix_(RandomFixed(70, {{4, 100}, {3, 60}, {0, 8}}, 64, mask, 21)) {
     PackedShard shard;
-    shard.Add("L", matrix_);
+    shard.Add("L", Pack(matrix_));
     const float norm[3] = {1, 2, 3};
     std::vector<std::byte> bytes(sizeof(norm));
     std::memcpy(bytes.data(), norm, sizeof(norm));
@@ -93,7 +91,7 @@ class Damage : public testing::Test {
   std::string ReadError() {
     const Checkpoint checkpoint = Reopen();
     Matrix<float> out(matrix_.rows, matrix_.cols);
-    return MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); });
+    return MessageOf([&] { DecodeStored(checkpoint, "L", 0, out); });
   }
 
   TemporaryDirectory scratch_;
@@ -218,16 +216,16 @@ TEST_F(Damage, OrderIsNoPermutation) {
 TEST_F(Damage, MatrixOfAnotherShape) {
   const Checkpoint checkpoint = Reopen();
   Matrix<float> out(71, 168);
-  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 0, out); }), HasSubstr("L is [70, 168]"));
-  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 70, out.view().Rows(0, 1)); }),
+  EXPECT_THAT(MessageOf([&] { DecodeStored(checkpoint, "L", 0, out); }), HasSubstr("L is [70, 168]"));
+  EXPECT_THAT(MessageOf([&] { DecodeStored(checkpoint, "L", 70, out.view().Rows(0, 1)); }),
               HasSubstr("rows 70 to 71"));
-  EXPECT_THAT(MessageOf([&] { DecodePacked(checkpoint, "L", 0, out.view().Cols(0, 160)); }),
+  EXPECT_THAT(MessageOf([&] { DecodeStored(checkpoint, "L", 0, out.view().Cols(0, 160)); }),
               HasSubstr("160 columns"));
 }
 
 class DamagedTwoOfFour : public Damage {
  protected:
-  DamagedTwoOfFour() : Damage(MaskKind::kTwoOfFour) {}
+  DamagedTwoOfFour() : Damage(MaskKind::Cells(2, 4)) {}
 };
 
 TEST_F(DamagedTwoOfFour, IndexOutsideThePatterns) {
@@ -241,7 +239,7 @@ TEST_F(DamagedTwoOfFour, IndexOutsideThePatterns) {
 TEST(PackedShard, TruncatedFileIsRefused) {
   TemporaryDirectory scratch;
   PackedShard shard;
-  shard.Add("L", RandomFixed(8, {{4, 16}}, 128, MaskKind::kNone, 1));
+  shard.Add("L", Pack(RandomFixed(8, {{4, 16}}, 128, MaskKind::kNone, 1)));
   const uint64_t bytes = shard.Write(scratch / "model.safetensors");
   EXPECT_EQ(bytes, std::filesystem::file_size(scratch / "model.safetensors"));
   std::filesystem::resize_file(scratch / "model.safetensors", bytes - 3);
@@ -252,62 +250,10 @@ TEST(PackedShard, SameMatrixSameBytes) {
   TemporaryDirectory scratch;
   for (const char* name : {"a", "b"}) {
     PackedShard shard;
-    shard.Add("L", RandomFixed(33, {{4, 70}, {2, 9}}, 32, MaskKind::kBitmap, 9));
+    shard.Add("L", Pack(RandomFixed(33, {{4, 70}, {2, 9}}, 32, MaskKind::kBitmap, 9)));
     shard.Write(scratch.path() / name);
   }
   EXPECT_EQ(ReadFile(scratch.path() / "a"), ReadFile(scratch.path() / "b"));
-}
-
-TEST(MeasurePacked, PartsSumToTheDirectory) {
-  TemporaryDirectory scratch;
-  const FixedMatrix up = RandomFixed(33, {{3, 70}, {2, 9}}, 32, MaskKind::kBitmap, 9);
-  PackedShard shard;
-  shard.Add("model.layers.0.mlp.up_proj", up);
-  shard.Add("model.embed_tokens", RandomFixed(50, {{8, 33}}, 128, MaskKind::kNone, 9, true));
-  shard.AddPlain({"lm_head.weight", DType::kF16, {2, 3}}, std::vector<std::byte>(12));
-  shard.AddPlain({"model.layers.0.input_layernorm.weight", DType::kF16, {5}}, std::vector<std::byte>(10));
-  shard.AddPlain({"model.norm.weight", DType::kF16, {6}}, std::vector<std::byte>(12));
-  shard.AddPlain({"model.layers.0.self_attn.q_proj.bias", DType::kF16, {7}}, std::vector<std::byte>(14));
-  shard.AddPlain({"model.layers.0.mlp.down_proj.weight", DType::kF16, {1, 8}}, std::vector<std::byte>(16));
-  const uint64_t file = shard.Write(scratch / "model.safetensors");
-  WriteFileAtomically(scratch.path() / "config.json", "{}");
-
-  const PackedSizes sizes = MeasurePacked(scratch.path());
-  EXPECT_EQ(sizes.total_bytes, file + 2);
-  uint64_t sum = 0;
-  for (const auto& [kind, bytes] : sizes.bytes) sum += bytes;
-  EXPECT_EQ(sum, sizes.total_bytes);
-  EXPECT_EQ(sizes.bytes.at("other"), 2u);
-  // 50 rows of 33 codes of 8 bits, padded to 16 bytes; 50 scales, 50 zeros; one run.
-  EXPECT_EQ(sizes.bytes.at("embeddings"), 1664u + 50 + 50 + 8);
-  EXPECT_EQ(sizes.bytes.at("head"), 12u);
-  EXPECT_EQ(sizes.bytes.at("norms"), 22u);
-  EXPECT_EQ(sizes.bytes.at("biases"), 14u);
-  EXPECT_EQ(sizes.bytes.at("plain"), 16u);
-  EXPECT_EQ(sizes.bytes.at("headers"), file - shard.data_bytes());
-  EXPECT_EQ(sizes.compressed_weights, 33u * 79);
-  EXPECT_EQ(sizes.bytes.at("mask"), 33u * 79 / 8);
-  EXPECT_EQ(sizes.bytes.at("order"), 158u);
-  EXPECT_EQ(sizes.bytes.at("groups"), 16u);
-  EXPECT_EQ(sizes.bytes.at("scales"), 33u * 4);
-  EXPECT_EQ(sizes.compressed_matrix_bits, sizes.matrix_bits.total());
-  EXPECT_EQ(sizes.compressed_matrix_bits % 8, 0u);
-}
-
-TEST(MeasurePacked, CountsEntropyCoding) {
-  TemporaryDirectory scratch;
-  EntropyMatrix matrix = RandomEntropy(130, 40, 8, 0.5, 2);
-  FitEntropyModel(matrix);
-  PackedShard shard;
-  shard.Add("model.layers.0.mlp.up_proj", matrix);
-  const uint64_t file = shard.Write(scratch / "model.safetensors");
-  const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
-  const PackedSizes sizes = MeasurePacked(scratch.path());
-  EXPECT_EQ(sizes.total_bytes, file);
-  EXPECT_EQ(sizes.bytes.at("codes"), checkpoint.Get("model.layers.0.mlp.up_proj.codes").data.size());
-  EXPECT_EQ(sizes.bytes.at("scales"), checkpoint.Get("model.layers.0.mlp.up_proj.side").data.size());
-  EXPECT_EQ(sizes.compressed_weights, 130u * 40);
-  EXPECT_EQ(sizes.compressed_matrix_bits, 8 * shard.data_bytes());
 }
 
 }  // namespace

@@ -1,17 +1,13 @@
-// Writer of coding `fixed`.
-#include <algorithm>
+#include "format/fixed/encode.h"
+
 #include <cstdlib>
 #include <cstring>
-#include <numeric>
+#include <utility>
 
 #include "base/error.h"
-#include "base/threads.h"
 #include "format/bits.h"
 #include "format/fixed/layout.h"
-#include "format/fixed/scale_code.h"
 #include "format/mask/mask_rows.h"
-#include "format/mask/sparsity_pattern.h"
-#include "io/packed/fixed.h"
 
 namespace mica {
 namespace {
@@ -21,43 +17,6 @@ bool IsIdentity(const std::vector<uint32_t>& order) {
     if (order[p] != p) return false;
   }
   return true;
-}
-
-void CheckMatrix(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups) {
-  MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 && matrix.order.size() == matrix.cols &&
-             matrix.widths.size() == matrix.cols);
-  MICA_CHECK(matrix.codes.rows() == matrix.rows && matrix.codes.cols() == matrix.cols);
-  MICA_CHECK(std::abs(matrix.exponent) <= kMaxExponent);
-  const bool masked = matrix.mask != MaskKind::kNone;
-  MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
-  size_t scaled = 0;
-  for (const ScaleGroup& group : groups) scaled += group.scale_row >= 0 ? 1 : 0;
-  MICA_CHECK(scaled == 0 || (matrix.scales.rows() == scaled && matrix.scales.cols() == matrix.rows));
-  MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
-  std::vector<bool> seen(matrix.cols);
-  for (const uint32_t column : matrix.order) {
-    MICA_CHECK(column < matrix.cols && !seen[column]);
-    seen[column] = true;
-  }
-}
-
-// The code stream of one scale group: row by row, left to right, kept weights only.
-std::vector<std::byte> GroupCodes(const FixedMatrix& matrix, const ScaleGroup& group) {
-  std::vector<std::byte> bytes;
-  if (group.bits == 0) return bytes;
-  bytes.reserve(AlignGroup((matrix.rows * group.count * group.bits + 7) / 8));
-  const bool masked = matrix.mask != MaskKind::kNone;
-  BitWriter writer(bytes);
-  for (size_t r = 0; r < matrix.rows; ++r) {
-    for (size_t p = group.start; p < group.start + group.count; ++p) {
-      if (masked && matrix.keep(r, p) == 0) continue;
-      const uint16_t code = matrix.codes(r, p);
-      MICA_CHECK(code < (uint32_t{1} << group.bits));
-      writer.Put(code, group.bits);
-    }
-  }
-  writer.Align(kGroupAlignment);
-  return bytes;
 }
 
 std::vector<std::byte> MaskBytes(const FixedMatrix& matrix) {
@@ -82,25 +41,61 @@ std::vector<std::byte> AsBytes(const T* values, size_t count) {
 
 }  // namespace
 
-std::vector<PackedTensor> PackFixed(const std::string& name, const FixedMatrix& matrix) {
-  const std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
-  CheckMatrix(matrix, groups);
-  std::vector<PackedTensor> tensors;
-  const auto add = [&](const char* part, DType dtype, std::vector<uint64_t> shape,
+std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
+  std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
+  MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 && matrix.order.size() == matrix.cols &&
+             matrix.widths.size() == matrix.cols);
+  MICA_CHECK(matrix.codes.rows() == matrix.rows && matrix.codes.cols() == matrix.cols);
+  MICA_CHECK(std::abs(matrix.exponent) <= kMaxExponent);
+  const bool masked = matrix.mask != MaskKind::kNone;
+  MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
+  size_t scaled = 0;
+  for (const ScaleGroup& group : groups) scaled += group.scale_row >= 0 ? 1 : 0;
+  MICA_CHECK(scaled == 0 || (matrix.scales.rows() == scaled && matrix.scales.cols() == matrix.rows));
+  MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
+  std::vector<bool> seen(matrix.cols);
+  for (const uint32_t column : matrix.order) {
+    MICA_CHECK(column < matrix.cols && !seen[column]);
+    seen[column] = true;
+  }
+  return groups;
+}
+
+std::vector<std::byte> EncodeGroup(const FixedMatrix& matrix, const ScaleGroup& group) {
+  std::vector<std::byte> bytes;
+  if (group.bits == 0) return bytes;
+  bytes.reserve(AlignGroup((matrix.rows * group.count * group.bits + 7) / 8));
+  const bool masked = matrix.mask != MaskKind::kNone;
+  BitWriter writer(bytes);
+  for (size_t r = 0; r < matrix.rows; ++r) {
+    for (size_t p = group.start; p < group.start + group.count; ++p) {
+      if (masked && matrix.keep(r, p) == 0) continue;
+      const uint16_t code = matrix.codes(r, p);
+      MICA_CHECK(code < (uint32_t{1} << group.bits));
+      writer.Put(code, group.bits);
+    }
+  }
+  writer.Align(kGroupAlignment);
+  return bytes;
+}
+
+PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups,
+                      std::vector<std::vector<std::byte>> streams) {
+  MICA_CHECK(streams.size() == groups.size());
+  PackedMatrix packed{static_cast<const FixedFacts&>(matrix), {}};
+  const auto add = [&](PartKind kind, DType dtype, std::vector<uint64_t> shape,
                        std::vector<std::byte> bytes) {
     if (bytes.empty()) return;
-    tensors.push_back({{name + "." + part, dtype, std::move(shape)}, std::move(bytes)});
+    packed.parts.push_back({kind, dtype, std::move(shape), std::move(bytes)});
   };
 
-  std::vector<std::vector<std::byte>> streams(groups.size());
-  ParallelFor(groups.size(), [&](size_t g) { streams[g] = GroupCodes(matrix, groups[g]); });
   std::vector<std::byte> codes;
   for (std::vector<std::byte>& stream : streams) {
     codes.insert(codes.end(), stream.begin(), stream.end());
     stream = {};
   }
   const uint64_t code_bytes = codes.size();
-  add("codes", DType::kU8, {code_bytes}, std::move(codes));
+  add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(codes));
 
   std::vector<std::byte> zeros;
   std::vector<GroupRun> runs;
@@ -117,31 +112,25 @@ std::vector<PackedTensor> PackFixed(const std::string& name, const FixedMatrix& 
     }
     writer.Align(1);
   }
-  add("scales", DType::kU8, {scale_groups, matrix.rows},
+  add(PartKind::kScales, DType::kU8, {scale_groups, matrix.rows},
       AsBytes(matrix.scales.data(), scale_groups * matrix.rows));
   const uint64_t zero_bytes = zeros.size();
-  add("zeros", DType::kU8, {zero_bytes}, std::move(zeros));
+  add(PartKind::kZeros, DType::kU8, {zero_bytes}, std::move(zeros));
   if (!IsIdentity(matrix.order)) {
-    if (matrix.cols <= 65536) {
+    if (OrderBytes(matrix.cols) == sizeof(uint16_t)) {
       const std::vector<uint16_t> narrow(matrix.order.begin(), matrix.order.end());
-      add("order", DType::kU16, {matrix.cols}, AsBytes(narrow.data(), narrow.size()));
+      add(PartKind::kOrder, DType::kU16, {matrix.cols}, AsBytes(narrow.data(), narrow.size()));
     } else {
-      add("order", DType::kU32, {matrix.cols}, AsBytes(matrix.order.data(), matrix.cols));
+      add(PartKind::kOrder, DType::kU32, {matrix.cols}, AsBytes(matrix.order.data(), matrix.cols));
     }
   }
-  add("groups", DType::kU32, {runs.size(), 2}, AsBytes(runs.data(), runs.size()));
+  add(PartKind::kGroups, DType::kU32, {runs.size(), 2}, AsBytes(runs.data(), runs.size()));
   if (matrix.mask != MaskKind::kNone) {
     std::vector<std::byte> mask = MaskBytes(matrix);
     const uint64_t row_bytes = mask.size() / matrix.rows;
-    add("mask", DType::kU8, {matrix.rows, row_bytes}, std::move(mask));
+    add(PartKind::kMask, DType::kU8, {matrix.rows, row_bytes}, std::move(mask));
   }
-  return tensors;
-}
-
-Json FixedFacts(const FixedMatrix& matrix) {
-  return {{"coding", "fixed"},           {"rows", matrix.rows},
-          {"cols", matrix.cols},         {"group_size", matrix.group_size},
-          {"exponent", matrix.exponent}, {"mask", MaskName(matrix.mask)}};
+  return packed;
 }
 
 }  // namespace mica

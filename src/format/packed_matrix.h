@@ -1,0 +1,43 @@
+// A packed matrix on its way into a file: the bytes that were counted are the bytes that are written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "base/dtype.h"
+#include "format/entropy/entropy_matrix.h"
+#include "format/fixed/fixed_matrix.h"
+
+namespace mica {
+
+// What a stored tensor holds. Codings have different ones of these (docs/format.md).
+enum class PartKind { kCodes, kScales, kZeros, kOrder, kGroups, kMask, kTiles, kTables, kSide };
+
+struct PackedPart {
+  PartKind kind;
+  DType dtype;
+  std::vector<uint64_t> shape;
+  std::vector<std::byte> bytes;  // little-endian, as in the file; never empty
+};
+
+struct PackedMatrix {
+  std::variant<FixedFacts, EntropyFacts> facts;  // what the shapes of the parts do not say
+  std::vector<PackedPart> parts;
+
+  // Bits of all parts; padding included, facts and names not.
+  uint64_t bits() const {
+    uint64_t sum = 0;
+    for (const PackedPart& part : parts) sum += 8 * part.bytes.size();
+    return sum;
+  }
+  // Bits of the codes alone.
+  uint64_t code_bits() const {
+    uint64_t sum = 0;
+    for (const PackedPart& part : parts) sum += part.kind == PartKind::kCodes ? 8 * part.bytes.size() : 0;
+    return sum;
+  }
+};
+
+}  // namespace mica

@@ -1,0 +1,22 @@
+// The static model of a matrix of coding `entropy`: classes of rows and columns, and tables.
+#pragma once
+
+#include "base/matrix.h"
+#include "format/entropy/entropy_matrix.h"
+
+namespace mica {
+
+// Classes for weights that are still to be quantised, from the mean of |w| / step over rows and columns: what
+// a rate-distortion search starts from. w: [rows, cols]; sets row_class and col_class from w, row_step,
+// col_step and states.
+void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix);
+
+// Chooses tables, row_class and col_class for the integers of the matrix so that all that is stored becomes
+// small. Classes already set are taken as a start. Does not depend on the number of threads.
+void FitEntropyModel(EntropyMatrix& matrix);
+
+// Bits of all integers under the matrix's model (code lengths, without what tiles and side information add);
+// within 0.1 % of what is stored.
+double EntropyCodeBits(const EntropyMatrix& matrix);
+
+}  // namespace mica
