@@ -161,7 +161,7 @@ Matrix<float> MatrixCompressor::CompressFixed(size_t layer, LinearKind kind, Mat
   SolverReport report;
   const FixedMatrix solved = SolveFixed(w, h, allocation_.widths[index], fixed, &report);
   const uint64_t before = shard.data_bytes();
-  shard.Add(LinearTensorName(layer, kind), solved);
+  shard.Add(LinearTensorName(*config_.family, layer, kind), solved);
   facts = FixedMatrixFacts(solved, 8 * (shard.data_bytes() - before), report,
                            statistics_.inputs[layer][static_cast<size_t>(InputOf(kind))]);
   Matrix<float> decoded(solved.rows, solved.cols);
@@ -171,7 +171,7 @@ Matrix<float> MatrixCompressor::CompressFixed(size_t layer, LinearKind kind, Mat
 
 Matrix<float> MatrixCompressor::CompressEntropy(size_t layer, LinearKind kind, MatrixView<const float> w,
                                                 MatrixView<const float> h, PackedShard& shard, Json& facts) {
-  const std::string name = LinearTensorName(layer, kind);
+  const std::string name = LinearTensorName(*config_.family, layer, kind);
   const double weights = static_cast<double>(w.rows) * static_cast<double>(w.cols);
   const double all = static_cast<double>(CompressedWeights(config_));
   const bool codes_only = settings_.budget.target == BudgetTarget::kMeanBits;

@@ -196,8 +196,8 @@ double Compression::LeastMatrixBits() const {
 double Compression::EstimatedEndBytes() const {
   double bytes = 0;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    if (tensor.name.starts_with("model.layers.")) continue;
-    if (tensor.name == "lm_head.weight" && config().tied_head) continue;  // not stored: the embedding serves
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer || TreatmentOf(place.role, config().tied_head) == Treatment::kLeftOut) continue;
     bytes += tensor.shape.size() == 2
                  ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
                  : static_cast<double>(tensor.data.size());
@@ -266,14 +266,13 @@ FinishedShard Compression::WriteEnds() {
   const Checkpoint& checkpoint = weights_.checkpoint();
   PackedShard shard;
   for (const TensorView& tensor : checkpoint.tensors()) {
-    if (tensor.name.starts_with("model.layers.")) continue;
-    if (tensor.name == "model.embed_tokens.weight" ||
-        (tensor.name == "lm_head.weight" && !config().tied_head)) {
-      AddRounded(checkpoint, tensor.name.substr(0, tensor.name.size() - std::string(".weight").size()),
-                 settings_.embedding_bits, settings_.fixed.group_size, shard);
-    } else if (tensor.name != "lm_head.weight") {
-      CopyTensor(checkpoint, tensor, shard);
-    }
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer) continue;
+    const Treatment treatment = TreatmentOf(place.role, config().tied_head);
+    if (treatment == Treatment::kRounded)
+      AddRounded(checkpoint, ModuleName(tensor.name), settings_.embedding_bits, settings_.fixed.group_size,
+                 shard);
+    if (treatment == Treatment::kCopied) CopyTensor(checkpoint, tensor, shard);
   }
   return WriteShard(1, shard, Json::object());
 }
@@ -298,13 +297,10 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
   const uint64_t matrix_bytes = shard.data_bytes();
-  const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    if (!tensor.name.starts_with(prefix)) continue;
-    const bool compressed = std::any_of(kLinearKinds.begin(), kLinearKinds.end(), [&](LinearKind kind) {
-      return tensor.name == LinearTensorName(l, kind) + ".weight";
-    });
-    if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer == l && TreatmentOf(place.role, config().tied_head) == Treatment::kCopied)
+      CopyTensor(weights_.checkpoint(), tensor, shard);
   }
   return WriteShard(kEndShards + l + 1, shard,
                     {{"layer", l}, {"matrix_bytes", matrix_bytes}, {"linears", linears}});
@@ -319,7 +315,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
     Matrix<float> decoded(shape.rows, shape.cols);
-    DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
+    DecodePacked(packed, LinearTensorName(*config().family, l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
   }
   PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
@@ -374,7 +370,7 @@ Json Compression::Finish() {
                100 * settings_.sparsity.rate, 100 * zeros);
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
-  const PackedSizes sizes = MeasurePacked(paths_.out);
+  const PackedSizes sizes = MeasurePacked(paths_.out, *config().family);
   const uint64_t bytes_before = weights_.checkpoint().file_bytes();
   const uint64_t bytes_after = sizes.total_bytes - sizes.bytes.at("other");
   Json bits = totals;

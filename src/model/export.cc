@@ -16,6 +16,7 @@
 #include "base/units.h"
 #include "io/container/safetensors.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/family/family.h"
 
 namespace mica {
 namespace {
@@ -46,7 +47,7 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
   for (const std::string& name : PackedNames(checkpoint)) {
     const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name, false);
     for (const TensorView* tensor : reader->tensors()) parts.insert(tensor->name);
-    items.push_back({{name + ".weight", dtype, {reader->rows(), reader->cols()}}, name, nullptr});
+    items.push_back({{WeightName(name), dtype, {reader->rows(), reader->cols()}}, name, nullptr});
   }
   for (const TensorView& tensor : checkpoint.tensors()) {
     if (parts.contains(tensor.name)) continue;
