@@ -23,6 +23,7 @@ STAGES = {
     "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "entropy"],
     "eval": ["measure", "report"],
     "io": ["text", "container", "packed"],
+    "model": ["family"],
 }
 # A back end's headers stay in the back end's own library.
 BACKENDS = {

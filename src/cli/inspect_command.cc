@@ -64,7 +64,7 @@ Inspection Inspect(const fs::path& path) {
   if (fs::is_directory(path)) {
     const ModelWeights weights = ModelWeights::Open(path);
     result.config = weights.config();
-    if (weights.packed()) result.packed = MeasurePacked(path);
+    if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
   }
   result.checkpoint = Checkpoint::Open(path);
   uint64_t elements = 0;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/output.h"
@@ -13,6 +14,7 @@
 #include "cli/common_options.h"
 #include "compress/settings.h"
 #include "io/text/tokenizer.h"
+#include "model/family/family.h"
 #include "model/synthesize.h"
 
 namespace mica {
@@ -98,8 +100,10 @@ void AddSynthesizeCommand(CLI::App& app) {
   command.add_option("--vocab", options->vocab, "Vocabulary [the preset's, at least the tokenizer's]");
   command.add_option("--max-positions", options->max_positions, "Positions the model claims");
   command.add_option("--rope-theta", spec.rope_theta, "Base of the rotary embedding")->capture_default_str();
-  command.add_option("--model-type", spec.model_type, "llama, mistral or qwen2 (biases on q, k, v)")
-      ->check(CLI::IsMember({"llama", "mistral", "qwen2"}))
+  std::vector<std::string> types;
+  for (const ModelType* type : ModelTypes()) types.emplace_back(type->name);
+  command.add_option("--model-type", spec.model_type, JoinNames(ModelTypes(), "or", &ModelType::note))
+      ->check(CLI::IsMember(types))
       ->capture_default_str();
   command.add_flag("--tied", spec.tied, "The output head is the embedding");
   command.add_flag("--attention-bias", spec.attention_bias, "Biases on q, k, v and o (model type llama)");

@@ -195,8 +195,8 @@ void Compression::Begin() {
 double Compression::EstimatedEndBytes() const {
   double bytes = 0;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    if (tensor.name.starts_with("model.layers.")) continue;
-    if (tensor.name == "lm_head.weight" && config().tied_head) continue;  // not stored: the embedding serves
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer || TreatmentOf(place.role, config().tied_head) == Treatment::kLeftOut) continue;
     bytes += tensor.shape.size() == 2
                  ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
                  : static_cast<double>(tensor.data.size());
@@ -267,14 +267,13 @@ ShardRecord Compression::WriteEnds() {
   const Checkpoint& checkpoint = weights_.checkpoint();
   PackedShard shard;
   for (const TensorView& tensor : checkpoint.tensors()) {
-    if (tensor.name.starts_with("model.layers.")) continue;
-    if (tensor.name == "model.embed_tokens.weight" ||
-        (tensor.name == "lm_head.weight" && !config().tied_head)) {
-      AddRounded(checkpoint, tensor.name.substr(0, tensor.name.size() - std::string(".weight").size()),
-                 settings_.embedding_bits, settings_.fixed.group_size, shard);
-    } else if (tensor.name != "lm_head.weight") {
-      CopyTensor(checkpoint, tensor, shard);
-    }
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer) continue;
+    const Treatment treatment = TreatmentOf(place.role, config().tied_head);
+    if (treatment == Treatment::kRounded)
+      AddRounded(checkpoint, ModuleName(tensor.name), settings_.embedding_bits, settings_.fixed.group_size,
+                 shard);
+    if (treatment == Treatment::kCopied) CopyTensor(checkpoint, tensor, shard);
   }
   return WriteShard(1, shard, std::nullopt);
 }
@@ -299,7 +298,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
       if (drift_inverse) w = CompensateDrift(w, moments, *drift_inverse, settings_.drift.compensation);
       CodedMatrix coded = coder_->Solve(l, kind, w);
       layer.SetLinear(kind, coded.weights);
-      shard.Add(LinearTensorName(l, kind), std::move(coded.packed));
+      shard.Add(LinearTensorName(*config().family, l, kind), std::move(coded.packed));
       record.linears.emplace_back(LinearName(kind), std::move(coded.record));
     }
   };
@@ -307,13 +306,10 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
   record.matrix_bytes = shard.data_bytes();
-  const std::string prefix = fmt::format("model.layers.{}.", l);
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    if (!tensor.name.starts_with(prefix)) continue;
-    const bool compressed = std::any_of(kLinearKinds.begin(), kLinearKinds.end(), [&](LinearKind kind) {
-      return tensor.name == LinearTensorName(l, kind) + ".weight";
-    });
-    if (!compressed) CopyTensor(weights_.checkpoint(), tensor, shard);
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer == l && TreatmentOf(place.role, config().tied_head) == Treatment::kCopied)
+      CopyTensor(weights_.checkpoint(), tensor, shard);
   }
   return WriteShard(kEndShards + l + 1, shard, std::move(record));
 }
@@ -327,7 +323,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
     Matrix<float> decoded(shape.rows, shape.cols);
-    DecodePacked(packed, LinearTensorName(l, kind), 0, decoded);
+    DecodePacked(packed, LinearTensorName(*config().family, l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
   }
   PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
@@ -380,7 +376,7 @@ CompressionRecord Compression::Finish() {
                100 * settings_.sparsity.rate, 100 * zeros);
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
-  const PackedSizes sizes = MeasurePacked(paths_.out);
+  const PackedSizes sizes = MeasurePacked(paths_.out, *config().family);
   const uint64_t before = *record_.model.file_bytes, after = sizes.total_bytes - sizes.bytes.at("other");
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);

@@ -1,9 +1,5 @@
 #include "model/config.h"
 
-#include <array>
-#include <cmath>
-#include <string_view>
-
 #include "base/error.h"
 
 namespace mica {
@@ -85,42 +81,28 @@ class Reader {
   std::string where_;
 };
 
-// What transformers assumes for keys that a config.json leaves out.
-struct Family {
-  std::string_view model_type;
-  std::string_view architecture;
-  size_t max_positions;
-  size_t sliding_window;  // 0: none
-};
-constexpr std::array kFamilies = {
-    Family{"llama", "LlamaForCausalLM", 2048, 0},
-    Family{"mistral", "MistralForCausalLM", 131072, 4096},
-    Family{"qwen2", "Qwen2ForCausalLM", 32768, 4096},
-};
-
-const Family& FamilyOf(const Reader& reader) {
-  const std::string type = reader.Text("model_type", "");
-  for (const Family& family : kFamilies) {
-    if (type == family.model_type) return family;
+const ModelType& TypeOf(const Reader& reader) {
+  const std::string name = reader.Text("model_type", "");
+  if (const ModelType* type = FindModelType(name)) return *type;
+  if (name.empty()) {
+    Fail("{}: model_type is missing; supported are {}", reader.where(), JoinNames(ModelTypes(), "and"));
   }
-  if (type.empty()) Fail("{}: model_type is missing; supported are llama, mistral and qwen2", reader.where());
-  Fail(
-      "{}: model_type is \"{}\", which is not supported; supported are llama (also Vicuna and Yi), mistral "
-      "and qwen2",
-      reader.where(), type);
+  Fail("{}: model_type is \"{}\", which is not supported; supported are {}", reader.where(), name,
+       JoinNames(ModelTypes(), "and", &ModelType::also));
 }
 
 // Both spellings: "rope_scaling" with "rope_theta" beside it, and the newer "rope_parameters" that holds
 // both.
 void ReadRope(const Reader& reader, ModelConfig* config) {
   constexpr double kMaxTheta = 1e12;
-  config->rope_theta = reader.Positive("rope_theta", kMaxTheta, config->rope_theta);
+  const char* const theta = config->family->keys.rope_theta;
+  config->rope_theta = reader.Positive(theta, kMaxTheta, config->rope_theta);
   const char* key = reader.Find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters";
   const Json* scaling = reader.Find(key);
   if (scaling == nullptr) return;
   if (!scaling->is_object()) reader.Refuse(key, *scaling, "expected null or an object with rope_type");
   const Reader rope(*scaling, fmt::format("{}: {}", reader.where(), key));
-  config->rope_theta = rope.Positive("rope_theta", kMaxTheta, config->rope_theta);
+  config->rope_theta = rope.Positive(theta, kMaxTheta, config->rope_theta);
   const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
   constexpr double kMaxFactor = 1e6;
   if (type == "default") return;
@@ -149,25 +131,27 @@ std::string LowerCase(std::string text) {
 }
 
 // Settings that would change the computation and that no supported model has.
-void RefuseUnsupported(const Reader& reader, const Family& family) {
+void RefuseUnsupported(const Reader& reader, const ModelType& type) {
   if (const Json* names = reader.Find("architectures")) {
     // The first conversions of LLaMA spelled it LLaMAForCausalLM.
     if (!names->is_array() || names->empty() || !(*names)[0].is_string() ||
-        LowerCase((*names)[0].get<std::string>()) != LowerCase(std::string(family.architecture))) {
-      reader.Refuse("architectures", *names, "expected [\"{}\"] for model_type {}", family.architecture,
-                    family.model_type);
+        LowerCase((*names)[0].get<std::string>()) != LowerCase(std::string(type.architecture))) {
+      reader.Refuse("architectures", *names, "expected [\"{}\"] for model_type {}", type.architecture,
+                    type.name);
     }
   }
-  if (const Json* activation = reader.Find("hidden_act"); activation != nullptr && *activation != "silu") {
-    reader.Refuse("hidden_act", *activation, "supported is \"silu\"");
+  const Family& family = *type.family;
+  if (const Json* activation = reader.Find(family.keys.activation);
+      activation != nullptr && *activation != family.activation) {
+    reader.Refuse(family.keys.activation, *activation, "supported is \"{}\"", family.activation);
   }
   if (const Json* rotary = reader.Find("partial_rotary_factor"); rotary != nullptr && *rotary != 1.0) {
     reader.Refuse("partial_rotary_factor", *rotary, "supported is 1");
   }
   if (const Json* types = reader.Find("layer_types")) {
     if (!types->is_array()) reader.Refuse("layer_types", *types, "expected an array of layer types");
-    for (const Json& type : *types) {
-      if (type != "full_attention")
+    for (const Json& layer : *types) {
+      if (layer != "full_attention")
         reader.Refuse("layer_types", *types, "supported is \"full_attention\" for every layer");
     }
   }
@@ -188,8 +172,9 @@ void RefuseUnsupported(const Reader& reader, const Family& family) {
 
 ModelConfig ParseConfig(const Json& json, const std::string& where) {
   const Reader reader(json, where);
-  const Family& family = FamilyOf(reader);
-  RefuseUnsupported(reader, family);
+  const ModelType& type = TypeOf(reader);
+  const ConfigKeys& keys = type.family->keys;
+  RefuseUnsupported(reader, type);
 
   // Generous bounds, far above any published model: beyond them a number is a mistake, and products of them
   // still fit in 64 bits.
@@ -197,59 +182,56 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
   constexpr uint64_t kMaxPositions = uint64_t{1} << 30;
   ModelConfig config;
   config.json = json;
-  config.model_type = family.model_type;
-  config.architecture = family.architecture;
-  config.layers = reader.Count("num_hidden_layers", kMaxLayers);
-  config.hidden = reader.Count("hidden_size", kMaxWidth);
-  config.heads = reader.Count("num_attention_heads", kMaxHeads);
-  config.kv_heads = reader.Count("num_key_value_heads", kMaxHeads, config.heads);
-  config.ffn = reader.Count("intermediate_size", kMaxWidth);
-  config.vocab = reader.Count("vocab_size", kMaxVocab);
-  config.max_positions = reader.Count("max_position_embeddings", kMaxPositions, family.max_positions);
+  config.family = type.family;
+  config.model_type = type.name;
+  config.architecture = type.architecture;
+  config.layers = reader.Count(keys.layers, kMaxLayers);
+  config.hidden = reader.Count(keys.hidden, kMaxWidth);
+  config.heads = reader.Count(keys.heads, kMaxHeads);
+  config.kv_heads = reader.Count(keys.kv_heads, kMaxHeads, config.heads);
+  config.ffn = reader.Count(keys.ffn, kMaxWidth);
+  config.vocab = reader.Count(keys.vocab, kMaxVocab);
+  config.max_positions = reader.Count(keys.max_positions, kMaxPositions, type.max_positions);
   if (config.kv_heads > config.heads || config.heads % config.kv_heads != 0) {
-    reader.Refuse("num_key_value_heads", *reader.Find("num_key_value_heads"),
-                  "expected a divisor of num_attention_heads, {}", config.heads);
+    reader.Refuse(keys.kv_heads, *reader.Find(keys.kv_heads), "expected a divisor of {}, {}", keys.heads,
+                  config.heads);
   }
   constexpr uint64_t kMaxHeadDim = 4096;
-  if (reader.Find("head_dim") == nullptr && config.hidden % config.heads != 0) {
-    reader.Refuse("num_attention_heads", *reader.Find("num_attention_heads"),
-                  "expected a divisor of hidden_size, {}, unless head_dim is given", config.hidden);
+  if (reader.Find(keys.head_dim) == nullptr && config.hidden % config.heads != 0) {
+    reader.Refuse(keys.heads, *reader.Find(keys.heads), "expected a divisor of {}, {}, unless {} is given",
+                  keys.hidden, config.hidden, keys.head_dim);
   }
-  config.head_dim = reader.Count("head_dim", kMaxHeadDim, config.hidden / config.heads);
+  config.head_dim = reader.Count(keys.head_dim, kMaxHeadDim, config.hidden / config.heads);
   if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
-    Fail(
-        "{}: head_dim is {} (head_dim, or hidden_size / num_attention_heads), expected an even number up to "
-        "{}",
-        where, config.head_dim, kMaxHeadDim);
+    Fail("{}: head_dim is {} ({}, or {} / {}), expected an even number up to {}", where, config.head_dim,
+         keys.head_dim, keys.hidden, keys.heads, kMaxHeadDim);
   }
-  config.norm_epsilon = static_cast<float>(reader.Positive("rms_norm_eps", 1.0, 1e-6));
+  config.norm_epsilon = static_cast<float>(reader.Positive(keys.norm_epsilon, 1.0, 1e-6));
   if (!(config.norm_epsilon > 0.0f)) {
-    reader.Refuse("rms_norm_eps", *reader.Find("rms_norm_eps"), "expected a number that FP32 can hold");
+    reader.Refuse(keys.norm_epsilon, *reader.Find(keys.norm_epsilon), "expected a number that FP32 can hold");
   }
   ReadRope(reader, &config);
   config.tied_head = reader.Flag("tie_word_embeddings", false);
 
-  // LLaMA's attention_bias covers q, k, v and o; Qwen2 always has biases on q, k, v and never on o; Mistral
-  // has none.
-  if (family.model_type == "llama") {
-    config.attention_bias = config.output_bias = reader.Flag("attention_bias", false);
-    config.mlp_bias = reader.Flag("mlp_bias", false);
-  } else if (family.model_type == "qwen2") {
+  if (type.biases == BiasRule::kConfig) {
+    config.attention_bias = config.output_bias = reader.Flag(keys.attention_bias, false);
+    config.mlp_bias = reader.Flag(keys.mlp_bias, false);
+  } else if (type.biases == BiasRule::kQkv) {
     config.attention_bias = true;
   }
-  if (family.sliding_window != 0) {
-    const bool used = family.model_type == "qwen2" ? reader.Flag("use_sliding_window", false) : true;
-    // For Mistral null means none, and only an absent key means the default.
-    const bool given = json.contains("sliding_window");
-    const size_t size = reader.Count("sliding_window", kMaxPositions, given ? 0 : family.sliding_window);
+  if (type.sliding != SlidingRule::kNever) {
+    const bool used = type.sliding == SlidingRule::kFlag ? reader.Flag(keys.use_sliding_window, false) : true;
+    // Null means none, and only an absent key means the default.
+    const bool given = json.contains(keys.sliding_window);
+    const size_t size = reader.Count(keys.sliding_window, kMaxPositions, given ? 0 : type.sliding_window);
     config.sliding_window = used ? size : 0;
   }
 
   const Json* bos = reader.Find("bos_token_id");
   if (bos == nullptr) {
-    config.bos = family.model_type == "qwen2" ? -1 : 1;
+    config.bos = type.bos;
   } else if (!bos->is_number_integer() || *bos < 0 || *bos >= config.vocab) {
-    reader.Refuse("bos_token_id", *bos, "expected a token id below vocab_size, {}", config.vocab);
+    reader.Refuse("bos_token_id", *bos, "expected a token id below {}, {}", keys.vocab, config.vocab);
   } else {
     config.bos = bos->get<int>();
   }

@@ -7,14 +7,16 @@
 #include <string>
 
 #include "base/json.h"
+#include "model/family/family.h"
 
 namespace mica {
 
 enum class RopeScaling { kNone, kLinear, kLlama3 };
 
 struct ModelConfig {
-  std::string model_type;    // "llama" (LLaMA, Vicuna, Yi), "mistral", "qwen2"
-  std::string architecture;  // "LlamaForCausalLM"
+  const Family* family = nullptr;  // what its keys and tensors are called
+  std::string model_type;          // "llama" (LLaMA, Vicuna, Yi), "mistral", "qwen2"
+  std::string architecture;        // "LlamaForCausalLM"
   size_t layers = 0;
   size_t hidden = 0;
   size_t heads = 0;

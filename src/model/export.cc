@@ -17,6 +17,7 @@
 #include "io/container/safetensors.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/family/family.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -48,7 +49,7 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
   for (const std::string& name : PackedNames(checkpoint)) {
     const StoredMatrix stored = OpenPacked(checkpoint, name, false);
     for (const TensorView* tensor : stored.tensors) parts.insert(tensor->name);
-    items.push_back({{name + ".weight", dtype, {stored.rows(), stored.cols()}}, name, nullptr});
+    items.push_back({{WeightName(name), dtype, {stored.rows(), stored.cols()}}, name, nullptr});
   }
   for (const TensorView& tensor : checkpoint.tensors()) {
     if (parts.contains(tensor.name)) continue;

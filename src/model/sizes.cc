@@ -13,18 +13,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a tensor outside the compressed decoder matrices is for; `name` without the part or ".weight".
-std::string KindOf(const std::string& name) {
-  if (name.ends_with("embed_tokens")) return "embeddings";
-  if (name.ends_with("lm_head")) return "head";
-  if (name.ends_with(".bias")) return "biases";
-  if (name.ends_with("norm")) return "norms";
-  return "plain";
+// The part of the file that a tensor belongs to when it is not packed or no matrix of a decoder layer.
+const char* KindOf(TensorRole role) {
+  switch (role) {
+    case TensorRole::kEmbedding:
+      return "embeddings";
+    case TensorRole::kHead:
+      return "head";
+    case TensorRole::kFinalNorm:
+    case TensorRole::kAttentionNorm:
+    case TensorRole::kMlpNorm:
+      return "norms";
+    case TensorRole::kBias:
+      return "biases";
+    case TensorRole::kLinear:
+    case TensorRole::kOther:
+      return "plain";
+  }
+  MICA_CHECK(false);
 }
 
 }  // namespace
 
-PackedSizes MeasurePacked(const fs::path& directory) {
+PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
   const Checkpoint checkpoint = Checkpoint::Open(directory);
   PackedSizes sizes;
   for (const char* kind : {"codes", "scales", "zeros", "mask", "order", "groups", "padding", "embeddings",
@@ -43,8 +54,9 @@ PackedSizes MeasurePacked(const fs::path& directory) {
     }
     stored.Release(checkpoint);
     MICA_CHECK(8 * bytes == bits.total());
-    if (KindOf(name) != "plain") {
-      sizes.bytes[KindOf(name)] += bytes;
+    const TensorRole role = PlaceOf(family, WeightName(name)).role;
+    if (role == TensorRole::kEmbedding || role == TensorRole::kHead) {
+      sizes.bytes[KindOf(role)] += bytes;
       continue;
     }
     matrix_bytes += bytes;
@@ -66,11 +78,7 @@ PackedSizes MeasurePacked(const fs::path& directory) {
   for (const TensorView& tensor : checkpoint.tensors()) {
     tensor_bytes += tensor.data.size();
     if (packed_tensors.contains(tensor.name)) continue;
-    const std::string weight = ".weight";
-    const std::string name = tensor.name.ends_with(weight)
-                                 ? tensor.name.substr(0, tensor.name.size() - weight.size())
-                                 : tensor.name;
-    sizes.bytes[KindOf(name)] += tensor.data.size();
+    sizes.bytes[KindOf(PlaceOf(family, tensor.name).role)] += tensor.data.size();
   }
   sizes.bytes["headers"] = checkpoint.file_bytes() - tensor_bytes;
   for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::recursive_directory_iterator();

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "format/stored_bits.h"
+#include "model/family/family.h"
 
 namespace mica {
 
@@ -21,6 +22,6 @@ struct PackedSizes {
   uint64_t compressed_matrix_bits = 0;  // matrix_bits.total()
   uint64_t total_bytes = 0;
 };
-PackedSizes MeasurePacked(const std::filesystem::path& directory);
+PackedSizes MeasurePacked(const std::filesystem::path& directory, const Family& family);
 
 }  // namespace mica

@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "io/container/torch_file.h"
 #include "io/text/tokenizer.h"
+#include "model/family/family.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -50,15 +51,14 @@ uint64_t KeyOf(uint64_t seed, const std::string& name) {
   return key;
 }
 
-template <typename Store>
-void Fill(uint64_t key, float deviation, uint64_t first, size_t count, const Store& store) {
-  for (size_t i = 0; i < count; ++i) {
-    store(i, deviation * NearlyNormal(Mix(key + (first + i) * 0x9E3779B97F4A7C15u)));
-  }
-}
+// How the values of a tensor are drawn: all of them `mean` where deviation is 0.
+struct Values {
+  uint64_t key = 0;
+  float mean = 0.0f, deviation = 0.0f;
+};
 
-// Elements [first, first + count) of a tensor into `out`. A deviation of 0 stands for a norm: all ones.
-void FillElements(const TensorSpec& tensor, uint64_t key, float deviation, uint64_t first, size_t count,
+// Elements [first, first + count) of a tensor into `out`.
+void FillElements(const TensorSpec& tensor, const Values& values, uint64_t first, size_t count,
                   std::byte* out) {
   const auto fill = [&](auto convert) {
     using Stored = decltype(convert(0.0f));
@@ -66,10 +66,12 @@ void FillElements(const TensorSpec& tensor, uint64_t key, float deviation, uint6
       const Stored stored = convert(value);
       std::memcpy(out + i * sizeof(Stored), &stored, sizeof(Stored));
     };
-    if (deviation == 0.0f) {
-      for (size_t i = 0; i < count; ++i) store(i, 1.0f);
-    } else {
-      Fill(key, deviation, first, count, store);
+    if (values.deviation == 0.0f) {
+      for (size_t i = 0; i < count; ++i) store(i, values.mean);
+      return;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      store(i, values.deviation * NearlyNormal(Mix(values.key + (first + i) * 0x9E3779B97F4A7C15u)));
     }
   };
   switch (tensor.dtype) {
@@ -84,18 +86,27 @@ void FillElements(const TensorSpec& tensor, uint64_t key, float deviation, uint6
   }
 }
 
-float Deviation(const TensorSpec& tensor, size_t layers) {
-  if (tensor.name.ends_with("norm.weight")) return 0.0f;
-  if (tensor.name.ends_with(".bias")) return 0.02f;
+// Of the random values of a tensor; norms have none: they multiply by 1.
+float Deviation(const TensorSpec& tensor, const TensorPlace& place, size_t layers) {
+  if (place.role == TensorRole::kBias) return 0.02f;
   const double cols = static_cast<double>(tensor.shape.back());
   const bool writes_residual =
-      tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
+      place.role == TensorRole::kLinear && (place.kind == LinearKind::kO || place.kind == LinearKind::kDown);
   return static_cast<float>(1.0 /
                             std::sqrt(cols * (writes_residual ? 2.0 * static_cast<double>(layers) : 1.0)));
 }
 
+bool IsNorm(TensorRole role) {
+  return role == TensorRole::kFinalNorm || role == TensorRole::kAttentionNorm || role == TensorRole::kMlpNorm;
+}
+
 size_t HeadDim(const RandomCheckpointSpec& spec) {
   return spec.head_dim != 0 ? spec.head_dim : spec.hidden / spec.heads;
+}
+
+const ModelType& TypeOf(const RandomCheckpointSpec& spec) {
+  if (const ModelType* type = FindModelType(spec.model_type)) return *type;
+  Fail("--model-type is '{}', expected {}", spec.model_type, JoinNames(ModelTypes(), "or"));
 }
 
 void CheckShape(const RandomCheckpointSpec& spec) {
@@ -123,40 +134,39 @@ void CheckShape(const RandomCheckpointSpec& spec) {
   if (spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16) {
     Fail("--dtype is {}, expected f16, bf16 or f32", DTypeName(spec.dtype));
   }
-  if (spec.model_type != "llama" && spec.model_type != "mistral" && spec.model_type != "qwen2") {
-    Fail("--model-type is '{}', expected llama, mistral or qwen2", spec.model_type);
+  if (spec.attention_bias && TypeOf(spec).biases != BiasRule::kConfig) {
+    std::vector<const ModelType*> types = ModelTypes();
+    std::erase_if(types, [](const ModelType* type) { return type->biases != BiasRule::kConfig; });
+    Fail("--attention-bias belongs to the model type {} only", JoinNames(types, "or"));
   }
-  if (spec.attention_bias && spec.model_type != "llama")
-    Fail("--attention-bias belongs to the model type llama only");
 }
 
 Json Config(const RandomCheckpointSpec& spec) {
-  const char* architecture = spec.model_type == "llama"     ? "LlamaForCausalLM"
-                             : spec.model_type == "mistral" ? "MistralForCausalLM"
-                                                            : "Qwen2ForCausalLM";
+  const ModelType& type = TypeOf(spec);
+  const ConfigKeys& keys = type.family->keys;
   const char* dtype = spec.dtype == DType::kF32   ? "float32"
                       : spec.dtype == DType::kF16 ? "float16"
                                                   : "bfloat16";
-  Json config = {{"architectures", {architecture}},
-                 {"model_type", spec.model_type},
-                 {"hidden_act", "silu"},
-                 {"hidden_size", spec.hidden},
-                 {"intermediate_size", spec.ffn},
-                 {"num_hidden_layers", spec.layers},
-                 {"num_attention_heads", spec.heads},
-                 {"num_key_value_heads", spec.kv_heads},
-                 {"head_dim", HeadDim(spec)},
-                 {"max_position_embeddings", spec.max_positions},
-                 {"rms_norm_eps", kNormEpsilon},
-                 {"rope_theta", spec.rope_theta},
-                 {"vocab_size", spec.vocab},
+  Json config = {{"architectures", {type.architecture}},
+                 {"model_type", type.name},
+                 {keys.activation, type.family->activation},
+                 {keys.hidden, spec.hidden},
+                 {keys.ffn, spec.ffn},
+                 {keys.layers, spec.layers},
+                 {keys.heads, spec.heads},
+                 {keys.kv_heads, spec.kv_heads},
+                 {keys.head_dim, HeadDim(spec)},
+                 {keys.max_positions, spec.max_positions},
+                 {keys.norm_epsilon, kNormEpsilon},
+                 {keys.rope_theta, spec.rope_theta},
+                 {keys.vocab, spec.vocab},
                  {"tie_word_embeddings", spec.tied},
                  {"bos_token_id", 1},
                  {"eos_token_id", 2},
                  {"torch_dtype", dtype}};
-  if (spec.model_type == "llama") config["attention_bias"] = spec.attention_bias;
-  if (spec.model_type == "mistral") config["sliding_window"] = nullptr;
-  if (spec.model_type == "qwen2") config["use_sliding_window"] = false;
+  if (type.biases == BiasRule::kConfig) config[keys.attention_bias] = spec.attention_bias;
+  if (type.sliding == SlidingRule::kWindow) config[keys.sliding_window] = nullptr;
+  if (type.sliding == SlidingRule::kFlag) config[keys.use_sliding_window] = false;
   return config;
 }
 
@@ -200,10 +210,16 @@ class MegabyteProgress {
 template <typename Writer>
 uint64_t WriteShard(Writer& writer, const Shard& shard, const RandomCheckpointSpec& spec,
                     MegabyteProgress& progress) {
+  const Family* const family = TypeOf(spec).family;
   std::vector<std::byte> buffer(kBufferElements * DTypeBytes(spec.dtype));
   for (const TensorSpec& tensor : shard) {
-    const uint64_t key = KeyOf(spec.seed, tensor.name);
-    const float deviation = Deviation(tensor, spec.layers);
+    const TensorPlace place = PlaceOf(*family, tensor.name);
+    Values values;
+    if (IsNorm(place.role)) {
+      values.mean = 1.0f - family->norm_offset;
+    } else {
+      values = {KeyOf(spec.seed, tensor.name), 0.0f, Deviation(tensor, place, spec.layers)};
+    }
     const size_t element_bytes = DTypeBytes(tensor.dtype);
     const uint64_t elements = SpecBytes(tensor) / element_bytes;
     for (uint64_t first = 0; first < elements; first += kBufferElements) {
@@ -212,8 +228,7 @@ uint64_t WriteShard(Writer& writer, const Shard& shard, const RandomCheckpointSp
       ParallelFor((count + kBlockElements - 1) / kBlockElements, [&](size_t block) {
         const size_t begin = block * kBlockElements;
         const size_t block_count = std::min(kBlockElements, count - begin);
-        FillElements(tensor, key, deviation, first + begin, block_count,
-                     buffer.data() + begin * element_bytes);
+        FillElements(tensor, values, first + begin, block_count, buffer.data() + begin * element_bytes);
       });
       writer.Write(std::span(buffer.data(), count * element_bytes));
       progress.Advance(count * element_bytes, tensor.name);
@@ -295,26 +310,28 @@ std::vector<TensorSpec> RandomTensors(const RandomCheckpointSpec& spec) {
   const auto add = [&](std::string name, std::vector<uint64_t> shape) {
     tensors.push_back({std::move(name), spec.dtype, std::move(shape)});
   };
-  add("model.embed_tokens.weight", {spec.vocab, spec.hidden});
+  const ModelType& type = TypeOf(spec);
+  const TensorNames& names = type.family->names;
+  const bool qkv_biases = spec.attention_bias || type.biases == BiasRule::kQkv;
+  add(WeightName(names.embedding), {spec.vocab, spec.hidden});
   for (size_t layer = 0; layer < spec.layers; ++layer) {
-    const std::string prefix = fmt::format("model.layers.{}.", layer);
-    const bool has_bias = spec.attention_bias || spec.model_type == "qwen2";
-    const auto add_linear = [&](const char* name, uint64_t rows, uint64_t cols, bool bias) {
-      add(prefix + name + ".weight", {rows, cols});
-      if (bias) add(prefix + name + ".bias", {rows});
+    const auto add_linear = [&](LinearKind kind, uint64_t rows, uint64_t cols, bool bias) {
+      const std::string name = LinearTensorName(*type.family, layer, kind);
+      add(WeightName(name), {rows, cols});
+      if (bias) add(BiasName(name), {rows});
     };
-    add_linear("self_attn.q_proj", q, spec.hidden, has_bias);
-    add_linear("self_attn.k_proj", kv, spec.hidden, has_bias);
-    add_linear("self_attn.v_proj", kv, spec.hidden, has_bias);
-    add_linear("self_attn.o_proj", spec.hidden, q, spec.attention_bias);
-    add_linear("mlp.gate_proj", spec.ffn, spec.hidden, false);
-    add_linear("mlp.up_proj", spec.ffn, spec.hidden, false);
-    add_linear("mlp.down_proj", spec.hidden, spec.ffn, false);
-    add(prefix + "input_layernorm.weight", {spec.hidden});
-    add(prefix + "post_attention_layernorm.weight", {spec.hidden});
+    add_linear(LinearKind::kQ, q, spec.hidden, qkv_biases);
+    add_linear(LinearKind::kK, kv, spec.hidden, qkv_biases);
+    add_linear(LinearKind::kV, kv, spec.hidden, qkv_biases);
+    add_linear(LinearKind::kO, spec.hidden, q, spec.attention_bias);
+    add_linear(LinearKind::kGate, spec.ffn, spec.hidden, false);
+    add_linear(LinearKind::kUp, spec.ffn, spec.hidden, false);
+    add_linear(LinearKind::kDown, spec.hidden, spec.ffn, false);
+    add(WeightName(LayerName(*type.family, layer, names.attention_norm)), {spec.hidden});
+    add(WeightName(LayerName(*type.family, layer, names.mlp_norm)), {spec.hidden});
   }
-  add("model.norm.weight", {spec.hidden});
-  if (!spec.tied) add("lm_head.weight", {spec.vocab, spec.hidden});
+  add(WeightName(names.final_norm), {spec.hidden});
+  if (!spec.tied) add(WeightName(names.head), {spec.vocab, spec.hidden});
   return tensors;
 }
 

@@ -17,7 +17,7 @@ namespace mica {
 enum class CheckpointFormat { kSafetensors, kTorch };
 
 struct RandomCheckpointSpec {
-  std::string model_type = "llama";  // "llama", "mistral", "qwen2" (biases on q, k, v)
+  std::string model_type = "llama";  // one of ModelTypes()
   size_t layers = 2;
   size_t hidden = 64;
   size_t heads = 4;

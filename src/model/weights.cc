@@ -14,11 +14,6 @@
 namespace mica {
 namespace {
 
-std::string LayerName(size_t layer, const char* part) {
-  return fmt::format("model.layers.{}.{}", layer, part);
-}
-std::string WeightName(const std::string& name) { return name + ".weight"; }
-
 // Index of the first value that is not finite, or values.size().
 size_t FirstNotFinite(std::span<const float> values) {
   constexpr uint32_t kExponent = 0x7F800000u;
@@ -67,28 +62,6 @@ void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t r
 
 }  // namespace
 
-const char* LinearName(LinearKind kind) {
-  switch (kind) {
-    case LinearKind::kQ:
-      return "self_attn.q_proj";
-    case LinearKind::kK:
-      return "self_attn.k_proj";
-    case LinearKind::kV:
-      return "self_attn.v_proj";
-    case LinearKind::kO:
-      return "self_attn.o_proj";
-    case LinearKind::kGate:
-      return "mlp.gate_proj";
-    case LinearKind::kUp:
-      return "mlp.up_proj";
-    case LinearKind::kDown:
-      return "mlp.down_proj";
-  }
-  MICA_CHECK(false);
-}
-
-std::string LinearTensorName(size_t layer, LinearKind kind) { return LayerName(layer, LinearName(kind)); }
-
 MatrixShape LinearShape(const ModelConfig& config, LinearKind kind) {
   switch (kind) {
     case LinearKind::kQ:
@@ -130,18 +103,20 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
   weights.checkpoint_ = Checkpoint::Open(directory);
   const ModelConfig& config = weights.config_;
   const Checkpoint& checkpoint = weights.checkpoint_;
-  CheckMatrix(checkpoint, kEmbeddingName, config.vocab, config.hidden);
+  const Family& family = *config.family;
+  const TensorNames& names = family.names;
+  CheckMatrix(checkpoint, names.embedding, config.vocab, config.hidden);
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    CheckPlain(checkpoint, LayerName(layer, "input_layernorm.weight"), {config.hidden});
-    CheckPlain(checkpoint, LayerName(layer, "post_attention_layernorm.weight"), {config.hidden});
+    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.attention_norm)), {config.hidden});
+    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.mlp_norm)), {config.hidden});
     for (const LinearKind kind : kLinearKinds) {
-      const std::string name = LinearTensorName(layer, kind);
+      const std::string name = LinearTensorName(family, layer, kind);
       const MatrixShape shape = LinearShape(config, kind);
       CheckMatrix(checkpoint, name, shape.rows, shape.cols);
-      const bool may_have_bias = weights.packed_ && checkpoint.Find(name + ".bias") != nullptr;
+      const bool may_have_bias = weights.packed_ && checkpoint.Find(BiasName(name)) != nullptr;
       if (HasBias(config, kind) || may_have_bias) {
-        CheckPlain(checkpoint, name + ".bias", {shape.rows});
-      } else if (const TensorView* bias = checkpoint.Find(name + ".bias")) {
+        CheckPlain(checkpoint, BiasName(name), {shape.rows});
+      } else if (const TensorView* bias = checkpoint.Find(BiasName(name))) {
         Fail(
             "{}: tensor {} is present, but config.json gives this linear layer no bias; the checkpoint does "
             "not match its "
@@ -150,8 +125,8 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
       }
     }
   }
-  CheckPlain(checkpoint, "model.norm.weight", {config.hidden});
-  if (!config.tied_head) CheckMatrix(checkpoint, kHeadName, config.vocab, config.hidden);
+  CheckPlain(checkpoint, WeightName(names.final_norm), {config.hidden});
+  if (!config.tied_head) CheckMatrix(checkpoint, names.head, config.vocab, config.hidden);
   return weights;
 }
 
@@ -180,25 +155,29 @@ std::vector<float> ModelWeights::ReadVector(const std::string& name) const {
   return values;
 }
 
+std::vector<float> ModelWeights::ReadNorm(const std::string& module) const {
+  return NormFactors(*config_.family, ReadVector(WeightName(module)));
+}
+
 Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
   const MatrixShape shape = LinearShape(config_, kind);
   Matrix<float> matrix(shape.rows, shape.cols);
-  ReadRows(LinearTensorName(layer, kind), 0, matrix);
+  ReadRows(LinearTensorName(*config_.family, layer, kind), 0, matrix);
   return matrix;
 }
 
 std::vector<float> ModelWeights::Bias(size_t layer, LinearKind kind) const {
-  const std::string name = LinearTensorName(layer, kind) + ".bias";
+  const std::string name = BiasName(LinearTensorName(*config_.family, layer, kind));
   return checkpoint_.Find(name) == nullptr ? std::vector<float>() : ReadVector(name);
 }
 
 std::vector<float> ModelWeights::AttentionNorm(size_t layer) const {
-  return ReadVector(LayerName(layer, "input_layernorm.weight"));
+  return ReadNorm(LayerName(*config_.family, layer, config_.family->names.attention_norm));
 }
 std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
-  return ReadVector(LayerName(layer, "post_attention_layernorm.weight"));
+  return ReadNorm(LayerName(*config_.family, layer, config_.family->names.mlp_norm));
 }
-std::vector<float> ModelWeights::FinalNorm() const { return ReadVector("model.norm.weight"); }
+std::vector<float> ModelWeights::FinalNorm() const { return ReadNorm(config_.family->names.final_norm); }
 
 void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) const {
   MICA_CHECK(out.rows == ids.size() && out.cols == config_.hidden);
@@ -208,8 +187,8 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
            ids[t], config_.vocab - 1);
     }
   }
-  if (!HasPacked(checkpoint_, kEmbeddingName)) {
-    const TensorView& tensor = Verified(WeightName(kEmbeddingName));
+  if (!HasPacked(checkpoint_, config_.family->names.embedding)) {
+    const TensorView& tensor = Verified(WeightName(config_.family->names.embedding));
     constexpr size_t kTokensEach = 256;
     ParallelFor((ids.size() + kTokensEach - 1) / kTokensEach, [&](size_t part) {
       const size_t end = std::min(ids.size(), (part + 1) * kTokensEach);
@@ -221,7 +200,7 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
     return;
   }
   // Packed rows are decoded in runs, each run once, whatever the order of the ids.
-  const StoredMatrix stored = OpenPacked(checkpoint_, kEmbeddingName);
+  const StoredMatrix stored = OpenPacked(checkpoint_, config_.family->names.embedding);
   std::vector<size_t> tokens(ids.size());
   std::iota(tokens.begin(), tokens.end(), size_t{0});
   std::stable_sort(tokens.begin(), tokens.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
@@ -242,7 +221,7 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
 Matrix<float> ModelWeights::Head(size_t first, size_t count) const {
   MICA_CHECK(first + count <= config_.vocab);
   Matrix<float> rows(count, config_.hidden);
-  ReadRows(config_.tied_head ? kEmbeddingName : kHeadName, first, rows);
+  ReadRows(config_.tied_head ? config_.family->names.embedding : config_.family->names.head, first, rows);
   return rows;
 }
 

@@ -2,7 +2,6 @@
 // packed) on request.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -14,19 +13,9 @@
 #include "base/matrix.h"
 #include "io/container/checkpoint.h"
 #include "model/config.h"
+#include "model/family/family.h"
 
 namespace mica {
-
-// The linear layers of one decoder layer, in the order in which they are computed.
-enum class LinearKind { kQ, kK, kV, kO, kGate, kUp, kDown };
-inline constexpr std::array kLinearKinds = {LinearKind::kQ,   LinearKind::kK,    LinearKind::kV,
-                                            LinearKind::kO,   LinearKind::kGate, LinearKind::kUp,
-                                            LinearKind::kDown};
-const char* LinearName(LinearKind kind);  // "self_attn.q_proj"
-// "model.layers.3.self_attn.q_proj", without ".weight".
-std::string LinearTensorName(size_t layer, LinearKind kind);
-inline constexpr char kEmbeddingName[] = "model.embed_tokens";  // without ".weight"
-inline constexpr char kHeadName[] = "lm_head";                  // without ".weight"; absent when tied
 
 struct MatrixShape {
   size_t rows = 0;  // output channels
@@ -53,9 +42,10 @@ class ModelWeights {
   // The bias, [rows], or empty when the linear layer has none. A packed checkpoint may hold biases that the
   // architecture has not.
   std::vector<float> Bias(size_t layer, LinearKind kind) const;
-  std::vector<float> AttentionNorm(size_t layer) const;  // [hidden], input_layernorm
-  std::vector<float> MlpNorm(size_t layer) const;        // [hidden], post_attention_layernorm
-  std::vector<float> FinalNorm() const;                  // [hidden]
+  // Factors of the norms, [hidden]: before q, k, v; before gate, up; before the output head.
+  std::vector<float> AttentionNorm(size_t layer) const;
+  std::vector<float> MlpNorm(size_t layer) const;
+  std::vector<float> FinalNorm() const;
   // out[t] = embedding of ids[t], [tokens, hidden] FP32. Ids must lie in [0, vocab); throws Error otherwise.
   void Embed(std::span<const int32_t> ids, MatrixView<float> out) const;
   // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden] FP32.
@@ -65,6 +55,7 @@ class ModelWeights {
   // Rows [first, first + out.rows) of NAME.weight, plain or packed.
   void ReadRows(const std::string& name, size_t first, MatrixView<float> out) const;
   std::vector<float> ReadVector(const std::string& name) const;
+  std::vector<float> ReadNorm(const std::string& module) const;
   // The plain tensor, its checksum (packed checkpoints have them) compared the first time it is asked for.
   const TensorView& Verified(const std::string& name) const;
 

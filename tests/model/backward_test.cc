@@ -98,12 +98,14 @@ TEST_P(BackwardShapes, MatchesCentralDifferences) {
         for (const size_t row : {size_t{0}, gradient.cols() / 2, gradient.cols() - 1}) {
           const size_t start = token / window * window;
           const double step = 1e-4;
-          reference::Nudge nudge = {LinearTensorName(layer, kind), token - start, row, step};
+          reference::Nudge nudge = {LinearTensorName(*model.config().family, layer, kind), token - start, row,
+                                    step};
           const double above = loss(start, nudge);
           nudge.amount = -step;
           const double expected = (above - loss(start, nudge)) / (2 * step);
           EXPECT_NEAR(gradient(token, row), expected, 2e-5 + 2e-4 * std::fabs(expected))
-              << LinearTensorName(layer, kind) << " token " << token << " row " << row;
+              << LinearTensorName(*model.config().family, layer, kind) << " token " << token << " row "
+              << row;
           squares += expected * expected;
           bf16_errors += std::pow(bf16.gradients.at({layer, kind})(token, row) - expected, 2);
         }

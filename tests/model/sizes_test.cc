@@ -1,3 +1,4 @@
+#include "model/family/family.h"
 #include "model/sizes.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +28,7 @@ TEST(MeasurePacked, PartsSumToTheDirectory) {
   const uint64_t file = shard.Write(scratch / "model.safetensors");
   WriteFileAtomically(scratch.path() / "config.json", "{}");
 
-  const PackedSizes sizes = MeasurePacked(scratch.path());
+  const PackedSizes sizes = MeasurePacked(scratch.path(), *FindModelType("llama")->family);
   EXPECT_EQ(sizes.total_bytes, file + 2);
   uint64_t sum = 0;
   for (const auto& [kind, bytes] : sizes.bytes) sum += bytes;
@@ -57,7 +58,7 @@ TEST(MeasurePacked, CountsEntropyCoding) {
   shard.Add("model.layers.0.mlp.up_proj", Pack(matrix));
   const uint64_t file = shard.Write(scratch / "model.safetensors");
   const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
-  const PackedSizes sizes = MeasurePacked(scratch.path());
+  const PackedSizes sizes = MeasurePacked(scratch.path(), *FindModelType("llama")->family);
   EXPECT_EQ(sizes.total_bytes, file);
   EXPECT_EQ(sizes.bytes.at("codes"), checkpoint.Get("model.layers.0.mlp.up_proj.codes").data.size());
   EXPECT_EQ(sizes.bytes.at("scales"), checkpoint.Get("model.layers.0.mlp.up_proj.side").data.size());

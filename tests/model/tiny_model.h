@@ -39,8 +39,9 @@ inline std::vector<std::pair<std::string, std::vector<uint64_t>>> TensorShapes(c
     shapes.push_back({prefix + "post_attention_layernorm.weight", {config.hidden}});
     for (const LinearKind kind : kLinearKinds) {
       const MatrixShape shape = LinearShape(config, kind);
-      shapes.push_back({LinearTensorName(layer, kind) + ".weight", {shape.rows, shape.cols}});
-      if (HasBias(config, kind)) shapes.push_back({LinearTensorName(layer, kind) + ".bias", {shape.rows}});
+      shapes.push_back({LinearTensorName(*config.family, layer, kind) + ".weight", {shape.rows, shape.cols}});
+      if (HasBias(config, kind))
+        shapes.push_back({LinearTensorName(*config.family, layer, kind) + ".bias", {shape.rows}});
     }
   }
   shapes.push_back({"model.norm.weight", {config.hidden}});

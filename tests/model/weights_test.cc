@@ -39,7 +39,7 @@ TEST(Weights, ReadsByRole) {
   for (const LinearKind kind : kLinearKinds) {
     const Matrix<float> matrix = weights.Linear(1, kind);
     EXPECT_EQ(matrix.rows(), LinearShape(weights.config(), kind).rows);
-    expect_tensor(LinearTensorName(1, kind) + ".weight", matrix);
+    expect_tensor(WeightName(LinearTensorName(*weights.config().family, 1, kind)), matrix);
     EXPECT_TRUE(weights.Bias(1, kind).empty());
   }
   expect_tensor("model.norm.weight", {weights.FinalNorm().data(), 1, 24});

@@ -56,7 +56,7 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
       const LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
       const MatrixShape shape = LinearShape(config, kind);
       MatrixDemand demand;
-      demand.name = LinearTensorName(l, kind);
+      demand.name = LinearTensorName(*config.family, l, kind);
       demand.rows = shape.rows;
       demand.cols = shape.cols;
       demand.mask = mask;

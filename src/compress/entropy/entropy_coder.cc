@@ -116,7 +116,7 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
         "a budget of {:.3f} bits per weight is out of reach: the matrices up to {} alone take {:.3f}, tables "
         "and "
         "steps included; ask for more bits",
-        budget_bits_ / weights(), LinearTensorName(layer, kind),
+        budget_bits_ / weights(), LinearTensorName(*config_.family, layer, kind),
         (control_->bits_so_far() + attempt.counted_bits) / weights());
   }
   const double zeros = attempt.report.zero_share * matrix_weights;

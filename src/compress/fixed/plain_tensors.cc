@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "base/threads.h"
 #include "compress/fixed/solver.h"
+#include "model/family/family.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -15,7 +16,7 @@ void CopyTensor(const Checkpoint& checkpoint, const TensorView& tensor, PackedSh
 
 void AddRounded(const Checkpoint& checkpoint, const std::string& name, int bits, size_t group_size,
                 PackedShard& shard) {
-  const TensorView& tensor = checkpoint.Get(name + ".weight");
+  const TensorView& tensor = checkpoint.Get(WeightName(name));
   if (bits == 16 && (tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16))
     return CopyTensor(checkpoint, tensor, shard);
   if (tensor.shape.size() != 2)

@@ -14,6 +14,7 @@ namespace {
 
 ModelConfig SmallConfig() {
   ModelConfig config;
+  config.family = FindModelType("llama")->family;
   config.layers = 2;
   config.hidden = 8;
   config.heads = config.kv_heads = 2;
