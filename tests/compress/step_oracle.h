@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <set>
 #include <vector>
 
 #include "base/matrix.h"
@@ -23,7 +24,7 @@ struct OracleColumn {
   Matrix<double> v;
   // What magnitude m of quantiser q costs in row r besides its distortion.
   std::function<double(int q, size_t r, int m)> price;
-  int most = 24;  // largest magnitude considered
+  int most = 24;  // largest magnitude considered where all are
 
   size_t rows() const { return w.size(); }
 };
@@ -191,10 +192,12 @@ inline OraclePath RoundedOneByOne(const OracleColumn& column, bool only_near) {
       if (cost < least) least = cost, n = candidate;
     };
     const double x = w[r] / column.step[r];
-    const int nearest = static_cast<int>(std::lround(x)), before = nearest - (x > 0 ? 1 : -1);
-    for (int candidate = -column.most; candidate <= column.most; ++candidate) {
-      if (!only_near || candidate == 0 || candidate == nearest || (candidate == before && nearest != 0))
-        consider(candidate);
+    const int nearest = static_cast<int>(std::lround(x));
+    if (only_near) {
+      const int before = nearest - (nearest > 0 ? 1 : nearest < 0 ? -1 : 0);
+      for (const int candidate : std::set<int>{0, before, nearest}) consider(candidate);
+    } else {
+      for (int candidate = -column.most; candidate <= column.most; ++candidate) consider(candidate);
     }
     // Which one the nearest is.
     if (only_near) result.margin = std::min(result.margin, 0.5 - std::fabs(x - nearest));
