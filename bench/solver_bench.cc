@@ -185,10 +185,11 @@ void BM_SolveSteps(benchmark::State& state) {
   outputs.moments = Moments(rows);
   for (size_t r = 0; r < rows; ++r) outputs.fisher.push_back(outputs.moments(r, r));
   if (state.range(2) == 0) outputs.moments = Matrix<float>();
-  StepSettings settings;
-  settings.trellis = state.range(2) == 2;
-  const StepPlan plan = PlanSteps(h, outputs, settings);
-  for (auto _ : state) benchmark::DoNotOptimize(SolveSteps(w, plan, -7.0, settings, nullptr).n.data());
+  const StepSettings settings;
+  const StepPlan plan =
+      PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(h, settings)), outputs, settings);
+  const StepPrices prices{.trellis = state.range(2) == 2};
+  for (auto _ : state) benchmark::DoNotOptimize(SolveSteps(w, plan, -7.0, prices, nullptr).n.data());
   const double r = static_cast<double>(rows), c = static_cast<double>(cols);
   Report(state, r * c * (c + (state.range(2) > 0 ? r : 0)));
   state.counters["Mweights/s"] =

@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
 #include "compress/inform/steps.h"
+#include "tests/compress/entropy/step_options.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
 
@@ -69,7 +70,7 @@ Problem MakeProblem(size_t rows, size_t cols, size_t block, uint64_t seed) {
 }
 
 // tr(G D H D^T) in FP64 for D = w - decoded, with the damping that the plan's factors hold.
-double TrueLoss(const Problem& problem, const StepSettings& settings, const EntropyMatrix& solved) {
+double TrueLoss(const Problem& problem, const StepOptions& settings, const EntropyMatrix& solved) {
   const size_t rows = problem.w.rows(), cols = problem.w.cols();
   Matrix<float> decoded(rows, cols);
   Decode(solved, decoded);
@@ -118,9 +119,9 @@ TEST_F(StepSolverTest, PredictsTheLossItLeaves) {
   for (const bool trellis : {false, true}) {
     for (const size_t block : {size_t{0}, size_t{300}, size_t{128}}) {
       const Problem problem = MakeProblem(300, 70, block, 11);
-      StepSettings settings;
+      StepOptions settings;
       settings.trellis = trellis;
-      const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+      const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
       StepReport report;
       const EntropyMatrix solved = SolveSteps(problem.w, plan, 0.0, settings, &report);
       const double loss = TrueLoss(problem, settings, solved);
@@ -133,8 +134,8 @@ TEST_F(StepSolverTest, EveryErrorCostsTheSame) {
   // A rounding error of one step costs c^2 / 12 wherever it is made, whatever the moments are.
   for (const size_t block : {size_t{0}, size_t{256}}) {
     const Problem problem = MakeProblem(256, 96, block, 5);
-    const StepSettings settings;
-    const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+    const StepOptions settings;
+    const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
     const double log2_c = -6;  // fine steps: errors are uniform
     StepReport report;
     SolveSteps(problem.w, plan, log2_c, settings, &report);
@@ -145,12 +146,12 @@ TEST_F(StepSolverTest, EveryErrorCostsTheSame) {
 
 TEST_F(StepSolverTest, FeedbackOverRowsLowersTheLoss) {
   Problem problem = MakeProblem(256, 96, 256, 21);
-  const StepSettings settings;
-  const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+  const StepOptions settings;
+  const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
   StepReport report;
   const EntropyMatrix solved = SolveSteps(problem.w, plan, 1.0, settings, &report);
   // The same steps without the off-diagonal part of V.
-  StepPlan diagonal = PlanSteps(problem.h, problem.outputs, settings);
+  StepPlan diagonal = PlanOf(problem.h, problem.outputs, settings);
   for (size_t p = 0; p < 256; ++p) {
     for (size_t q = 0; q < 256; ++q) {
       if (q != p) diagonal.v(p, q) = 0;
@@ -163,9 +164,9 @@ TEST_F(StepSolverTest, FeedbackOverRowsLowersTheLoss) {
 TEST_F(StepSolverTest, TrellisLowersTheLossAtEqualSize) {
   for (const size_t block : {size_t{0}, size_t{256}}) {
     const Problem problem = MakeProblem(256, 96, block, 31);
-    StepSettings settings;
+    StepOptions settings;
     const auto bits_and_loss = [&](double log2_c) {
-      const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+      const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
       StepReport report;
       EntropyMatrix solved = SolveSteps(problem.w, plan, log2_c, settings, &report);
       FitEntropyModel(solved);
@@ -188,10 +189,10 @@ TEST_F(StepSolverTest, TrellisLowersTheLossAtEqualSize) {
 TEST_F(StepSolverTest, DoesNotDependOnThreads) {
   const Problem problem = MakeProblem(700, 65, 256, 41);
   for (const bool trellis : {false, true}) {
-    StepSettings settings;
+    StepOptions settings;
     settings.trellis = trellis;
     settings.lambda = 0.25;
-    const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+    const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
     SetThreads(1);
     const EntropyMatrix one = SolveSteps(problem.w, plan, 0.0, settings, nullptr);
     SetThreads(4);
@@ -203,11 +204,11 @@ TEST_F(StepSolverTest, DoesNotDependOnThreads) {
 
 TEST_F(StepSolverTest, ZeroPriceMakesZeros) {
   const Problem problem = MakeProblem(128, 64, 128, 51);
-  StepSettings settings;
+  StepOptions settings;
   double before = -1;
   for (const double price : {0.0, 0.5, 2.0, 8.0}) {
     settings.zero_price = price;
-    const StepPlan plan = PlanSteps(problem.h, problem.outputs, settings);
+    const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
     StepReport report;
     SolveSteps(problem.w, plan, 0.0, settings, &report);
     EXPECT_GT(report.zero_share, before);
@@ -220,13 +221,13 @@ TEST_F(StepSolverTest, DeadChannelsAndOutputsAreHandled) {
   for (size_t j = 0; j < 64; ++j) problem.h(7, j) = problem.h(j, 7) = 0;
   for (size_t s = 0; s < 128; ++s) problem.outputs.moments(3, s) = problem.outputs.moments(s, 3) = 0;
   problem.outputs.fisher[3] = 0;
-  const StepPlan plan = PlanSteps(problem.h, problem.outputs, {});
-  EXPECT_EQ(plan.dead_channels, 1u);
+  const StepPlan plan = PlanOf(problem.h, problem.outputs);
+  EXPECT_EQ(plan.columns->dead_channels, 1u);
   StepReport report;
   SolveSteps(problem.w, plan, 0.0, {}, &report);
   EXPECT_TRUE(std::isfinite(report.loss));
   problem.h(0, 0) = NAN;
-  EXPECT_THROW(PlanSteps(problem.h, problem.outputs, {}), Error);
+  EXPECT_THROW(PlanOf(problem.h, problem.outputs), Error);
 }
 
 }  // namespace
