@@ -8,10 +8,10 @@
 #include <random>
 #include <vector>
 
-#include "compress/inform/steps.h"
-#include "tests/compress/entropy/step_options.h"
 #include "compress/entropy/solver.h"
+#include "compress/inform/steps.h"
 #include "tests/compress/correlated.h"
+#include "tests/compress/entropy/step_options.h"
 #include "tests/compress/entropy/step_oracle.h"
 
 namespace mica {
@@ -147,7 +147,8 @@ TEST(PlanSteps, ColumnsHaveTheFactorOrderAndStepsOfTheDenseInverse) {
       }
       ExpectFactor(plan.columns->u, inverse, order, "U");
       const Matrix<double> u = UpperFactor(Reordered(inverse, order));
-      for (size_t p = 0; p < 90; ++p) ExpectEighths(plan.columns->col_step[order[p]], std::log2(u(p, p)), "column", p);
+      for (size_t p = 0; p < 90; ++p)
+        ExpectEighths(plan.columns->col_step[order[p]], std::log2(u(p, p)), "column", p);
     }
   }
 }

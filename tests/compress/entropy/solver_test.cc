@@ -11,9 +11,9 @@
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
 #include "compress/inform/steps.h"
-#include "tests/compress/entropy/step_options.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
+#include "tests/compress/entropy/step_options.h"
 
 namespace mica {
 namespace {

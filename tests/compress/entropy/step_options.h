@@ -10,7 +10,8 @@ namespace mica {
 
 struct StepOptions : StepSettings, StepPrices {};
 
-inline StepPlan PlanOf(MatrixView<const float> h, const OutputInformation& outputs, const StepSettings& settings = {}) {
+inline StepPlan PlanOf(MatrixView<const float> h, const OutputInformation& outputs,
+                       const StepSettings& settings = {}) {
   return PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(h, settings)), outputs, settings);
 }
 

@@ -1,5 +1,6 @@
 // What StepChooser has to find, in FP64 and without its restrictions: every integer is a candidate, paths are
-// kept whole. Written from docs/method.md (section 5), docs/format.md (levels) and ops/trellis/step_chooser.h.
+// kept whole. Written from docs/method.md (section 5), docs/format.md (levels) and
+// ops/trellis/step_chooser.h.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,8 @@
 #include <vector>
 
 #include "base/matrix.h"
-#include "ops/trellis/step_chooser.h"
 #include "format/entropy/tables.h"
+#include "ops/trellis/step_chooser.h"
 
 namespace mica {
 

@@ -65,22 +65,6 @@ TEST(RefRows, SoftmaxStepsAccumulate) {
   EXPECT_FLOAT_EQ(state.sum * std::exp(state.max), 7.0f);
 }
 
-TEST(RefRows, AttentionByHand) {
-  // One head of two channels, one window of two tokens; the second query's scores are ln 3 and 0: weights 3/4
-  // and 1/4.
-  const AttentionShape shape = {2, 2, 1, 1, 2};
-  const float q[] = {1, 1, 1, 0}, k[] = {std::log(3.0f), 0, 0, 5}, v[] = {4, 8, 0, 16};
-  Matrix<float> out(2, 2, kNan);
-  float log_sums[] = {kNan, kNan};
-  Ref().attention_f32(shape, q, k, v, 1.0f, out, log_sums);
-  EXPECT_FLOAT_EQ(out(0, 0), 4);
-  EXPECT_FLOAT_EQ(out(0, 1), 8);
-  EXPECT_FLOAT_EQ(out(1, 0), 3);
-  EXPECT_FLOAT_EQ(out(1, 1), 10);
-  EXPECT_FLOAT_EQ(log_sums[0], std::log(3.0f));
-  EXPECT_FLOAT_EQ(log_sums[1], std::log(4.0f));
-}
-
 struct Target {
   KernelTable table;
 };
