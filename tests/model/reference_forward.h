@@ -176,4 +176,22 @@ class Model {
   std::map<std::string, Vector> tensors_;
 };
 
+// The summed negative log likelihood of one window's window - 1 predictions.
+inline double WindowNll(const Model& model, const std::vector<int32_t>& ids, const Nudge& nudge = {}) {
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(-1);
+  double sum = 0.0;
+  for (const double nll : model.Nll(ids, targets, nudge)) sum += nll;
+  return sum;
+}
+
+// Its derivative with respect to one output of a linear layer at one token, by central differences.
+inline double OutputGradient(const Model& model, const std::vector<int32_t>& ids, const std::string& linear,
+                             size_t token, size_t row) {
+  const double step = 1e-4;
+  return (WindowNll(model, ids, {linear, token, row, step}) -
+          WindowNll(model, ids, {linear, token, row, -step})) /
+         (2 * step);
+}
+
 }  // namespace mica::reference

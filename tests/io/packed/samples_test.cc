@@ -7,14 +7,17 @@
 #include <filesystem>
 #include <limits>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/file.h"
+#include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 #include "tests/format/entropy/testing.h"
-#include "tests/io/packed/testing.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -30,11 +33,11 @@ void ExpectDecodedAs(const std::map<std::string, Matrix<float>>& expected, const
   for (const auto& [name, weights] : expected) names.push_back(name);
   ASSERT_EQ(PackedNames(checkpoint), names);
   for (const auto& [name, weights] : expected) {
-    const std::unique_ptr<PackedReader> reader = OpenPacked(checkpoint, name);
-    ASSERT_EQ(reader->rows(), weights.rows()) << name;
-    ASSERT_EQ(reader->cols(), weights.cols()) << name;
-    Matrix<float> decoded(reader->rows(), reader->cols(), std::numeric_limits<float>::quiet_NaN());
-    reader->Decode(0, decoded);
+    const StoredMatrix stored = OpenPacked(checkpoint, name);
+    ASSERT_EQ(stored.rows(), weights.rows()) << name;
+    ASSERT_EQ(stored.cols(), weights.cols()) << name;
+    Matrix<float> decoded(stored.rows(), stored.cols(), std::numeric_limits<float>::quiet_NaN());
+    Decode(stored.parts, 0, decoded);
     EXPECT_EQ(std::memcmp(decoded.data(), weights.data(), weights.size() * sizeof(float)), 0) << name;
     AtomicFile file(directory / (name + ".f32"));
     file.Write(decoded.data(), decoded.size() * sizeof(float));
@@ -47,7 +50,7 @@ TEST(PackedSamples, DecodeFromTheirFileToTheWeightsInMemory) {
   PackedShard shard;
   std::map<std::string, Matrix<float>> expected;
   const auto add = [&](const char* name, const auto& matrix) {
-    shard.Add(name, matrix);
+    shard.Add(name, Pack(matrix));
     Matrix<float> weights(matrix.rows, matrix.cols);
     Decode(matrix, weights);
     expected.emplace(name, std::move(weights));
