@@ -278,9 +278,10 @@ FinishedShard Compression::WriteEnds() {
 }
 
 FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  DecoderLayer layer(weights_, l, settings_.precision);
-  std::optional<DecoderLayer> original_layer;
-  if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
+  LayerWeights weights(weights_, l);
+  DecoderLayer layer(weights, settings_.precision);  // PassLayer gives it each matrix as it is solved
+  std::optional<DecoderLayer> original_layer;        // gets each just before
+  if (original != nullptr) original_layer.emplace(weights, settings_.precision);
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   PackedShard shard;
   Json linears = Json::object();
@@ -288,7 +289,8 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
   const auto solve = [&](LinearKind kind, const InputMoments& moments) {
     ThrowIfInterrupted();
     progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
-    Matrix<float> w = weights_.Linear(l, kind);
+    Matrix<float> w = weights.Take(kind);
+    if (original_layer) original_layer->SetLinear(kind, w);
     if (moments.drift.data != nullptr)
       w = CompensateDrift(w, moments, settings_.drift.compensation, settings_.drift.damping);
     return compressor_->Compress(l, kind, w, moments.h, shard, linears);
@@ -307,7 +309,7 @@ FinishedShard Compression::CompressLayer(size_t l, ResidualStream& stream, Resid
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  DecoderLayer layer(weights_, l, settings_.precision);
+  DecoderLayer layer(LayerWeights(weights_, l), settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};

@@ -37,7 +37,8 @@ using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
 // The input of a layer becomes its output in `stream`, while solve is called for each matrix in the order of
-// kLinearKinds and the result put in place in `layer`. Without solve the layer is passed through as it is,
+// kLinearKinds and the result put in place in `layer`, which needs no matrix before (nor does the reference
+// before its kind is solved). Without solve the layer is passed through as it is,
 // with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory: the
 // stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
