@@ -102,7 +102,7 @@ void Backward(benchmark::State& state, Precision precision) {
   settings.precision = precision;
   const Meter meter(state, tokens);
   for (auto _ : state) {
-    RunBackward(*weights, ids, kWindow, settings,
+    RunBackward(*weights, ids, kWindow, size_t{2} << 30, settings,
                 [](const LinearGradient& gradient) { benchmark::DoNotOptimize(gradient.gradient.data); });
   }
 }

@@ -279,9 +279,10 @@ ShardRecord Compression::WriteEnds() {
 }
 
 ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  DecoderLayer layer(weights_, l, settings_.precision);
-  std::optional<DecoderLayer> original_layer;
-  if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
+  LayerWeights weights(weights_, l);
+  DecoderLayer layer(weights, settings_.precision);  // gets each matrix as it is solved
+  std::optional<DecoderLayer> original_layer;        // gets each just before
+  if (original != nullptr) original_layer.emplace(weights, settings_.precision);
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   PackedShard shard;
   LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
@@ -294,7 +295,8 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
       if (InputOf(kind) != input) continue;
       ThrowIfInterrupted();
       progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
-      Matrix<float> w = weights_.Linear(l, kind);
+      Matrix<float> w = weights.Take(kind);
+      if (original_layer) original_layer->SetLinear(kind, w);
       if (drift_inverse) w = CompensateDrift(w, moments, *drift_inverse, settings_.drift.compensation);
       CodedMatrix coded = coder_->Solve(l, kind, w);
       layer.SetLinear(kind, coded.weights);
@@ -315,7 +317,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  DecoderLayer layer(weights_, l, settings_.precision);
+  DecoderLayer layer(LayerWeights(weights_, l), settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
   const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};

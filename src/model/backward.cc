@@ -65,11 +65,15 @@ void Product(const ActivationView& x, const PreparedWeights& w, const float* bia
 // One decoder layer with the transposed matrices that carry gradients from its outputs to its inputs.
 class LayerGradient {
  public:
-  LayerGradient(const ModelWeights& weights, size_t index, Precision precision)
-      : layer_(weights, index, precision), config_(weights.config()), precision_(precision), index_(index) {
+  LayerGradient(LayerWeights weights, Precision precision)
+      : layer_(weights, precision),
+        config_(weights.config()),
+        precision_(precision),
+        index_(weights.index()) {
     for (const LinearKind kind : kLinearKinds) {
-      transposed_[static_cast<size_t>(kind)] =
-          PreparedWeights(Transposed(weights.Linear(index, kind)), precision);
+      const Matrix<float> w = weights.Take(kind);
+      layer_.SetLinear(kind, w);
+      transposed_[static_cast<size_t>(kind)] = PreparedWeights(Transposed(w), precision);
     }
   }
 
@@ -234,10 +238,13 @@ class LayerGradient {
   std::vector<float> log_sums_;
 };
 
+// Tokens of the windows that go through a layer together.
+size_t RunTokens(size_t window) { return std::max<size_t>(1, kRunTokens / window) * window; }
+
 // Calls body(first token, tokens) for runs of whole windows.
 template <typename Body>
 void ForRuns(size_t tokens, size_t window, const Body& body) {
-  const size_t step = std::max<size_t>(1, kRunTokens / window) * window;
+  const size_t step = RunTokens(window);
   for (size_t first = 0; first < tokens; first += step) {
     ThrowIfInterrupted();
     body(first, std::min(step, tokens - first));
@@ -247,12 +254,13 @@ void ForRuns(size_t tokens, size_t window, const Body& body) {
 }  // namespace
 
 BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
-                           const BackwardSettings& settings, const GradientHook& hook) {
+                           size_t stored_bytes, const BackwardSettings& settings, const GradientHook& hook) {
   MICA_CHECK(window > 0 && ids.size() % window == 0);
   const ModelConfig& config = weights.config();
   CheckWindow(config, window);
-  const size_t window_bytes = config.layers * window * config.hidden * sizeof(float);
-  const size_t group = std::max<size_t>(1, settings.stored_bytes / window_bytes) * window;
+  // Whole runs, so that the sums over tokens do not depend on where a group ends.
+  const size_t run_bytes = config.layers * RunTokens(window) * config.hidden * sizeof(float);
+  const size_t group = std::max<size_t>(1, stored_bytes / run_bytes) * RunTokens(window);
   BackwardResult result;
   for (size_t group_first = 0; group_first < ids.size(); group_first += group) {
     const size_t tokens = std::min(group, ids.size() - group_first);
@@ -278,12 +286,18 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       if (settings.sample_labels) uniforms[t] = Uniform(settings.seed, group_first + t);
     }
     Matrix<float> gradient(tokens, config.hidden);
-    result.nll +=
-        HeadGradient(weights, settings.precision, x, targets, settings.sample_labels, uniforms, gradient);
+    ForRuns(tokens, window, [&](size_t first, size_t count) {
+      const std::span<const int32_t> run_targets = std::span<const int32_t>(targets).subspan(first, count);
+      const std::span<const double> run_uniforms =
+          settings.sample_labels ? std::span<const double>(uniforms).subspan(first, count)
+                                 : std::span<const double>();
+      result.nll += HeadGradient(weights, settings.precision, x.view().Rows(first, count), run_targets,
+                                 settings.sample_labels, run_uniforms, gradient.view().Rows(first, count));
+    });
     x = Matrix<float>();
 
     for (size_t index = config.layers; index-- > 0;) {
-      LayerGradient layer(weights, index, settings.precision);
+      LayerGradient layer(LayerWeights(weights, index), settings.precision);
       ForRuns(tokens, window, [&](size_t first, size_t count) {
         layer.Run(inputs[index].view().Rows(first, count), window, group_first + first,
                   gradient.view().Rows(first, count), hook);

@@ -25,7 +25,7 @@ struct LinearGradient {
 };
 // Called on the thread that called RunBackward; views are gone after the call. Every (layer, kind, token)
 // comes exactly once: groups of windows in rising order, in a group the layers from the last to the first, in
-// a layer runs of whole windows in rising order.
+// a layer runs of whole windows in rising order. Which windows make a run depends on `window` only.
 using GradientHook = std::function<void(const LinearGradient& gradient)>;
 
 struct BackwardSettings {
@@ -35,9 +35,6 @@ struct BackwardSettings {
   // distribution (true Fisher information) with this seed.
   bool sample_labels = false;
   uint64_t seed = 0;
-  // Windows are taken together as long as the stored inputs of all layers fit: layers * tokens * hidden * 4
-  // bytes. At least one window is.
-  size_t stored_bytes = size_t{2} << 30;
   // Called with the number of tokens one layer has been done for, forward and backward: 2 * layers *
   // ids.size() in all.
   std::function<void(size_t tokens)> advance = [](size_t) {};
@@ -50,9 +47,12 @@ struct BackwardResult {
 
 // Runs the model forward and backward over windows of `window` consecutive ids (ids.size() a multiple of it)
 // and hands out the gradients of the summed negative log likelihood of each window's window - 1 predictions.
-// Peak memory: stored_bytes (or one window), one layer's weights twice, and the activations of 2048 tokens or
-// one window. Independent of the number of threads. Throws Error as reading and Embed do, and Interrupted.
+// Runs of max(1, 2048 / window) windows are taken together in groups whose stored inputs, layers * tokens *
+// hidden * 4 bytes, fit stored_bytes; at least one run is. Each matrix of a layer is read twice a group. Peak
+// memory: stored_bytes (or one run), one layer's weights twice, and the activations of one run. Independent
+// of stored_bytes and of the number of threads, bit by bit. Throws Error as reading and Embed do, and
+// Interrupted.
 BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
-                           const BackwardSettings& settings, const GradientHook& hook);
+                           size_t stored_bytes, const BackwardSettings& settings, const GradientHook& hook);
 
 }  // namespace mica

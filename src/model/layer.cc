@@ -87,15 +87,17 @@ InputKind InputOf(LinearKind kind) {
 }
 
 DecoderLayer::DecoderLayer(const ModelWeights& weights, size_t index, Precision precision)
+    : DecoderLayer(LayerWeights(weights, index), precision) {
+  for (const LinearKind kind : kLinearKinds) SetLinear(kind, weights.Linear(index, kind));
+}
+
+DecoderLayer::DecoderLayer(const LayerWeights& weights, Precision precision)
     : config_(&weights.config()),
       precision_(precision),
-      attention_norm_(weights.AttentionNorm(index)),
-      mlp_norm_(weights.MlpNorm(index)),
+      attention_norm_(weights.attention_norm()),
+      mlp_norm_(weights.mlp_norm()),
       rope_(weights.config()) {
-  for (const LinearKind kind : kLinearKinds) {
-    SetLinear(kind, weights.Linear(index, kind));
-    biases_[static_cast<size_t>(kind)] = weights.Bias(index, kind);
-  }
+  for (const LinearKind kind : kLinearKinds) biases_[static_cast<size_t>(kind)] = weights.bias(kind);
 }
 
 void DecoderLayer::SetLinear(LinearKind kind, MatrixView<const float> weights) {

@@ -9,10 +9,12 @@
 #include <span>
 #include <vector>
 
+#include "base/error.h"
 #include "base/half.h"
 #include "base/matrix.h"
 #include "device/activations.h"
 #include "device/precision.h"
+#include "model/layer_weights.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
@@ -40,8 +42,10 @@ class DecoderLayer {
  public:
   // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().
   DecoderLayer(const ModelWeights& weights, size_t index, Precision precision);
+  // With norms and biases only: SetLinear gives each matrix before it is used.
+  DecoderLayer(const LayerWeights& weights, Precision precision);
 
-  // Replaces one matrix ([rows, cols] FP32), for the compressed one to be used from now on.
+  // Sets or replaces one matrix, [rows, cols] FP32, which is not kept.
   void SetLinear(LinearKind kind, MatrixView<const float> weights);
   size_t weight_bytes() const;
 
@@ -73,7 +77,11 @@ class DecoderLayer {
 
   const ModelConfig& config() const { return *config_; }
   Precision precision() const { return precision_; }
-  const PreparedWeights& linear(LinearKind kind) const { return linears_[static_cast<size_t>(kind)]; }
+  const PreparedWeights& linear(LinearKind kind) const {
+    const PreparedWeights& weights = linears_[static_cast<size_t>(kind)];
+    MICA_CHECK(weights.outputs() > 0);
+    return weights;
+  }
   const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
   const std::vector<float>& attention_norm() const { return attention_norm_; }
   const std::vector<float>& mlp_norm() const { return mlp_norm_; }

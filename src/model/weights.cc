@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <numeric>
 
@@ -13,6 +14,8 @@
 
 namespace mica {
 namespace {
+
+std::atomic<uint64_t> g_linear_reads = 0;
 
 // Index of the first value that is not finite, or values.size().
 size_t FirstNotFinite(std::span<const float> values) {
@@ -159,7 +162,10 @@ std::vector<float> ModelWeights::ReadNorm(const std::string& module) const {
   return NormFactors(*config_.family, ReadVector(WeightName(module)));
 }
 
+uint64_t ModelWeights::LinearReads() { return g_linear_reads; }
+
 Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
+  ++g_linear_reads;
   const MatrixShape shape = LinearShape(config_, kind);
   Matrix<float> matrix(shape.rows, shape.cols);
   ReadRows(LinearTensorName(*config_.family, layer, kind), 0, matrix);

@@ -34,6 +34,9 @@ class ModelWeights {
   static ModelWeights Open(const std::filesystem::path& directory);
 
   const ModelConfig& config() const { return config_; }
+  // Matrices of decoder layers that this process has read so far, by any Linear: for tests that each is read
+  // no more often than it must be.
+  static uint64_t LinearReads();
   const Checkpoint& checkpoint() const { return checkpoint_; }
   bool packed() const { return packed_; }
 

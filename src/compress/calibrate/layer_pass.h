@@ -37,9 +37,10 @@ using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
 using TokenProgress = std::function<void(uint64_t tokens)>;
 
 // The input of a layer becomes its output in `stream`, while solve is called for each input in the order of
-// kInputKinds and changes the matrices of `layer` that take it. Without solve the layer is passed through as
-// it is, with the same roundings: a run that resumes gets the same stream. `reference` may be empty. Memory:
-// the stream, one stage's activations of all tokens in 16 bits (FP32 at that precision), one second moment.
+// kInputKinds and puts the matrices that take it into `layer`, which needs none of them before (nor does the
+// reference). Without solve the layer is passed through as it is, with the same roundings: a run that resumes
+// gets the same stream. `reference` may be empty. Memory: the stream, one stage's activations of all tokens
+// in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
                Precision precision, const InputSolver& solve, const Reference& reference,
                const TokenWeights& weights, const TokenProgress& progress);

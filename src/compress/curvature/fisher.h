@@ -26,6 +26,9 @@ struct FisherSettings {
   bool sampled_labels = false;
   uint64_t seed = 0;
   Precision precision = Precision::kBf16;
+  // Of the inputs of all layers that the backward pass stores; the result does not depend on it, but weights
+  // are read twice as often when half as many windows fit.
+  size_t stored_bytes = size_t{2} << 30;
 };
 
 // Moments of the gradients of all matrices: whole for small models, blocks of 128 outputs for 13B ones.

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -120,7 +122,21 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   ResidualStream stream(weights, calibration);
   for (size_t l = 0; l < config.layers; ++l) {
-    const DecoderLayer layer(weights, l, precision);
+    LayerWeights layer_weights(weights, l);
+    std::optional<DecoderLayer> layer(std::in_place, layer_weights, precision);
+    for (const LinearKind kind : kLinearKinds) {
+      LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+      if (fisher.outputs.empty()) {
+        linear.outputs.fisher.assign(LinearShape(config, kind).rows, 1.0);
+      } else {
+        linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
+      }
+      const Matrix<float>& w = layer_weights.Linear(kind);
+      layer->SetLinear(kind, w);
+      linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
+      linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
+      if (!settings.step_sizes) layer_weights.Take(kind);  // its last use
+    }
     std::vector<Moments> moments;
     std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
@@ -133,13 +149,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       ThrowIfInterrupted();
       const size_t first_token = portion * stream.portion_tokens();
       Matrix<float> x = stream.Load(portion);
-      layer.Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
+      layer->Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
         moments[static_cast<size_t>(kind)].Add(inputs);
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
       stream.Store(portion, x);
       progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
     }
+    layer.reset();
     for (const InputKind input : kInputKinds) {
       ThrowIfInterrupted();
       const size_t k = static_cast<size_t>(input);
@@ -154,17 +171,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       std::shared_ptr<const ColumnSteps> columns;
       if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(h, steps));
       for (const LinearKind kind : kLinearKinds) {
-        if (InputOf(kind) != input) continue;
+        if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        if (fisher.outputs.empty()) {
-          linear.outputs.fisher.assign(LinearShape(config, kind).rows, 1.0);
-        } else {
-          linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
-        }
-        const Matrix<float> w = weights.Linear(l, kind);
-        linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
-        linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
-        if (settings.step_sizes) linear.sizes = MeasureSizes(w, PlanSteps(columns, linear.outputs, steps));
+        linear.sizes = MeasureSizes(layer_weights.Take(kind), PlanSteps(columns, linear.outputs, steps));
       }
     }
   }

@@ -42,7 +42,7 @@ TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
   EXPECT_TRUE(squares.token_weights.empty());
   std::vector<std::array<std::vector<double>, kInputKinds.size()>> relative(model_.config().layers);
   const double tokens = static_cast<double>(calibration_.tokens());
-  RunBackward(model_.weights(), calibration_.ids, calibration_.seqlen, {}, [&](const LinearGradient& g) {
+  RunBackward(model_.weights(), calibration_.ids, calibration_.seqlen, 1, {}, [&](const LinearGradient& g) {
     // The tiny model fits into one run of tokens a layer.
     ASSERT_EQ(g.gradient.rows, calibration_.tokens());
     const OutputInformation& outputs = fisher.outputs[g.layer][static_cast<size_t>(g.kind)];

@@ -1,0 +1,40 @@
+// The weights of one decoder layer, each read from the checkpoint once, for all who need them: the layer that
+// computes, its transposed matrices, the solver's target.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "base/matrix.h"
+#include "model/weights.h"
+
+namespace mica {
+
+class LayerWeights {
+ public:
+  // Reads norms and biases; a matrix is read when it is first asked for. Keeps the address of `weights`.
+  LayerWeights(const ModelWeights& weights, size_t index);
+
+  const ModelConfig& config() const { return weights_->config(); }
+  size_t index() const { return index_; }
+  const std::vector<float>& attention_norm() const { return attention_norm_; }  // [hidden]
+  const std::vector<float>& mlp_norm() const { return mlp_norm_; }              // [hidden]
+  // [rows], or empty when the linear layer has none.
+  const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+
+  // [rows, cols] FP32, kept until it is taken: 4 bytes a weight for as long.
+  const Matrix<float>& Linear(LinearKind kind);
+  // The same for its last user, who owns it from now on; nobody may ask for it again.
+  Matrix<float> Take(LinearKind kind);
+
+ private:
+  const ModelWeights* weights_;
+  size_t index_;
+  std::vector<float> attention_norm_, mlp_norm_;
+  std::array<std::vector<float>, kLinearKinds.size()> biases_;
+  std::array<Matrix<float>, kLinearKinds.size()> linears_;
+  std::array<bool, kLinearKinds.size()> taken_ = {};
+};
+
+}  // namespace mica
