@@ -38,7 +38,7 @@ void OutputHead::ForSlices(const std::function<void(size_t first, const Prepared
   }
 }
 
-void OutputHead::NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets,
+void OutputHead::NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> targets,
                                        std::span<float> nll) const {
   const ModelConfig& config = weights_->config();
   MICA_CHECK(x.cols == config.hidden && targets.size() == x.rows && nll.size() == x.rows);
@@ -50,7 +50,7 @@ void OutputHead::NegativeLogLikelihood(MatrixView<const float> x, std::span<cons
   for (size_t t = 0; t < x.rows; ++t) nll[t] = targets[t] < 0 ? 0.0f : scores.NegativeLogLikelihood(t);
 }
 
-void OutputHead::Logits(MatrixView<const float> x, MatrixView<float> logits) const {
+void OutputHead::Logits(ConstTensor x, Tensor logits) const {
   const ModelConfig& config = weights_->config();
   MICA_CHECK(x.cols == config.hidden && logits.rows == x.rows && logits.cols == config.vocab);
   Activations normed(x.rows, x.cols, OperandType(precision_));

@@ -7,9 +7,8 @@
 
 namespace mica {
 
-void OutputDivergence(const OutputHead& reference, MatrixView<const float> reference_x,
-                      const OutputHead& model, MatrixView<const float> x, std::span<float> kl,
-                      std::span<uint8_t> same_top) {
+void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, const OutputHead& model,
+                      ConstTensor x, std::span<float> kl, std::span<uint8_t> same_top) {
   const size_t vocab = model.vocab();
   MICA_CHECK(reference.vocab() == vocab && reference_x.rows == x.rows);
   MICA_CHECK(kl.size() == x.rows && same_top.size() == x.rows);

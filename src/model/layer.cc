@@ -74,14 +74,14 @@ size_t DecoderLayer::weight_bytes() const {
   return bytes;
 }
 
-void DecoderLayer::Forward(MatrixView<float> x, size_t window, const InputHook& hook) const {
+void DecoderLayer::Forward(Tensor x, size_t window, const InputHook& hook) const {
   MICA_CHECK(window > 0 && x.rows % window == 0 && x.cols == config_->hidden);
   if (x.rows == 0) return;
   const size_t portion = hook ? x.rows : std::max<size_t>(1, kPortionTokens / window) * window;
   // Kept from call to call: fresh pages cost several percent of the time.
   thread_local Activations normed, context, hidden;
   for (size_t first = 0; first < x.rows; first += portion) {
-    const MatrixView<float> part = x.Rows(first, std::min(portion, x.rows - first));
+    const Tensor part = x.Rows(first, std::min(portion, x.rows - first));
     AttentionInput(part, normed);
     if (hook) hook(InputKind::kAttention, normed.view());
     AttentionContext(normed.view(), window, context);
@@ -95,18 +95,15 @@ void DecoderLayer::Forward(MatrixView<float> x, size_t window, const InputHook& 
   }
 }
 
-void DecoderLayer::Norm(MatrixView<const float> x, const std::vector<float>& weight,
-                        Activations& normed) const {
+void DecoderLayer::Norm(ConstTensor x, const std::vector<float>& weight, Activations& normed) const {
   normed.Resize(x.rows, x.cols, operands());
   RmsNorm(x, weight, config_->norm_epsilon, normed.view());
 }
 
-void DecoderLayer::AttentionInput(MatrixView<const float> x, Activations& normed) const {
+void DecoderLayer::AttentionInput(ConstTensor x, Activations& normed) const {
   Norm(x, attention_norm_, normed);
 }
-void DecoderLayer::MlpInput(MatrixView<const float> x, Activations& normed) const {
-  Norm(x, mlp_norm_, normed);
-}
+void DecoderLayer::MlpInput(ConstTensor x, Activations& normed) const { Norm(x, mlp_norm_, normed); }
 
 void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) const {
   CheckWindow(*config_, window);
@@ -134,7 +131,7 @@ void DecoderLayer::AttentionContext(ConstTensor normed, size_t window, Activatio
   Attend(projections, window, context, {});
 }
 
-void DecoderLayer::AddAttention(ConstTensor context, MatrixView<float> x) const {
+void DecoderLayer::AddAttention(ConstTensor context, Tensor x) const {
   MultiplyAdd(context, linear(LinearKind::kO), bias(LinearKind::kO), x);
 }
 
@@ -144,7 +141,7 @@ void DecoderLayer::MlpHidden(ConstTensor normed, Activations& hidden) const {
                 hidden.view());
 }
 
-void DecoderLayer::AddMlp(ConstTensor hidden, MatrixView<float> x) const {
+void DecoderLayer::AddMlp(ConstTensor hidden, Tensor x) const {
   MultiplyAdd(hidden, linear(LinearKind::kDown), bias(LinearKind::kDown), x);
 }
 

@@ -49,16 +49,16 @@ class DecoderLayer {
   // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
   // all of x; without one long x is computed in portions of whole windows, so that working memory stays
   // bounded.
-  void Forward(MatrixView<float> x, size_t window, const InputHook& hook = {}) const;
+  void Forward(Tensor x, size_t window, const InputHook& hook = {}) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
   // Output buffers are resized.
-  void AttentionInput(MatrixView<const float> x, Activations& normed) const;             // of q, k, v
+  void AttentionInput(ConstTensor x, Activations& normed) const;                         // of q, k, v
   void AttentionContext(ConstTensor normed, size_t window, Activations& context) const;  // of o
-  void AddAttention(ConstTensor context, MatrixView<float> x) const;                     // x += o(context)
-  void MlpInput(MatrixView<const float> x, Activations& normed) const;                   // of gate, up
+  void AddAttention(ConstTensor context, Tensor x) const;                                // x += o(context)
+  void MlpInput(ConstTensor x, Activations& normed) const;                               // of gate, up
   void MlpHidden(ConstTensor normed, Activations& hidden) const;                         // of down
-  void AddMlp(ConstTensor hidden, MatrixView<float> x) const;                            // x += down(hidden)
+  void AddMlp(ConstTensor hidden, Tensor x) const;                                       // x += down(hidden)
 
   // q and k after the rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in the
   // type of the layer's products.
@@ -80,7 +80,7 @@ class DecoderLayer {
   const RopeTable& rope() const { return rope_; }
 
  private:
-  void Norm(MatrixView<const float> x, const std::vector<float>& weight, Activations& normed) const;
+  void Norm(ConstTensor x, const std::vector<float>& weight, Activations& normed) const;
 
   const ModelConfig* config_ = nullptr;
   Precision precision_ = Precision::kFp32;
@@ -99,10 +99,9 @@ class OutputHead {
   OutputHead(const ModelWeights& weights, Precision precision);
   // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
   // hidden], before the norm.
-  void NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets,
-                             std::span<float> nll) const;
+  void NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> targets, std::span<float> nll) const;
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
-  void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
+  void Logits(ConstTensor x, Tensor logits) const;
   const std::vector<float>& norm() const { return norm_; }
   size_t vocab() const { return weights_->config().vocab; }
 

@@ -12,6 +12,7 @@
 #include "format/mask/sparsity_pattern.h"
 #include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 namespace {
