@@ -12,7 +12,7 @@
 #include "compress/calibrate/moments.h"
 #include "compress/inform/grouping.h"
 #include "compress/inform/information.h"
-#include "device/activations.h"
+#include "device/tensor.h"
 
 namespace mica {
 namespace {
@@ -46,12 +46,7 @@ void MomentsOf(benchmark::State& state, bool weighted) {
   const Matrix<float> fp32 = Tokens(kTokens, cols);
   Matrix<BF16> bf16(kTokens, cols);
   for (size_t i = 0; i < fp32.size(); ++i) bf16.data()[i] = ToBF16(fp32.data()[i]);
-  ActivationView view;
-  if constexpr (std::is_same_v<T, float>) {
-    view.fp32 = fp32;
-  } else {
-    view.bf16 = bf16;
-  }
+  const ConstTensor view = std::is_same_v<T, float> ? ConstTensor(fp32) : ConstTensor(bf16);
   const std::vector<float> weights(weighted ? kTokens : 0, 0.5f);
   Moments moments(cols);
   for (auto _ : state) moments.Add(view, weights);

@@ -8,8 +8,9 @@
 #include <vector>
 
 #include "base/threads.h"
-#include "device/precision.h"
-#include "ops/product/product.h"
+#include "ops/attention/attention.h"
+#include "ops/product/prepared_weights.h"
+#include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
 #include "ops/tile/tables.h"
 
@@ -21,32 +22,20 @@ void SetRate(benchmark::State& state, double flops) {
                                                 benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
 }
 
-// One tile of tokens times one block of prepared weights; arguments: outputs, inputs.
-void Product(benchmark::State& state, Precision precision) {
+// One tile of tokens times one block of prepared weights, with operands of type T; arguments: outputs,
+// inputs.
+template <typename T>
+void Product(benchmark::State& state) {
   const size_t outputs = static_cast<size_t>(state.range(0)), inputs = static_cast<size_t>(state.range(1));
-  const Matrix<float> weights(outputs, inputs, 0.5f), x(kTileTokens, inputs, 0.25f);
-  const Matrix<BF16> x16(kTileTokens, inputs, ToBF16(0.25f));
+  const Matrix<float> weights(outputs, inputs, 0.5f);
+  const Matrix<T> x(kTileTokens, inputs, Narrow<T>(0.25f));
   Matrix<float> y(kTileTokens, outputs);
-  const PreparedWeights prepared(weights, precision, outputs);
-  for (auto _ : state) {
-    if (precision == Precision::kFp32) {
-      prepared.MultiplyTile(x, 0, y.data());
-    } else {
-      prepared.MultiplyTile(x16, 0, y.data());
-    }
-  }
+  const PreparedWeights prepared(weights, kDTypeOf<T>, outputs);
+  for (auto _ : state) prepared.MultiplyTile(x, 0, y.data());
   SetRate(state, 2.0 * kTileTokens * static_cast<double>(outputs * inputs));
 }
-BENCHMARK_CAPTURE(Product, fp32, Precision::kFp32)
-    ->Args({512, 640})
-    ->Args({512, 1792})
-    ->Args({512, 5120})
-    ->Args({512, 13824});
-BENCHMARK_CAPTURE(Product, bf16, Precision::kBf16)
-    ->Args({512, 640})
-    ->Args({512, 1792})
-    ->Args({512, 5120})
-    ->Args({512, 13824});
+BENCHMARK(Product<float>)->Args({512, 640})->Args({512, 1792})->Args({512, 5120})->Args({512, 13824});
+BENCHMARK(Product<BF16>)->Args({512, 640})->Args({512, 1792})->Args({512, 5120})->Args({512, 13824});
 
 // Rows of one query block against one key block, as attention does it; argument: head_dim.
 void AttentionProduct(benchmark::State& state, bool second) {
@@ -57,9 +46,9 @@ void AttentionProduct(benchmark::State& state, bool second) {
   const KernelTable& kernels = Kernels(Backend::kCpu);
   for (auto _ : state) {
     if (second) {
-      kernels.product_bf16(p.data(), k.data(), false, queries, head_dim, keys, true, out.data());
+      kernels.bf16.product(p.data(), k.data(), false, queries, head_dim, keys, true, out.data());
     } else {
-      kernels.product_bf16(q.data(), k.data(), true, queries, keys, head_dim, false, out.data());
+      kernels.bf16.product(q.data(), k.data(), true, queries, keys, head_dim, false, out.data());
     }
   }
   SetRate(state, 2.0 * static_cast<double>(queries * keys * head_dim));
@@ -68,18 +57,18 @@ BENCHMARK_CAPTURE(AttentionProduct, scores, false)->Arg(64)->Arg(128);
 BENCHMARK_CAPTURE(AttentionProduct, values, true)->Arg(64)->Arg(128);
 
 // Ten heads of 64 over one window; arguments: window. FLOPs count the visible half only.
-void Attention(benchmark::State& state) {
+void AttentionOfWindow(benchmark::State& state) {
   const size_t window = static_cast<size_t>(state.range(0)), heads = 10, head_dim = 64;
   const AttentionShape shape = {window, window, heads, heads, head_dim};
   const Matrix<BF16> q(heads * window, head_dim, ToBF16(0.1f));
   Matrix<BF16> out(window, heads * head_dim);
   for (auto _ : state) {
-    Kernels(Backend::kCpu).attention_bf16(shape, q.data(), q.data(), q.data(), 0.125f, out, nullptr);
+    Attention(shape, {q, q, q, 0.125f}, out, {});
   }
   SetRate(state,
           4.0 * static_cast<double>(heads * head_dim) * static_cast<double>(window * (window + 1) / 2));
 }
-BENCHMARK(Attention)->Arg(512)->Arg(2048)->Arg(8192)->Unit(benchmark::kMillisecond);
+BENCHMARK(AttentionOfWindow)->Arg(512)->Arg(2048)->Arg(8192)->Unit(benchmark::kMillisecond);
 
 // A row that fits the first-level cache, so that the rate is that of the arithmetic.
 constexpr size_t kRow = 1024;
@@ -96,17 +85,18 @@ void RegisterRows(const KernelTable& table) {
       state.SetBytesProcessed(static_cast<int64_t>(kRow * bytes_per_value) * state.iterations());
     });
   };
-  add("f32_to_bf16", 6, [table](float* a, float*, float*, BF16* half) { table.f32_to_bf16(a, kRow, half); });
+  add("f32_to_bf16", 6,
+      [table](float* a, float*, float*, BF16* half) { table.bf16.from_f32(a, kRow, half); });
   add("add", 12, [table](float* a, float*, float* out, BF16*) { table.add(a, kRow, out); });
   add("rms_norm_bf16", 10,
-      [table](float* a, float* b, float*, BF16* half) { table.rms_norm_bf16(a, b, kRow, 1e-5f, half); });
+      [table](float* a, float* b, float*, BF16* half) { table.bf16.rms_norm(a, b, kRow, 1e-5f, half); });
   add("rope_bf16", 6,
-      [table](float* a, float* b, float*, BF16* half) { table.rope_bf16(a, b, b + kRow / 2, kRow, half); });
+      [table](float* a, float* b, float*, BF16* half) { table.bf16.rope(a, b, b + kRow / 2, kRow, half); });
   add("swiglu_bf16", 10,
-      [table](float* a, float* b, float*, BF16* half) { table.swiglu_bf16(a, b, kRow, half); });
+      [table](float* a, float* b, float*, BF16* half) { table.bf16.swiglu(a, b, kRow, half); });
   add("softmax_step_bf16", 6, [table](float* a, float*, float*, BF16* half) {
     RunningSum state;
-    table.softmax_step_bf16(a, kRow, 0.125f, &state, half);
+    table.bf16.softmax_step(a, kRow, 0.125f, &state, half);
   });
   add("log_sum_step", 4, [table](float* a, float*, float*, BF16*) {
     RunningSum state;

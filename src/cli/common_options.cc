@@ -1,8 +1,8 @@
 #include "cli/common_options.h"
 
-#include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "device/device.h"
 
 namespace mica {
 
@@ -16,8 +16,7 @@ void AddCommonOptions(CLI::App& command, CommonOptions& options) {
 }
 
 void ApplyCommonOptions(const CommonOptions& options) {
-  if (options.device != "cpu")
-    Fail("--device is '{}', but this build computes on 'cpu' only", options.device);
+  Device::Parse(options.device);
   SetLogLevel(ParseLogLevel(options.log_level));
   SetThreads(options.threads);
 }

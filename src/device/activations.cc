@@ -2,29 +2,18 @@
 
 namespace mica {
 
-Activations::Activations(size_t tokens, size_t cols, Precision precision) { Resize(tokens, cols, precision); }
-
-void Activations::Resize(size_t tokens, size_t cols, Precision precision) {
-  precision_ = precision;
-  tokens_ = tokens;
+void Activations::Resize(size_t rows, size_t cols, DType dtype) {
+  const size_t bytes = rows * cols * DTypeBytes(dtype);
+  if (bytes_.size() < bytes) {
+    bytes_ = Matrix<std::byte>();  // never two buffers at once
+    bytes_ = Matrix<std::byte>(1, bytes);
+  }
+  rows_ = rows;
   cols_ = cols;
-  if (precision == Precision::kFp32) {
-    bf16_ = Matrix<BF16>();
-    if (fp32_.size() < tokens * cols) Reshape(fp32_, tokens, cols);
-  } else {
-    fp32_ = Matrix<float>();
-    if (bf16_.size() < tokens * cols) Reshape(bf16_, tokens, cols);
-  }
+  dtype_ = dtype;
 }
 
-ActivationView Activations::view() const {
-  ActivationView view;
-  if (precision_ == Precision::kFp32) {
-    view.fp32 = {fp32_.data(), tokens_, cols_};
-  } else {
-    view.bf16 = {bf16_.data(), tokens_, cols_};
-  }
-  return view;
-}
+Tensor Activations::view() { return {bytes_.data(), rows_, cols_, cols_, dtype_, Device::Cpu()}; }
+ConstTensor Activations::view() const { return {bytes_.data(), rows_, cols_, cols_, dtype_, Device::Cpu()}; }
 
 }  // namespace mica

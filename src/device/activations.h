@@ -1,50 +1,32 @@
-// Inputs of linear layers, in the precision of the products.
+// A buffer for the activations of a model, of whatever type its products take.
 #pragma once
 
 #include <cstddef>
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/matrix.h"
-#include "device/precision.h"
+#include "device/tensor.h"
 
 namespace mica {
 
-// Gives the matrix this shape; contents are lost, memory is taken anew only when the shape differs.
-template <typename T>
-void Reshape(Matrix<T>& matrix, size_t rows, size_t cols) {
-  if (matrix.rows() == rows && matrix.cols() == cols) return;
-  matrix = Matrix<T>();
-  matrix = Matrix<T>(rows, cols);
-}
-
-// Inputs of linear layers: [tokens, cols], FP32 or BF16 as the precision of the model asks; exactly one view
-// is not empty.
-struct ActivationView {
-  MatrixView<const float> fp32;
-  MatrixView<const BF16> bf16;
-  size_t tokens() const { return fp32.data != nullptr ? fp32.rows : bf16.rows; }
-  size_t cols() const { return fp32.data != nullptr ? fp32.cols : bf16.cols; }
-};
-
-// A buffer for such inputs.
+// Owns [rows, cols] values of one dtype, dense, 64-byte aligned, uninitialised until written. Move-only.
 class Activations {
  public:
   Activations() = default;
-  Activations(size_t tokens, size_t cols, Precision precision);
-  ActivationView view() const;
-  Precision precision() const { return precision_; }
-  size_t tokens() const { return tokens_; }
+  Activations(size_t rows, size_t cols, DType dtype) { Resize(rows, cols, dtype); }
+
+  // Gives the buffer this shape and type; contents are lost. Memory is taken only when it must grow.
+  void Resize(size_t rows, size_t cols, DType dtype);
+  Tensor view();
+  ConstTensor view() const;
+  size_t rows() const { return rows_; }
   size_t cols() const { return cols_; }
-  // Gives the buffer this shape; contents are lost. Memory is taken only when it must grow.
-  void Resize(size_t tokens, size_t cols, Precision precision);
-  MatrixView<float> fp32() { return {fp32_.data(), tokens_, cols_}; }
-  MatrixView<BF16> bf16() { return {bf16_.data(), tokens_, cols_}; }
+  DType dtype() const { return dtype_; }
 
  private:
-  Precision precision_ = Precision::kFp32;
-  size_t tokens_ = 0, cols_ = 0;
-  Matrix<float> fp32_;
-  Matrix<BF16> bf16_;
+  Matrix<std::byte> bytes_;
+  size_t rows_ = 0, cols_ = 0;
+  DType dtype_ = DType::kF32;
 };
 
 }  // namespace mica

@@ -7,11 +7,15 @@
 
 #include "base/error.h"
 #include "base/system.h"
-#include "base/threads.h"
 #include "device/activations.h"
 #include "device/precision.h"
 #include "model/head_gradient.h"
-#include "ops/tile/kernels.h"
+#include "ops/activation/activation.h"
+#include "ops/attention/attention.h"
+#include "ops/convert/convert.h"
+#include "ops/norm/norm.h"
+#include "ops/product/product.h"
+#include "ops/rope/rope.h"
 #include "ops/transpose/transpose.h"
 
 namespace mica {
@@ -19,19 +23,6 @@ namespace {
 
 // Tokens of one run through a layer, whole windows of course.
 constexpr size_t kRunTokens = 2048;
-constexpr size_t kRowsEach = 64;  // rows of one work item of the elementwise parts
-
-const KernelTable& Cpu() { return Kernels(Backend::kCpu); }
-
-// Calls body(row) for all rows, spread over the threads.
-template <typename Body>
-void ForRows(size_t rows, const Body& body) {
-  ParallelFor((rows + kRowsEach - 1) / kRowsEach, [&](size_t part) {
-    const size_t end = std::min(rows, (part + 1) * kRowsEach);
-    for (size_t r = part * kRowsEach; r < end; ++r) body(r);
-  });
-}
-
 // A uniform number in [0, 1) that depends on nothing but the seed and the place (SplitMix64, Steele et al.
 // 2014).
 double Uniform(uint64_t seed, uint64_t place) {
@@ -41,39 +32,15 @@ double Uniform(uint64_t seed, uint64_t place) {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-// Gradients in the precision of the products.
-void Round(MatrixView<const float> in, Precision precision, Activations& out) {
-  out.Resize(in.rows, in.cols, precision);
-  ForRows(in.rows, [&](size_t r) {
-    if (precision == Precision::kFp32) {
-      std::copy_n(in.row(r), in.cols, out.fp32().row(r));
-    } else {
-      Cpu().f32_to_bf16(in.row(r), in.cols, out.bf16().row(r));
-    }
-  });
-}
-
-void Product(const ActivationView& x, const PreparedWeights& w, const float* bias, bool add,
-             MatrixView<float> y) {
-  if (x.fp32.data != nullptr) {
-    add ? MultiplyAdd(x.fp32, w, bias, y) : Multiply(x.fp32, w, bias, y);
-  } else {
-    add ? MultiplyAdd(x.bf16, w, bias, y) : Multiply(x.bf16, w, bias, y);
-  }
-}
-
 // One decoder layer with the transposed matrices that carry gradients from its outputs to its inputs.
 class LayerGradient {
  public:
   LayerGradient(LayerWeights weights, Precision precision)
-      : layer_(weights, precision),
-        config_(weights.config()),
-        precision_(precision),
-        index_(weights.index()) {
+      : layer_(weights, precision), config_(weights.config()), index_(weights.index()) {
     for (const LinearKind kind : kLinearKinds) {
       const Matrix<float> w = weights.Take(kind);
       layer_.SetLinear(kind, w);
-      transposed_[static_cast<size_t>(kind)] = PreparedWeights(Transposed(w), precision);
+      transposed_[static_cast<size_t>(kind)] = PreparedWeights(Transposed(w), OperandType(precision));
     }
   }
 
@@ -86,8 +53,8 @@ class LayerGradient {
     // Forward once more, keeping what the way back needs.
     layer_.AttentionInput(x, normed_);
     layer_.Project(normed_.view(), window, projections_);
-    log_sums_.resize(config_.heads * tokens);
-    layer_.Attend(projections_, tokens, window, context_, log_sums_.data());
+    log_sums_ = Matrix<float>(config_.heads, tokens);
+    layer_.Attend(projections_, window, context_, log_sums_);
     Matrix<float> middle(tokens, config_.hidden);  // the residual stream between attention and MLP
     for (size_t t = 0; t < tokens; ++t) std::copy_n(x.row(t), x.cols, middle.row(t));
     layer_.AddAttention(context_.view(), middle);
@@ -98,45 +65,35 @@ class LayerGradient {
 
  private:
   const PreparedWeights& transposed(LinearKind kind) const { return transposed_[static_cast<size_t>(kind)]; }
-  const float* bias(LinearKind kind) const {
-    return layer_.bias(kind).empty() ? nullptr : layer_.bias(kind).data();
-  }
   void HandOut(LinearKind kind, const Activations& inputs, MatrixView<const float> gradient,
                const GradientHook& hook) const {
     hook({index_, kind, first_token_, inputs.view(), gradient});
   }
+  // y = gradient W (or y += with add): what the inputs of a linear layer feel. The gradient is rounded to the
+  // type of the products.
+  void BackThroughLinear(LinearKind kind, ConstTensor gradient, bool add, MatrixView<float> y) {
+    const ConstTensor operand = Converted(gradient, layer_.operands(), rounded_);
+    (add ? MultiplyAdd : Multiply)(operand, transposed(kind), {}, y);
+  }
 
   void BackThroughMlp(MatrixView<const float> middle, MatrixView<float> gradient, const GradientHook& hook) {
     const size_t tokens = middle.rows;
-    Activations normed, hidden;
+    Activations normed, hidden(tokens, config_.ffn, layer_.operands());
     layer_.MlpInput(middle, normed);
     Matrix<float> gate(tokens, config_.ffn), up(tokens, config_.ffn), hidden_gradient(tokens, config_.ffn);
-    Product(normed.view(), layer_.linear(LinearKind::kGate), bias(LinearKind::kGate), false, gate);
-    Product(normed.view(), layer_.linear(LinearKind::kUp), bias(LinearKind::kUp), false, up);
-    hidden.Resize(tokens, config_.ffn, precision_);
-    ForRows(tokens, [&](size_t t) {
-      if (precision_ == Precision::kFp32) {
-        Cpu().swiglu_f32(gate.row(t), up.row(t), config_.ffn, hidden.fp32().row(t));
-      } else {
-        Cpu().swiglu_bf16(gate.row(t), up.row(t), config_.ffn, hidden.bf16().row(t));
-      }
-    });
+    Multiply(normed.view(), layer_.linear(LinearKind::kGate), layer_.bias(LinearKind::kGate), gate);
+    Multiply(normed.view(), layer_.linear(LinearKind::kUp), layer_.bias(LinearKind::kUp), up);
+    Swiglu(gate, up, hidden.view());
     HandOut(LinearKind::kDown, hidden, gradient, hook);
 
-    Round(gradient, precision_, rounded_);
-    Product(rounded_.view(), transposed(LinearKind::kDown), nullptr, false, hidden_gradient);
-    ForRows(tokens, [&](size_t t) {
-      Cpu().swiglu_gradient(gate.row(t), up.row(t), hidden_gradient.row(t), config_.ffn, gate.row(t),
-                            up.row(t));
-    });
+    BackThroughLinear(LinearKind::kDown, gradient, false, hidden_gradient);
+    SwigluGradient(gate, up, hidden_gradient, gate, up);
     HandOut(LinearKind::kGate, normed, gate, hook);
     HandOut(LinearKind::kUp, normed, up, hook);
 
     Matrix<float> normed_gradient(tokens, config_.hidden);
-    Round(gate, precision_, rounded_);
-    Product(rounded_.view(), transposed(LinearKind::kGate), nullptr, false, normed_gradient);
-    Round(up, precision_, rounded_);
-    Product(rounded_.view(), transposed(LinearKind::kUp), nullptr, true, normed_gradient);
+    BackThroughLinear(LinearKind::kGate, gate, false, normed_gradient);
+    BackThroughLinear(LinearKind::kUp, up, true, normed_gradient);
     BackThroughNorm(middle, layer_.mlp_norm(), normed_gradient, gradient);
   }
 
@@ -146,96 +103,43 @@ class LayerGradient {
                  kv_heads = config_.kv_heads;
     HandOut(LinearKind::kO, context_, gradient, hook);
     Matrix<float> context_gradient(tokens, config_.q_width());
-    Round(gradient, precision_, rounded_);
-    Product(rounded_.view(), transposed(LinearKind::kO), nullptr, false, context_gradient);
+    BackThroughLinear(LinearKind::kO, gradient, false, context_gradient);
 
-    // Head by head, as the attention kernels want them.
-    Matrix<float> split32, grad_q(heads * tokens, head_dim), grad_k(kv_heads * tokens, head_dim),
+    Matrix<float> grad_q(heads * tokens, head_dim), grad_k(kv_heads * tokens, head_dim),
         grad_v(kv_heads * tokens, head_dim);
-    Matrix<BF16> split16;
-    if (precision_ == Precision::kFp32) {
-      split32 = Matrix<float>(heads * tokens, head_dim);
-    } else {
-      split16 = Matrix<BF16>(heads * tokens, head_dim);
-    }
-    std::vector<float> means(heads * tokens);
-    ForRows(tokens, [&](size_t t) {
-      std::vector<float> context(head_dim);
-      for (size_t head = 0; head < heads; ++head) {
-        const float* values = context_gradient.row(t) + head * head_dim;
-        const size_t row = head * tokens + t;
-        if (precision_ == Precision::kFp32) {
-          std::copy_n(values, head_dim, split32.row(row));
-          means[row] = Cpu().dot(values, context_.fp32().row(t) + head * head_dim, head_dim);
-        } else {
-          Cpu().f32_to_bf16(values, head_dim, split16.row(row));
-          Cpu().bf16_to_f32(context_.bf16().row(t) + head * head_dim, head_dim, context.data());
-          means[row] = Cpu().dot(values, context.data(), head_dim);
-        }
-      }
-    });
-    const AttentionShape shape = {tokens, window, heads, kv_heads, head_dim};
-    const AttentionGradients out = {grad_q.data(), grad_k.data(), grad_v.data()};
-    const float factor = ScoreFactor(config_);
-    if (precision_ == Precision::kFp32) {
-      Cpu().attention_gradient_f32(shape,
-                                   {projections_.q32.data(), projections_.k32.data(), projections_.v32.data(),
-                                    split32.data(), log_sums_.data(), means.data(), factor},
-                                   out);
-    } else {
-      Cpu().attention_gradient_bf16(
-          shape,
-          {projections_.q16.data(), projections_.k16.data(), projections_.v16.data(), split16.data(),
-           log_sums_.data(), means.data(), factor},
-          out);
-    }
+    AttentionGradient(
+        {tokens, window, heads, kv_heads, head_dim},
+        {projections_.q.view(), projections_.k.view(), projections_.v.view(), ScoreFactor(config_)},
+        {context_.view(), log_sums_, context_gradient}, {grad_q, grad_k, grad_v});
 
     Matrix<float> normed_gradient(tokens, config_.hidden);
-    const auto finish = [&](LinearKind kind, const Matrix<float>& by_head, size_t count, bool rotated) {
+    const auto finish = [&](LinearKind kind, const Matrix<float>& by_head, size_t count,
+                            const RopeTable* rope) {
       Matrix<float> joined(tokens, count * head_dim);
-      ForRows(tokens, [&](size_t t) {
-        std::vector<float> negative_sines(head_dim / 2);
-        const float* sines = layer_.rope().sines(t % window);
-        for (size_t i = 0; i < head_dim / 2; ++i) negative_sines[i] = -sines[i];
-        for (size_t head = 0; head < count; ++head) {
-          const float* values = by_head.row(head * tokens + t);
-          float* target = joined.row(t) + head * head_dim;
-          if (rotated) {  // the transpose of a rotation turns back
-            Cpu().rope_f32(values, layer_.rope().cosines(t % window), negative_sines.data(), head_dim,
-                           target);
-          } else {
-            std::copy_n(values, head_dim, target);
-          }
-        }
-      });
+      JoinHeads(by_head, rope, window, joined);
       HandOut(kind, normed_, joined, hook);
-      Round(joined, precision_, rounded_);
-      Product(rounded_.view(), transposed(kind), nullptr, kind != LinearKind::kQ, normed_gradient);
+      BackThroughLinear(kind, joined, kind != LinearKind::kQ, normed_gradient);
     };
-    finish(LinearKind::kQ, grad_q, heads, true);
-    finish(LinearKind::kK, grad_k, kv_heads, true);
-    finish(LinearKind::kV, grad_v, kv_heads, false);
+    finish(LinearKind::kQ, grad_q, heads, &layer_.rope());
+    finish(LinearKind::kK, grad_k, kv_heads, &layer_.rope());
+    finish(LinearKind::kV, grad_v, kv_heads, nullptr);
     BackThroughNorm(x, layer_.attention_norm(), normed_gradient, gradient);
   }
 
   // gradient += the norm's share; the residual connection's share is what it already holds.
   void BackThroughNorm(MatrixView<const float> x, const std::vector<float>& weight,
                        const Matrix<float>& normed_gradient, MatrixView<float> gradient) const {
-    ForRows(x.rows, [&](size_t t) {
-      Cpu().add_rms_norm_gradient(x.row(t), weight.data(), normed_gradient.row(t), x.cols,
-                                  config_.norm_epsilon, gradient.row(t));
-    });
+    AddRmsNormGradient(x, weight, normed_gradient, config_.norm_epsilon, gradient);
   }
 
   DecoderLayer layer_;
   const ModelConfig& config_;
-  Precision precision_;
   size_t index_;
   size_t first_token_ = 0;
   std::array<PreparedWeights, kLinearKinds.size()> transposed_;
   Activations normed_, context_, rounded_;
   DecoderLayer::Projections projections_;
-  std::vector<float> log_sums_;
+  Matrix<float> log_sums_;  // [heads, tokens]
 };
 
 // Tokens of the windows that go through a layer together.

@@ -7,8 +7,8 @@
 #include <functional>
 #include <span>
 
-#include "device/activations.h"
 #include "device/precision.h"
+#include "device/tensor.h"
 #include "model/layer.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
@@ -19,9 +19,9 @@ namespace mica {
 struct LinearGradient {
   size_t layer = 0;
   LinearKind kind = LinearKind::kQ;
-  size_t first_token = 0;            // place in `ids` of row 0
-  ActivationView inputs;             // [tokens, cols], as the forward pass had them
-  MatrixView<const float> gradient;  // [tokens, rows]: d(sum of negative log likelihoods) / d(outputs)
+  size_t first_token = 0;  // place in `ids` of row 0
+  ConstTensor inputs;      // [tokens, cols], as the forward pass had them
+  ConstTensor gradient;    // [tokens, rows] FP32: d(sum of negative log likelihoods) / d(outputs)
 };
 // Called on the thread that called RunBackward; views are gone after the call. Every (layer, kind, token)
 // comes exactly once: groups of windows in rising order, in a group the layers from the last to the first, in

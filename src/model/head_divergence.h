@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "base/matrix.h"
+#include "device/tensor.h"
 #include "model/layer.h"
 
 namespace mica {
@@ -16,8 +16,7 @@ inline constexpr size_t kDivergenceBytes = size_t{512} << 20;
 // (both [tokens, hidden of the model], residual streams before the final norm): kl[t] = sum_v p(v) ln(p(v) /
 // q(v)) in nats, same_top[t] = 1 where both find the same token most likely. The two vocabularies must be of
 // one size.
-void OutputDivergence(const OutputHead& reference, MatrixView<const float> reference_x,
-                      const OutputHead& model, MatrixView<const float> x, std::span<float> kl,
-                      std::span<uint8_t> same_top);
+void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, const OutputHead& model,
+                      ConstTensor x, std::span<float> kl, std::span<uint8_t> same_top);
 
 }  // namespace mica

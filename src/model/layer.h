@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "base/matrix.h"
 #include "device/activations.h"
 #include "device/precision.h"
+#include "device/tensor.h"
 #include "model/layer_weights.h"
-#include "model/rope.h"
 #include "model/weights.h"
-#include "ops/product/product.h"
+#include "ops/product/projection.h"
+#include "ops/rope/rope.h"
 
 namespace mica {
 
@@ -27,8 +27,9 @@ inline constexpr std::array kInputKinds = {InputKind::kAttention, InputKind::kOu
                                            InputKind::kDown};
 InputKind InputOf(LinearKind kind);
 
-// Called with the inputs of linear layers before they are used; rows are tokens in the order of x.
-using InputHook = std::function<void(InputKind kind, const ActivationView& inputs)>;
+// Called with the inputs of linear layers before they are used, [tokens, cols] of the type of the layer's
+// products; rows are tokens in the order of x.
+using InputHook = std::function<void(InputKind kind, ConstTensor inputs)>;
 
 // What attention scores are multiplied by: 1 / sqrt(head_dim).
 float ScoreFactor(const ModelConfig& config);
@@ -52,47 +53,42 @@ class DecoderLayer {
   // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
   // all of x; without one long x is computed in portions of whole windows, so that working memory stays
   // bounded.
-  void Forward(MatrixView<float> x, size_t window, const InputHook& hook = {}) const;
+  void Forward(Tensor x, size_t window, const InputHook& hook = {}) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
   // Output buffers are resized.
-  void AttentionInput(MatrixView<const float> x, Activations& normed) const;  // inputs of q, k, v
-  void AttentionContext(const ActivationView& normed, size_t window,
-                        Activations& context) const;                            // input of o
-  void AddAttention(const ActivationView& context, MatrixView<float> x) const;  // x += o(context)
-  void MlpInput(MatrixView<const float> x, Activations& normed) const;          // inputs of gate, up
-  void MlpHidden(const ActivationView& normed, Activations& hidden) const;      // input of down
-  void AddMlp(const ActivationView& hidden, MatrixView<float> x) const;         // x += down(hidden)
+  void AttentionInput(ConstTensor x, Activations& normed) const;                         // of q, k, v
+  void AttentionContext(ConstTensor normed, size_t window, Activations& context) const;  // of o
+  void AddAttention(ConstTensor context, Tensor x) const;                                // x += o(context)
+  void MlpInput(ConstTensor x, Activations& normed) const;                               // of gate, up
+  void MlpHidden(ConstTensor normed, Activations& hidden) const;                         // of down
+  void AddMlp(ConstTensor hidden, Tensor x) const;                                       // x += down(hidden)
 
-  // q and k after the rotary embedding, and v, head by head: [heads or kv_heads, tokens, head_dim] in the
-  // layer's precision. Only the buffers of that precision are used.
+  // q and k after the rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in the
+  // type of the layer's products.
   struct Projections {
-    Matrix<float> q32, k32, v32;
-    Matrix<BF16> q16, k16, v16;
+    Activations q, k, v;
   };
-  void Project(const ActivationView& normed, size_t window, Projections& out) const;
-  // context [tokens, heads * head_dim] of those; log_sums as in KernelTable.
-  void Attend(const Projections& projections, size_t tokens, size_t window, Activations& context,
-              float* log_sums) const;
+  void Project(ConstTensor normed, size_t window, Projections& out) const;
+  // context [tokens, heads * head_dim] of those; log_sums as in ops/attention/attention.h.
+  void Attend(const Projections& projections, size_t window, Activations& context, Tensor log_sums) const;
 
   const ModelConfig& config() const { return *config_; }
-  Precision precision() const { return precision_; }
+  DType operands() const { return OperandType(precision_); }
   const PreparedWeights& linear(LinearKind kind) const {
     const PreparedWeights& weights = linears_[static_cast<size_t>(kind)];
     MICA_CHECK(weights.outputs() > 0);
     return weights;
   }
   const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+  Linear weights_and_bias(LinearKind kind) const { return {&linear(kind), bias(kind)}; }
   const std::vector<float>& attention_norm() const { return attention_norm_; }
   const std::vector<float>& mlp_norm() const { return mlp_norm_; }
   // Rows 0 to window - 1 exist after a call of Project for that window.
   const RopeTable& rope() const { return rope_; }
 
  private:
-  const float* bias_or_null(LinearKind kind) const {
-    return bias(kind).empty() ? nullptr : bias(kind).data();
-  }
-  void Norm(MatrixView<const float> x, const std::vector<float>& weight, Activations& normed) const;
+  void Norm(ConstTensor x, const std::vector<float>& weight, Activations& normed) const;
 
   const ModelConfig* config_ = nullptr;
   Precision precision_ = Precision::kFp32;
@@ -111,10 +107,9 @@ class OutputHead {
   OutputHead(const ModelWeights& weights, Precision precision);
   // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
   // hidden], before the norm.
-  void NegativeLogLikelihood(MatrixView<const float> x, std::span<const int32_t> targets,
-                             std::span<float> nll) const;
+  void NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> targets, std::span<float> nll) const;
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
-  void Logits(MatrixView<const float> x, MatrixView<float> logits) const;
+  void Logits(ConstTensor x, Tensor logits) const;
   const std::vector<float>& norm() const { return norm_; }
   size_t vocab() const { return weights_->config().vocab; }
 
@@ -124,9 +119,6 @@ class OutputHead {
   size_t slices() const;
   // Calls use(first row, prepared rows) for each slice in order.
   void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
-  template <typename T>
-  void Score(MatrixView<const float> x, std::span<const int32_t> targets, std::span<float> nll) const;
-
   const ModelWeights* weights_;
   Precision precision_;
   std::vector<float> norm_;

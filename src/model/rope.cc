@@ -3,8 +3,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "base/threads.h"
-
 namespace mica {
 
 std::vector<double> RopeFrequencies(const ModelConfig& config) {
@@ -34,20 +32,6 @@ std::vector<double> RopeFrequencies(const ModelConfig& config) {
     }
   }
   return frequencies;
-}
-
-void RopeTable::Extend(size_t positions) {
-  if (cosines_.rows() >= positions) return;
-  const size_t half = frequencies_.size();
-  cosines_ = Matrix<float>(positions, half);
-  sines_ = Matrix<float>(positions, half);
-  ParallelFor(positions, [&](size_t position) {
-    for (size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(position) * frequencies_[i];
-      cosines_(position, i) = static_cast<float>(std::cos(angle));
-      sines_(position, i) = static_cast<float>(std::sin(angle));
-    }
-  });
 }
 
 }  // namespace mica

@@ -9,8 +9,8 @@
 #include <map>
 
 #include "base/threads.h"
-#include "device/activations.h"
 #include "device/precision.h"
+#include "ops/convert/convert.h"
 #include "tests/model/reference_forward.h"
 #include "tests/model/tiny_model.h"
 
@@ -31,19 +31,14 @@ Collected Collect(const ModelWeights& weights, const std::vector<int32_t>& ids, 
     const auto key = std::pair(g.layer, g.kind);
     const MatrixShape shape = LinearShape(weights.config(), g.kind);
     EXPECT_EQ(g.gradient.cols, shape.rows);
-    EXPECT_EQ(g.inputs.cols(), shape.cols);
-    EXPECT_EQ(g.inputs.tokens(), g.gradient.rows);
+    EXPECT_EQ(g.inputs.cols, shape.cols);
+    EXPECT_EQ(g.inputs.rows, g.gradient.rows);
     EXPECT_EQ(g.first_token, seen[key]);  // each token once, in rising order
     seen[key] += g.gradient.rows;
     Matrix<float>& gradient = all.gradients.try_emplace(key, ids.size(), shape.rows).first->second;
     Matrix<float>& inputs = all.inputs.try_emplace(key, ids.size(), shape.cols).first->second;
-    for (size_t t = 0; t < g.gradient.rows; ++t) {
-      std::copy_n(g.gradient.row(t), shape.rows, gradient.row(g.first_token + t));
-      for (size_t i = 0; i < shape.cols; ++i) {
-        inputs(g.first_token + t, i) =
-            g.inputs.fp32.data != nullptr ? g.inputs.fp32(t, i) : ToFloat(g.inputs.bf16(t, i));
-      }
-    }
+    Convert(g.gradient, gradient.view().Rows(g.first_token, g.gradient.rows));
+    Convert(g.inputs, inputs.view().Rows(g.first_token, g.inputs.rows));
   });
   EXPECT_EQ(seen.size(), weights.config().layers * kLinearKinds.size());
   for (const auto& [key, tokens] : seen) EXPECT_EQ(tokens, ids.size());
@@ -116,13 +111,13 @@ TEST(Backward, HandsOutTheInputsOfTheForwardPass) {
   model.weights().Embed(ids, x);
   for (size_t index = 0; index < 2; ++index) {
     DecoderLayer(model.weights(), index, Precision::kFp32)
-        .Forward(x, 20, [&](InputKind input, const ActivationView& values) {
+        .Forward(x, 20, [&](InputKind input, ConstTensor values) {
           for (const LinearKind kind : kLinearKinds) {
             if (InputOf(kind) != input) continue;
             const Matrix<float>& collected = all.inputs.at({index, kind});
             for (size_t t = 0; t < 40; ++t) {
-              for (size_t i = 0; i < values.cols(); ++i)
-                ASSERT_NEAR(collected(t, i), values.fp32(t, i), 1e-6);
+              for (size_t i = 0; i < values.cols; ++i)
+                ASSERT_NEAR(collected(t, i), values.host<float>()(t, i), 1e-6);
             }
           }
         });

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "model/rope.h"
+#include "ops/rope/rope.h"
 #include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
 
@@ -202,7 +203,7 @@ TEST(Rope, LinearAndLlama3ByHand) {
 TEST(Rope, TableHoldsCosinesAndSines) {
   Json json = TinyConfig();
   json["head_dim"] = 8;
-  RopeTable table(ParseConfig(json, "config.json"));
+  RopeTable table(RopeFrequencies(ParseConfig(json, "config.json")));
   table.Extend(3);
   table.Extend(101);
   EXPECT_EQ(table.cosines(0)[3], 1.0f);

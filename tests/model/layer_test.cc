@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "device/activations.h"
 #include "device/precision.h"
+#include "ops/convert/convert.h"
 #include "ops/tile/tile_product.h"
 #include "tests/model/reference_forward.h"
 #include "tests/model/tiny_model.h"
@@ -221,21 +222,19 @@ TEST_P(BothPrecisions, HookHandsOutTheInputsOfEveryLinear) {
   // From the inputs handed out, o and down must add up to what the layer adds.
   std::vector<InputKind> kinds;
   Matrix<float> sum = start.Clone();
-  layer.Forward(x, 33, [&](InputKind kind, const ActivationView& inputs) {
+  layer.Forward(x, 33, [&](InputKind kind, ConstTensor inputs) {
     kinds.push_back(kind);
-    EXPECT_EQ(inputs.tokens(), 66u);
+    EXPECT_EQ(inputs.rows, 66u);
     const bool wide = kind == InputKind::kDown;
-    EXPECT_EQ(inputs.cols(), wide ? 40u : 24u);
-    EXPECT_EQ(inputs.fp32.data != nullptr, GetParam() == Precision::kFp32);
-    EXPECT_EQ(inputs.bf16.data != nullptr, GetParam() == Precision::kBf16);
+    EXPECT_EQ(inputs.cols, wide ? 40u : 24u);
+    EXPECT_EQ(inputs.dtype, OperandType(GetParam()));
     if (kind != InputKind::kOutput && kind != InputKind::kDown) return;
     const Matrix<float> weights = model.weights().Linear(0, wide ? LinearKind::kDown : LinearKind::kO);
+    Activations buffer;
+    const MatrixView<const float> values = Converted(inputs, DType::kF32, buffer).host<float>();
     for (size_t t = 0; t < 66; ++t) {
       for (size_t o = 0; o < 24; ++o) {
-        for (size_t i = 0; i < inputs.cols(); ++i) {
-          sum(t, o) +=
-              weights(o, i) * (inputs.fp32.data != nullptr ? inputs.fp32(t, i) : ToFloat(inputs.bf16(t, i)));
-        }
+        for (size_t i = 0; i < inputs.cols; ++i) sum(t, o) += weights(o, i) * values(t, i);
       }
     }
   });
@@ -255,14 +254,10 @@ TEST_P(BothPrecisions, SetLinearReplacesOneMatrix) {
   for (const LinearKind kind : kLinearKinds) layer.SetLinear(kind, b.weights().Linear(1, kind));
   EXPECT_EQ(layer.weight_bytes(), other.weight_bytes());
   // The MLP after the norm depends on the matrices only.
-  Activations normed(5, 24, GetParam()), from_layer, from_other;
-  for (size_t i = 0; i < 5 * 24; ++i) {
-    if (GetParam() == Precision::kFp32) {
-      normed.fp32().data[i] = static_cast<float>(i % 7) - 3.0f;
-    } else {
-      normed.bf16().data[i] = ToBF16(static_cast<float>(i % 7) - 3.0f);
-    }
-  }
+  Matrix<float> values(5, 24);
+  for (size_t i = 0; i < 5 * 24; ++i) values.data()[i] = static_cast<float>(i % 7) - 3.0f;
+  Activations normed(5, 24, OperandType(GetParam())), from_layer, from_other;
+  Convert(values, normed.view());
   Matrix<float> x(5, 24, 0.0f), y(5, 24, 0.0f);
   layer.MlpHidden(normed.view(), from_layer);
   layer.AddMlp(from_layer.view(), x);

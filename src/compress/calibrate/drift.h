@@ -5,8 +5,7 @@
 #include <cstddef>
 
 #include "base/matrix.h"
-#include "device/activations.h"
-#include "model/layer.h"
+#include "device/tensor.h"
 
 namespace mica {
 
@@ -17,9 +16,8 @@ class Drift {
   // a: [tokens, rows]; x: [tokens, cols].
   Drift(size_t rows, size_t cols);
 
-  // All of the same tokens and of one precision. Differences are rounded to that precision; sums are FP32.
-  // Results do not depend on the number of threads.
-  void Add(const ActivationView& original, const ActivationView& moved, const ActivationView& x);
+  // All of the same tokens and of one type, as in ops/gram/drift_sum.h.
+  void Add(ConstTensor original, ConstTensor moved, ConstTensor x);
 
   Matrix<float> Mean() const;  // [rows, cols]
 

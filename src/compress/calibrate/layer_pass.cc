@@ -6,11 +6,12 @@
 #include <vector>
 
 #include "base/system.h"
-#include "base/threads.h"
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/moments.h"
 #include "device/activations.h"
 #include "device/precision.h"
+#include "device/tensor.h"
+#include "ops/convert/convert.h"
 
 namespace mica {
 namespace {
@@ -37,7 +38,11 @@ class Pass {
   Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
        const InputSolver& solve, const Reference& reference, const TokenWeights& weights,
        const TokenProgress& progress)
-      : config_(config), precision_(precision), solve_(solve), weights_(weights), progress_(progress) {
+      : config_(config),
+        operands_(OperandType(precision)),
+        solve_(solve),
+        weights_(weights),
+        progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
     if (reference.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
@@ -53,7 +58,7 @@ class Pass {
       side.layer->AttentionInput(x, input);
     };
     const Stage context = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
-      Activations normed(x.rows, x.cols, precision_);
+      Activations normed(x.rows, x.cols, operands_);
       side.layer->AttentionInput(x, normed);
       Activations& kept = Keep(side, portion, input);
       side.layer->AttentionContext(normed.view(), side.stream->window(), kept);
@@ -64,7 +69,7 @@ class Pass {
       side.layer->MlpInput(x, input);
     };
     const Stage hidden = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
-      Activations normed(x.rows, x.cols, precision_);
+      Activations normed(x.rows, x.cols, operands_);
       side.layer->MlpInput(x, normed);
       Activations& kept = Keep(side, portion, input);
       side.layer->MlpHidden(normed.view(), kept);
@@ -108,18 +113,21 @@ class Pass {
     for (size_t portion = 0; portion < sides_[0].stream->portions(); ++portion) {
       ThrowIfInterrupted();
       std::vector<Activations> inputs(sides_.size()), streams(sides_.size()), weighted(sides_.size());
-      std::vector<ActivationView> views;
+      std::vector<ConstTensor> views;
       const bool compared = sides_.size() > 1 && sides_[1].Takes(portion);
       for (size_t s = 0; s < (compared ? 2u : 1u); ++s) {
         Matrix<float> x = sides_[s].stream->Load(portion);
-        inputs[s] = Activations(x.rows(), cols, precision_);
+        inputs[s] = Activations(x.rows(), cols, operands_);
         stage(sides_[s], portion, x, inputs[s]);
         if (updates) sides_[s].stream->Store(portion, x);
-        if (residual && compared) streams[s] = Rounded(x);
+        if (residual && compared) {
+          streams[s] = Activations(x.rows(), x.cols(), operands_);
+          Convert(x, streams[s].view());
+        }
         views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
       }
       if (!solve_) {
-        progress_(views[0].tokens());
+        progress_(views[0].rows);
         continue;
       }
       const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
@@ -127,16 +135,16 @@ class Pass {
         MICA_CHECK(weights.size() == sides_[0].stream->tokens());
         const size_t first = portion * sides_[0].stream->portion_tokens();
         for (size_t s = 0; s < views.size(); ++s) {
-          weighted[s] = Weighted(views[s], weights.subspan(first, views[s].tokens()));
+          weighted[s] = Weighted(views[s], weights.subspan(first, views[s].rows));
           views[s] = weighted[s].view();
           if (residual && compared)
-            streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].tokens()));
+            streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].rows));
         }
       }
       moments->Add(views[0]);
       if (drift && compared) drift->Add(views[1], views[0], views[0]);
       if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
-      progress_(views[0].tokens());
+      progress_(views[0].rows);
     }
     if (!solve_) return;
     const Matrix<float> h = moments->SecondMoment();
@@ -148,39 +156,17 @@ class Pass {
     solve_(kind, {h, d, r});
   }
 
-  // The residual stream at the precision of the products.
-  Activations Rounded(const Matrix<float>& x) const {
-    Activations rounded(x.rows(), x.cols(), precision_);
-    ParallelFor(x.rows(), [&](size_t t) {
-      for (size_t c = 0; c < x.cols(); ++c) {
-        if (precision_ == Precision::kFp32) {
-          rounded.fp32()(t, c) = x(t, c);
-        } else {
-          rounded.bf16()(t, c) = ToBF16(x(t, c));
-        }
-      }
-    });
-    return rounded;
-  }
-
   // Each token times the square root of its weight.
-  Activations Weighted(const ActivationView& x, std::span<const float> weights) const {
-    Activations scaled(x.tokens(), x.cols(), precision_);
-    ParallelFor(x.tokens(), [&](size_t t) {
-      const float factor = std::sqrt(weights[t]);
-      for (size_t c = 0; c < x.cols(); ++c) {
-        if (precision_ == Precision::kFp32) {
-          scaled.fp32()(t, c) = factor * x.fp32(t, c);
-        } else {
-          scaled.bf16()(t, c) = ToBF16(factor * ToFloat(x.bf16(t, c)));
-        }
-      }
-    });
+  static Activations Weighted(ConstTensor x, std::span<const float> weights) {
+    std::vector<float> factors(weights.begin(), weights.end());
+    for (float& factor : factors) factor = std::sqrt(factor);
+    Activations scaled(x.rows, x.cols, x.dtype);
+    ConvertScaled(x, factors, scaled.view());
     return scaled;
   }
 
   const ModelConfig& config_;
-  const Precision precision_;
+  const DType operands_;  // of the products
   const InputSolver& solve_;
   const TokenWeights& weights_;
   const TokenProgress& progress_;

@@ -1,19 +1,14 @@
 #include "compress/calibrate/moments.h"
 
 #include "base/error.h"
-#include "device/activations.h"
 
 namespace mica {
 
-void Moments::Add(const ActivationView& x, std::span<const float> weights) {
-  if (x.fp32.data != nullptr) {
-    gram_.Add(x.fp32, weights);
-  } else {
-    gram_.Add(x.bf16, weights);
-  }
-  tokens_ += x.tokens();
+void Moments::Add(ConstTensor x, std::span<const float> weights) {
+  gram_.Add(x, weights);
+  tokens_ += x.rows;
   if (weights.empty()) {
-    weight_ += static_cast<double>(x.tokens());
+    weight_ += static_cast<double>(x.rows);
   } else {
     for (const float weight : weights) weight_ += weight;
   }

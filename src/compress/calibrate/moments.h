@@ -6,13 +6,12 @@
 #include <vector>
 
 #include "base/matrix.h"
-#include "device/activations.h"
-#include "model/layer.h"
+#include "device/tensor.h"
 #include "ops/gram/gram.h"
 
 namespace mica {
 
-// Products of one block of tokens are summed in FP32, blocks in FP64 (kernels/gram.h): the result changes by
+// Products of one block of tokens are summed in FP32, blocks in FP64 (ops/gram/gram.h): the result changes by
 // less than 1e-6 (relative to the largest diagonal entry) when the tokens come in another order or other
 // portions, and not at all with the number of threads. BF16 inputs without weights are multiplied exactly.
 // Memory: 4 cols^2 bytes.
@@ -20,12 +19,12 @@ class Moments {
  public:
   explicit Moments(size_t cols) : gram_(cols) {}
 
-  // Adds tokens [tokens, cols]; `weights` (one a token, >= 0) or empty for 1 each. With weights, also equal
-  // ones, rows are scaled by sqrt(weight) and multiplied in FP32, never rounded to BF16: about twice the time
-  // of BF16. Throws Error when an input is NaN, infinite or beyond 2^59 (naming the first such channel, how
-  // many of its values and how many channels), or when a weight is negative or not finite; the object is then
-  // of no further use.
-  void Add(const ActivationView& x, std::span<const float> weights = {});
+  // Adds tokens [tokens, cols] FP32 or BF16; `weights` (one a token, >= 0) or empty for 1 each. With weights,
+  // also equal ones, rows are scaled by sqrt(weight) and multiplied in FP32, never rounded to BF16: about
+  // twice the time of BF16. Throws Error when an input is NaN, infinite or beyond 2^59 (naming the first such
+  // channel, how many of its values and how many channels), or when a weight is negative or not finite; the
+  // object is then of no further use.
+  void Add(ConstTensor x, std::span<const float> weights = {});
 
   size_t cols() const { return gram_.cols(); }
   double weight() const { return weight_; }  // sum of the tokens' weights

@@ -9,8 +9,11 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
+#include "device/activations.h"
 #include "device/precision.h"
+#include "device/tensor.h"
 #include "model/backward.h"
+#include "ops/convert/convert.h"
 #include "ops/gram/gram.h"
 
 namespace mica {
@@ -71,18 +74,11 @@ class OutputGram {
     for (size_t begin = 0; begin < rows; begin += block) grams_.emplace_back(std::min(block, rows - begin));
   }
 
-  // gradient: [tokens, rows]; its products are taken at the precision given.
-  void Add(MatrixView<const float> gradient, Precision precision) {
-    if (precision == Precision::kFp32) {
-      for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(gradient.Cols(b * block_, grams_[b].cols()));
-      return;
-    }
-    Matrix<BF16> rounded(gradient.rows, gradient.cols);
-    ParallelFor(gradient.rows, [&](size_t t) {
-      for (size_t r = 0; r < gradient.cols; ++r) rounded(t, r) = ToBF16(gradient(t, r));
-    });
-    const MatrixView<const BF16> view = rounded.view();
-    for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(view.Cols(b * block_, grams_[b].cols()));
+  // gradient: [tokens, rows]; its products are taken with operands of this type.
+  void Add(ConstTensor gradient, DType operands) {
+    Activations buffer;
+    const ConstTensor rounded = Converted(gradient, operands, buffer);
+    for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(rounded.Cols(b * block_, grams_[b].cols()));
   }
 
   OutputInformation Mean(double tokens) const {
@@ -142,17 +138,17 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
   backward.advance = [&](size_t done) { progress.Advance(done); };
-  RunBackward(weights, part.ids, part.seqlen, settings.stored_bytes, backward,
-              [&](const LinearGradient& gradient) {
-                const size_t kind = static_cast<size_t>(gradient.kind);
-                if (settings.output_moments) {
-                  grams[gradient.layer][kind].Add(gradient.gradient, settings.precision);
-                } else {
-                  AddSquares(gradient.gradient, fisher.outputs[gradient.layer][kind].fisher);
-                }
-                if (settings.token_weights)
-                  SquaredNorms(gradient.gradient, norms[gradient.layer][kind].data() + gradient.first_token);
-              });
+  RunBackward(weights, part.ids, part.seqlen, settings.stored_bytes, backward, [&](const LinearGradient& gradient) {
+    const size_t kind = static_cast<size_t>(gradient.kind);
+    if (settings.output_moments) {
+      grams[gradient.layer][kind].Add(gradient.gradient, OperandType(settings.precision));
+    } else {
+      AddSquares(gradient.gradient.host<float>(), fisher.outputs[gradient.layer][kind].fisher);
+    }
+    if (settings.token_weights)
+      SquaredNorms(gradient.gradient.host<float>(),
+                   norms[gradient.layer][kind].data() + gradient.first_token);
+  });
   progress.End();
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {

@@ -17,9 +17,10 @@
 #include "compress/calibrate/residual_stream.h"
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
-#include "device/activations.h"
 #include "device/precision.h"
+#include "device/tensor.h"
 #include "io/container/safetensors.h"
+#include "ops/convert/convert.h"
 
 namespace mica {
 namespace {
@@ -32,12 +33,10 @@ class TokenSample {
   TokenSample(size_t tokens, size_t cols, size_t picked)
       : stride_(std::max<size_t>(1, tokens / picked)), rows_(std::min(tokens, picked), cols) {}
 
-  void Add(size_t first_token, const ActivationView& x) {
-    for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.tokens() && used_ < rows_.rows();
+  void Add(size_t first_token, ConstTensor x) {
+    for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.rows && used_ < rows_.rows();
          t += stride_) {
-      float* row = rows_.row(used_++);
-      for (size_t c = 0; c < x.cols(); ++c)
-        row[c] = x.fp32.data != nullptr ? x.fp32(t, c) : ToFloat(x.bf16(t, c));
+      Convert(x.Rows(t, 1), rows_.view().Rows(used_++, 1));
     }
   }
   MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
@@ -149,7 +148,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       ThrowIfInterrupted();
       const size_t first_token = portion * stream.portion_tokens();
       Matrix<float> x = stream.Load(portion);
-      layer->Forward(x, stream.window(), [&](InputKind kind, const ActivationView& inputs) {
+      layer->Forward(x, stream.window(), [&](InputKind kind, ConstTensor inputs) {
         moments[static_cast<size_t>(kind)].Add(inputs);
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });

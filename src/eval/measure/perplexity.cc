@@ -123,7 +123,7 @@ uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t
                     PlannedEvaluationBytes(*reference, window, windows, settings)) +
            settings.activation_bytes + kKeptHeadBytes + kDivergenceBytes;
   }
-  const uint64_t value_bytes = settings.precision == Precision::kBf16 ? 2 : 4;
+  const uint64_t value_bytes = DTypeBytes(OperandType(settings.precision));
   uint64_t layer = 0, largest = 0;
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config, kind);

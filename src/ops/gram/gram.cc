@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "device/scratch.h"
 #include "ops/gram/gram_rows.h"
+#include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
 #include "ops/tile/tile_product.h"
 
@@ -56,12 +57,9 @@ void PackBlock(MatrixView<const float> x, const float* row_scale, const float* w
 void PackBlock(MatrixView<const BF16> x, const float* row_scale, const float* weight, float* packed,
                float* sum, float* largest) {
   float* wide = Scratch<float, kWideSlot>(kBlock * kTile);
-  for (size_t t = 0; t < x.rows; ++t) Kernels(Backend::kCpu).bf16_to_f32(x.row(t), x.cols, wide + t * x.cols);
+  for (size_t t = 0; t < x.rows; ++t) Kernels(Backend::kCpu).bf16.to_f32(x.row(t), x.cols, wide + t * x.cols);
   PackBlock(MatrixView<const float>(wide, x.rows, x.cols), row_scale, weight, packed, sum, largest);
 }
-
-float Value(float value) { return value; }
-float Value(BF16 value) { return ToFloat(value); }
 
 template <typename T>
 [[noreturn]] void FailOnChannel(MatrixView<const T> x, const float* row_scale, size_t channel) {
@@ -70,7 +68,7 @@ template <typename T>
   for (size_t c = 0; c < x.cols; ++c) {
     bool bad = false;
     for (size_t t = 0; t < x.rows; ++t) {
-      const float value = Value(x(t, c)) * row_scale[t];
+      const float value = Widen(x(t, c)) * row_scale[t];
       if (Acceptable(value)) continue;
       bad = true;
       if (c != channel) continue;
@@ -112,8 +110,9 @@ Gram::Gram(size_t cols) : cols_(cols), tiles_((cols + kTile - 1) / kTile), colum
   sums_ = Matrix<double>(tiles_ * (tiles_ + 1) / 2, kTile * kTile, 0.0);
 }
 
-void Gram::Add(MatrixView<const BF16> x, std::span<const float> weights) { AddTokens(x, weights); }
-void Gram::Add(MatrixView<const float> x, std::span<const float> weights) { AddTokens(x, weights); }
+void Gram::Add(ConstTensor x, std::span<const float> weights) {
+  DispatchOperand(x.dtype, [&](auto type) { AddTokens(x.host<decltype(type)>(), weights); });
+}
 
 template <typename T>
 void Gram::AddTokens(MatrixView<const T> x, std::span<const float> weights) {

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "base/half.h"
 #include "base/matrix.h"
+#include "device/tensor.h"
 
 namespace mica {
 
@@ -26,12 +26,11 @@ class Gram {
 
   explicit Gram(size_t cols);
 
-  // Adds tokens x: [tokens, cols]. weights: [tokens], finite and >= 0, or empty for 1 each; with weights,
-  // rows are scaled by sqrt(w_t) in FP32 and multiplied in FP32 (about twice the time of BF16). Throws Error
-  // naming the channel when values are NaN, infinite or beyond 2^59 (their products would overflow), or when
-  // a weight is not finite or negative; the sums are then of no further use.
-  void Add(MatrixView<const BF16> x, std::span<const float> weights = {});
-  void Add(MatrixView<const float> x, std::span<const float> weights = {});
+  // Adds tokens x: [tokens, cols] FP32 or BF16. weights: [tokens], finite and >= 0, or empty for 1 each; with
+  // weights, rows are scaled by sqrt(w_t) in FP32 and multiplied in FP32 (about twice the time of BF16).
+  // Throws Error naming the channel when values are NaN, infinite or beyond 2^59 (their products would
+  // overflow), or when a weight is not finite or negative; the sums are then of no further use.
+  void Add(ConstTensor x, std::span<const float> weights = {});
 
   size_t cols() const { return cols_; }
   double Sum(size_t i, size_t j) const;                                   // sum_t w_t x_ti x_tj

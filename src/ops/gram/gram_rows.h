@@ -1,4 +1,4 @@
-// The vectorised parts of kernels/gram.cc: packing of tokens and the sum of tiles. This pair alone includes
+// The vectorised parts of gram.cc: packing of tokens and the sum of tiles. This pair alone includes
 // Highway for them.
 #pragma once
 

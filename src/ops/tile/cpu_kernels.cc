@@ -1,6 +1,4 @@
-// The cpu table: row functions through Highway (cpu_rows.cc), products through oneDNN (product.cc), attention
-// made of both.
-#include "ops/attention/attention.h"
+// The cpu table: row functions through Highway (cpu_rows.cc), products through oneDNN (tile_product.cc).
 #include "ops/tile/tables.h"
 #include "ops/tile/tile_product.h"
 
@@ -11,12 +9,8 @@ const KernelTable& CpuKernels() {
     KernelTable filled{};
     filled.name = "cpu";
     FillRowFunctions(&filled);
-    filled.product_f32 = TileProduct;
-    filled.product_bf16 = TileProduct;
-    filled.attention_f32 = BlockedAttention;
-    filled.attention_bf16 = BlockedAttention;
-    filled.attention_gradient_f32 = BlockedAttentionGradient;
-    filled.attention_gradient_bf16 = BlockedAttentionGradient;
+    filled.f32.product = TileProduct;
+    filled.bf16.product = TileProduct;
     return filled;
   }();
   return table;

@@ -86,13 +86,13 @@ HWY_INLINE VF Exp(VF x) {
   return hn::IfThenZeroElse(low, hn::Mul(p, hn::BitCast(d, power)));
 }
 
-void F32ToBf16(const float* in, size_t n, BF16* out) {
+template <typename In, typename Out>
+void Converted(const In* in, size_t n, Out* out) {
   Map(
       n, [](VF x) { return x; }, out, in);
 }
-void Bf16ToF32(const BF16* in, size_t n, float* out) {
-  Map(
-      n, [](VF x) { return x; }, out, in);
+void Copied(const float* in, size_t n, float* out) {
+  if (n > 0) std::memmove(out, in, n * sizeof(float));
 }
 
 // Vector conversions of F16 are exact to the last bit only where the processor has them; elsewhere the scalar
@@ -159,12 +159,6 @@ void RmsNorm(const float* in, const float* weight, size_t n, float epsilon, Out*
   Map(
       n, [factor](VF x, VF w) { return hn::Mul(hn::Mul(x, factor), w); }, out, in, weight);
 }
-void RmsNormF32(const float* in, const float* weight, size_t n, float epsilon, float* out) {
-  RmsNorm(in, weight, n, epsilon, out);
-}
-void RmsNormBf16(const float* in, const float* weight, size_t n, float epsilon, BF16* out) {
-  RmsNorm(in, weight, n, epsilon, out);
-}
 
 template <typename Out>
 void Rope(const float* in, const float* cosines, const float* sines, size_t head_dim, Out* out) {
@@ -176,12 +170,6 @@ void Rope(const float* in, const float* cosines, const float* sines, size_t head
       half, [](VF a, VF b, VF c, VF s) { return hn::MulAdd(a, s, hn::Mul(b, c)); }, out + half, in, in + half,
       cosines, sines);
 }
-void RopeF32(const float* in, const float* cosines, const float* sines, size_t head_dim, float* out) {
-  Rope(in, cosines, sines, head_dim, out);
-}
-void RopeBf16(const float* in, const float* cosines, const float* sines, size_t head_dim, BF16* out) {
-  Rope(in, cosines, sines, head_dim, out);
-}
 
 template <typename Out>
 void Swiglu(const float* gate, const float* up, size_t n, Out* out) {
@@ -189,8 +177,6 @@ void Swiglu(const float* gate, const float* up, size_t n, Out* out) {
   Map(
       n, [one](VF g, VF u) { return hn::Div(hn::Mul(g, u), hn::Add(one, Exp(hn::Neg(g)))); }, out, gate, up);
 }
-void SwigluF32(const float* gate, const float* up, size_t n, float* out) { Swiglu(gate, up, n, out); }
-void SwigluBf16(const float* gate, const float* up, size_t n, BF16* out) { Swiglu(gate, up, n, out); }
 
 // Largest of n > 0 values. NaN may be passed over: it comes back through the sum of exponentials.
 HWY_INLINE float MaxOf(const float* in, size_t n) {
@@ -245,17 +231,11 @@ float SoftmaxStep(const float* scores, size_t n, float factor, RunningSum* state
     }
   });
 }
-float SoftmaxStepF32(const float* scores, size_t n, float factor, RunningSum* state, float* out) {
-  return SoftmaxStep(scores, n, factor, state, out);
-}
-float SoftmaxStepBf16(const float* scores, size_t n, float factor, RunningSum* state, BF16* out) {
-  return SoftmaxStep(scores, n, factor, state, out);
-}
 void LogSumStep(const float* values, size_t n, RunningSum* state) {
   Step(values, n, 1.0f, state, [](VF, size_t, size_t) {});
 }
 
-void ExpF32(const float* scores, size_t n, float factor, float offset, float* out) {
+void ExpOfRow(const float* scores, size_t n, float factor, float offset, float* out) {
   const VF f = hn::Set(DF(), factor), o = hn::Set(DF(), offset);
   Map(
       n, [f, o](VF x) { return Exp(hn::MulSub(x, f, o)); }, out, scores);
@@ -321,37 +301,33 @@ void SoftmaxGradient(const float* p, const float* grad_p, size_t n, float mean, 
       n, [m, f](VF weight, VF grad) { return hn::Mul(hn::Mul(weight, hn::Sub(grad, m)), f); }, out, p,
       grad_p);
 }
-void SoftmaxGradientF32(const float* p, const float* grad_p, size_t n, float mean, float factor, float* out) {
-  SoftmaxGradient(p, grad_p, n, mean, factor, out);
-}
-void SoftmaxGradientBf16(const float* p, const float* grad_p, size_t n, float mean, float factor, BF16* out) {
-  SoftmaxGradient(p, grad_p, n, mean, factor, out);
+
+template <typename T>
+void FillOperandFunctions(OperandKernels<T>* kernels) {
+  kernels->rms_norm = RmsNorm<T>;
+  kernels->rope = Rope<T>;
+  kernels->swiglu = Swiglu<T>;
+  kernels->softmax_step = SoftmaxStep<T>;
+  kernels->softmax_gradient = SoftmaxGradient<T>;
 }
 
 }  // namespace
 
 void FillRowFunctionsOfTarget(KernelTable* table) {
-  table->f32_to_bf16 = F32ToBf16;
-  table->bf16_to_f32 = Bf16ToF32;
-  table->f32_to_f16 = F32ToF16;
-  table->f16_to_f32 = F16ToF32;
+  table->f32.from_f32 = table->f32.to_f32 = Copied;
+  table->bf16.from_f32 = Converted<float, BF16>;
+  table->bf16.to_f32 = Converted<BF16, float>;
+  table->f16.from_f32 = F32ToF16;
+  table->f16.to_f32 = F16ToF32;
+  FillOperandFunctions(&table->f32);
+  FillOperandFunctions(&table->bf16);
   table->add = Add;
   table->scale = Scale;
   table->dot = Dot;
-  table->rms_norm_f32 = RmsNormF32;
-  table->rms_norm_bf16 = RmsNormBf16;
-  table->rope_f32 = RopeF32;
-  table->rope_bf16 = RopeBf16;
-  table->swiglu_f32 = SwigluF32;
-  table->swiglu_bf16 = SwigluBf16;
-  table->softmax_step_f32 = SoftmaxStepF32;
-  table->softmax_step_bf16 = SoftmaxStepBf16;
   table->log_sum_step = LogSumStep;
-  table->exp_f32 = ExpF32;
+  table->exp = ExpOfRow;
   table->add_rms_norm_gradient = AddRmsNormGradient;
   table->swiglu_gradient = SwigluGradient;
-  table->softmax_gradient_f32 = SoftmaxGradientF32;
-  table->softmax_gradient_bf16 = SoftmaxGradientBf16;
 }
 
 }  // namespace mica::HWY_NAMESPACE

@@ -204,7 +204,7 @@ void Run(const Shape& shape, const void* a, const memory* packed_b, const void* 
 template <int Slot>
 const float* Widened(const BF16* values, size_t count) {
   float* wide = Scratch<float, Slot>(count);
-  Kernels(Backend::kCpu).bf16_to_f32(values, count, wide);
+  Kernels(Backend::kCpu).bf16.to_f32(values, count, wide);
   return wide;
 }
 

@@ -11,8 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "base/half.h"
+#include "base/matrix.h"
 #include "base/threads.h"
-#include "device/activations.h"
 #include "tests/error_message.h"
 
 namespace mica {
@@ -45,9 +46,6 @@ Matrix<float> Widened(const Matrix<BF16>& x) {
   for (size_t i = 0; i < x.size(); ++i) out.data()[i] = ToFloat(x.data()[i]);
   return out;
 }
-
-ActivationView View(const Matrix<float>& x) { return {.fp32 = x.view(), .bf16 = {}}; }
-ActivationView View(const Matrix<BF16>& x) { return {.fp32 = {}, .bf16 = x.view()}; }
 
 // The oracle: every product and sum in FP64.
 Matrix<double> ExactSecondMoment(const Matrix<float>& x, const std::vector<float>& weights) {
@@ -84,7 +82,7 @@ TEST(Moments, AreWhatOneWorksOutByHand) {
   const float values[] = {1, 2, -3, 4, 0, 5};
   std::copy_n(values, 6, x.data());
   Moments moments(3);
-  moments.Add(View(x));
+  moments.Add(x);
   const Matrix<float> h = moments.SecondMoment();
   const float expected[] = {8.5f, 1.0f, 8.5f, 1.0f, 2.0f, -3.0f, 8.5f, -3.0f, 17.0f};
   for (size_t i = 0; i < 9; ++i) EXPECT_EQ(h.data()[i], expected[i]) << i;
@@ -99,7 +97,7 @@ TEST(Moments, WeightsCountATokenSeveralTimes) {
   std::copy_n(values, 6, x.data());
   Moments moments(2);
   const std::vector<float> weights = {4, 1, 0};
-  moments.Add(View(x), weights);
+  moments.Add(x, weights);
   const Matrix<float> h = moments.SecondMoment();
   EXPECT_FLOAT_EQ(h(0, 0), (4 * 1 + 9) / 5.0f);
   EXPECT_FLOAT_EQ(h(1, 0), (4 * 2 - 3) / 5.0f);
@@ -126,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, MomentsShapes,
 TEST_P(MomentsShapes, Bf16AgreesWithTheOracle) {
   const Matrix<BF16> x = Rounded(SomeTokens(GetParam().tokens, GetParam().cols, 1));
   Moments moments(x.cols());
-  moments.Add(View(x));
+  moments.Add(x);
   const Matrix<double> expected = ExactSecondMoment(Widened(x), {});
   EXPECT_LT(LargestDifference(moments.SecondMoment(), expected), 1e-6 * LargestDiagonal(expected));
   for (size_t c = 0; c < x.cols(); ++c) {
@@ -140,7 +138,7 @@ TEST_P(MomentsShapes, Bf16AgreesWithTheOracle) {
 TEST_P(MomentsShapes, Fp32AgreesWithTheOracle) {
   const Matrix<float> x = SomeTokens(GetParam().tokens, GetParam().cols, 2);
   Moments moments(x.cols());
-  moments.Add(View(x));
+  moments.Add(x);
   const Matrix<double> expected = ExactSecondMoment(x, {});
   EXPECT_LT(LargestDifference(moments.SecondMoment(), expected), 1e-6 * LargestDiagonal(expected));
 }
@@ -152,8 +150,8 @@ TEST_P(MomentsShapes, WeightsAgreeWithTheOracleInBothTypes) {
   std::vector<float> weights(x.rows());
   for (float& weight : weights) weight = std::uniform_real_distribution<float>(0.01f, 3.0f)(random);
   Moments from_bf16(x.cols()), from_fp32(x.cols());
-  from_bf16.Add(View(x), weights);
-  from_fp32.Add(View(wide), weights);
+  from_bf16.Add(x, weights);
+  from_fp32.Add(wide, weights);
   const Matrix<double> expected = ExactSecondMoment(wide, weights);
   EXPECT_LT(LargestDifference(from_bf16.SecondMoment(), expected), 1e-6 * LargestDiagonal(expected));
   EXPECT_EQ(LargestDifference(from_bf16.SecondMoment(), from_fp32.SecondMoment()), 0);
@@ -165,8 +163,8 @@ TEST(Moments, ReadRowsAtAnyStride) {
   Matrix<BF16> part(300, 140);
   for (size_t t = 0; t < 300; ++t) std::copy_n(x.row(t) + 3, 140, part.row(t));
   Moments strided(140), dense(140);
-  strided.Add({.fp32 = {}, .bf16 = x.view().Cols(3, 140)});
-  dense.Add(View(part));
+  strided.Add(x.view().Cols(3, 140));
+  dense.Add(part);
   EXPECT_EQ(LargestDifference(strided.SecondMoment(), dense.SecondMoment()), 0);
 }
 
@@ -179,10 +177,10 @@ TEST(Moments, DoNotDependOnTheOrderOrThePortionsOfTokens) {
   Matrix<BF16> shuffled(kTokens, kCols);
   for (size_t t = 0; t < kTokens; ++t) std::copy_n(x.row(order[t]), kCols, shuffled.row(t));
   Moments whole(kCols), other(kCols);
-  whole.Add(View(x));
+  whole.Add(x);
   for (size_t first = 0, portion = 1; first < kTokens; first += portion, portion = portion * 3 + 1) {
     portion = std::min(portion, kTokens - first);
-    other.Add({.fp32 = {}, .bf16 = shuffled.view().Rows(first, portion)});
+    other.Add(shuffled.view().Rows(first, portion));
   }
   EXPECT_EQ(other.tokens(), kTokens);
   const Matrix<float> h = whole.SecondMoment();
@@ -196,7 +194,7 @@ TEST(Moments, ConstantChannelsKeepTheirPrecision) {
     x(t, 0) = 0.3f, x(t, 1) = -17.1f, x(t, 2) = 1e-3f;
   }
   Moments moments(3);
-  moments.Add(View(x));
+  moments.Add(x);
   const Matrix<float> h = moments.SecondMoment();
   for (size_t i = 0; i < 3; ++i)
     EXPECT_NEAR(h(i, i), double{x(0, i)} * x(0, i), 3e-6 * double{x(0, i)} * x(0, i));
@@ -211,8 +209,8 @@ TEST(Moments, DoNotDependOnTheNumberOfThreads) {
   for (const int threads : {1, 2, 5}) {
     SetThreads(threads);
     Moments a(260), b(260);
-    a.Add(View(fp32));
-    b.Add(View(bf16));
+    a.Add(fp32);
+    b.Add(bf16);
     results.push_back(a.SecondMoment());
     results.push_back(b.SecondMoment());
     means.push_back(b.Mean());
@@ -227,7 +225,7 @@ TEST(Moments, DoNotDependOnTheNumberOfThreads) {
 TEST(Moments, AreSymmetric) {
   const Matrix<BF16> x = Rounded(SomeTokens(300, 200, 9));
   Moments moments(200);
-  moments.Add(View(x));
+  moments.Add(x);
   const Matrix<float> h = moments.SecondMoment();
   for (size_t i = 0; i < 200; ++i) {
     for (size_t j = 0; j < i; ++j) ASSERT_EQ(h(i, j), h(j, i));
@@ -243,31 +241,30 @@ TEST(Moments, NameTheChannelThatIsNotFinite) {
   const auto expected =
       testing::AllOf(testing::HasSubstr("channel 150 holds 2 NaN or infinite values among 600 tokens"),
                      testing::HasSubstr("2 of 200 channels"));
-  EXPECT_THAT(MessageOf([&] { Moments(200).Add(View(x)); }), expected);
-  EXPECT_THAT(MessageOf([&] { Moments(200).Add(View(rounded)); }), expected);
+  EXPECT_THAT(MessageOf([&] { Moments(200).Add(x); }), expected);
+  EXPECT_THAT(MessageOf([&] { Moments(200).Add(rounded); }), expected);
   const std::vector<float> weights(600, 0.5f);
-  EXPECT_THAT(MessageOf([&] { Moments(200).Add(View(rounded), weights); }), expected);
+  EXPECT_THAT(MessageOf([&] { Moments(200).Add(rounded, weights); }), expected);
 }
 
 TEST(Moments, RefuseMagnitudesWhoseProductsOverflow) {
   Matrix<float> x(2, 2, 1.0f);
   x(1, 1) = -1e18f;
-  EXPECT_THAT(MessageOf([&] { Moments(2).Add(View(x)); }), testing::HasSubstr("channel 1 reaches 1e+18"));
+  EXPECT_THAT(MessageOf([&] { Moments(2).Add(x); }), testing::HasSubstr("channel 1 reaches 1e+18"));
   x(1, 1) = -5e17f;
   Moments moments(2);
-  moments.Add(View(x));
+  moments.Add(x);
   EXPECT_FLOAT_EQ(moments.SecondMoment()(1, 1), (1.0f + 25e34f) / 2);
 }
 
 TEST(Moments, RefuseBadWeightsAndEmptySums) {
   const Matrix<float> x(2, 2, 1.0f);
   const std::vector<float> negative = {1.0f, -0.5f}, nan = {std::nanf(""), 1.0f}, zero = {0.0f, 0.0f};
-  EXPECT_THAT(MessageOf([&] { Moments(2).Add(View(x), negative); }),
-              testing::HasSubstr("token 1 weighs -0.5"));
-  EXPECT_THAT(MessageOf([&] { Moments(2).Add(View(x), nan); }), testing::HasSubstr("token 0"));
+  EXPECT_THAT(MessageOf([&] { Moments(2).Add(x, negative); }), testing::HasSubstr("token 1 weighs -0.5"));
+  EXPECT_THAT(MessageOf([&] { Moments(2).Add(x, nan); }), testing::HasSubstr("token 0"));
   EXPECT_THAT(MessageOf([] { Moments(2).SecondMoment(); }), testing::HasSubstr("0 tokens"));
   Moments weightless(2);
-  weightless.Add(View(x), zero);
+  weightless.Add(x, zero);
   EXPECT_THAT(MessageOf([&] { weightless.Mean(); }), testing::HasSubstr("2 tokens of total weight 0"));
 }
 

@@ -43,6 +43,7 @@ TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
   std::vector<std::array<std::vector<double>, kInputKinds.size()>> relative(model_.config().layers);
   const double tokens = static_cast<double>(calibration_.tokens());
   RunBackward(model_.weights(), calibration_.ids, calibration_.seqlen, 1, {}, [&](const LinearGradient& g) {
+    const MatrixView<const float> gradient = g.gradient.host<float>();
     // The tiny model fits into one run of tokens a layer.
     ASSERT_EQ(g.gradient.rows, calibration_.tokens());
     const OutputInformation& outputs = fisher.outputs[g.layer][static_cast<size_t>(g.kind)];
@@ -55,7 +56,7 @@ TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
       for (size_t s = 0; s < g.gradient.cols; ++s) {
         double sum = 0;
         for (size_t t = 0; t < g.gradient.rows; ++t)
-          sum += static_cast<double>(g.gradient(t, r)) * g.gradient(t, s);
+          sum += static_cast<double>(gradient(t, r)) * gradient(t, s);
         EXPECT_NEAR(outputs.moments(r, s), sum / tokens, 1e-5 * (1 + std::fabs(sum / tokens)));
         if (r != s) continue;
         all += sum;
@@ -68,7 +69,7 @@ TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
     for (size_t t = 0; t < g.gradient.rows; ++t) {
       double norm = 0;
       for (size_t r = 0; r < g.gradient.cols; ++r)
-        norm += static_cast<double>(g.gradient(t, r)) * g.gradient(t, r);
+        norm += static_cast<double>(gradient(t, r)) * gradient(t, r);
       of_input[t] += norm * tokens / all;
     }
   });

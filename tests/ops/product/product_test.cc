@@ -1,5 +1,5 @@
-// Matrix products of the cpu table against the scalar reference, with and without native BF16, and their
-// independence of the number of threads and of the tokens beside.
+// Matrix products against the scalar reference, with and without native BF16, and their independence of the
+// number of threads and of the tokens beside.
 #include "ops/product/product.h"
 
 #include <gtest/gtest.h>
@@ -8,10 +8,10 @@
 #include <cstring>
 
 #include "base/threads.h"
-#include "device/precision.h"
 #include "ops/tile/kernels.h"
 #include "ops/tile/tile_product.h"
 #include "tests/ops/random_values.h"
+#include "tests/ops/tensors.h"
 
 namespace mica {
 namespace {
@@ -55,24 +55,24 @@ TEST_P(BothPaths, TileProducts) {
     for (const bool transposed : {false, true}) {
       for (const bool accumulate : {false, true}) {
         std::vector<float> expected = accumulate ? c : NanFloats(m * n), actual = expected;
-        Ref().product_f32(a.data(), b.data(), transposed, m, n, k, accumulate, expected.data());
-        Cpu().product_f32(a.data(), b.data(), transposed, m, n, k, accumulate, actual.data());
+        Ref().f32.product(a.data(), b.data(), transposed, m, n, k, accumulate, expected.data());
+        Cpu().f32.product(a.data(), b.data(), transposed, m, n, k, accumulate, actual.data());
         EXPECT_LE(WorstError(actual, expected), Tolerance(k)) << m << " " << n << " " << k;
         expected = actual = accumulate ? c : NanFloats(m * n);
-        Ref().product_bf16(Rounded(a).data(), Rounded(b).data(), transposed, m, n, k, accumulate,
+        Ref().bf16.product(Rounded(a).data(), Rounded(b).data(), transposed, m, n, k, accumulate,
                            expected.data());
-        Cpu().product_bf16(Rounded(a).data(), Rounded(b).data(), transposed, m, n, k, accumulate,
+        Cpu().bf16.product(Rounded(a).data(), Rounded(b).data(), transposed, m, n, k, accumulate,
                            actual.data());
         EXPECT_LE(WorstError(actual, expected), Tolerance(k)) << m << " " << n << " " << k;
       }
     }
     std::vector<float> expected = NanFloats(m * n), actual = expected;
     const std::vector<float> a_transposed = Transposed(a, m, k);
-    Ref().product_f32(a.data(), b.data(), false, m, n, k, false, expected.data());
+    Ref().f32.product(a.data(), b.data(), false, m, n, k, false, expected.data());
     TileProductTransposedA(a_transposed.data(), b.data(), m, n, k, false, actual.data());
     EXPECT_LE(WorstError(actual, expected), Tolerance(k));
     expected = actual = c;
-    Ref().product_bf16(Rounded(a).data(), Rounded(b).data(), false, m, n, k, true, expected.data());
+    Ref().bf16.product(Rounded(a).data(), Rounded(b).data(), false, m, n, k, true, expected.data());
     TileProductTransposedA(Rounded(a_transposed).data(), Rounded(b).data(), m, n, k, true, actual.data());
     EXPECT_LE(WorstError(actual, expected), Tolerance(k));
   }
@@ -84,33 +84,29 @@ TEST_P(BothPaths, PreparedWeightsMatchTheReference) {
         Shape{300, 100, 130}}) {
     const std::vector<float> x = RandomValues(tokens * inputs, 4), w = RandomValues(outputs * inputs, 5),
                              bias = RandomValues(outputs, 6);
-    for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
-      const PreparedWeights prepared(MatrixView<const float>(w.data(), outputs, inputs), precision);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const PreparedWeights prepared(MatrixView<const float>(w.data(), outputs, inputs), dtype);
       EXPECT_EQ(prepared.outputs(), outputs);
       EXPECT_EQ(prepared.inputs(), inputs);
+      EXPECT_EQ(prepared.operands(), dtype);
       EXPECT_GE(prepared.bytes(), outputs * inputs * 2);
+      EXPECT_GE(prepared.bytes(), outputs * inputs * PreparedWeights::ValueBytes(dtype));
       std::vector<float> expected(tokens * outputs);
       std::vector<float> actual = NanFloats(tokens * outputs);
-      const std::vector<BF16> x16 = Rounded(x);
+      const Activations operand = FromFloats(x, tokens, inputs, dtype);
       const MatrixView<float> y(actual.data(), tokens, outputs);
-      const auto multiply = [&](const float* bias_or_null, auto function) {
-        if (precision == Precision::kFp32) {
-          function(MatrixView<const float>(x.data(), tokens, inputs), prepared, bias_or_null, y);
-        } else {
-          function(MatrixView<const BF16>(x16.data(), tokens, inputs), prepared, bias_or_null, y);
-        }
-      };
-      if (precision == Precision::kFp32) {
-        Ref().product_f32(x.data(), w.data(), true, tokens, outputs, inputs, false, expected.data());
-      } else {
-        Ref().product_bf16(x16.data(), Rounded(w).data(), true, tokens, outputs, inputs, false,
-                           expected.data());
-      }
-      multiply(nullptr, [](const auto&... args) { Multiply(args...); });
+      DispatchOperand(dtype, [&](auto type) {
+        using T = decltype(type);
+        std::vector<T> rounded(w.size());
+        Ref().of<T>().from_f32(w.data(), w.size(), rounded.data());
+        Ref().of<T>().product(operand.view().host<T>().data, rounded.data(), true, tokens, outputs, inputs,
+                              false, expected.data());
+      });
+      Multiply(operand.view(), prepared, {}, y);
       EXPECT_LE(WorstError(actual, expected), Tolerance(inputs));
       // y = x w + bias, then y += x w + bias.
-      multiply(bias.data(), [](const auto&... args) { Multiply(args...); });
-      multiply(bias.data(), [](const auto&... args) { MultiplyAdd(args...); });
+      Multiply(operand.view(), prepared, bias, y);
+      MultiplyAdd(operand.view(), prepared, bias, y);
       for (size_t i = 0; i < expected.size(); ++i) expected[i] = 2 * (expected[i] + bias[i % outputs]);
       EXPECT_LE(WorstError(actual, expected), 2 * Tolerance(inputs));
     }
@@ -124,9 +120,8 @@ TEST_P(BothPaths, RowsWithGapsAreRead) {
   for (size_t r = 0; r < 10; ++r) x_dense.insert(x_dense.end(), x_part.row(r), x_part.row(r) + 40);
   for (size_t r = 0; r < 20; ++r) w_dense.insert(w_dense.end(), w_part.row(r), w_part.row(r) + 40);
   std::vector<float> expected(200), actual = NanFloats(10 * 30);
-  Ref().product_f32(x_dense.data(), w_dense.data(), true, 10, 20, 40, false, expected.data());
-  Multiply(x_part, PreparedWeights(w_part, Precision::kFp32), nullptr,
-           MatrixView<float>(actual.data(), 10, 20, 30));
+  Ref().f32.product(x_dense.data(), w_dense.data(), true, 10, 20, 40, false, expected.data());
+  Multiply(x_part, PreparedWeights(w_part, DType::kF32), {}, MatrixView<float>(actual.data(), 10, 20, 30));
   for (size_t t = 0; t < 10; ++t) {
     for (size_t o = 0; o < 20; ++o) EXPECT_NEAR(actual[t * 30 + o], expected[t * 20 + o], 1e-4);
     EXPECT_TRUE(std::isnan(actual[t * 30 + 20]));
@@ -137,16 +132,12 @@ TEST_P(BothPaths, RowsWithGapsAreRead) {
 TEST_P(BothPaths, ResultsDependOnTheRowAlone) {
   const size_t inputs = 640, outputs = 700;
   const std::vector<float> x = RandomValues(300 * inputs, 9), w = RandomValues(outputs * inputs, 10);
-  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
-    const PreparedWeights prepared(MatrixView<const float>(w.data(), outputs, inputs), precision);
-    const std::vector<BF16> x16 = Rounded(x);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const PreparedWeights prepared(MatrixView<const float>(w.data(), outputs, inputs), dtype);
+    const Activations operand = FromFloats(x, 300, inputs, dtype);
     const auto product = [&](size_t first, size_t tokens) {
       Matrix<float> y(tokens, outputs);
-      if (precision == Precision::kFp32) {
-        Multiply(MatrixView<const float>(x.data() + first * inputs, tokens, inputs), prepared, nullptr, y);
-      } else {
-        Multiply(MatrixView<const BF16>(x16.data() + first * inputs, tokens, inputs), prepared, nullptr, y);
-      }
+      Multiply(operand.view().Rows(first, tokens), prepared, {}, y);
       return y;
     };
     SetThreads(2);

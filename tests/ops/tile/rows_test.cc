@@ -24,7 +24,7 @@ TEST(RefRows, RmsNormByHand) {
   // mean square (9 + 16) / 2 = 12.5; with epsilon 3.5 the root is 4.
   const float in[] = {3.0f, 4.0f}, weight[] = {2.0f, -1.0f};
   float out[] = {kNan, kNan};
-  Ref().rms_norm_f32(in, weight, 2, 3.5f, out);
+  Ref().f32.rms_norm(in, weight, 2, 3.5f, out);
   EXPECT_FLOAT_EQ(out[0], 1.5f);
   EXPECT_FLOAT_EQ(out[1], -1.0f);
 }
@@ -33,7 +33,7 @@ TEST(RefRows, RopeByHand) {
   // Two pairs (1, 3) and (2, 4), turned by 90 and 0 degrees.
   const float in[] = {1, 2, 3, 4}, cosines[] = {0, 1}, sines[] = {1, 0};
   float out[] = {kNan, kNan, kNan, kNan};
-  Ref().rope_f32(in, cosines, sines, 4, out);
+  Ref().f32.rope(in, cosines, sines, 4, out);
   EXPECT_FLOAT_EQ(out[0], -3);
   EXPECT_FLOAT_EQ(out[1], 2);
   EXPECT_FLOAT_EQ(out[2], 1);
@@ -43,7 +43,7 @@ TEST(RefRows, RopeByHand) {
 TEST(RefRows, SwigluByHand) {
   const float gate[] = {0.0f, 1.0f, -1.0f, 100.0f, -100.0f}, up[] = {5.0f, 2.0f, 2.0f, 0.5f, 1.0f};
   float out[5];
-  Ref().swiglu_f32(gate, up, 5, out);
+  Ref().f32.swiglu(gate, up, 5, out);
   EXPECT_FLOAT_EQ(out[0], 0.0f);
   EXPECT_FLOAT_EQ(out[1], 2.0f * 0.7310585786f);
   EXPECT_FLOAT_EQ(out[2], -2.0f * 0.2689414214f);
@@ -56,11 +56,11 @@ TEST(RefRows, SoftmaxStepsAccumulate) {
   const float scores[] = {0.0f, std::log(2.0f), std::log(4.0f)};
   RunningSum state;
   float out[3];
-  EXPECT_FLOAT_EQ(Ref().softmax_step_f32(scores, 2, 1.0f, &state, out), 0.0f);
+  EXPECT_FLOAT_EQ(Ref().f32.softmax_step(scores, 2, 1.0f, &state, out), 0.0f);
   EXPECT_FLOAT_EQ(out[0], 0.5f);
   EXPECT_FLOAT_EQ(out[1], 1.0f);
   EXPECT_FLOAT_EQ(state.sum, 1.5f);
-  EXPECT_FLOAT_EQ(Ref().softmax_step_f32(scores + 2, 1, 1.0f, &state, out + 2), 0.5f);
+  EXPECT_FLOAT_EQ(Ref().f32.softmax_step(scores + 2, 1, 1.0f, &state, out + 2), 0.5f);
   EXPECT_FLOAT_EQ(out[2], 1.0f);
   EXPECT_FLOAT_EQ(state.sum * std::exp(state.max), 7.0f);
 }
@@ -128,8 +128,13 @@ TEST_P(RowsTest, ConversionsAreExact) {
   for (const size_t n : {values.size(), values.size() - 1, size_t{3}, size_t{0}}) {
     std::vector<BF16> bf16(n);
     std::vector<F16> f16(n);
-    table().f32_to_bf16(values.data(), n, bf16.data());
-    table().f32_to_f16(values.data(), n, f16.data());
+    table().bf16.from_f32(values.data(), n, bf16.data());
+    table().f16.from_f32(values.data(), n, f16.data());
+    std::vector<float> copied(n), back(n);
+    table().f32.from_f32(values.data(), n, copied.data());
+    table().f32.to_f32(values.data(), n, back.data());
+    EXPECT_EQ(std::memcmp(copied.data(), values.data(), n * sizeof(float)), 0);
+    EXPECT_EQ(std::memcmp(back.data(), values.data(), n * sizeof(float)), 0);
     for (size_t i = 0; i < n; ++i) {
       EXPECT_EQ(bf16[i].bits, ToBF16(values[i]).bits) << values[i];
       if (std::isnan(values[i])) {
@@ -144,8 +149,8 @@ TEST_P(RowsTest, ConversionsAreExact) {
   std::vector<F16> all_f16(65536);
   for (uint32_t i = 0; i < 65536; ++i) all_bf16[i].bits = all_f16[i].bits = static_cast<uint16_t>(i);
   std::vector<float> from_bf16(65536), from_f16(65536);
-  table().bf16_to_f32(all_bf16.data(), 65536, from_bf16.data());
-  table().f16_to_f32(all_f16.data(), 65536, from_f16.data());
+  table().bf16.to_f32(all_bf16.data(), 65536, from_bf16.data());
+  table().f16.to_f32(all_f16.data(), 65536, from_f16.data());
   for (uint32_t i = 0; i < 65536; ++i) {
     EXPECT_EQ(std::bit_cast<uint32_t>(from_bf16[i]), i << 16);
     const float expected = ToFloat(all_f16[i]);
@@ -174,9 +179,9 @@ TEST_P(RowsTest, AddScaleDot) {
 TEST_P(RowsTest, RmsNorm) {
   const std::vector<float> in = RandomValues(1001, 4, 3.0f), weight = RandomValues(1001, 5);
   Compare([&](const KernelTable& t, size_t n,
-              float* out) { t.rms_norm_f32(in.data(), weight.data(), n, 1e-5f, out); },
+              float* out) { t.f32.rms_norm(in.data(), weight.data(), n, 1e-5f, out); },
           [&](const KernelTable& t, size_t n, BF16* out) {
-            t.rms_norm_bf16(in.data(), weight.data(), n, 1e-5f, out);
+            t.bf16.rms_norm(in.data(), weight.data(), n, 1e-5f, out);
           },
           1e-6);
 }
@@ -191,9 +196,9 @@ TEST_P(RowsTest, Rope) {
     return n / 2 * 2;
   };
   Compare([&](const KernelTable& t, size_t n,
-              float* out) { t.rope_f32(in.data(), cosines.data(), sines.data(), even(n, out), out); },
+              float* out) { t.f32.rope(in.data(), cosines.data(), sines.data(), even(n, out), out); },
           [&](const KernelTable& t, size_t n, BF16* out) {
-            t.rope_bf16(in.data(), cosines.data(), sines.data(), even(n, out), out);
+            t.bf16.rope(in.data(), cosines.data(), sines.data(), even(n, out), out);
           },
           1e-6);
 }
@@ -202,8 +207,8 @@ TEST_P(RowsTest, Swiglu) {
   std::vector<float> gate = RandomValues(1001, 8, 5.0f);
   const std::vector<float> up = RandomValues(1001, 9);
   for (size_t i = 0; i < 1001; i += 50) gate[i] = i % 100 == 0 ? 200.0f : -200.0f;  // saturated
-  Compare([&](const KernelTable& t, size_t n, float* out) { t.swiglu_f32(gate.data(), up.data(), n, out); },
-          [&](const KernelTable& t, size_t n, BF16* out) { t.swiglu_bf16(gate.data(), up.data(), n, out); },
+  Compare([&](const KernelTable& t, size_t n, float* out) { t.f32.swiglu(gate.data(), up.data(), n, out); },
+          [&](const KernelTable& t, size_t n, BF16* out) { t.bf16.swiglu(gate.data(), up.data(), n, out); },
           1e-6);
 }
 
@@ -217,10 +222,10 @@ TEST_P(RowsTest, SoftmaxSteps) {
     return std::vector<float>{rescale, state.max, std::log(state.sum)};
   };
   const auto f32 = [](const KernelTable& t, const float* in, size_t n, RunningSum* state, float* out) {
-    return t.softmax_step_f32(in, n, 0.25f, state, out);
+    return t.f32.softmax_step(in, n, 0.25f, state, out);
   };
   const auto bf16 = [](const KernelTable& t, const float* in, size_t n, RunningSum* state, BF16* out) {
-    return t.softmax_step_bf16(in, n, 0.25f, state, out);
+    return t.bf16.softmax_step(in, n, 0.25f, state, out);
   };
   Compare([&](const KernelTable& t, size_t n, float* out) { steps(t, n, f32, out); },
           [&](const KernelTable& t, size_t n, BF16* out) { steps(t, n, bf16, out); }, 1e-6);
@@ -241,11 +246,11 @@ TEST_P(RowsTest, LogSumAndExp) {
     EXPECT_EQ(actual.max, expected.max);
     EXPECT_NEAR(std::log(actual.sum), std::log(expected.sum), 1e-6);
   }
-  Compare([&](const KernelTable& t, size_t n, float* out) { t.exp_f32(values.data(), n, 0.25f, 1.5f, out); },
-          {}, 1e-5);
+  Compare([&](const KernelTable& t, size_t n, float* out) { t.exp(values.data(), n, 0.25f, 1.5f, out); }, {},
+          1e-5);
   const float extremes[] = {-1000.0f, -87.0f, 0.0f, 88.0f, -kInfinity};
   float out[5];
-  table().exp_f32(extremes, 5, 1.0f, 0.0f, out);
+  table().exp(extremes, 5, 1.0f, 0.0f, out);
   EXPECT_EQ(out[0], 0.0f);
   EXPECT_NEAR(out[1] / std::exp(-87.0f), 1.0f, 1e-6f);
   EXPECT_EQ(out[2], 1.0f);
@@ -269,11 +274,11 @@ TEST(RefRows, GradientsAreDerivatives) {
       std::vector<float> moved = in, moved_up = up, out(5);
       moved[i] += side == 0 ? -step : step;
       moved_up[i] += side == 0 ? -step : step;
-      Ref().rms_norm_f32(moved.data(), weight.data(), 5, 0.1f, out.data());
+      Ref().f32.rms_norm(moved.data(), weight.data(), 5, 0.1f, out.data());
       norms[side] = weighted(out);
-      Ref().swiglu_f32(moved.data(), up.data(), 5, out.data());
+      Ref().f32.swiglu(moved.data(), up.data(), 5, out.data());
       gates[side] = weighted(out);
-      Ref().swiglu_f32(in.data(), moved_up.data(), 5, out.data());
+      Ref().f32.swiglu(in.data(), moved_up.data(), 5, out.data());
       ups[side] = weighted(out);
     }
     EXPECT_NEAR(norm_gradient[i], (norms[1] - norms[0]) / (2 * step), 1e-3);
@@ -283,7 +288,7 @@ TEST(RefRows, GradientsAreDerivatives) {
   // A softmax of two scores, weights 3/4 and 1/4, factor 2: dp0/ds0 = 2 * 3/4 * 1/4.
   const float p[] = {0.75f, 0.25f}, grad_p[] = {1.0f, 0.0f};
   float out[2];
-  Ref().softmax_gradient_f32(p, grad_p, 2, 0.75f, 2.0f, out);
+  Ref().f32.softmax_gradient(p, grad_p, 2, 0.75f, 2.0f, out);
   EXPECT_FLOAT_EQ(out[0], 0.375f);
   EXPECT_FLOAT_EQ(out[1], -0.375f);
 }
@@ -312,9 +317,9 @@ TEST_P(RowsTest, Gradients) {
       },
       {}, 1e-6);
   Compare([&](const KernelTable& t, size_t n,
-              float* out) { t.softmax_gradient_f32(in.data(), grad.data(), n, 0.3f, 0.7f, out); },
+              float* out) { t.f32.softmax_gradient(in.data(), grad.data(), n, 0.3f, 0.7f, out); },
           [&](const KernelTable& t, size_t n, BF16* out) {
-            t.softmax_gradient_bf16(in.data(), grad.data(), n, 0.3f, 0.7f, out);
+            t.bf16.softmax_gradient(in.data(), grad.data(), n, 0.3f, 0.7f, out);
           },
           1e-6);
 }
@@ -324,12 +329,12 @@ TEST_P(RowsTest, NanIsNotHidden) {
     for (const size_t place : {size_t{0}, n - 1}) {
       std::vector<float> in = RandomValues(n, 12), ones(n, 1.0f), out(n, 0.0f);
       in[place] = kNan;
-      table().rms_norm_f32(in.data(), ones.data(), n, 1e-5f, out.data());
+      table().f32.rms_norm(in.data(), ones.data(), n, 1e-5f, out.data());
       EXPECT_TRUE(std::isnan(out[0]));
-      table().swiglu_f32(in.data(), ones.data(), n, out.data());
+      table().f32.swiglu(in.data(), ones.data(), n, out.data());
       EXPECT_TRUE(std::isnan(out[place]));
       RunningSum state;
-      table().softmax_step_f32(in.data(), n, 1.0f, &state, out.data());
+      table().f32.softmax_step(in.data(), n, 1.0f, &state, out.data());
       EXPECT_TRUE(std::isnan(state.sum));
       RunningSum sum;
       table().log_sum_step(in.data(), n, &sum);

@@ -1,0 +1,42 @@
+#include "ops/head/head.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "device/scratch.h"
+#include "ops/head/tiles.h"
+#include "ops/tile/dispatch.h"
+#include "ops/tile/kernels.h"
+
+namespace mica {
+
+void AddScores(const HeadInputs& in, const HeadSlice& slice, std::span<const int32_t> targets,
+               HeadScores& scores) {
+  MICA_CHECK(in.x.cols == slice.rows.inputs() && in.norm.cols == in.x.cols && targets.size() == in.x.rows);
+  MICA_CHECK(scores.sums.size() == in.x.rows);
+  const auto wanted = [&](size_t first, size_t tokens) {
+    const auto of_tile = targets.subspan(first, tokens);
+    return std::any_of(of_tile.begin(), of_tile.end(), [](int32_t target) { return target >= 0; });
+  };
+  DispatchOperand(slice.rows.operands(), [&](auto type) {
+    using T = decltype(type);
+    ForNormedTiles<T>(in, wanted, [&](size_t first, MatrixView<const T> normed) {
+      for (size_t block = 0; block < slice.rows.blocks(); ++block) {
+        const size_t count = slice.rows.block_outputs(block);
+        const size_t first_id = slice.first_id + slice.rows.block_first(block);
+        float* logits = Scratch<float, 31>(normed.rows * count);
+        slice.rows.MultiplyTile(normed, block, logits);
+        for (size_t t = first; t < first + normed.rows; ++t, logits += count) {
+          if (targets[t] < 0) continue;
+          Kernels(Backend::kCpu).log_sum_step(logits, count, &scores.sums[t]);
+          const size_t target = static_cast<size_t>(targets[t]);
+          if (target >= first_id && target < first_id + count) {
+            scores.target_logits[t] = logits[target - first_id];
+          }
+        }
+      }
+    });
+  });
+}
+
+}  // namespace mica

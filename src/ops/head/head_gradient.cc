@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "base/error.h"
+#include "device/scratch.h"
+#include "ops/head/head.h"
+#include "ops/head/tiles.h"
+#include "ops/tile/dispatch.h"
+#include "ops/tile/kernels.h"
+
+namespace mica {
+namespace {
+
+const KernelTable& Cpu() { return Kernels(Backend::kCpu); }
+
+// Probabilities of the slice's ids -> probabilities less the label. row: [ids].
+void SubtractLabel(const HeadSlice& slice, bool last, size_t t, HeadLabels& labels, float* row) {
+  const size_t ids = slice.rows.outputs();
+  if (labels.targets[t] < 0) {
+    std::fill_n(row, ids, 0.0f);
+  } else if (!labels.sample) {
+    const size_t target = static_cast<size_t>(labels.targets[t]);
+    if (target >= slice.first_id && target < slice.first_id + ids) row[target - slice.first_id] -= 1.0f;
+  } else if (labels.drawn[t] == 0) {
+    size_t id = 0;
+    for (; id < ids; ++id) {
+      labels.cumulative[t] += row[id];
+      if (labels.cumulative[t] > labels.uniforms[t]) break;
+    }
+    if (id == ids && last) id = ids - 1;  // the probabilities sum to a little less than 1
+    if (id < ids) {
+      row[id] -= 1.0f;
+      labels.drawn[t] = 1;
+    }
+  }
+}
+
+template <typename T>
+MatrixView<const T> As(const float* values, size_t rows, size_t cols) {
+  if constexpr (std::is_same_v<T, float>) {
+    return {values, rows, cols};
+  } else {
+    T* rounded = Scratch<T, 52>(rows * cols);
+    Cpu().of<T>().from_f32(values, rows * cols, rounded);
+    return {rounded, rows, cols};
+  }
+}
+
+}  // namespace
+
+void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const PreparedWeights& transposed,
+                     bool last, const HeadScores& scores, HeadLabels& labels, Tensor gradient) {
+  const PreparedWeights& rows = slice.rows;
+  const size_t ids = rows.outputs();
+  MICA_CHECK(in.x.cols == rows.inputs() && in.norm.cols == in.x.cols);
+  MICA_CHECK(transposed.inputs() == ids && transposed.outputs() == in.x.cols);
+  MICA_CHECK(transposed.operands() == rows.operands() && scores.sums.size() == in.x.rows);
+  MICA_CHECK(labels.targets.size() == in.x.rows && (!labels.sample || labels.uniforms.size() == in.x.rows));
+  MICA_CHECK(gradient.rows == in.x.rows && gradient.cols == in.x.cols);
+  const MatrixView<float> sums = gradient.host<float>();
+  DispatchOperand(rows.operands(), [&](auto type) {
+    using T = decltype(type);
+    const auto all = [](size_t, size_t) { return true; };
+    ForNormedTiles<T>(in, all, [&](size_t first, MatrixView<const T> normed) {
+      const size_t tokens = normed.rows;
+      float* errors = Scratch<float, 51>(tokens * ids);
+      for (size_t block = 0; block < rows.blocks(); ++block) {
+        const size_t outputs = rows.block_outputs(block), offset = rows.block_first(block);
+        float* logits = Scratch<float, 50>(tokens * outputs);
+        rows.MultiplyTile(normed, block, logits);
+        for (size_t i = 0; i < tokens; ++i) {
+          Cpu().exp(logits + i * outputs, outputs, 1.0f, scores.LogSum(first + i), errors + i * ids + offset);
+        }
+      }
+      for (size_t i = 0; i < tokens; ++i) SubtractLabel(slice, last, first + i, labels, errors + i * ids);
+      const MatrixView<const T> operand = As<T>(errors, tokens, ids);
+      for (size_t block = 0; block < transposed.blocks(); ++block) {
+        const size_t outputs = transposed.block_outputs(block), offset = transposed.block_first(block);
+        float* product = Scratch<float, 50>(tokens * outputs);
+        transposed.MultiplyTile(operand, block, product);
+        for (size_t i = 0; i < tokens; ++i) {
+          Cpu().add(product + i * outputs, outputs, sums.row(first + i) + offset);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace mica

@@ -1,0 +1,28 @@
+#include "ops/product/gated.h"
+
+#include "base/error.h"
+#include "ops/product/tiles.h"
+#include "ops/tile/dispatch.h"
+#include "ops/tile/kernels.h"
+
+namespace mica {
+
+void MultiplyGated(ConstTensor x, const Linear& gate, const Linear& up, Tensor out) {
+  MICA_CHECK(out.rows == x.rows && out.cols == gate.weights->outputs());
+  MICA_CHECK(x.cols == gate.weights->inputs() && x.cols == up.weights->inputs());
+  MICA_CHECK(x.dtype == gate.weights->operands() && x.dtype == up.weights->operands());
+  DispatchOperand(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    const MatrixView<T> hidden = out.host<T>();
+    const auto swiglu = Kernels(Backend::kCpu).of<T>().swiglu;
+    MultiplyTilePairs(x, *gate.weights, *up.weights, [&](const ProductTile& g, const ProductTile& u) {
+      g.AddBias(gate.bias);
+      u.AddBias(up.bias);
+      for (size_t t = 0; t < g.tokens; ++t) {
+        swiglu(g.row(t), u.row(t), g.outputs, hidden.row(g.first_token + t) + g.first_output);
+      }
+    });
+  });
+}
+
+}  // namespace mica

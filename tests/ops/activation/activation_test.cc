@@ -1,0 +1,58 @@
+// The gated activation over rows against the scalar reference, row by row.
+#include "ops/activation/activation.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/tile/kernels.h"
+#include "tests/ops/tensors.h"
+
+namespace mica {
+namespace {
+
+const KernelTable& Ref() { return Kernels(Backend::kRef); }
+constexpr std::pair<size_t, size_t> kShapes[] = {{1, 1}, {3, 7}, {64, 16}, {65, 33}, {130, 200}};
+
+class ActivationTest : public OperandTypes {};
+MICA_OVER_OPERAND_TYPES(ActivationTest);
+
+TEST_P(ActivationTest, MatchesTheReference) {
+  for (const auto& [rows, cols] : kShapes) {
+    const Activations gate = RandomTensor(rows, cols, DType::kF32, 1, 5.0f),
+                      up = RandomTensor(rows, cols, DType::kF32, 2);
+    Activations actual = Poisoned(rows, cols, GetParam()), expected = Poisoned(rows, cols, GetParam());
+    Swiglu(gate.view(), up.view(), actual.view());
+    DispatchOperand(GetParam(), [&](auto type) {
+      using T = decltype(type);
+      for (size_t t = 0; t < rows; ++t) {
+        Ref().of<T>().swiglu(gate.view().host<float>().row(t), up.view().host<float>().row(t), cols,
+                             expected.view().host<T>().row(t));
+      }
+    });
+    EXPECT_LE(WorstError(Floats(actual.view()), Floats(expected.view())), 1e-6 + 1.01 * Step(GetParam()));
+  }
+}
+
+TEST(ActivationGradient, MatchesTheReferenceAlsoInPlace) {
+  for (const auto& [rows, cols] : kShapes) {
+    Activations gate = RandomTensor(rows, cols, DType::kF32, 3, 3.0f),
+                up = RandomTensor(rows, cols, DType::kF32, 4);
+    const Activations felt = RandomTensor(rows, cols, DType::kF32, 5);
+    Activations of_gate = Poisoned(rows, cols, DType::kF32), of_up = Poisoned(rows, cols, DType::kF32);
+    Activations expected_gate = Poisoned(rows, cols, DType::kF32),
+                expected_up = Poisoned(rows, cols, DType::kF32);
+    for (size_t t = 0; t < rows; ++t) {
+      Ref().swiglu_gradient(gate.view().host<float>().row(t), up.view().host<float>().row(t),
+                            felt.view().host<float>().row(t), cols, expected_gate.view().host<float>().row(t),
+                            expected_up.view().host<float>().row(t));
+    }
+    SwigluGradient(gate.view(), up.view(), felt.view(), of_gate.view(), of_up.view());
+    EXPECT_LE(WorstError(Floats(of_gate.view()), Floats(expected_gate.view())), 1e-6);
+    EXPECT_LE(WorstError(Floats(of_up.view()), Floats(expected_up.view())), 1e-6);
+    SwigluGradient(gate.view(), up.view(), felt.view(), gate.view(), up.view());
+    EXPECT_EQ(Floats(gate.view()), Floats(of_gate.view()));
+    EXPECT_EQ(Floats(up.view()), Floats(of_up.view()));
+  }
+}
+
+}  // namespace
+}  // namespace mica

@@ -1,0 +1,52 @@
+// The table of angles and the way back from heads to channels.
+#include "ops/rope/rope.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/ops/tensors.h"
+
+namespace mica {
+namespace {
+
+TEST(RopeTable, HoldsTheAnglesOfEveryPosition) {
+  RopeTable table({1.0, 0.25});
+  table.Extend(3);
+  table.Extend(2);  // never fewer
+  EXPECT_EQ(table.positions(), 3u);
+  for (size_t position = 0; position < 3; ++position) {
+    EXPECT_FLOAT_EQ(table.cosines(position)[0], std::cos(static_cast<float>(position)));
+    EXPECT_FLOAT_EQ(table.sines(position)[1], std::sin(0.25f * static_cast<float>(position)));
+  }
+}
+
+TEST(JoinHeads, PutsHeadsBesideEachOther) {
+  const size_t tokens = 6, heads = 3, head_dim = 4, window = 3;
+  RopeTable table({1.0, 0.25});
+  table.Extend(window);
+  const Activations by_head = RandomTensor(heads * tokens, head_dim, DType::kF32, 1);
+  Activations plain = Poisoned(tokens, heads * head_dim, DType::kF32),
+              turned = Poisoned(tokens, heads * head_dim, DType::kF32);
+  JoinHeads(by_head.view(), nullptr, window, plain.view());
+  JoinHeads(by_head.view(), &table, window, turned.view());
+  const auto in = by_head.view().host<float>();
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t h = 0; h < heads; ++h) {
+      for (size_t i = 0; i < 2; ++i) {
+        const float a = in(h * tokens + t, i), b = in(h * tokens + t, i + 2);
+        EXPECT_EQ(plain.view().host<float>()(t, h * head_dim + i), a);
+        EXPECT_EQ(plain.view().host<float>()(t, h * head_dim + i + 2), b);
+        // The rotation by minus the angle.
+        const double angle = (i == 0 ? 1.0 : 0.25) * static_cast<double>(t % window);
+        EXPECT_NEAR(turned.view().host<float>()(t, h * head_dim + i),
+                    a * std::cos(angle) + b * std::sin(angle), 1e-6);
+        EXPECT_NEAR(turned.view().host<float>()(t, h * head_dim + i + 2),
+                    b * std::cos(angle) - a * std::sin(angle), 1e-6);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mica
