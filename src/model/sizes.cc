@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
 
 namespace mica {

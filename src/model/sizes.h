@@ -7,6 +7,7 @@
 #include <string>
 
 #include "format/fixed/fixed_matrix.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 

@@ -18,6 +18,7 @@
 #include "format/fixed/layout.h"
 #include "format/fixed/scale_code.h"
 #include "format/mask/sparsity_pattern.h"
+#include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
 
 namespace mica {

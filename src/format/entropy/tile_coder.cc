@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "format/entropy/fit.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 namespace {

@@ -9,6 +9,7 @@
 
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/rans.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 

@@ -38,17 +38,6 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
   return groups;
 }
 
-StoredBits& StoredBits::operator+=(const StoredBits& other) {
-  codes += other.codes;
-  scales += other.scales;
-  zeros += other.zeros;
-  mask += other.mask;
-  order += other.order;
-  groups += other.groups;
-  padding += other.padding;
-  return *this;
-}
-
 void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
   MICA_CHECK(out.rows == matrix.rows && out.cols == matrix.cols);
   MICA_CHECK(matrix.order.size() == matrix.cols && matrix.widths.size() == matrix.cols);

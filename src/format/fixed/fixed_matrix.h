@@ -50,14 +50,6 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
 // 0, 2, 3, 4, 6, 8 or 16.
 bool IsKnownWidth(unsigned bits);
 
-// Bits that a compressed matrix stores, by what they are for. Coding `entropy` counts its coded integers as
-// codes, row and column steps as scales, and the parameters of its tables as groups.
-struct StoredBits {
-  uint64_t codes = 0, scales = 0, zeros = 0, mask = 0, order = 0, groups = 0, padding = 0;
-  uint64_t total() const { return codes + scales + zeros + mask + order + groups + padding; }
-  StoredBits& operator+=(const StoredBits& other);
-};
-
 // out (rows x cols, original column order) = the weights.
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);
 

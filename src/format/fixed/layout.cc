@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "format/mask/mask_rows.h"
 #include "format/mask/sparsity_pattern.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 

@@ -8,6 +8,7 @@
 
 #include "format/fixed/fixed_matrix.h"
 #include "format/mask/sparsity_pattern.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "format/entropy/tile_coder.h"
+#include "format/stored_bits.h"
 
 namespace mica {
 namespace {

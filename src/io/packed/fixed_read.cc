@@ -10,6 +10,7 @@
 #include "format/fixed/scale_code.h"
 #include "format/mask/mask_rows.h"
 #include "format/mask/sparsity_pattern.h"
+#include "format/stored_bits.h"
 #include "io/packed/fixed.h"
 
 namespace mica {

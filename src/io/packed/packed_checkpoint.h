@@ -14,6 +14,7 @@
 #include "base/matrix.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/fixed/fixed_matrix.h"
+#include "format/stored_bits.h"
 #include "io/container/checkpoint.h"
 #include "io/container/safetensors.h"
 

@@ -3,7 +3,7 @@
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/neighbours.cc"
+#define HWY_TARGET_INCLUDE "ops/neighbours/neighbours.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 

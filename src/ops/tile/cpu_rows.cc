@@ -8,7 +8,7 @@
 #include "ops/tile/tables.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu_rows.cc"
+#define HWY_TARGET_INCLUDE "ops/tile/cpu_rows.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 
