@@ -195,9 +195,9 @@ TEST_P(EverySetting, IsReadAndWritten) {
   for (const Json& value : Borders(option)) {
     Json json = With(value);
     // What makes every option have an effect.
-    for (const auto& [key, other] :
-         Json({{"sparsity", 0.5}, {"grouping", "kmeans"}, {"pattern", "unstructured"}, {"coding", "fixed"}})
-             .items())
+    const Json others = {
+        {"sparsity", 0.5}, {"grouping", "kmeans"}, {"pattern", "unstructured"}, {"coding", "fixed"}};
+    for (const auto& [key, other] : others.items())
       if (!json.contains(key)) json[key] = other;
     if (option.name == std::string("pattern") && value == "none") json["sparsity"] = 0;
     for (const IdleRule& rule : option.idle) {
