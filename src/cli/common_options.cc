@@ -2,23 +2,24 @@
 
 #include "base/log.h"
 #include "base/threads.h"
+#include "cli/option_flags.h"
 #include "device/device.h"
 
 namespace mica {
 
 void AddCommonOptions(CLI::App& command, CommonOptions& options) {
-  command.add_option("--threads", options.threads, "Threads; 0 is one per processor")->capture_default_str();
-  command.add_option("--seed", options.seed, "Seed of every random choice")->capture_default_str();
-  command.add_option("--log-level", options.log_level, "error, warning, info or debug")
-      ->capture_default_str();
-  command.add_option("--device", options.device, "Where to compute: cpu")->capture_default_str();
-  command.add_flag("--json", options.json, "Print the result as JSON on stdout");
+  AddFlags(command, CommonOptionTable(), options.given);
 }
 
-void ApplyCommonOptions(const CommonOptions& options) {
-  Device::Parse(options.device);
-  SetLogLevel(ParseLogLevel(options.log_level));
-  SetThreads(options.threads);
+void ApplyCommonOptions(CommonOptions& options) {
+  const auto value = [&](const char* name) {
+    return ValueOf(options.given, FindOption(CommonOptionTable(), name));
+  };
+  Device::Parse(value("device").get<std::string>());
+  SetLogLevel(ParseLogLevel(value("log-level")));
+  SetThreads(value("threads"));
+  options.seed = value("seed");
+  options.json = value("json");
 }
 
 }  // namespace mica

@@ -3,20 +3,22 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <string>
+
+#include "base/json.h"
 
 namespace mica {
 
 struct CommonOptions {
-  int threads = 0;  // 0: one per processor
+  // Known once they are applied.
   uint64_t seed = 0;
-  std::string log_level = "info";
-  std::string device = "cpu";
-  bool json = false;
+  bool json = false;  // the result is wanted as JSON
+
+  Json given = Json::object();
 };
 
 void AddCommonOptions(CLI::App& command, CommonOptions& options);
-// Sets threads and log level; throws Error for a device this build does not have.
-void ApplyCommonOptions(const CommonOptions& options);
+// Sets threads and log level and fills in the other members; throws Error for a device this build does not
+// have.
+void ApplyCommonOptions(CommonOptions& options);
 
 }  // namespace mica

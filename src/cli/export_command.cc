@@ -21,7 +21,7 @@ struct ExportCommand {
   CommonOptions common;
 };
 
-void RunExport(const ExportCommand& command) {
+void RunExport(ExportCommand& command) {
   ApplyCommonOptions(command.common);
   ExportOptions options;
   options.dtype = command.dtype == "f32" ? DType::kF32 : DType::kF16;

@@ -1,5 +1,5 @@
-// Everything that decides what a compression does, in one place: flags of `mica compress` and keys of an
-// experiment file alike.
+// Everything that decides what a compression does. The options that set it are declared in record/options.h;
+// here each is bound to its member.
 #pragma once
 
 #include <cstddef>
@@ -22,18 +22,10 @@
 
 namespace mica {
 
-// How much time is given for how good a result (docs/performance.md has the times).
-enum class Preset {
-  kFast,      // one model's pass: no drift compensation, no feedback over rows, no trellis
-  kBalanced,  // the defaults below
-  kBest       // twice the windows for all that is measured, and for fixed widths twice the refinement
-};
-
 struct CompressionSettings {
   CalibrationSettings calibration;
   InformationSettings information;
-  FisherSettings fisher = {.windows =
-                               16};  // what follows from other settings is set where it is used (pipeline.cc)
+  FisherSettings fisher;  // what follows from other settings is set where it is used (pipeline.cc)
   DriftSettings drift;
   double damping = 0.01;  // of the moments, times their mean diagonal
   Budget budget;
@@ -46,7 +38,7 @@ struct CompressionSettings {
   uint64_t seed = 0;
 };
 
-// Throws Error naming the setting, the value and what is possible.
+// Throws Error naming the option, its value and what is possible.
 void CheckSettings(const CompressionSettings& settings);
 // Whether an option was given, asked by its name on the command line without the dashes in front.
 using Given = std::function<bool(const std::string& name)>;
@@ -62,15 +54,12 @@ void RefuseIdleOptions(const CompressionSettings& settings, const Given& given);
 // The settings that change anything, as compression.json and experiment files hold them (without the
 // calibration texts' fingerprints).
 Json SettingsToJson(const CompressionSettings& settings);
-// Reads an experiment file's "compress" object; unknown keys throw Error naming them and `where`. Relative
-// paths stay as they are.
+// Reads an experiment file's "compress" object, or one that flags were collected in; unknown keys and values
+// that an option cannot have throw Error naming them and `where`. Relative paths stay as they are.
 CompressionSettings SettingsFromJson(const Json& json, const std::string& where);
 
-Preset ParsePreset(const std::string& name);  // "fast", "balanced", "best"
-// Sets what the preset decides for settings.coding: trellis, lambda, row_feedback, refine_passes,
-// statistics_windows, drift_compensation, drift_windows and fisher_windows.
-void ApplyPreset(Preset preset, CompressionSettings& settings);
-Coding ParseCoding(const std::string& name);  // "fixed", "entropy"
-SparsityPattern ParseSparsity(double rate,
-                              const std::string& pattern);  // pattern "unstructured", "2:4", "4:8"
+// Sets every option that has a value of its own in preset "fast", "balanced" or "best" to what it decides for
+// settings.coding.
+void ApplyPreset(const std::string& preset, CompressionSettings& settings);
+
 }  // namespace mica

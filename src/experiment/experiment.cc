@@ -8,10 +8,11 @@
 #include "base/file.h"
 #include "base/output.h"
 #include "compress/pipeline.h"
-#include "device/precision.h"
+#include "eval/measure/request.h"
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "record/options.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -39,29 +40,6 @@ void CheckKeys(const Json& json, const std::vector<std::string>& known, const st
   }
 }
 
-EvaluationRequest ReadEvaluation(const Json& json, const fs::path& base, const std::string& where) {
-  CheckKeys(json, {"data", "seqlen", "max_windows", "convention", "dtype", "divergence"}, where);
-  EvaluationRequest request;
-  request.seqlen = Get<size_t>(json, "seqlen", 0, where);
-  request.max_windows = Get<size_t>(json, "max_windows", 0, where);
-  request.convention = ParseConvention(Get<std::string>(json, "convention", "gptq", where));
-  const std::string dtype = Get<std::string>(json, "dtype", "auto", where);
-  if (dtype != "auto" && dtype != "bf16" && dtype != "fp32") {
-    Fail("{}: \"dtype\" is \"{}\", expected auto, bf16 or fp32", where, dtype);
-  }
-  if (dtype != "auto") request.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
-  for (const Json& set : Get<Json>(json, "data", Json::array(), where)) {
-    CheckKeys(set, {"kind", "name", "path"}, where + ", \"data\"");
-    const std::string kind = Get<std::string>(set, "kind", "text", where);
-    const fs::path path = base / Get<std::string>(set, "path", "", where);
-    DataSpec spec = ParseDataSpec(kind + "=" + path.string());
-    spec.name = Get<std::string>(set, "name", spec.name, where);
-    request.data.push_back(spec);
-  }
-  if (request.data.empty()) Fail("{}: \"data\" names no text to evaluate on", where);
-  return request;
-}
-
 }  // namespace
 
 Experiment ReadExperiment(const fs::path& path) {
@@ -77,11 +55,14 @@ Experiment ReadExperiment(const fs::path& path) {
   experiment.name = Get<std::string>(json, "name", path.stem().string(), where);
   experiment.directory = (base / Get<std::string>(json, "directory", "", where)).lexically_normal();
   experiment.force = Get<bool>(json, "force", false, where);
-  experiment.evaluation = ReadEvaluation(json.at("evaluate"), base, where + ", \"evaluate\"");
-  experiment.divergence = Get<bool>(json.at("evaluate"), "divergence", false, where + ", \"evaluate\"");
+  experiment.evaluation = RequestFromJson(json.at("evaluate"), where + ", \"evaluate\"");
+  for (DataSpec& set : experiment.evaluation.data) set.path = base / set.path;
+  experiment.divergence = ValueOf(json.at("evaluate"), FindOption(EvaluationOptionTable(), "divergence"));
   experiment.evaluation.model = (base / Get<std::string>(json, "model", "", where)).lexically_normal();
   experiment.compression = SettingsFromJson(json.at("compress"), where + ", \"compress\"");
   for (DataSpec& source : experiment.compression.calibration.sources) source.path = base / source.path;
+  if (experiment.compression.calibration.sources.empty())
+    Fail("{}, \"compress\": \"calib\" names no text to calibrate on", where);
   CheckSettings(experiment.compression);
   return experiment;
 }

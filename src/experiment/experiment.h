@@ -22,8 +22,7 @@ struct Experiment {
 
 // Reads an experiment file; relative paths in it are relative to its own directory. Unknown keys throw Error.
 //   {"name", "model", "directory", "force": false,
-//    "evaluate": {"data": [{"kind", "name", "path"}], "seqlen", "max_windows", "convention", "dtype",
-//                 "divergence": false},
+//    "evaluate": {the keys of RequestFromJson, and "divergence": false},
 //    "compress": {the keys of SettingsFromJson}}
 Experiment ReadExperiment(const std::filesystem::path& path);
 

@@ -7,7 +7,9 @@
 #include <set>
 
 #include "base/error.h"
+#include "record/options.h"
 #include "tests/error_message.h"
+#include "tests/record/option_values.h"
 
 namespace mica {
 namespace {
@@ -94,14 +96,14 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
     EXPECT_THAT([&] { CheckSettings(settings); }, ThrowsMessage<Error>(HasSubstr(what)));
   };
   EXPECT_NO_THROW(CheckSettings({}));
-  refused("--lambda is -0.1", [](auto& s) { s.lambda = -0.1; });
-  refused("--lambda is 5", [](auto& s) { s.lambda = 5; });
-  refused("--drift-damping is 2", [](auto& s) { s.drift_damping = 2; });
+  refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
+  refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
+  refused("--drift-damping is 2", [](auto& s) { s.drift.damping = 2; });
   refused("--damping is -1", [](auto& s) { s.damping = -1; });
-  refused("--drift-compensation is 1.5", [](auto& s) { s.drift_compensation = 1.5; });
+  refused("--drift-compensation is 1.5", [](auto& s) { s.drift.compensation = 1.5; });
   refused("--samples is 0", [](auto& s) { s.calibration.samples = 0; });
-  refused("--bits is 18", [](auto& s) { s.budget = 18; });
-  refused("--bit-options has 5", [](auto& s) { s.bit_options = {4, 5}; });
+  refused("--bits is 18", [](auto& s) { s.budget.value = 18; });
+  refused("--bit-options has 5", [](auto& s) { s.fixed.bit_options = {4, 5}; });
 }
 
 TEST(Settings, OptionsThatChangeNothingAreRefused) {
@@ -134,7 +136,7 @@ TEST(Settings, OptionsThatChangeNothingAreRefused) {
 }
 
 TEST(Settings, GroupsAreFormedWhereTheyAreAskedFor) {
-  const auto grouping = [](const Json& json) { return SettingsFromJson(json, "test").grouping; };
+  const auto grouping = [](const Json& json) { return SettingsFromJson(json, "test").information.grouping; };
   EXPECT_EQ(grouping(Json::object()), GroupingMethod::kWaterfill);
   EXPECT_EQ(grouping({{"groups", 5}}), GroupingMethod::kSpectral);
   EXPECT_EQ(grouping({{"estimator", "copula"}}), GroupingMethod::kSpectral);
@@ -142,11 +144,11 @@ TEST(Settings, GroupsAreFormedWhereTheyAreAskedFor) {
 }
 
 TEST(Settings, SixteenBitsAreAWidthOfTheirOwn) {
-  const auto widths = [](const Json& json) { return SettingsFromJson(json, "test").bit_options; };
+  const auto widths = [](const Json& json) { return SettingsFromJson(json, "test").fixed.bit_options; };
   const Json sixteen = {{"kind", "bits"}, {"value", 16}};
   EXPECT_EQ(widths({{"budget", sixteen}}), (std::vector<uint8_t>{16}));
   EXPECT_EQ(widths({{"budget", sixteen}, {"bit_options", {4, 16}}}), (std::vector<uint8_t>{4, 16}));
-  EXPECT_EQ(widths({{"budget", {{"kind", "bpw"}, {"value", 16}}}}), CompressionSettings().bit_options);
+  EXPECT_EQ(widths({{"budget", {{"kind", "bpw"}, {"value", 16}}}}), CompressionSettings().fixed.bit_options);
 }
 
 TEST(Settings, PresetsSpendMoreForMore) {
@@ -156,15 +158,128 @@ TEST(Settings, PresetsSpendMoreForMore) {
   CompressionSettings fast = with("fast");
   const CompressionSettings balanced = with("balanced"), best = with("best");
   EXPECT_EQ(SettingsToJson(balanced), SettingsToJson(SettingsFromJson({{"coding", "entropy"}}, "test")));
-  EXPECT_FALSE(fast.trellis || fast.row_feedback);
-  EXPECT_EQ(fast.lambda, 0);
-  EXPECT_LT(fast.fisher_windows, balanced.fisher_windows);
-  EXPECT_LT(balanced.fisher_windows, best.fisher_windows);
-  EXPECT_LT(balanced.statistics_windows, best.statistics_windows);
-  EXPECT_LT(balanced.drift_windows, best.drift_windows);
+  EXPECT_FALSE(fast.entropy.trellis || fast.entropy.row_feedback);
+  EXPECT_EQ(fast.entropy.lambda, 0);
+  EXPECT_LT(fast.fisher.windows, balanced.fisher.windows);
+  EXPECT_LT(balanced.fisher.windows, best.fisher.windows);
+  EXPECT_LT(balanced.information.windows, best.information.windows);
+  EXPECT_LT(balanced.drift.windows, best.drift.windows);
   // A preset undoes another one.
-  ApplyPreset(Preset::kBalanced, fast);
+  ApplyPreset("balanced", fast);
   EXPECT_EQ(SettingsToJson(fast), SettingsToJson(balanced));
+}
+
+// The options of an experiment's "compress", each.
+class EverySetting : public ::testing::TestWithParam<const Option*> {
+ protected:
+  // As an experiment file gives it.
+  static Json With(const Json& value) {
+    Json json = Json::object();
+    SetValue(json, *GetParam(), value);
+    return json;
+  }
+};
+
+TEST_P(EverySetting, OutOfRangeIsRefusedInAnExperiment) {
+  for (const auto& [value, shown] : WrongValues(*GetParam())) {
+    const Json json = With(value);
+    ExpectError([&] { SettingsFromJson(json, "file"); },
+                {"file", GetParam()->name == std::string("calib-seqlen") ? "seqlen" : KeyOf(*GetParam()),
+                 shown, ExpectedText(*GetParam())});
+  }
+}
+
+TEST_P(EverySetting, IsReadAndWritten) {
+  const Option& option = *GetParam();
+  if (option.name == std::string("preset")) return;
+  for (const Json& value : Borders(option)) {
+    Json json = With(value);
+    // What makes every option have an effect.
+    const Json others = {
+        {"sparsity", 0.5}, {"grouping", "kmeans"}, {"pattern", "unstructured"}, {"coding", "fixed"}};
+    for (const auto& [key, other] : others.items())
+      if (!json.contains(key)) json[key] = other;
+    if (option.name == std::string("pattern") && value == "none") json["sparsity"] = 0;
+    for (const IdleRule& rule : option.idle) {
+      if (rule.option == std::string("coding") && rule.value == "fixed") json["coding"] = "entropy";
+    }
+    const Json written = SettingsToJson(SettingsFromJson(json, "file"));
+    const Json* found = ValueIn(written, option);
+    if (option.name == std::string("calib")) {
+      EXPECT_EQ(written["calib"], Json({{{"kind", "text"}, {"path", "FILE"}, {"weight", 1.0}}}));
+    } else {
+      ASSERT_NE(found, nullptr) << written;
+      EXPECT_EQ(*found, value);
+    }
+  }
+}
+
+std::vector<const Option*> SettingsOptions() {
+  std::vector<const Option*> options;
+  for (const Option& option : CompressionOptionTable())
+    if (option.place != OptionPlace::kFlag) options.push_back(&option);
+  return options;
+}
+
+INSTANTIATE_TEST_SUITE_P(Options, EverySetting, ::testing::ValuesIn(SettingsOptions()), [](const auto& info) {
+  return fmt::format("{}_{}", KeyOf(*info.param), info.index);
+});
+
+// The initial values of the members are the table's defaults.
+TEST(Settings, MembersBeginWithTheDefaultsOfTheTable) {
+  for (const Coding coding : {Coding::kFixed, Coding::kEntropy}) {
+    CompressionSettings settings;
+    settings.coding = coding;
+    settings.sparsity.rate = 0.25;
+    settings.information.grouping = GroupingMethod::kKmeans;
+    const Json json = SettingsToJson(settings);
+    for (const Option& option : CompressionOptionTable()) {
+      const std::string key = KeyOf(option);
+      const Json* value = ValueIn(json, option);
+      if (value == nullptr || key == "coding" || key == "sparsity" || key == "grouping" || key == "calib")
+        continue;
+      EXPECT_EQ(*value, option.value) << key;
+    }
+  }
+  EXPECT_EQ(SettingsToJson({}), SettingsToJson(SettingsFromJson(Json::object(), "file")));
+}
+
+// As compression.json has had them since its keys are those of experiments.
+TEST(Settings, AreWrittenTheSameByteForByte) {
+  EXPECT_EQ(SettingsToJson(SettingsFromJson(Json::object(), "file")).dump(),
+            R"({"coding":"fixed","budget":{"kind":"bits","value":4.0},"sparsity":0.0,"pattern":"none",)"
+            R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.01,)"
+            R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
+            R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
+            R"("drift_compensation":0.5,"drift_damping":0.03,"drift_windows":32,"fisher_windows":8,)"
+            R"("embedding_bits":8,"dtype":"bf16","samples":128,"seqlen":2048,"seed":0,"calib":[]})");
+  EXPECT_EQ(SettingsToJson(SettingsFromJson({{"coding", "entropy"},
+                                             {"budget", {{"kind", "size"}, {"value", 40000000}}},
+                                             {"seed", 7},
+                                             {"calib", {{{"kind", "c4"}, {"path", "a b"}, {"weight", 2}}}}},
+                                            "file"))
+                .dump(),
+            R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
+            R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"lambda":0.25,)"
+            R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
+            R"("statistics_windows":16,"drift_compensation":0.5,"drift_damping":0.03,)"
+            R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
+            R"("seqlen":2048,"seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
+  EXPECT_EQ(SettingsToJson(SettingsFromJson({{"sparsity", 0.5},
+                                             {"pattern", "2:4"},
+                                             {"groups", 5},
+                                             {"preset", "best"},
+                                             {"dtype", "fp32"},
+                                             {"budget", {{"kind", "bpw"}, {"value", 3.17}}}},
+                                            "file"))
+                .dump(),
+            R"({"coding":"fixed","budget":{"kind":"bpw","value":3.17},"sparsity":0.5,"pattern":"2:4",)"
+            R"("grouping":"spectral","groups":5,"estimator":"gaussian","bit_options":[2,3,4,6,8],)"
+            R"("group_size":128,"damping":0.01,"energy_weight":1.0,"information_weight":1.0,)"
+            R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
+            R"("statistics_windows":32,"drift_compensation":0.5,"drift_damping":0.03,)"
+            R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"
+            R"("samples":128,"seqlen":2048,"seed":0,"calib":[]})");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "base/json.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
@@ -44,19 +45,6 @@ std::string Quoted(const std::string& argument) {
   return quoted + "'";
 }
 
-std::string ValueText(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_array()) {
-    std::string list;
-    for (const Json& item : value) {
-      if (!list.empty()) list += ",";
-      list += ValueText(item);
-    }
-    return list;
-  }
-  return value.is_number_float() ? fmt::format("{:g}", value.get<double>()) : value.dump();
-}
-
 Json SettingsOf(const Comparison& comparison) {
   const Json* settings = FindAt(comparison.facts, "settings");
   return settings != nullptr && settings->is_object() ? *settings : Json::object();
@@ -75,8 +63,7 @@ std::string OriginalModel(const Comparison& comparison) {
   return TextAt(comparison.baseline, "model/path").value_or("MODEL");
 }
 
-// `mica compress` with the given settings, each under its own flag (keys of the settings are the names of the
-// flags, with dashes).
+// `mica compress` with the given settings, each under its own flag; unknown ones under their names.
 std::string CompressCommand(const Comparison& comparison, const Json& settings, const Json& sources,
                             const std::string& suffix) {
   std::string out = TextAt(comparison.compressed, "model/path").value_or("OUT");
@@ -92,22 +79,26 @@ std::string CompressCommand(const Comparison& comparison, const Json& settings, 
   }
   if (sources.empty()) command += " --calib KIND=FILE";
   for (const auto& [key, value] : settings.items()) {
-    if (key == "calib" || key == "method" || value.is_null()) continue;
-    if (key == "budget") {
-      command += fmt::format(" --{} {}", TextAt(value, "kind").value_or("bits"),
-                             fmt::format("{:.10g}", NumberAt(value, "value").value_or(4)));
+    const Option* option = OptionOfKey(CompressionOptionTable(), key);
+    if ((option != nullptr && option->kind == OptionKind::kSources) || key == "method" || value.is_null())
+      continue;
+    if (option != nullptr && *option->one_of != '\0') {
+      command +=
+          fmt::format(" --{} {}", TextAt(value, "kind").value_or(option->name),
+                      fmt::format("{:.10g}", NumberAt(value, "value").value_or(option->value.get<double>())));
       continue;
     }
     if (value.is_object()) continue;
-    std::string flag = key == "seqlen" ? "calib_seqlen" : key;
+    std::string flag = option != nullptr ? option->name : key;
     std::replace(flag.begin(), flag.end(), '_', '-');
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.
-  for (const auto& [key, flag] : {std::pair{"samples", "samples"}, std::pair{"seqlen", "calib-seqlen"}}) {
-    if (settings.contains(key)) continue;
-    if (const auto value = NumberAt(comparison.facts, std::string("calibration/") + key))
-      command += fmt::format(" --{} {:.0f}", flag, *value);
+  for (const char* name : {"samples", "calib-seqlen"}) {
+    const Option& option = FindOption(CompressionOptionTable(), name);
+    if (ValueIn(settings, option) != nullptr) continue;
+    if (const auto value = NumberAt(comparison.facts, "calibration/" + KeyOf(option)))
+      command += fmt::format(" --{} {:.0f}", name, *value);
   }
   return command;
 }
@@ -123,12 +114,11 @@ std::string EvalCommand(const Comparison& comparison, const SetComparison& set) 
   std::string spec = kind + "=" + TextAt(other, data + "path").value_or("FILE");
   if (kind != set.name) spec = set.name + ":" + spec;
   std::string command = fmt::format("mica eval {} --data {}", Quoted(model), Quoted(spec));
-  for (const char* key : {"convention", "seqlen", "dtype"}) {
-    if (const Json* value = FindAt(other, std::string("settings/") + key))
-      command += fmt::format(" --{} {}", key, ValueText(*value));
+  for (const Option& option : EvaluationOptionTable()) {
+    if (option.place != OptionPlace::kFlagAndKey || option.kind == OptionKind::kSources) continue;
+    if (const Json* value = FindAt(other, "settings/" + KeyOf(option)); value != nullptr && !value->is_null())
+      command += fmt::format(" --{} {}", option.name, ValueText(*value));
   }
-  if (const auto most = NumberAt(other, "settings/max_windows"))
-    command += fmt::format(" --max-windows {:g}", *most);
   return command + fmt::format(" -o {}-{}.json", of_baseline ? "baseline" : "compressed", set.name);
 }
 
@@ -185,7 +175,7 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
     settings["sparsity"] = next;
     if (next == 0) {
       if (settings.contains("pattern")) settings["pattern"] = "none";
-      settings.erase("saliency_exponent");  // of masks
+      EraseIdle(settings, "sparsity");
     }
     advice.kind = AdviceKind::kSparsity;
     advice.found = sparsity;

@@ -7,6 +7,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "eval/report/report.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
@@ -122,7 +123,7 @@ class Builder {
     if (const Json* settings = FindAt(facts, "settings"); settings != nullptr && settings->is_object()) {
       for (const auto& [key, value] : settings->items()) {
         if (key == "calib" || key == "samples" || key == "seqlen" || value.is_null()) continue;
-        table.rows.push_back({TranslateOr(language_, "settings.", key), SettingText(key, value)});
+        table.rows.push_back({SettingLabel(key), SettingText(key, value)});
       }
     }
     if (const Json* sources = FindAt(facts, "calibration/sources");
@@ -139,6 +140,12 @@ class Builder {
     if (samples && seqlen)
       table.rows.push_back({T("settings.samples"), T("settings.samples.value", *samples, *seqlen)});
     return table;
+  }
+
+  std::string SettingLabel(const std::string& key) const {
+    const Option* option = OptionOfKey(CompressionOptionTable(), key);
+    if (option == nullptr || *option->english == '\0') return TranslateOr(language_, "settings.", key);
+    return language_ == Language::kChinese ? option->chinese : option->english;
   }
 
   std::string SettingText(const std::string& key, const Json& value) const {

@@ -1,0 +1,104 @@
+// Every option of compression and evaluation, declared once: its name, what it is, its range, default and
+// preset values, when it changes nothing, its help and its label in reports. Flags, keys of experiment files,
+// checks, what compression.json records, help, reports and advised commands all follow from these tables.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+
+namespace mica {
+
+enum class OptionKind {
+  kNumber,
+  kInteger,
+  kIntegers,  // a list of integers, at least one, each once; "2,3,4" on the command line
+  kBool,      // true or false
+  kSwitch,    // a flag without a value on the command line, true or false in JSON
+  kChoice,    // one word of several
+  kBytes,     // a number of bytes; "40MB" on the command line
+  kText,
+  kSources  // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
+};
+
+// Where an option may be given.
+enum class OptionPlace { kFlagAndKey, kFlag, kKey };
+
+// An option changes nothing where another one has a certain value.
+struct IdleRule {
+  const char* option;        // the other one
+  Json value;                // its value
+  const char* instead;       // what to give where the option is to have an effect: "--coding entropy"
+  const char* because = "";  // behind "--grouping waterfill": ", which forms no groups"
+};
+
+struct Option {
+  const char* name;  // of the flag, without its dashes
+  OptionKind kind;
+  const char* group;                    // heading of the help that it stands under
+  const char* help;                     // one line, without default and range
+  Json value = nullptr;                 // default; null: none, or it follows from other facts
+  double least = 0, most = 0;           // numbers: range, both ends included
+  bool above_least = false;             // the lower end itself is not in the range,
+  bool below_most = false;              // nor is the upper end
+  std::vector<int> integers = {};       // integers: the ones allowed, instead of a range
+  std::vector<const char*> words = {};  // choices: the words; sources: the keys of each
+  const char* unit = "";                // of a number, "bits"
+  Json fast = nullptr, best = nullptr;  // value of these presets; null: the default, as preset balanced
+  Json entropy = nullptr;               // default with coding `entropy`; null: `value`
+  std::vector<IdleRule> idle = {};      // the first that holds is named
+  OptionPlace place = OptionPlace::kFlagAndKey;
+  const char* key = "";  // in JSON; "": the name with '_' for '-'
+  const char* one_of =
+      "";  // of options that exclude one another: the key that holds {"kind": name, "value": value}
+  bool required = false;     // on the command line
+  const char* english = "";  // label in reports; "": none
+  const char* chinese = "";
+};
+
+// `mica compress` and an experiment's "compress", in the order of compression.json's "settings".
+std::span<const Option> CompressionOptionTable();
+// `mica eval` and an experiment's "evaluate".
+std::span<const Option> EvaluationOptionTable();
+// `mica synthesize`.
+std::span<const Option> SynthesisOptionTable();
+// Flags of every working command.
+std::span<const Option> CommonOptionTable();
+
+// The option of this name. There must be one.
+const Option& FindOption(std::span<const Option> options, const std::string& name);
+// The option that this key of a JSON object gives, none when it is unknown ("budget": its first one).
+const Option* OptionOfKey(std::span<const Option> options, const std::string& key);
+std::string KeyOf(const Option& option);
+// Its value under a preset ("fast", "balanced", "best") and coding; null where it has none.
+Json DefaultOf(const Option& option, const std::string& preset, const std::string& coding);
+// What is given for it in a flat object of keys, none when nothing is.
+const Json* ValueIn(const Json& values, const Option& option);
+// The same, or its default.
+Json ValueOf(const Json& values, const Option& option);
+void SetValue(Json& values, const Option& option, Json value);
+
+// Why the option changes nothing under these settings (a flat object of keys; what is absent has no effect on
+// others); none when it changes something.
+const IdleRule* IdleIn(const Option& option, const Json& settings);
+// Removes the options that change nothing because of the value that `option` has.
+void EraseIdle(Json& settings, const std::string& option);
+
+// "0 to 4", "more than 0 and at most 16 bits", "fixed or entropy", "true or false".
+std::string ExpectedText(const Option& option);
+// A value as the command line takes it: 0.25, true, "2,3,4".
+std::string ValueText(const Json& value);
+
+// `value` if the option may have it (a whole number as an integer where one is expected). Throws Error that
+// names option, value and what is expected: as a flag ("--lambda is 5, expected 0 to 4") where `where` is
+// empty, else as a key of the object there.
+Json CheckedValue(const Option& option, const Json& value, const std::string& where = "");
+// The value that the texts behind a flag stand for, checked; one text but for lists. Not for sources.
+Json ParseValue(const Option& option, const std::vector<std::string>& texts);
+// An object of keys, each value checked. Unknown keys throw Error that names them and `where`; options that
+// are flags only are known where that is empty, as flags are collected.
+Json ReadOptions(std::span<const Option> options, const Json& json, const std::string& where);
+
+}  // namespace mica

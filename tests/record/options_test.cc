@@ -1,0 +1,156 @@
+#include "record/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/error_message.h"
+#include "tests/record/option_values.h"
+
+namespace mica {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<const Option*> AllOptions() {
+  std::vector<const Option*> all;
+  for (const auto table :
+       {CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(), CommonOptionTable()})
+    for (const Option& option : table) all.push_back(&option);
+  return all;
+}
+
+class EveryOption : public ::testing::TestWithParam<const Option*> {};
+
+TEST_P(EveryOption, RefusesWhatIsOutOfRangeOrOfAnotherType) {
+  const Option& option = *GetParam();
+  const bool list = option.kind == OptionKind::kSources;
+  for (const auto& [value, shown] : WrongValues(option)) {
+    SCOPED_TRACE(shown);
+    ExpectError([&, v = value] { CheckedValue(option, v); },
+                {"--" + std::string(option.name), shown, list ? "an array" : ExpectedText(option)});
+    ExpectError([&, v = value] { CheckedValue(option, v, "file"); },
+                {"file", *option.one_of != '\0' ? option.name : "\"" + KeyOf(option) + "\"", shown,
+                 ExpectedText(option)});
+  }
+}
+
+TEST_P(EveryOption, TakesBothBorders) {
+  const Option& option = *GetParam();
+  for (const Json& value : Borders(option)) {
+    EXPECT_EQ(CheckedValue(option, value), value);
+    EXPECT_EQ(CheckedValue(option, value, "file"), value);
+  }
+}
+
+TEST_P(EveryOption, ReadsTheTextOfAFlag) {
+  const Option& option = *GetParam();
+  if (option.kind == OptionKind::kSources) return;
+  for (const Json& value : Borders(option)) {
+    const std::vector<std::string> texts = value.is_array() ? [&] {
+      std::vector<std::string> items;
+      for (const Json& item : value) items.push_back(item.dump());
+      return items;
+    }()
+                                                            : std::vector<std::string>{value.is_string() ? value.get<std::string>() : value.dump()};
+    EXPECT_EQ(ParseValue(option, texts), value);
+  }
+  if (!IsNumberOption(option)) return;
+  for (const char* text :
+       {"", "nan", "inf", "-inf", "-1", "much", "4x", "4 5", "1e400", "true", "18446744073709551615"}) {
+    ExpectError([&] { ParseValue(option, {text}); }, {"--" + std::string(option.name), text, "expected"});
+  }
+}
+
+TEST_P(EveryOption, IsWholeInItself) {
+  const Option& option = *GetParam();
+  EXPECT_STRNE(option.help, "");
+  EXPECT_STRNE(option.group, "");
+  EXPECT_EQ(*option.english == '\0', *option.chinese == '\0');
+  for (const Json& value : {option.value, option.fast, option.best, option.entropy}) {
+    if (!value.is_null()) {
+      EXPECT_EQ(CheckedValue(option, value), value);
+    }
+  }
+  for (const IdleRule& rule : option.idle) {
+    const Option& other = FindOption(CompressionOptionTable(), rule.option);
+    EXPECT_EQ(CheckedValue(other, rule.value), rule.value);
+    EXPECT_THAT(rule.instead, HasSubstr("--"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Options, EveryOption, ::testing::ValuesIn(AllOptions()), [](const auto& info) {
+  return fmt::format("{}_{}", KeyOf(*info.param), info.index);
+});
+
+TEST(OptionTable, NamesAndKeysAreUnique) {
+  for (const auto table :
+       {CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(), CommonOptionTable()}) {
+    std::set<std::string> names, keys;
+    for (const Option& option : table) {
+      EXPECT_TRUE(names.insert(option.name).second) << option.name;
+      EXPECT_TRUE(keys.insert(KeyOf(option)).second) << option.name;
+    }
+  }
+}
+
+TEST(OptionTable, WholeNumbersBecomeIntegers) {
+  const Option& samples = FindOption(CompressionOptionTable(), "samples");
+  EXPECT_EQ(CheckedValue(samples, 16.0).dump(), "16");
+  EXPECT_EQ(ParseValue(samples, {"16.0"}).dump(), "16");
+  EXPECT_EQ(CheckedValue(FindOption(CompressionOptionTable(), "bit-options"), {2, 4.0}).dump(), "[2,4]");
+}
+
+TEST(OptionTable, SizesAreReadWithTheirUnit) {
+  const Option& size = FindOption(CompressionOptionTable(), "size");
+  EXPECT_EQ(ParseValue(size, {"1.5MB"}), 1.5e6);
+  ExpectError([&] { ParseValue(size, {"0"}); }, {"--size is '0'", "expected a number of bytes"});
+  ExpectError([&] { ParseValue(size, {"4XB"}); }, {"--size is '4XB'", "expected a number of bytes"});
+}
+
+TEST(OptionTable, PresetsAndCodingDecideDefaults) {
+  const Option& fisher = FindOption(CompressionOptionTable(), "fisher-windows");
+  EXPECT_EQ(DefaultOf(fisher, "balanced", "fixed"), 8);
+  EXPECT_EQ(DefaultOf(fisher, "balanced", "entropy"), 16);
+  EXPECT_EQ(DefaultOf(fisher, "fast", "entropy"), 4);
+  EXPECT_EQ(DefaultOf(fisher, "best", "fixed"), 32);
+  EXPECT_EQ(DefaultOf(FindOption(CompressionOptionTable(), "bpw"), "best", "fixed"), nullptr);
+}
+
+TEST(ReadOptions, NamesWhatItDoesNotKnow) {
+  const auto read = [](const Json& json) { ReadOptions(CompressionOptionTable(), json, "file"); };
+  ExpectError([&] { read({{"lamda", 1}}); }, {"file", "\"lamda\"", "lambda"});
+  ExpectError([&] { read({{"statistics", "f"}}); }, {"\"statistics\""});  // a flag only
+  ExpectError([&] { read(4); }, {"file", "number", "an object"});
+  ExpectError([&] { read({{"budget", 4}}); }, {"\"budget\"", "an object"});
+  ExpectError([&] { read({{"budget", {{"kind", "bit"}}}}); }, {"\"bit\"", "bits, bpw or size"});
+  ExpectError([&] { read({{"budget", {{"kind", "bpw"}, {"value", "4"}}}}); }, {"budget", "bpw", "\"4\""});
+  ExpectError([&] { read({{"budget", {{"bits", 4}}}}); }, {"budget", "\"bits\"", "kind, value"});
+  ExpectError(
+      [&] {
+        read({{"calib", {{{"kind", "text"}, {"file", "f"}}}}});
+      },
+      {"\"calib\"", "\"file\"", "path"});
+  ExpectError([&] { read({{"calib", {{{"path", 4}}}}}); }, {"\"calib\"", "\"path\" is 4"});
+  ExpectError([&] { read({{"calib", {{{"weight", 0}}}}}); }, {"\"weight\" is 0", "positive"});
+  ExpectError([&] { read({{"calib", {"text=f"}}}); }, {"\"calib\"", "an object"});
+  EXPECT_EQ(ReadOptions(CompressionOptionTable(), {{"budget", {{"kind", "bpw"}, {"value", 3}}}}, "file"),
+            Json({{"budget", {{"kind", "bpw"}, {"value", 3}}}}));
+  EXPECT_EQ(ReadOptions(CompressionOptionTable(), {{"budget", Json::object()}}, "file")["budget"]["value"],
+            4);
+}
+
+TEST(IdleOptions, AreThoseThatTheTableSays) {
+  const Option& groups = FindOption(CompressionOptionTable(), "groups");
+  EXPECT_STREQ(IdleIn(groups, {{"coding", "entropy"}, {"grouping", "waterfill"}})->option, "coding");
+  EXPECT_STREQ(IdleIn(groups, {{"coding", "fixed"}, {"grouping", "waterfill"}})->option, "grouping");
+  EXPECT_EQ(IdleIn(groups, {{"coding", "fixed"}, {"grouping", "kmeans"}}), nullptr);
+  EXPECT_EQ(IdleIn(groups, Json::object()), nullptr) << "what is not known has no effect on others";
+  Json settings = {{"coding", "fixed"}, {"sparsity", 0.0}, {"saliency_exponent", 1}, {"lambda", 1}};
+  EraseIdle(settings, "sparsity");
+  EXPECT_EQ(settings, Json({{"coding", "fixed"}, {"sparsity", 0.0}, {"lambda", 1}}));
+}
+
+}  // namespace
+}  // namespace mica
