@@ -12,21 +12,29 @@ import math
 import pathlib
 import subprocess
 import sys
+import typing
 
-# name: (flags, reference bits, reference WikiText2 / PTB / C4 of the best known method at these bits, goal C4 or None)
+class Row(typing.NamedTuple):
+    """One budget, and what it is held against."""
+    flags: list  # of mica compress
+    most_bits: float  # per weight, all stored bits
+    reference: tuple | None  # WikiText2 / PTB / C4 of the best known method at these bits
+    goal_c4: float
+
+
 ROWS = {
-    "fixed 4 bit": (["--bpw", "4.17", "--bit-options", "3,4,6"], 4.17, (43.64, 89.14, 48.65), 48.65),
-    "fixed 3 bit": (["--bpw", "3.17", "--bit-options", "2,3,4,6"], 3.17, (45.54, 92.08, 50.08), 50.08),
-    "50 % + 4 bit": (["--bpw", "3.16", "--bit-options", "2,3,4,6,8", "--sparsity", "0.5"], 3.16, (46.80, 86.92, 52.56), 52.56),
-    "50 %, FP16 values": (["--bits", "16", "--sparsity", "0.502"], 9.00, (45.44, 84.91, 52.06), 52.06),
-    "2:4 + 4 bit": (["--bpw", "2.91", "--bit-options", "2,3,4,6", "--pattern", "2:4"], 2.91, (57.38, 113.79, 63.21), 63.21),
-    "channel widths, mean 4.0": (["--bits", "4.0"], 4.19, (43.92, 86.48, 48.62), 48.62),
-    "channel widths, mean 3.0": (["--bits", "3.0"], 3.19, (44.63, 100.75, 49.88), 49.88),
-    "entropy 4.17": (["--coding", "entropy", "--bpw", "4.17"], 4.17, (43.64, 89.14, 48.65), 48.36),
-    "entropy 3.17": (["--coding", "entropy", "--bpw", "3.17"], 3.17, (45.54, 92.08, 50.08), 48.71),
-    "entropy 2.16": (["--coding", "entropy", "--bpw", "2.16"], 2.16, (58.29, 135.5, 60.62), 50.5),
-    "entropy 1.80": (["--coding", "entropy", "--bpw", "1.80"], 1.80, None, 53.6),
-    "entropy, 50 % zeros": (["--coding", "entropy", "--bpw", "2.4", "--sparsity", "0.5"], 3.16, (46.80, 86.92, 52.56), 50.7),
+    "fixed 4 bit": Row(["--bpw", "4.17", "--bit-options", "3,4,6"], 4.17, (43.64, 89.14, 48.65), 48.65),
+    "fixed 3 bit": Row(["--bpw", "3.17", "--bit-options", "2,3,4,6"], 3.17, (45.54, 92.08, 50.08), 50.08),
+    "50 % + 4 bit": Row(["--bpw", "3.16", "--bit-options", "2,3,4,6,8", "--sparsity", "0.5"], 3.16, (46.80, 86.92, 52.56), 52.56),
+    "50 %, FP16 values": Row(["--bits", "16", "--sparsity", "0.502"], 9.00, (45.44, 84.91, 52.06), 52.06),
+    "2:4 + 4 bit": Row(["--bpw", "2.91", "--bit-options", "2,3,4,6", "--pattern", "2:4"], 2.91, (57.38, 113.79, 63.21), 63.21),
+    "channel widths, mean 4.0": Row(["--bits", "4.0"], 4.19, (43.92, 86.48, 48.62), 48.62),
+    "channel widths, mean 3.0": Row(["--bits", "3.0"], 3.19, (44.63, 100.75, 49.88), 49.88),
+    "entropy 4.17": Row(["--coding", "entropy", "--bpw", "4.17"], 4.17, (43.64, 89.14, 48.65), 48.36),
+    "entropy 3.17": Row(["--coding", "entropy", "--bpw", "3.17"], 3.17, (45.54, 92.08, 50.08), 48.71),
+    "entropy 2.16": Row(["--coding", "entropy", "--bpw", "2.16"], 2.16, (58.29, 135.5, 60.62), 50.5),
+    "entropy 1.80": Row(["--coding", "entropy", "--bpw", "1.80"], 1.80, None, 53.6),
+    "entropy, 50 % zeros": Row(["--coding", "entropy", "--bpw", "2.4", "--sparsity", "0.5"], 3.16, (46.80, 86.92, 52.56), 50.7),
 }
 FILES = {"wikitext2": "wikitext2.test.raw", "ptb": "ptb.test.txt", "c4": "c4.eval.jsonl"}
 
@@ -63,7 +71,7 @@ def main():
         for row in ("baseline", *names):
             stem = "".join(c if c.isalnum() else "-" for c in row)
             if row != "baseline":
-                compress(mica, model, data, runs, runs / stem, ROWS[row][0])
+                compress(mica, model, data, runs, runs / stem, ROWS[row].flags)
             result = evaluate(mica, model if row == "baseline" else runs / stem, data, data_set, runs / f"{stem}.{data_set}.json")
             results[row, data_set] = result
             print(f"{row}: {data_set} {result['datasets'][data_set]['ppl']:.3f}", file=sys.stderr, flush=True)
@@ -74,13 +82,13 @@ def main():
     print("| row | bits per weight | zeros | WikiText2 | PTB | C4 | C4 excess | reference: WikiText2 / PTB / C4 | goal C4 | reached | compression, s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in names:
-        _, most, reference, goal = ROWS[row]
+        wanted = ROWS[row]
         ppl = {name: results[row, name]["datasets"][name]["ppl"] for name in FILES}
         facts = results[row, "c4"]["model"]["compression"]
         bits = facts["bits"]["bits_per_weight"]
         print(f"| {row} | {bits:.4f} | {100 * facts['bits']['zero_share']:.1f} % | " + " | ".join(f"{p:.2f}" for p in ppl.values()) +
-              f" | {math.log(ppl['c4'] / base['c4']):.4f} | " + (" / ".join(map(str, reference)) if reference else "none known") +
-              f" | {goal} | {'yes' if ppl['c4'] <= goal and bits <= most else 'no'} | {facts['time']['total']:.0f} |")
+              f" | {math.log(ppl['c4'] / base['c4']):.4f} | " + (" / ".join(map(str, wanted.reference)) if wanted.reference else "none known") +
+              f" | {wanted.goal_c4} | {'yes' if ppl['c4'] <= wanted.goal_c4 and bits <= wanted.most_bits else 'no'} | {facts['time']['total']:.0f} |")
 
 
 main()

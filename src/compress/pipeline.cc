@@ -14,10 +14,10 @@
 #include "compress/budget/demands.h"
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/layer_pass.h"
+#include "compress/coders.h"
 #include "compress/curvature/drift_compensation.h"
 #include "compress/fixed/plain_tensors.h"
 #include "compress/inform/statistics.h"
-#include "compress/coders.h"
 #include "compress/work_directory.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/packed.h"
@@ -55,7 +55,9 @@ Json IdentityOf(const CompressionRecord& record) {
 // What a finished shard says of one of its layer's matrices.
 const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
   const MatrixRecord* record = shard.layer ? Find(shard.layer->linears, LinearName(kind)) : nullptr;
-  if (record == nullptr) Fail("a record of the stopped run says nothing of {}; delete the directory to begin anew", LinearName(kind));
+  if (record == nullptr)
+    Fail("a record of the stopped run says nothing of {}; delete the directory to begin anew",
+         LinearName(kind));
   return *record;
 }
 
@@ -225,7 +227,8 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
 }
 
 Statistics Compression::ObtainStatistics() {
-  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, false, settings_.seed};
+  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, false,
+                            settings_.seed};
   coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
   const Json identity = {{"model", record_.model.fingerprint.value()},
@@ -283,7 +286,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
   DecoderLayer layer(weights, settings_.precision);  // gets each matrix as it is solved
   std::optional<DecoderLayer> original_layer;        // gets each just before
   if (original != nullptr) original_layer.emplace(weights, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
+  const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   PackedShard shard;
   LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
@@ -304,7 +307,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
       record.linears.emplace_back(LinearName(kind), std::move(coded.record));
     }
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, reference, WeightsOfLayer(l),
+  PassLayer(layer, config(), stream, settings_.precision, solve, beside, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
   record.matrix_bytes = shard.data_bytes();
@@ -320,7 +323,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   DecoderLayer layer(LayerWeights(weights_, l), settings_.precision);
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
-  const Reference reference{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
+  const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1, shards()));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
@@ -328,7 +331,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
     DecodePacked(packed, LinearTensorName(*config().family, l, kind), 0, decoded);
     layer.SetLinear(kind, decoded);
   }
-  PassLayer(layer, config(), stream, settings_.precision, {}, reference, {}, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.precision, {}, beside, {}, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));
   });
 }
@@ -339,7 +342,8 @@ TokenWeights Compression::WeightsOfLayer(size_t l) const {
   return weights;
 }
 
-ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer) {
+ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
+                                    std::optional<LayerRecord> layer) {
   ShardRecord finished;
   finished.bytes = shard.Write(work_->ShardPath(number, shards()));
   finished.tensors = shard.tensor_names();

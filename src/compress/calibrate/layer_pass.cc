@@ -36,7 +36,7 @@ using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x
 class Pass {
  public:
   Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
-       const InputSolver& solve, const Reference& reference, const TokenWeights& weights,
+       const InputSolver& solve, const Original& original, const TokenWeights& weights,
        const TokenProgress& progress)
       : config_(config),
         operands_(OperandType(precision)),
@@ -44,11 +44,11 @@ class Pass {
         weights_(weights),
         progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
-    if (reference.layer == nullptr) return;
+    if (original.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
-    const size_t wanted = std::clamp<size_t>(reference.windows, 1, windows);
-    sides_.push_back({reference.layer,
-                      reference.stream,
+    const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
+    sides_.push_back({original.layer,
+                      original.stream,
                       (stream.portions() * wanted + windows - 1) / windows,  // whole portions
                       {}});
   }
@@ -184,9 +184,9 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
 }
 
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
-               Precision precision, const InputSolver& solve, const Reference& reference,
+               Precision precision, const InputSolver& solve, const Original& original,
                const TokenWeights& weights, const TokenProgress& progress) {
-  Pass(layer, config, stream, precision, solve, reference, weights, progress).Run();
+  Pass(layer, config, stream, precision, solve, beside, weights, progress).Run();
 }
 
 }  // namespace mica

@@ -18,13 +18,13 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
-// Called when the moments of an input are known (drift only with a reference): the caller compresses the
-// matrices that take it and puts the results into the layer. The views are gone after the call.
+// Called when the moments of an input are known (drift only with the original model): the caller compresses
+// the matrices that take it and puts the results into the layer. The views are gone after the call.
 using InputSolver = std::function<void(InputKind input, const InputMoments& moments)>;
 
 // The original model on the same tokens, to measure the drift against; its stream advances with the
 // compressed one, on evenly spaced portions that hold at least `windows` windows (the others stay behind).
-struct Reference {
+struct Original {
   const DecoderLayer* layer = nullptr;
   ResidualStream* stream = nullptr;
   size_t windows = 0;
@@ -38,11 +38,11 @@ using TokenProgress = std::function<void(uint64_t tokens)>;
 
 // The input of a layer becomes its output in `stream`, while solve is called for each input in the order of
 // kInputKinds and puts the matrices that take it into `layer`, which needs none of them before (nor does the
-// reference). Without solve the layer is passed through as it is, with the same roundings: a run that resumes
-// gets the same stream. `reference` may be empty. Memory: the stream, one stage's activations of all tokens
+// original). Without solve the layer is passed through as it is, with the same roundings: a run that resumes
+// gets the same stream. `original` may be empty. Memory: the stream, one stage's activations of all tokens
 // in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
-               Precision precision, const InputSolver& solve, const Reference& reference,
+               Precision precision, const InputSolver& solve, const Original& original,
                const TokenWeights& weights, const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.

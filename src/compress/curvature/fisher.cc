@@ -138,17 +138,18 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
   backward.advance = [&](size_t done) { progress.Advance(done); };
-  RunBackward(weights, part.ids, part.seqlen, settings.stored_bytes, backward, [&](const LinearGradient& gradient) {
-    const size_t kind = static_cast<size_t>(gradient.kind);
-    if (settings.output_moments) {
-      grams[gradient.layer][kind].Add(gradient.gradient, OperandType(settings.precision));
-    } else {
-      AddSquares(gradient.gradient.host<float>(), fisher.outputs[gradient.layer][kind].fisher);
-    }
-    if (settings.token_weights)
-      SquaredNorms(gradient.gradient.host<float>(),
-                   norms[gradient.layer][kind].data() + gradient.first_token);
-  });
+  RunBackward(weights, part.ids, part.seqlen, settings.stored_bytes, backward,
+              [&](const LinearGradient& gradient) {
+                const size_t kind = static_cast<size_t>(gradient.kind);
+                if (settings.output_moments) {
+                  grams[gradient.layer][kind].Add(gradient.gradient, OperandType(settings.precision));
+                } else {
+                  AddSquares(gradient.gradient.host<float>(), fisher.outputs[gradient.layer][kind].fisher);
+                }
+                if (settings.token_weights)
+                  SquaredNorms(gradient.gradient.host<float>(),
+                               norms[gradient.layer][kind].data() + gradient.first_token);
+              });
   progress.End();
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {

@@ -236,28 +236,28 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
     state.keep = Matrix<uint8_t>(w.cols, w.rows, 0);
     std::fill_n(state.keep.data(), state.plan.coded * w.rows, uint8_t{1});
   }
-  state.work = Matrix<float>(w.cols, w.rows);
-  state.change = Matrix<float>(w.cols, w.rows);
+  Matrix<float> remaining(w.cols, w.rows), errors(w.cols, w.rows);
 
   SolverReport result;
   DampedFactor factor = Factor(h, state.plan, settings.damping);
-  Residual(state, w, factor.dead(), true, state.work);
+  Residual(state, w, factor.dead(), true, remaining);
   const FeedbackSettings feedback{Saliency(factor, h, settings.saliency_exponent), settings.row_importance,
                                   settings.search_rounds};
-  result.feedback_loss = result.predicted_loss = FeedAll(state, factor.matrix(), feedback);
-  Matrix<float> moments = factor.Release();  // its memory, for H
+  result.feedback_loss = result.predicted_loss = FeedAll(state, factor.matrix(), feedback, remaining, errors);
+  // The memory of what is done with, for what comes: H, W - Q, H (W - Q).
+  Matrix<float> moments = factor.Release(), residual = std::move(errors), gradient = std::move(remaining);
   if (settings.refine_passes > 0) {
-    Residual(state, w, factor.dead(), false, state.change);
+    Residual(state, w, factor.dead(), false, residual);
     factor.DampedMoments(h, moments);
-    result.predicted_loss += RefineAll(state, moments, settings.refine_passes);
+    result.predicted_loss += RefineAll(state, moments, settings.refine_passes, residual, gradient, residual);
   }
   if (report != nullptr) {
     // Dead channels have no energy in the undamped H, whatever their rows hold.
     factor.UndampedMoments(h, moments);
-    Residual(state, w, factor.dead(), false, state.change);
-    result.measured_loss = QuadraticLoss(moments, state.change);
-    Residual(state, w, factor.dead(), true, state.change);
-    const double energy = QuadraticLoss(moments, state.change);
+    Residual(state, w, factor.dead(), false, residual);
+    result.measured_loss = QuadraticLoss(moments, residual);
+    Residual(state, w, factor.dead(), true, residual);
+    const double energy = QuadraticLoss(moments, residual);
     result.relative_error = energy > 0 ? result.measured_loss / energy : 0;
     result.zero_share = state.rows * state.cols > 0 ? static_cast<double>(CountZeros(state)) /
                                                           static_cast<double>(state.rows * state.cols)

@@ -86,8 +86,15 @@ struct TileBlock {
 
 class Feedback {
  public:
-  Feedback(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings)
-      : state_(state), u_(u), settings_(settings), cell_(state.plan.mask), tile_loss_(state.tiles(), 0.0) {}
+  Feedback(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings,
+           Matrix<float>& remaining, Matrix<float>& errors)
+      : state_(state),
+        u_(u),
+        remaining_(remaining),
+        errors_(errors),
+        settings_(settings),
+        cell_(state.plan.mask),
+        tile_loss_(state.tiles(), 0.0) {}
 
   double Run() {
     if (!state_.plan.blocks.empty()) Solve(0, state_.plan.blocks.size());
@@ -125,7 +132,7 @@ class Feedback {
     const size_t from = done + Halo(done), to = end + Halo(end);
     if (from < to) {
       Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
-           state_.change.view().Rows(start, done - start), 1.0f, state_.work.view().Rows(from, to - from));
+           errors_.view().Rows(start, done - start), 1.0f, remaining_.view().Rows(from, to - from));
     }
     Solve(middle, last);
   }
@@ -139,7 +146,7 @@ class Feedback {
       importance.push_back(1.0f / (u_(j, j) * u_(j, j)));
     ParallelFor(state_.tiles(), [&](size_t tile) {
       Matrix<float> w(group.count, kTileRows);
-      state_.LoadTile(state_.work, tile, group.start, group.count, w.data());
+      state_.LoadTile(remaining_, tile, group.start, group.count, w.data());
       TileGrids grids;
       FitTileGrids(w.data(), group.count, importance.data(), nullptr, group.bits, kGridRounds, &grids);
       state_.StoreGrids(grids, tile, group);
@@ -161,7 +168,7 @@ class Feedback {
     ParallelFor(state_.tiles(), [&](size_t tile) {
       auto buffers = std::make_unique<TileBlock>();
       TileBlock& t = *buffers;
-      state_.LoadTile(state_.work, tile, block.start, cols + halo, t.w);
+      state_.LoadTile(remaining_, tile, block.start, cols + halo, t.w);
       if (state_.masked()) state_.LoadTile(state_.keep, tile, block.start, cols + halo, t.keep);
       ColumnRun run;
       run.factor = u.data();
@@ -188,9 +195,9 @@ class Feedback {
         for (size_t r = 0; r < state_.tile_rows(tile); ++r) loss += t.loss[r];
       }
       tile_loss_[tile] += loss;
-      state_.StoreTile(t.error, tile, block.start, cols, state_.change);
+      state_.StoreTile(t.error, tile, block.start, cols, errors_);
       state_.StoreTile(t.codes, tile, block.start, cols, state_.codes);
-      state_.StoreTile(t.w + cols * kTileRows, tile, block.end, halo, state_.work);
+      state_.StoreTile(t.w + cols * kTileRows, tile, block.end, halo, remaining_);
       if (cell_.cols > 0) state_.StoreTile(t.keep, tile, block.start, cols + halo, state_.keep);
     });
   }
@@ -200,7 +207,7 @@ class Feedback {
     const size_t cols = block.end - block.start;
     Matrix<float> scores(cols, state_.rows);
     ParallelFor(cols, [&](size_t j) {
-      const float* w = state_.work.row(block.start + j);
+      const float* w = remaining_.row(block.start + j);
       float* score = scores.row(j);
       for (size_t r = 0; r < state_.rows; ++r) score[r] = w[r] * w[r] * settings_.saliency[block.start + j];
       for (size_t r = 0; r < settings_.row_importance.size(); ++r) score[r] *= settings_.row_importance[r];
@@ -298,6 +305,7 @@ class Feedback {
 
   SolverState& state_;
   MatrixView<const float> u_;
+  Matrix<float>&remaining_, &errors_;
   const FeedbackSettings& settings_;
   const MaskKind cell_;
   std::vector<double> tile_loss_;
@@ -305,8 +313,9 @@ class Feedback {
 
 }  // namespace
 
-double FeedAll(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings) {
-  return Feedback(state, u, settings).Run();
+double FeedAll(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings,
+               Matrix<float>& remaining, Matrix<float>& errors) {
+  return Feedback(state, u, settings, remaining, errors).Run();
 }
 
 }  // namespace mica

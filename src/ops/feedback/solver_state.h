@@ -22,8 +22,6 @@ struct SolverState {
   size_t rows = 0;
   size_t cols = 0;
   int exponent = 0;          // weights below are in units of 2^exponent
-  Matrix<float> work;        // [cols, rows] W less the feedback so far; later H (W - Q)
-  Matrix<float> change;      // [cols, rows] errors of the columns over U_jj; later changes of Q
   Matrix<uint16_t> codes;    // [cols, rows] as FixedMatrix::codes
   Matrix<uint8_t> keep;      // [cols, rows], empty without a mask
   Matrix<ScaleCode> scales;  // [scale groups, rows]
@@ -79,13 +77,17 @@ struct FeedbackSettings {
                           // by the weighted rounding error alone
 };
 
-// Prunes and quantises all columns with feedback. u: [cols, cols] upper factor of H^-1. Fills codes, keep,
-// scales, zeros; returns sum of e^2.
-double FeedAll(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings);
+// Prunes and quantises all columns with feedback. u: [cols, cols] upper factor of H^-1. remaining: [cols,
+// rows] W in, W less the feedback so far while it works; errors: [cols, rows] out, those of each column over
+// U_jj. Fills codes, keep, scales, zeros; returns sum of e^2.
+double FeedAll(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings,
+               Matrix<float>& remaining, Matrix<float>& errors);
 
 // Lowers the loss tr((W - Q) H (W - Q)^T) by changing what FeedAll stored; zeros per row and block, and n:m
-// patterns, stay as many. On entry state.change holds W - Q; h: [cols, cols] damped. Returns the change of
-// the loss (not positive).
-double RefineAll(SolverState& state, MatrixView<const float> h, int passes);
+// patterns, stay as many. h: [cols, cols] damped; residual: [cols, rows] W - Q as FeedAll left it; gradient
+// and steps: [cols, rows] for H (W - Q), kept up to date, and for what a pass changes of Q; steps may be
+// residual itself, which is read first. Returns the change of the loss (not positive).
+double RefineAll(SolverState& state, MatrixView<const float> h, int passes, const Matrix<float>& residual,
+                 Matrix<float>& gradient, Matrix<float>& steps);
 
 }  // namespace mica

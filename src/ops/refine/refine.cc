@@ -40,10 +40,11 @@ struct TileBlock {
 
 class Refinement {
  public:
-  Refinement(SolverState& state, MatrixView<const float> h) : state_(state), h_(h), cell_(state.plan.mask) {}
+  Refinement(SolverState& state, MatrixView<const float> h, Matrix<float>& gradient, Matrix<float>& steps)
+      : state_(state), h_(h), gradient_(gradient), steps_(steps), cell_(state.plan.mask) {}
 
-  double Run(int passes) {
-    Gemm(false, false, 1.0f, h_, state_.change, 0.0f, state_.work);
+  double Run(int passes, const Matrix<float>& residual) {
+    Gemm(false, false, 1.0f, h_, residual, 0.0f, gradient_);
     double total = 0, first = 0;
     for (int pass = 0; pass < passes; ++pass) {
       double gained = 0;
@@ -72,8 +73,8 @@ class Refinement {
       const auto buffers = std::make_unique<TileBlock>();
       tile_loss[tile] = RefineTile(block, h, reciprocal, exchange, tile, *buffers);
     });
-    Gemm(false, false, -1.0f, h_.Cols(block.start, cols), state_.change.view().Rows(block.start, cols), 1.0f,
-         state_.work);
+    Gemm(false, false, -1.0f, h_.Cols(block.start, cols), steps_.view().Rows(block.start, cols), 1.0f,
+         gradient_);
     double loss = 0;
     for (const double part : tile_loss) loss += part;
     return loss;
@@ -84,7 +85,7 @@ class Refinement {
   double RefineTile(const ColumnBlock& block, const Matrix<float>& h, const std::vector<float>& reciprocal,
                     bool exchange, size_t tile, TileBlock& t) {
     const size_t cols = block.end - block.start, rows = state_.tile_rows(tile);
-    state_.LoadTile(state_.work, tile, block.start, cols, t.g);
+    state_.LoadTile(gradient_, tile, block.start, cols, t.g);
     state_.LoadTile(state_.codes, tile, block.start, cols, t.codes);
     if (state_.masked()) {
       state_.LoadTile(state_.keep, tile, block.start, cols, t.keep);
@@ -125,7 +126,7 @@ class Refinement {
     }
     for (size_t r = 0; r < rows; ++r) loss += t.loss[r];
     for (size_t i = 0; i < cols * kTileRows; ++i) t.before[i] = t.q[i] - t.before[i];
-    state_.StoreTile(t.before, tile, block.start, cols, state_.change);
+    state_.StoreTile(t.before, tile, block.start, cols, steps_);
     state_.StoreTile(t.codes, tile, block.start, cols, state_.codes);
     if (state_.masked()) state_.StoreTile(t.keep, tile, block.start, cols, state_.keep);
     return loss;
@@ -329,13 +330,15 @@ class Refinement {
 
   SolverState& state_;
   MatrixView<const float> h_;
+  Matrix<float>&gradient_, &steps_;
   const MaskKind cell_;
 };
 
 }  // namespace
 
-double RefineAll(SolverState& state, MatrixView<const float> h, int passes) {
-  return Refinement(state, h).Run(passes);
+double RefineAll(SolverState& state, MatrixView<const float> h, int passes, const Matrix<float>& residual,
+                 Matrix<float>& gradient, Matrix<float>& steps) {
+  return Refinement(state, h, gradient, steps).Run(passes, residual);
 }
 
 }  // namespace mica
