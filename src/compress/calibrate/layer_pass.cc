@@ -186,7 +186,7 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
                Precision precision, const InputSolver& solve, const Original& original,
                const TokenWeights& weights, const TokenProgress& progress) {
-  Pass(layer, config, stream, precision, solve, beside, weights, progress).Run();
+  Pass(layer, config, stream, precision, solve, original, weights, progress).Run();
 }
 
 }  // namespace mica
