@@ -22,6 +22,7 @@
 #include "compress/work_directory.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/sizes.h"
+#include "record/compression.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -88,7 +89,7 @@ class Compression {
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
   std::vector<FinishedShard> finished_;
   double began_ = MonotonicSeconds();
-  const Json phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
+  const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
 
 Json Compression::Run() {
@@ -382,9 +383,9 @@ Json Compression::Finish() {
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   bits["breakdown_bytes"] = sizes.bytes;
   Json time = Json::object();
-  const Json phases = progress_.PhaseSeconds();
-  for (const auto& [phase, seconds] : phases.items()) {
-    const double own = seconds.get<double>() - phases_before_.value(phase, 0.0);
+  for (const auto& [phase, seconds] : progress_.PhaseSeconds()) {
+    const double* before = Find(phases_before_, phase);
+    const double own = seconds - (before != nullptr ? *before : 0);
     if (own > 0) time[phase] = own;
   }
   time["total"] = MonotonicSeconds() - began_;
