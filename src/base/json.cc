@@ -70,27 +70,4 @@ void JsonReader::Finish() const {
   Fail("{}: unknown key \"{}\", expected one of {}", where_, rest.begin().key(), fmt::join(known_, ", "));
 }
 
-const Json* FindAt(const Json& json, const std::string& path) {
-  const Json* at = &json;
-  for (size_t begin = 0; begin <= path.size();) {
-    const size_t end = std::min(path.find('/', begin), path.size());
-    if (!at->is_object()) return nullptr;
-    const auto found = at->find(path.substr(begin, end - begin));
-    if (found == at->end()) return nullptr;
-    at = &*found;
-    begin = end + 1;
-  }
-  return at;
-}
-
-std::optional<double> NumberAt(const Json& json, const std::string& path) {
-  const Json* at = FindAt(json, path);
-  return at != nullptr && at->is_number() ? std::optional(at->get<double>()) : std::nullopt;
-}
-
-std::optional<std::string> TextAt(const Json& json, const std::string& path) {
-  const Json* at = FindAt(json, path);
-  return at != nullptr && at->is_string() ? std::optional(at->get<std::string>()) : std::nullopt;
-}
-
 }  // namespace mica

@@ -3,7 +3,6 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,11 +55,5 @@ class JsonReader {
   std::string where_;
   std::vector<std::string> known_;
 };
-
-// Value at a path of keys ("settings/budget/value"), or nothing when a key is missing or the value has
-// another type.
-std::optional<double> NumberAt(const Json& json, const std::string& path);
-std::optional<std::string> TextAt(const Json& json, const std::string& path);
-const Json* FindAt(const Json& json, const std::string& path);
 
 }  // namespace mica

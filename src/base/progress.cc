@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 
-#include "base/file.h"
 #include "base/system.h"
 #include "base/units.h"
 
@@ -16,7 +14,6 @@ namespace {
 
 constexpr double kTerminalInterval = 0.2;  // seconds between two drawings of the bar
 constexpr double kPlainInterval = 10.0;    // seconds between two plain lines
-constexpr double kStatusInterval = 1.0;    // seconds between two writings of the status file
 constexpr int kBarWidth = 28;              // characters
 
 }  // namespace
@@ -24,99 +21,85 @@ constexpr int kBarWidth = 28;              // characters
 Progress::Progress(bool enabled) : enabled_(enabled), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
-  if (running_ && enabled_ && terminal_) std::fputc('\n', stderr);
+  if (state_.running && enabled_ && terminal_) std::fputc('\n', stderr);
 }
 
-void Progress::WriteStatusTo(const std::filesystem::path& path) {
+void Progress::ReportTo(ProgressSink* sink) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  status_path_ = path;
+  sink_ = sink;
 }
 
 void Progress::Begin(const std::string& phase, uint64_t total, const std::string& unit) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  phase_ = phase, unit_ = unit, detail_.clear();
-  total_ = total, done_ = 0;
-  began_ = shown_ = MonotonicSeconds();
-  running_ = true;
-  WriteStatus(true);
+  state_.phase = phase, state_.unit = unit, state_.detail.clear();
+  state_.total = total, state_.done = 0;
+  state_.began = shown_ = MonotonicSeconds();
+  state_.running = true;
+  Report(true);
 }
 
 void Progress::Advance(uint64_t units, const std::string& detail) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  done_ += units;
-  if (!detail.empty()) detail_ = detail;
+  state_.done += units;
+  if (!detail.empty()) state_.detail = detail;
   const double now = MonotonicSeconds();
   if (now - shown_ >= (terminal_ ? kTerminalInterval : kPlainInterval)) {
     shown_ = now;
     Show(false);
   }
-  WriteStatus(false);
+  Report(false);
 }
 
 void Progress::End() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!running_) return;
+  if (!state_.running) return;
   Show(true);
-  const double seconds = MonotonicSeconds() - began_;
-  phase_seconds_[phase_] = phase_seconds_.value(phase_, 0.0) + seconds;
-  running_ = false;
-  WriteStatus(true);
+  const double seconds = MonotonicSeconds() - state_.began;
+  const auto before = std::find_if(state_.phase_seconds.begin(), state_.phase_seconds.end(),
+                                   [&](const auto& phase) { return phase.first == state_.phase; });
+  if (before == state_.phase_seconds.end()) {
+    state_.phase_seconds.emplace_back(state_.phase, seconds);
+  } else {
+    before->second += seconds;
+  }
+  state_.running = false;
+  Report(true);
 }
 
-void Progress::Note(const std::string& key, Json value) {
+void Progress::Figure(const std::string& name, double value) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  notes_[key] = std::move(value);
-  WriteStatus(true);  // notes are rare, and the last one of a run ("done") must not be lost
+  if (sink_ != nullptr) sink_->Figure(name, value);
 }
 
-Json Progress::PhaseSeconds() const {
+std::vector<std::pair<std::string, double>> Progress::PhaseSeconds() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return phase_seconds_;
+  return state_.phase_seconds;
 }
 
 void Progress::Show(bool final) {
   if (!enabled_) return;
-  const double elapsed = std::max(1e-9, MonotonicSeconds() - began_);
-  const double rate = static_cast<double>(done_) / elapsed;
+  const double elapsed = std::max(1e-9, MonotonicSeconds() - state_.began);
+  const double rate = static_cast<double>(state_.done) / elapsed;
   const double share =
-      total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
-  const double left = done_ == 0 ? 0 : (1 - share) * elapsed / std::max(share, 1e-9);
+      state_.total == 0 ? 1.0
+                        : std::min(1.0, static_cast<double>(state_.done) / static_cast<double>(state_.total));
+  const double left = state_.done == 0 ? 0 : (1 - share) * elapsed / std::max(share, 1e-9);
   const std::string time = final ? FormatDuration(elapsed) : "ETA " + FormatDuration(left);
   const std::string text = fmt::format("{:>3.0f} %  {}  {:.{}f} {}/s  {}", 100 * share, time, rate,
-                                       rate < 10 ? 2 : 0, unit_, detail_);
+                                       rate < 10 ? 2 : 0, state_.unit, state_.detail);
   if (terminal_) {
     const int filled = static_cast<int>(share * kBarWidth);
     const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
-    std::fprintf(stderr, "\r\033[K%-22s [%s] %s%s", phase_.c_str(), bar.c_str(), text.c_str(),
+    std::fprintf(stderr, "\r\033[K%-22s [%s] %s%s", state_.phase.c_str(), bar.c_str(), text.c_str(),
                  final ? "\n" : "");
   } else {
-    std::fprintf(stderr, "%s: %s\n", phase_.c_str(), text.c_str());
+    std::fprintf(stderr, "%s: %s\n", state_.phase.c_str(), text.c_str());
   }
   std::fflush(stderr);
 }
 
-void Progress::WriteStatus(bool now) {
-  if (status_path_.empty()) return;
-  const double time = MonotonicSeconds();
-  if (!now && time - status_written_ < kStatusInterval) return;
-  status_written_ = time;
-  Json status = notes_;
-  const double elapsed = time - began_;
-  status["phase"] = phase_;
-  status["running"] = running_;
-  status["done"] = done_;
-  status["total"] = total_;
-  status["unit"] = unit_;
-  status["detail"] = detail_;
-  status["seconds"] = elapsed;
-  if (done_ > 0 && total_ >= done_) {
-    status["seconds_left"] = elapsed * static_cast<double>(total_ - done_) / static_cast<double>(done_);
-  }
-  status["phase_seconds"] = phase_seconds_;
-  status["peak_memory_bytes"] = PeakResidentBytes();
-  status["pid"] = ::getpid();
-  status["updated"] = UtcTime();
-  WriteJson(status_path_, status);
+void Progress::Report(bool now) {
+  if (sink_ != nullptr) sink_->Report(state_, now);
 }
 
 }  // namespace mica

@@ -1,15 +1,36 @@
 // Progress of a long piece of work: a bar with rate and time left on a terminal, a plain line now and then
-// elsewhere, and optionally a status file that `mica status` reads from another terminal.
+// elsewhere; and reports to whoever keeps a status of it.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <mutex>
 #include <string>
-
-#include "base/json.h"
+#include <utility>
+#include <vector>
 
 namespace mica {
+
+// How far a piece of work is.
+struct ProgressState {
+  std::string phase;     // that goes on or, while not running, ended last
+  std::string unit;      // "tokens"
+  std::string detail;    // where in the phase: "layer 2/8"
+  uint64_t done = 0;     // units
+  uint64_t total = 0;    // units
+  bool running = false;  // between Begin and End
+  double began = 0;      // when the phase did, MonotonicSeconds()
+  std::vector<std::pair<std::string, double>> phase_seconds;  // of ended phases, in order
+};
+
+// Is told of the progress of a piece of work, from any thread, one call at a time.
+class ProgressSink {
+ public:
+  virtual ~ProgressSink() = default;
+  // `now`: a phase begins or ends; else there may be many reports in a second.
+  virtual void Report(const ProgressState& state, bool now) = 0;
+  // A figure that has been found on the way, such as a text's perplexity.
+  virtual void Figure(const std::string& name, double value) = 0;
+};
 
 // Thread-safe. One phase at a time: Begin, any number of Advance, End.
 class Progress {
@@ -18,34 +39,29 @@ class Progress {
   explicit Progress(bool enabled = true);
   ~Progress();
 
-  // From now on the state is also written (atomically, at most once a second) to `path` as JSON: phase, done,
-  // total, unit, seconds, seconds_left, peak_memory_bytes, pid, updated, and every key set by Note.
-  void WriteStatusTo(const std::filesystem::path& path);
+  // From now on `sink` is told as well; it must outlive this.
+  void ReportTo(ProgressSink* sink);
 
   // Starts a phase of `total` units ("tokens", "layers").
   void Begin(const std::string& phase, uint64_t total, const std::string& unit);
   // `detail` is shown behind the bar ("layer 3/40").
   void Advance(uint64_t units, const std::string& detail = "");
   void End();
-  // Sets a key of the status file ("layer", "last_ppl").
-  void Note(const std::string& key, Json value);
-  // Seconds spent in each ended phase, in order: {"calibrate": 12.3, ...}.
-  Json PhaseSeconds() const;
+  // For the sink.
+  void Figure(const std::string& name, double value);
+  // Seconds spent in each ended phase, in order: {"calibrate", 12.3}, ...
+  std::vector<std::pair<std::string, double>> PhaseSeconds() const;
 
  private:
   void Show(bool final);
-  void WriteStatus(bool now);
+  void Report(bool now);
 
   mutable std::mutex mutex_;
   bool enabled_;
   bool terminal_;
-  std::filesystem::path status_path_;
-  Json notes_ = Json::object();
-  Json phase_seconds_ = Json::object();
-  std::string phase_, unit_, detail_;
-  uint64_t done_ = 0, total_ = 0;
-  double began_ = 0, shown_ = 0, status_written_ = 0;
-  bool running_ = false;
+  ProgressSink* sink_ = nullptr;
+  ProgressState state_;
+  double shown_ = 0;
 };
 
 }  // namespace mica

@@ -5,10 +5,12 @@
 namespace mica {
 
 void AddAblateCommand(CLI::App& app) {
-  AddExperimentCommand(app, "ablate",
-                       "Run an experiment once for each way to use information (none, energy, clusters, "
-                       "conditional) at equal stored bits",
-                       "Experiment file (JSON) with a budget in bpw", RunAblation);
+  AddExperimentCommand(
+      app, "ablate",
+      "Run an experiment once for each way to use information (none, energy, clusters, "
+      "conditional) at equal stored bits",
+      "Experiment file (JSON) with a budget in bpw",
+      [](const Experiment& experiment, bool quiet) { return AblationJson(RunAblation(experiment, quiet)); });
 }
 
 }  // namespace mica

@@ -39,6 +39,11 @@ std::string Render(const Comparison& comparison, const Document& document, const
   return RenderText(document);
 }
 
+// Of any program: what is understood is compared.
+EvaluationRecord ReadResult(const fs::path& path) {
+  return EvaluationFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
+}
+
 void RunCompare(const CompareOptions& options) {
   if (options.json && !options.format.empty() && options.format != "json")
     Fail("--json and --format {} disagree; give one of them", options.format);
@@ -46,9 +51,9 @@ void RunCompare(const CompareOptions& options) {
   for (const fs::path& path : {options.out, options.html}) {
     if (!path.empty()) CheckOutput(path);
   }
+  const EvaluationRecord baseline = ReadResult(options.baseline), compressed = ReadResult(options.compressed);
   const Comparison comparison =
-      Compare(ReadJson(options.baseline), options.baseline.string(), ReadJson(options.compressed),
-              options.compressed.string(), options.force);
+      Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), options.force);
   const Document document = BuildReport(comparison, language);
   const std::string report = Render(comparison, document, FormatOf(options));
   if (!options.html.empty()) WriteOutput(options.html, RenderHtml(document));

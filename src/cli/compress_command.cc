@@ -20,19 +20,19 @@ struct CompressOptions {
   Json given = Json::object();  // as an experiment's "compress" would say it
 };
 
-void PrintSummary(const Json& report, const std::string& out) {
-  const Json& bits = report["bits"];
-  const Json& file = report["file"];
+void PrintSummary(const CompressionRecord& record, const std::string& out) {
+  const BitTotals& bits = record.bits;
+  const FileSizes& file = record.file;
   fmt::print("{}\n", out);
-  fmt::print("  mean code bits      {:.4f}\n", bits["mean_code_bits"].get<double>());
+  fmt::print("  mean code bits      {:.4f}\n", *bits.mean_code_bits);
   fmt::print("  bits per weight     {:.4f}  (all stored bits of {:.1f} M compressed weights)\n",
-             bits["bits_per_weight"].get<double>(), bits["compressed_weights"].get<double>() / 1e6);
-  fmt::print("  zero weights        {:.1f} %\n", 100 * bits["zero_share"].get<double>());
+             *bits.bits_per_weight, static_cast<double>(*bits.compressed_weights) / 1e6);
+  fmt::print("  zero weights        {:.1f} %\n", 100 * *bits.zero_share);
   fmt::print("  weight files        {} -> {}, {:.2f} times smaller\n",
-             FormatBytes(file["bytes_before"].get<double>()), FormatBytes(file["bytes_after"].get<double>()),
-             file["ratio"].get<double>());
-  fmt::print("  time                {}\n", FormatDuration(report["time"]["total"].get<double>()));
-  fmt::print("  peak memory         {}\n", FormatBytes(report["peak_memory_bytes"].get<double>()));
+             FormatBytes(static_cast<double>(*file.bytes_before)),
+             FormatBytes(static_cast<double>(*file.bytes_after)), *file.ratio);
+  fmt::print("  time                {}\n", FormatDuration(*record.time.total));
+  fmt::print("  peak memory         {}\n", FormatBytes(static_cast<double>(*record.peak_memory_bytes)));
 }
 
 void Compress(CompressOptions& options) {
@@ -43,11 +43,11 @@ void Compress(CompressOptions& options) {
   RefuseIdleOptions(settings, GivenIn(options.given));
 
   Progress progress(!options.common.json);
-  const Json report = CompressModel(options.paths, settings, progress);
+  const CompressionRecord record = CompressModel(options.paths, settings, progress);
   if (options.common.json) {
-    fmt::print("{}\n", report.dump(2));
+    fmt::print("{}\n", ToJson(record).dump(2));
   } else {
-    PrintSummary(report, options.paths.out.string());
+    PrintSummary(record, options.paths.out.string());
   }
 }
 

@@ -27,11 +27,11 @@ void Eval(EvalOptions& options) {
   if (!options.out.empty()) CheckOutput(options.out);
 
   Progress progress(!options.common.json);
-  const Json result = Evaluate(request, progress);
+  const EvaluationRecord result = Evaluate(request, progress);
   // The figures are shown before the file is written, so that a disk that has filled up meanwhile does not
   // take them along.
-  WriteStdout(options.common.json ? JsonText(result) : SummaryTable(result));
-  if (!options.out.empty()) WriteOutput(options.out, JsonText(result));
+  WriteStdout(options.common.json ? JsonText(ToJson(result)) : SummaryTable(result));
+  if (!options.out.empty()) WriteOutput(options.out, JsonText(ToJson(result)));
 }
 
 }  // namespace

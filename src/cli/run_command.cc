@@ -7,7 +7,9 @@ void AddRunCommand(CLI::App& app) {
   AddExperimentCommand(app, "run",
                        "Run an experiment: measure, compress, measure the packed file, compare; the same "
                        "command goes on after a stop",
-                       "Experiment file (JSON)", RunExperiment);
+                       "Experiment file (JSON)", [](const Experiment& experiment, bool quiet) {
+                         return ComparisonJson(RunExperiment(experiment, quiet));
+                       });
 }
 
 }  // namespace mica

@@ -12,11 +12,10 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/output.h"
-#include "base/progress.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "cli/commands.h"
-#include "eval/report/comparison.h"
+#include "record/status.h"
 
 namespace mica {
 namespace {
@@ -33,20 +32,18 @@ struct StatusOptions {
 
 enum class RunState { kRunning, kDone, kStopped };
 
-Json ReadStatus(const fs::path& run) {
+StatusRecord ReadStatus(const fs::path& run) {
   const fs::path path = fs::is_directory(run) ? run / "status.json" : run;
   if (!fs::exists(path)) {
     Fail("{}: not found; give the directory of a 'mica run' that has begun", path.string());
   }
-  Json status = ReadJson(path);
-  if (!status.is_object() || !FindAt(status, "pid")) Fail("{}: is not the status of a run", path.string());
-  return status;
+  return StatusFromJson(ReadJson(path), path.string());
 }
 
 // Whether the process that wrote the status is still there; the run is done when its last stage says so.
-RunState StateOf(const Json& status) {
-  if (TextAt(status, "stage") == "done") return RunState::kDone;
-  const auto pid = static_cast<pid_t>(NumberAt(status, "pid").value_or(0));
+RunState StateOf(const StatusRecord& status) {
+  if (status.stage == "done") return RunState::kDone;
+  const auto pid = static_cast<pid_t>(status.pid.value_or(0));
   const bool alive = pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
   return alive ? RunState::kRunning : RunState::kStopped;
 }
@@ -63,87 +60,75 @@ const char* StateName(RunState state) {
   return "";
 }
 
-std::string ShortText(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_number_float()) {
-    return fmt::format("{:.{}f}", value.get<double>(), std::abs(value.get<double>()) < 1 ? 4 : 2);
+// "stage baseline, ppl (wikitext2 107.30, ptb 235.81)".
+std::string FiguresText(const LastFigures& last) {
+  if (!last.stage && last.perplexities.empty()) return "";
+  std::string sets;
+  for (const auto& [name, perplexity] : last.perplexities) {
+    const std::string figure =
+        std::isnan(perplexity) ? "null" : fmt::format("{:.{}f}", perplexity, perplexity < 1 ? 4 : 2);
+    sets += (sets.empty() ? "" : ", ") + name + " " + figure;
   }
-  return value.dump();
+  return (last.stage ? "stage " + *last.stage + ", " : "") + "ppl (" + sets + ")";
 }
 
-// "wikitext2 107.3, ptb 235.8" of an object of figures, nested ones in brackets.
-std::string FiguresText(const Json& figures) {
-  if (!figures.is_object()) return ShortText(figures);
+std::string StagesText(const StatusRecord& status) {
+  const std::string current = status.stage.value_or("");
+  if (status.stages.empty()) return current;
   std::string text;
-  for (const auto& [key, value] : figures.items()) {
-    text += (text.empty() ? "" : ", ") + key + " " +
-            (value.is_object() ? "(" + FiguresText(value) + ")" : ShortText(value));
-  }
+  for (const std::string& stage : status.stages)
+    text += (text.empty() ? "" : " > ") + (stage == current ? "[" + stage + "]" : stage);
   return text;
 }
 
-std::string StagesText(const Json& status) {
-  const std::string current = TextAt(status, "stage").value_or("");
-  const Json* stages = FindAt(status, "stages");
-  if (stages == nullptr || !stages->is_array()) return current;
-  std::string text;
-  for (const Json& stage : *stages) {
-    const std::string name = ShortText(stage);
-    text += (text.empty() ? "" : " > ") + (name == current ? "[" + name + "]" : name);
-  }
-  return text;
-}
-
-std::string StatusText(const Json& status, RunState state) {
+std::string StatusText(const StatusRecord& status, RunState state) {
   std::string text;
   const auto line = [&](const char* name, const std::string& value) {
     if (!value.empty()) text += fmt::format("{:<12} {}\n", name, value);
   };
-  line("experiment", TextAt(status, "experiment").value_or(""));
-  const std::string pid = fmt::format("{:.0f}", NumberAt(status, "pid").value_or(0));
+  line("experiment", status.experiment.value_or(""));
+  const std::string pid = fmt::format("{}", status.pid.value_or(0));
   std::string state_text = StateName(state);
   if (state == RunState::kRunning) state_text += ", process " + pid;
   if (state == RunState::kStopped)
     state_text += ": process " + pid + " is gone; the same command goes on where it was";
-  line("state",
-       state_text + fmt::format(" (written {})", TextAt(status, "updated").value_or("at an unknown time")));
+  line("state", state_text + fmt::format(" (written {})", status.updated.value_or("at an unknown time")));
   line("stage", StagesText(status));
   if (state != RunState::kDone) {
-    const double done = NumberAt(status, "done").value_or(0), total = NumberAt(status, "total").value_or(0);
+    const auto done = static_cast<double>(status.done.value_or(0));
+    const auto total = static_cast<double>(status.total.value_or(0));
     const double share = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 0;
     const size_t filled = static_cast<size_t>(share * kBarColumns);
-    line("phase", fmt::format("{}  [{}{}] {:.0f} %", TextAt(status, "phase").value_or("?"),
-                              std::string(filled, '#'), std::string(kBarColumns - filled, '.'), 100 * share));
-    std::string detail = fmt::format("{:.0f} of {:.0f} {}", done, total, TextAt(status, "unit").value_or(""));
-    if (const auto where = TextAt(status, "detail"); where && !where->empty()) detail += ", " + *where;
+    line("phase", fmt::format("{}  [{}{}] {:.0f} %", status.phase.value_or("?"), std::string(filled, '#'),
+                              std::string(kBarColumns - filled, '.'), 100 * share));
+    std::string detail = fmt::format("{:.0f} of {:.0f} {}", done, total, status.unit.value_or(""));
+    if (!status.detail.value_or("").empty()) detail += ", " + *status.detail;
     line("progress", detail);
-    std::string time = FormatDuration(NumberAt(status, "seconds").value_or(0)) + " in this phase";
-    if (const auto left = NumberAt(status, "seconds_left"); left && state == RunState::kRunning)
-      time += ", " + FormatDuration(*left) + " left";
+    std::string time = FormatDuration(status.seconds.value_or(0)) + " in this phase";
+    if (status.seconds_left && state == RunState::kRunning)
+      time += ", " + FormatDuration(*status.seconds_left) + " left";
     line("time", time);
   }
-  if (const Json* phases = FindAt(status, "phase_seconds"); phases != nullptr && phases->is_object()) {
-    std::string all;
-    for (const auto& [phase, seconds] : phases->items()) {
-      if (seconds.is_number())
-        all += (all.empty() ? "" : ", ") + phase + " " + FormatDuration(seconds.get<double>());
-    }
-    line("finished", all);
-  }
-  if (const auto memory = NumberAt(status, "peak_memory_bytes")) line("peak memory", FormatBytes(*memory));
-  if (const Json* last = FindAt(status, "last")) line("last", FiguresText(*last));
+  std::string finished;
+  for (const auto& [phase, seconds] : status.phase_seconds.phases)
+    finished += (finished.empty() ? "" : ", ") + phase + " " + FormatDuration(seconds);
+  line("finished", finished);
+  if (status.peak_memory_bytes)
+    line("peak memory", FormatBytes(static_cast<double>(*status.peak_memory_bytes)));
+  if (status.last) line("last", FiguresText(*status.last));
   return text;
 }
 
-Json StatusJson(Json status, RunState state) {
-  status["state"] = StateName(state);
-  return status;
+Json StatusJson(const StatusRecord& status, RunState state) {
+  Json json = ToJson(status);
+  json["state"] = StateName(state);
+  return json;
 }
 
 void ShowStatus(const StatusOptions& options) {
   const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   for (;;) {
-    const Json status = ReadStatus(options.run);
+    const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
     const std::string text = options.json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
     const bool again = options.watch && state == RunState::kRunning;

@@ -22,6 +22,7 @@
 #include "io/packed/packed_checkpoint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
+#include "record/compression.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -103,7 +104,7 @@ class Compression {
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
   std::vector<ShardRecord> finished_;
   double began_ = MonotonicSeconds();
-  const Json phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
+  const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
 
 CompressionRecord Compression::Run() {
@@ -388,9 +389,9 @@ CompressionRecord Compression::Finish() {
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   record_.bits.breakdown_bytes.assign(sizes.bytes.begin(), sizes.bytes.end());
   record_.file = {before, after, static_cast<double>(before) / static_cast<double>(after), {}};
-  const Json phases = progress_.PhaseSeconds();
-  for (const auto& [phase, seconds] : phases.items()) {
-    const double own = seconds.get<double>() - phases_before_.value(phase, 0.0);
+  for (const auto& [phase, seconds] : progress_.PhaseSeconds()) {
+    const double* earlier = Find(phases_before_, phase);
+    const double own = seconds - (earlier != nullptr ? *earlier : 0);
     if (own > 0) record_.time.phases.emplace_back(phase, own);
   }
   record_.time.total = MonotonicSeconds() - began_;

@@ -14,6 +14,8 @@ namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kBaseline = "baseline.json";
+
 std::string DirectoryName(const std::string& variant) {
   std::string name;
   for (const char c : variant) {
@@ -39,15 +41,70 @@ int SingleWidth(const CompressionSettings& settings) {
       settings.budget.value);
 }
 
-double MeanSilhouette(const Json& compression) {
+double MeanSilhouette(const CompressionRecord& compression) {
   double sum = 0, count = 0;
-  for (const Json& layer : compression.at("layers")) {
-    for (const auto& item : layer.at("linears").items()) {
-      sum += item.value().value("silhouette", 0.0);
+  for (const LayerRecord& layer : compression.layers) {
+    for (const auto& [name, matrix] : layer.linears) {
+      sum += matrix.silhouette.value_or(0);
       count += 1;
     }
   }
   return count > 0 ? sum / count : 0;
+}
+
+// A figure of `path` that the table cannot do without.
+template <typename T>
+const T& Need(const std::optional<T>& figure, const char* what, const fs::path& path) {
+  if (!figure) Fail("{}: has no {}; delete it to measure anew", path.string(), what);
+  return *figure;
+}
+
+VariantResult ResultOf(const Variant& variant, const EvaluationRecord& baseline,
+                       const EvaluationRecord& result, bool divergence, const fs::path& path) {
+  const CompressionRecord& compression = Need(result.model.compression, "compression", path);
+  VariantResult row;
+  row.name = variant.name;
+  row.clustered = variant.compression.information.grouping != GroupingMethod::kWaterfill;
+  row.bits_per_weight = Need(compression.bits.bits_per_weight, "bits_per_weight", path);
+  row.silhouette = MeanSilhouette(compression);
+  row.seconds = Need(compression.time.total, "time of compression", path);
+  double excess_sum = 0, kl_sum = 0;
+  for (const auto& [name, measured] : result.sets) {
+    const SetRecord* before = Find(baseline.sets, name);
+    if (before == nullptr) Fail("{}: has set {}, which the baseline has not", path.string(), name);
+    VariantResult::Set set;
+    set.name = name;
+    set.perplexity = Need(measured.perplexity, "perplexity", path);
+    set.excess_nats =
+        std::log(set.perplexity / Need(before->perplexity, "perplexity", path.parent_path() / kBaseline));
+    if (divergence) {
+      set.kl = Need(Need(measured.divergence, "divergence", path).kl, "divergence", path);
+      kl_sum += *set.kl;
+    }
+    excess_sum += set.excess_nats;
+    row.sets.push_back(set);
+  }
+  const auto sets = static_cast<double>(row.sets.size());
+  row.mean_excess_nats = excess_sum / sets;
+  if (divergence) row.mean_kl = kl_sum / sets;
+  return row;
+}
+
+std::vector<std::vector<std::string>> TableOf(const Ablation& ablation, const EvaluationRecord& baseline,
+                                              bool divergence) {
+  std::vector<std::vector<std::string>> table = {{"variant", "bits per weight", "silhouette"}};
+  for (const auto& [name, set] : baseline.sets) table[0].push_back(name);
+  table[0].push_back("mean");
+  if (divergence) table[0].push_back("KL divergence");
+  for (const VariantResult& row : ablation.rows) {
+    std::vector<std::string> cells = {row.name, fmt::format("{:.3f}", row.bits_per_weight),
+                                      row.clustered ? fmt::format("{:.3f}", row.silhouette) : "-"};
+    for (const VariantResult::Set& set : row.sets) cells.push_back(fmt::format("{:.4f}", set.excess_nats));
+    cells.push_back(fmt::format("{:.4f}", row.mean_excess_nats));
+    if (row.mean_kl) cells.push_back(fmt::format("{:.5f}", *row.mean_kl));
+    table.push_back(std::move(cells));
+  }
+  return table;
 }
 
 std::string MarkdownTable(const std::vector<std::vector<std::string>>& rows) {
@@ -111,7 +168,29 @@ std::vector<Variant> AblationVariants(const CompressionSettings& settings) {
   return variants;
 }
 
-Json RunAblation(const Experiment& experiment, bool quiet) {
+Json AblationJson(const Ablation& ablation) {
+  Json rows = Json::array();
+  for (const VariantResult& result : ablation.rows) {
+    Json row = {{"variant", result.name},
+                {"bits_per_weight", result.bits_per_weight},
+                {"silhouette", result.silhouette},
+                {"seconds", result.seconds}};
+    for (const VariantResult::Set& set : result.sets) {
+      Json& entry = row["datasets"][set.name];
+      entry = {{"ppl", set.perplexity}, {"excess_nats", set.excess_nats}};
+      if (set.kl) entry["kl"] = *set.kl;
+    }
+    row["mean_excess_nats"] = result.mean_excess_nats;
+    if (result.mean_kl) row["mean_kl"] = *result.mean_kl;
+    rows.push_back(std::move(row));
+  }
+  return {{"mica", ToJson(ablation.program)},
+          {"model", ablation.model},
+          {"budget_bits_per_weight", ablation.budget_bits_per_weight},
+          {"rows", rows}};
+}
+
+Ablation RunAblation(const Experiment& experiment, bool quiet) {
   const Given given = GivenIn(experiment.json.at("compress"));
   for (const char* option :
        {"coding", "grouping", "groups", "estimator", "energy-weight", "information-weight"}) {
@@ -120,60 +199,27 @@ Json RunAblation(const Experiment& experiment, bool quiet) {
   }
   ExperimentDirectory directory(experiment, quiet);
   const std::vector<Variant> variants = AblationVariants(experiment.compression);
-  const Json baseline = directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
-  std::vector<std::vector<std::string>> table = {{"variant", "bits per weight", "silhouette"}};
-  for (const auto& set : baseline.at("datasets").items()) table[0].push_back(set.key());
-  table[0].push_back("mean");
-  if (experiment.divergence) table[0].push_back("KL divergence");
-  Json rows = Json::array();
+  const EvaluationRecord baseline = directory.Evaluated("baseline", experiment.evaluation.model, kBaseline);
+  Ablation ablation;
+  ablation.program = baseline.program;
+  ablation.model = Need(baseline.model.path, "path of the model", directory.path() / kBaseline);
+  ablation.budget_bits_per_weight = experiment.compression.budget.value;
   for (const Variant& variant : variants) {
     const std::string name = DirectoryName(variant.name);
     const fs::path packed = directory.path() / name;
     directory.Stage("compress " + variant.name);
     if (!fs::exists(packed / "compression.json"))
       CompressModel({experiment.evaluation.model, packed, {}}, variant.compression, directory.progress());
-    const Json result = directory.Evaluated("evaluate " + variant.name, packed, name + ".json");
-    const Json& compression = result.at("model").at("compression");
-    const double bits = compression.at("bits").at("bits_per_weight");
-    const double silhouette = MeanSilhouette(compression);
-    Json row = {{"variant", variant.name},
-                {"bits_per_weight", bits},
-                {"silhouette", silhouette},
-                {"seconds", compression.at("time").at("total")}};
-    const bool clustered = variant.compression.information.grouping != GroupingMethod::kWaterfill;
-    std::vector<std::string> cells = {variant.name, fmt::format("{:.3f}", bits),
-                                      clustered ? fmt::format("{:.3f}", silhouette) : "-"};
-    double excess_sum = 0, kl_sum = 0;
-    for (const auto& [set, facts] : result.at("datasets").items()) {
-      const double ppl = facts.at("ppl");
-      const double excess = std::log(ppl / baseline.at("datasets").at(set).at("ppl").get<double>());
-      row["datasets"][set] = {{"ppl", ppl}, {"excess_nats", excess}};
-      if (experiment.divergence) {
-        row["datasets"][set]["kl"] = facts.at("divergence").at("kl");
-        kl_sum += facts["divergence"]["kl"].get<double>();
-      }
-      excess_sum += excess;
-      cells.push_back(fmt::format("{:.4f}", excess));
-    }
-    const auto sets = static_cast<double>(result.at("datasets").size());
-    row["mean_excess_nats"] = excess_sum / sets;
-    cells.push_back(fmt::format("{:.4f}", excess_sum / sets));
-    if (experiment.divergence) {
-      row["mean_kl"] = kl_sum / sets;
-      cells.push_back(fmt::format("{:.5f}", kl_sum / sets));
-    }
-    rows.push_back(std::move(row));
-    table.push_back(std::move(cells));
+    const EvaluationRecord result = directory.Evaluated("evaluate " + variant.name, packed, name + ".json");
+    ablation.rows.push_back(
+        ResultOf(variant, baseline, result, experiment.divergence, directory.path() / (name + ".json")));
   }
-  const Json json = {{"mica", baseline.at("mica")},
-                     {"model", baseline.at("model").at("path")},
-                     {"budget_bits_per_weight", experiment.compression.budget.value},
-                     {"rows", rows}};
-  WriteJson(directory.path() / "ablation.json", json);
+  WriteJson(directory.path() / "ablation.json", AblationJson(ablation));
+  const std::vector<std::vector<std::string>> table = TableOf(ablation, baseline, experiment.divergence);
   WriteFileAtomically(directory.path() / "ablation.md", MarkdownTable(table));
   if (!quiet) WriteStdout(AlignedTable(table));
   directory.Stage("done");
-  return json;
+  return ablation;
 }
 
 }  // namespace mica

@@ -7,6 +7,7 @@
 
 #include "compress/settings.h"
 #include "eval/measure/evaluate.h"
+#include "eval/report/comparison.h"
 
 namespace mica {
 
@@ -28,7 +29,7 @@ Experiment ReadExperiment(const std::filesystem::path& path);
 
 // Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
 // DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json
-// tells `mica status` how far it is. Returns the comparison as JSON; prints the text report unless `quiet`.
-Json RunExperiment(const Experiment& experiment, bool quiet);
+// tells `mica status` how far it is. Prints the text report unless `quiet`.
+Comparison RunExperiment(const Experiment& experiment, bool quiet);
 
 }  // namespace mica

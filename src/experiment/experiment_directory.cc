@@ -1,5 +1,7 @@
 #include "experiment/experiment_directory.h"
 
+#include <limits>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/system.h"
@@ -43,20 +45,20 @@ void OpenDirectory(const Experiment& experiment) {
 }  // namespace
 
 ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, bool quiet)
-    : experiment_(experiment), progress_(!quiet) {
+    : experiment_(experiment), status_(experiment.directory / "status.json"), progress_(!quiet) {
   OpenDirectory(experiment);
   CheckTextsDiffer(experiment);
-  progress_.WriteStatusTo(path() / "status.json");
-  progress_.Note("experiment", experiment.name);
+  progress_.ReportTo(&status_);
+  status_.SetExperiment(experiment.name);
 }
 
 void ExperimentDirectory::Stage(const std::string& name) {
   ThrowIfInterrupted();
-  progress_.Note("stage", name);
+  status_.SetStage(name);
 }
 
-Json ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& model,
-                                    const std::string& result) {
+EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& model,
+                                                const std::string& result) {
   Stage(stage);
   const fs::path kept = path() / result;
   if (!fs::exists(kept)) {
@@ -66,13 +68,14 @@ Json ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& mo
       request.reference = experiment_.evaluation.model;
     request.seed = experiment_.compression.seed;
     request.force = experiment_.force;
-    WriteJson(kept, Evaluate(request, progress_));
+    WriteJson(kept, ToJson(Evaluate(request, progress_)));
   }
-  const Json json = ReadJson(kept);
-  Json last = Json::object();
-  for (const auto& [name, set] : json.at("datasets").items()) last[name] = set.value("ppl", Json());
-  progress_.Note("last", {{"stage", stage}, {"ppl", last}});
-  return json;
+  const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string(), WrongTypes::kRefuse);
+  Ordered<double> perplexities;
+  for (const auto& [name, set] : record.sets)
+    perplexities.emplace_back(name, set.perplexity.value_or(std::numeric_limits<double>::quiet_NaN()));
+  status_.SetLast(stage, perplexities);
+  return record;
 }
 
 }  // namespace mica

@@ -7,6 +7,8 @@
 
 #include "base/progress.h"
 #include "experiment/experiment.h"
+#include "record/evaluation.h"
+#include "record/status.h"
 
 namespace mica {
 
@@ -18,16 +20,19 @@ class ExperimentDirectory {
 
   const std::filesystem::path& path() const { return experiment_.directory; }
   Progress& progress() { return progress_; }
+  StatusFile& status() { return status_; }
 
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
 
   // The evaluation of a checkpoint, kept in the file `result`: made now or read back. Others than the
   // original model's are measured against it where the experiment says so.
-  Json Evaluated(const std::string& stage, const std::filesystem::path& model, const std::string& result);
+  EvaluationRecord Evaluated(const std::string& stage, const std::filesystem::path& model,
+                             const std::string& result);
 
  private:
   const Experiment& experiment_;
+  StatusFile status_;
   Progress progress_;
 };
 

@@ -102,6 +102,10 @@ struct SettingsRecord {
   BudgetRecord Budget() const;
   // The texts to calibrate on.
   std::vector<CalibrationSource> Sources() const;
+
+  void Set(const std::string& key, Json value) { values[key] = std::move(value); }
+  void SetBudgetValue(double value) { values["budget"]["value"] = value; }
+  void Erase(const std::string& key) { values.erase(key); }
 };
 
 // The model that was compressed.

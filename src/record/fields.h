@@ -37,10 +37,19 @@ class FieldReader {
       reader_.RefuseType(key, *found);
     }
   }
+  // The writer's concern.
+  template <typename T>
+  void OrNull(const char* key, std::optional<T>& value) {
+    (*this)(key, value);
+  }
+  template <typename T>
+  void UnlessEmpty(const char* key, T& value) {
+    (*this)(key, value);
+  }
   // Last of a record's fields: what no field is named after.
   void Other(Json& other) { other = reader_.Rest(); }
 
-  // The record that `json` holds; an empty one when it holds none and wrong types are skipped.
+  // The record that `json` holds; an empty one when it is no object and wrong types are skipped.
   template <typename Record>
   static Record Read(const Json& json, const std::string& where, WrongTypes wrong_types) {
     Record record;
@@ -52,6 +61,11 @@ class FieldReader {
 
  private:
   std::string Below(const std::string& key) const { return reader_.where() + ", \"" + key + "\""; }
+
+  template <typename T>
+  static constexpr bool kIsRecord = requires(FieldReader& reader, T& record) {
+    Fields(reader, record);
+  };
 
   // Each returns false, or refuses, when `json` is of another type than `value`.
   bool Take(const Json& json, const std::string&, bool& value) {
@@ -106,13 +120,13 @@ class FieldReader {
     value = std::move(read);
     return true;
   }
-  // A list keeps the places of records that are none; a list of values must have no other.
+  // Lists and maps keep the places of records that are none. A list of values must have no others.
   template <typename T>
   bool Take(const Json& json, const std::string& key, std::vector<T>& value) {
     if (!json.is_array()) return false;
     for (const Json& item : json) {
       T read{};
-      if (!Take(item, key, read)) return false;
+      if (!Take(item, key, read) && !kIsRecord<T>) return false;
       value.push_back(std::move(read));
     }
     return true;
@@ -122,7 +136,7 @@ class FieldReader {
     if (!json.is_object()) return false;
     for (const auto& item : json.items()) {
       T read{};
-      if (Take(item.value(), key + "/" + item.key(), read)) {
+      if (Take(item.value(), key + "/" + item.key(), read) || kIsRecord<T>) {
         value.emplace_back(item.key(), std::move(read));
       } else if (wrong_types_ == WrongTypes::kRefuse) {
         return false;
@@ -137,8 +151,9 @@ class FieldReader {
     return true;
   }
   template <typename Record>
-  requires requires(FieldReader& reader, Record& record) { Fields(reader, record); }
+  requires kIsRecord<Record>
   bool Take(const Json& json, const std::string& key, Record& value) {
+    if (!json.is_object() && wrong_types_ == WrongTypes::kSkip) return false;
     value = Read<Record>(json, Below(key), wrong_types_);
     return true;
   }
@@ -166,6 +181,14 @@ class FieldWriter {
   void operator()(const char* key, const Record& value) {
     Json json = Put(value);
     if (!json.empty()) json_[key] = std::move(json);
+  }
+  template <typename T>
+  void OrNull(const char* key, const std::optional<T>& value) {
+    json_[key] = value ? Put(*value) : Json(nullptr);
+  }
+  template <typename T>
+  void UnlessEmpty(const char* key, const T& value) {
+    if (!value.empty()) json_[key] = Put(value);
   }
   void Other(const Json& other) {
     for (const auto& item : other.items()) json_[item.key()] = item.value();

@@ -59,80 +59,87 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bo
   return set;
 }
 
-Json ArchitectureJson(const ModelConfig& config) {
-  return {{"class", config.architecture},    {"model_type", config.model_type},
-          {"layers", config.layers},         {"hidden", config.hidden},
-          {"heads", config.heads},           {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},     {"ffn", config.ffn},
-          {"vocab", config.vocab},           {"max_positions", config.max_positions},
-          {"rope_theta", config.rope_theta}, {"tied_head", config.tied_head}};
+ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
+  ArchitectureRecord record;
+  record.architecture = config.architecture;
+  record.model_type = config.model_type;
+  record.layers = config.layers;
+  record.hidden = config.hidden;
+  record.heads = config.heads;
+  record.kv_heads = config.kv_heads;
+  record.head_dim = config.head_dim;
+  record.ffn = config.ffn;
+  record.vocab = config.vocab;
+  record.max_positions = config.max_positions;
+  record.rope_theta = config.rope_theta;
+  record.tied_head = config.tied_head;
+  return record;
 }
 
-// The content of a packed model's compression.json; null for a plain model, or with a warning when it is
+// What a packed model says of its compression; nothing for a plain model, or with a warning when it is
 // missing.
-Json CompressionFacts(const ModelWeights& weights) {
-  if (!weights.packed()) return nullptr;
-  const std::filesystem::path facts = weights.checkpoint().directory() / "compression.json";
-  if (std::filesystem::exists(facts)) return ReadJson(facts);
-  LogWarning("{}: is missing, so the result will not say how the model was compressed", facts.string());
-  return nullptr;
+std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
+  if (!weights.packed()) return std::nullopt;
+  const std::filesystem::path path = weights.checkpoint().directory() / "compression.json";
+  if (std::filesystem::exists(path))
+    return CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
+  LogWarning("{}: is missing, so the result will not say how the model was compressed", path.string());
+  return std::nullopt;
 }
 
-void CheckNotCalibrated(const Json& facts, const PreparedSet& set) {
-  const Json* sources = FindAt(facts, "calibration/sources");
-  if (sources == nullptr || !sources->is_array()) return;
-  for (const Json& source : *sources) {
-    if (TextAt(source, "sha256") != set.sha256) continue;
+void CheckNotCalibrated(const CompressionRecord& compression, const PreparedSet& set) {
+  for (const CalibrationSource& source : compression.calibration.sources) {
+    if (source.sha256 != set.sha256) continue;
     Fail(
         "{}: is a text this model was calibrated on ({}), so its perplexity would flatter the model; use "
         "another text, or --force",
-        set.spec.path.string(), TextAt(source, "path").value_or("same SHA-256"));
+        set.spec.path.string(), source.path.value_or("same SHA-256"));
   }
 }
 
-Json ModelJson(const ModelWeights& weights, const std::filesystem::path& path, const std::string& fingerprint,
-               const Json& facts) {
-  const Checkpoint& checkpoint = weights.checkpoint();
-  Json model = {{"path", path.string()},
-                {"fingerprint", fingerprint},
-                {"architecture", ArchitectureJson(weights.config())},
-                {"parameters", ParameterCount(weights.config())},
-                {"file_bytes", checkpoint.file_bytes()},
-                {"layout", checkpoint.layout()}};
-  if (!facts.is_null()) model["compression"] = facts;
-  return model;
+ModelRecord ModelOf(const ModelWeights& weights, const std::filesystem::path& path,
+                    const std::string& fingerprint, const std::optional<CompressionRecord>& compression) {
+  ModelRecord record;
+  record.path = path.string();
+  record.fingerprint = fingerprint;
+  record.architecture = ArchitectureOf(weights.config());
+  record.parameters = ParameterCount(weights.config());
+  record.file_bytes = weights.checkpoint().file_bytes();
+  record.layout = weights.checkpoint().layout();
+  record.compression = compression;
+  return record;
 }
 
-Json SetJson(const PreparedSet& set, const Perplexity& measured, double seconds) {
+SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double seconds) {
   const size_t windows = set.windows.count();
   const uint64_t tokens = set.windows.ids.size();
   const uint64_t scored = windows * set.windows.scored_per_window();
   const double bits = measured.nll * static_cast<double>(scored) / std::numbers::ln2;
-  Json classes = Json::array();
-  for (const TokenClass& c : ClassesByOccurrence(set.windows, measured.token_nll)) {
-    classes.push_back({{"from", c.from}, {"to", c.to}, {"tokens", c.tokens}, {"nll", c.nll}});
-  }
-  Json json = {{"ppl", measured.perplexity},
-               {"time", seconds},
-               {"nll", measured.nll},
-               {"bits_per_byte", bits / std::max(1.0, set.scored_bytes)},
-               {"tokens", tokens},
-               {"scored_tokens", scored},
-               {"windows", windows},
-               {"window_nll", measured.window_nll},
-               {"by_occurrence", classes},
-               {"text_tokens", set.windows.text_tokens},
-               {"tokens_per_second", static_cast<double>(tokens) / std::max(1e-9, seconds)},
-               {"data",
-                {{"kind", DataKindName(set.spec.kind)},
-                 {"path", set.spec.path.string()},
-                 {"sha256", set.sha256},
-                 {"bytes", set.file_bytes}}}};
+  SetRecord record;
+  record.perplexity = measured.perplexity;
+  record.seconds = seconds;
+  record.nll = measured.nll;
+  record.bits_per_byte = bits / std::max(1.0, set.scored_bytes);
+  record.tokens = tokens;
+  record.scored_tokens = scored;
+  record.windows = windows;
+  record.window_nll = measured.window_nll;
+  for (const TokenClass& c : ClassesByOccurrence(set.windows, measured.token_nll))
+    record.by_occurrence.push_back({c.from, c.to, c.tokens, c.nll, {}});
+  record.text_tokens = set.windows.text_tokens;
+  record.tokens_per_second = static_cast<double>(tokens) / std::max(1e-9, seconds);
+  record.data.kind = DataKindName(set.spec.kind);
+  record.data.path = set.spec.path.string();
+  record.data.sha256 = set.sha256;
+  record.data.bytes = set.file_bytes;
   if (!measured.window_kl.empty()) {
-    json["divergence"] = {{"kl", measured.kl}, {"same_top", measured.same_top}};
-    if (windows > 1) json["divergence"]["standard_error"] = StandardError(measured.window_kl);
+    DivergenceRecord divergence;
+    divergence.kl = measured.kl;
+    divergence.same_top = measured.same_top;
+    if (windows > 1) divergence.standard_error = StandardError(measured.window_kl);
+    record.divergence = divergence;
   }
-  return json;
+  return record;
 }
 
 std::string Count(double value) {
@@ -143,7 +150,7 @@ std::string Count(double value) {
 
 }  // namespace
 
-Json Evaluate(const EvaluationRequest& request, Progress& progress) {
+EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) {
   if (request.data.empty()) Fail("no text to evaluate on; give at least one --data KIND=FILE");
   std::set<std::string> names;
   for (const DataSpec& spec : request.data) {
@@ -163,42 +170,41 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
   settings.precision = request.precision.value_or(FastestPrecision());
   settings.activation_bytes = request.activation_bytes;
 
-  const Json facts = CompressionFacts(weights);
+  const std::optional<CompressionRecord> compression = CompressionOf(weights);
   std::optional<ModelWeights> reference;
   if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
   std::vector<PreparedSet> sets;
   for (const DataSpec& spec : request.data) {
     sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
-    if (!request.force) CheckNotCalibrated(facts, sets.back());
+    if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
     CheckEvaluation(config, sets.back().windows, settings, reference ? &reference->config() : nullptr);
   }
   const double texts_ready = MonotonicSeconds();
   const std::string fingerprint = weights.checkpoint().Fingerprint();
-  Json time = {{"texts", texts_ready - began}, {"fingerprint", MonotonicSeconds() - texts_ready}};
 
-  Json result;
-  result["mica"] = {{"version", Version()}, {"commit", Commit()}};
-  result["created"] = UtcTime();
-  result["model"] = ModelJson(weights, request.model, fingerprint, facts);
+  EvaluationRecord result;
+  result.time.phases = {{"texts", texts_ready - began}, {"fingerprint", MonotonicSeconds() - texts_ready}};
+  result.program = ThisProgram();
+  result.created = UtcTime();
+  result.model = ModelOf(weights, request.model, fingerprint, compression);
   if (reference) {
-    const std::string origin = TextAt(facts, "model/fingerprint").value_or(fingerprint);
+    const std::string origin =
+        compression ? compression->model.fingerprint.value_or(fingerprint) : fingerprint;
     const std::string of_reference = reference->checkpoint().Fingerprint();
     if (weights.packed() && origin != of_reference)
       LogWarning("{}: is not the model that {} was compressed from", request.reference.string(),
                  request.model.string());
-    result["reference"] = {{"path", request.reference.string()}, {"fingerprint", of_reference}};
+    result.reference = ReferenceModel{request.reference.string(), of_reference, {}};
   }
-  result["settings"] = {{"convention", ConventionName(request.convention)},
-                        {"seqlen", seqlen},
-                        {"dtype", PrecisionName(settings.precision)},
-                        {"max_windows", request.max_windows != 0 ? Json(request.max_windows) : Json(nullptr)},
-                        {"special_tokens", request.special_tokens},
-                        {"threads", Threads()},
-                        {"seed", request.seed},
-                        {"device", "cpu"}};
-  result["host"] = {{"name", HostName()}, {"processor", ProcessorName()}};
-  result["datasets"] = Json::object();
-  Json last = Json::object();
+  result.settings.convention = ConventionName(request.convention);
+  result.settings.seqlen = seqlen;
+  result.settings.dtype = PrecisionName(settings.precision);
+  if (request.max_windows != 0) result.settings.max_windows = request.max_windows;
+  result.settings.special_tokens = request.special_tokens;
+  result.settings.threads = static_cast<uint64_t>(Threads());
+  result.settings.seed = request.seed;
+  result.settings.device = "cpu";
+  result.host = ThisHost();
   for (PreparedSet& set : sets) {
     const double start = MonotonicSeconds();
     progress.Begin(set.spec.name, set.windows.ids.size(), "tokens");
@@ -206,54 +212,51 @@ Json Evaluate(const EvaluationRequest& request, Progress& progress) {
         weights, set.windows, settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },
         reference ? &*reference : nullptr);
-    last[set.spec.name] = measured.perplexity;
-    progress.Note("last", {{"ppl", last}});
+    progress.Figure(set.spec.name, measured.perplexity);
     progress.End();
     const double seconds = MonotonicSeconds() - start;
-    result["datasets"][set.spec.name] = SetJson(set, measured, seconds);
-    time[set.spec.name] = seconds;
+    result.sets.emplace_back(set.spec.name, SetOf(set, measured, seconds));
+    result.time.phases.emplace_back(set.spec.name, seconds);
     set.windows.ids = {};
   }
-  result["time"] = time;
-  result["peak_memory_bytes"] = PeakResidentBytes();
+  result.peak_memory_bytes = PeakResidentBytes();
   return result;
 }
 
-std::string SummaryTable(const Json& result) {
-  const Json& model = result["model"];
-  const Json& settings = result["settings"];
-  std::string text =
-      fmt::format("{}: {}, {} parameters, {} ({})\n", model["path"].get<std::string>(),
-                  model["architecture"]["class"].get<std::string>(), Count(model["parameters"].get<double>()),
-                  FormatBytes(model["file_bytes"].get<double>()), model["layout"].get<std::string>());
+std::string SummaryTable(const EvaluationRecord& result) {
+  const ModelRecord& model = result.model;
+  const EvaluationSettings& settings = result.settings;
+  std::string text = fmt::format(
+      "{}: {}, {} parameters, {} ({})\n", model.path.value(), model.architecture.architecture.value(),
+      Count(static_cast<double>(model.parameters.value())),
+      FormatBytes(static_cast<double>(model.file_bytes.value())), model.layout.value());
   text += fmt::format("perplexity by convention {}, windows of {} tokens, {}, {} threads\n\n",
-                      settings["convention"].get<std::string>(), settings["seqlen"].get<size_t>(),
-                      settings["dtype"].get<std::string>(), settings["threads"].get<int>());
+                      settings.convention.value(), settings.seqlen.value(), settings.dtype.value(),
+                      settings.threads.value());
   std::vector<std::vector<std::string>> rows = {
       {"set", "perplexity", "nats/token", "bits/byte", "windows", "tokens", "time", "tokens/s"}};
-  for (const auto& [name, set] : result["datasets"].items()) {
-    rows.push_back({name, fmt::format("{:.3f}", set["ppl"].get<double>()),
-                    fmt::format("{:.4f}", set["nll"].get<double>()),
-                    fmt::format("{:.4f}", set["bits_per_byte"].get<double>()),
-                    fmt::format("{}", set["windows"].get<size_t>()),
-                    fmt::format("{}", set["tokens"].get<size_t>()), FormatDuration(set["time"].get<double>()),
-                    fmt::format("{:.0f}", set["tokens_per_second"].get<double>())});
+  for (const auto& [name, set] : result.sets) {
+    rows.push_back({name, fmt::format("{:.3f}", set.perplexity.value()),
+                    fmt::format("{:.4f}", set.nll.value()), fmt::format("{:.4f}", set.bits_per_byte.value()),
+                    fmt::format("{}", set.windows.value()), fmt::format("{}", set.tokens.value()),
+                    FormatDuration(set.seconds.value()),
+                    fmt::format("{:.0f}", set.tokens_per_second.value())});
   }
-  if (result.contains("reference")) {
+  if (result.reference) {
     rows[0].insert(rows[0].end(), {"KL, nats", "same top token"});
     size_t row = 1;
-    for (const Json& set : result["datasets"]) {
-      const Json& divergence = set["divergence"];
-      rows[row].push_back(fmt::format("{:.5f}", divergence["kl"].get<double>()));
-      rows[row++].push_back(fmt::format("{:.2f} %", 100 * divergence["same_top"].get<double>()));
+    for (const auto& [name, set] : result.sets) {
+      const DivergenceRecord& divergence = set.divergence.value();
+      rows[row].push_back(fmt::format("{:.5f}", divergence.kl.value()));
+      rows[row++].push_back(fmt::format("{:.2f} %", 100 * divergence.same_top.value()));
     }
   }
   text += AlignedTable(rows);
   double seconds = 0;
-  for (const Json& phase : result["time"]) seconds += phase.get<double>();
+  for (const auto& [phase, of_phase] : result.time.phases) seconds += of_phase;
   text += fmt::format("\n{} in all, peak memory {}, model {}\n", FormatDuration(seconds),
-                      FormatBytes(result["peak_memory_bytes"].get<double>()),
-                      model["fingerprint"].get<std::string>().substr(0, 12));
+                      FormatBytes(static_cast<double>(result.peak_memory_bytes.value())),
+                      model.fingerprint.value().substr(0, 12));
   return text;
 }
 

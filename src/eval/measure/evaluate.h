@@ -1,4 +1,4 @@
-// One evaluation, from a checkpoint directory and text files to the result file: what was measured, on what,
+// One evaluation, from a checkpoint directory and text files to the record of it: what was measured, on what,
 // how and at what cost.
 #pragma once
 
@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
 #include "base/progress.h"
 #include "device/precision.h"
 #include "eval/measure/perplexity.h"
 #include "io/text/datasets.h"
+#include "record/evaluation.h"
 
 namespace mica {
 
@@ -31,23 +31,12 @@ struct EvaluationRequest {
   uint64_t seed = 0;   // recorded; evaluation itself draws nothing at random
 };
 
-// Evaluates and returns the content of the result file:
-//   mica {version, commit}; created; model {path, fingerprint, architecture {...}, parameters, file_bytes,
-//   layout, compression (packed only: the content of its compression.json)}; reference (only with one: {path,
-//   fingerprint}); settings {convention, seqlen,
-//   dtype, max_windows (null: all), special_tokens, threads, seed, device}; host {name, processor}; datasets
-//   {NAME: {ppl, time (seconds), nll (nats per token), bits_per_byte, tokens, scored_tokens, windows,
-//   window_nll [nats per token of each window], by_occurrence [{from, to (occurrences of a token in the
-//   windows, 0: no end), tokens, nll}], divergence (with a reference: {kl (nats per token), standard_error
-//   (of its mean over windows), same_top (share)}), text_tokens, tokens_per_second, data {kind, path, sha256,
-//   bytes}}}; time {phase: seconds}; peak_memory_bytes.
-// bits_per_byte = nats of the scored tokens / ln 2 / bytes of text those tokens stand for
-// (Tokenizer::PieceBytes). Every text is read, tokenised and cut before the first window is computed, so that
-// a fault in the last file costs no time. A packed model is not measured on a text (by its SHA-256) that it
-// was calibrated on, unless forced: that would flatter it. Throws Error.
-Json Evaluate(const EvaluationRequest& request, Progress& progress);
+// Every text is read, tokenised and cut before the first window is computed, so that a fault in the last file
+// costs no time. A packed model is not measured on a text (by its SHA-256) that it was calibrated on, unless
+// forced: that would flatter it. Tells `progress` each perplexity. Throws Error.
+EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress);
 
-// The result as an aligned table with a heading and a footing, for a terminal.
-std::string SummaryTable(const Json& result);
+// What Evaluate returned as an aligned table with a heading and a footing, for a terminal.
+std::string SummaryTable(const EvaluationRecord& result);
 
 }  // namespace mica

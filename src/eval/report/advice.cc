@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "base/json.h"
 #include "record/options.h"
@@ -20,7 +21,7 @@ constexpr double kFewTokensPerColumn = 4;  // with fewer, nothing else can be ju
 constexpr double kTokensPerColumn =
     16;                          // calibration tokens per input channel: moments known to about 1 / sqrt(16)
 constexpr double kMostBits = 8;  // budgets that are suggested, bits
-constexpr double kLeastFixedBits = 2, kLeastEntropyBits = 1;
+constexpr double kLeastFixedBudget = 2, kLeastEntropyBudget = 1;
 
 double GoodExcess() { return std::log(2 - kGoodRetention / 100); }
 
@@ -45,47 +46,47 @@ std::string Quoted(const std::string& argument) {
   return quoted + "'";
 }
 
-Json SettingsOf(const Comparison& comparison) {
-  const Json* settings = FindAt(comparison.facts, "settings");
-  return settings != nullptr && settings->is_object() ? *settings : Json::object();
+const std::optional<CompressionRecord>& RecordOf(const Comparison& comparison) {
+  return comparison.compressed.model.compression;
 }
 
-Json CalibrationSources(const Comparison& comparison) {
-  for (const char* path : {"settings/calib", "calibration/sources"}) {
-    if (const Json* sources = FindAt(comparison.facts, path); sources != nullptr && sources->is_array())
-      return *sources;
-  }
-  return Json::array();
+SettingsRecord SettingsOf(const Comparison& comparison) {
+  return RecordOf(comparison) ? RecordOf(comparison)->settings : SettingsRecord{};
 }
 
-std::string OriginalModel(const Comparison& comparison) {
-  if (const auto path = TextAt(comparison.facts, "model/path")) return *path;
-  return TextAt(comparison.baseline, "model/path").value_or("MODEL");
+std::vector<CalibrationSource> CalibrationSources(const Comparison& comparison) {
+  if (!RecordOf(comparison)) return {};
+  std::vector<CalibrationSource> sources = RecordOf(comparison)->settings.Sources();
+  return sources.empty() ? RecordOf(comparison)->calibration.sources : sources;
+}
+
+std::string OriginalModelPath(const Comparison& comparison) {
+  if (RecordOf(comparison) && RecordOf(comparison)->model.path) return *RecordOf(comparison)->model.path;
+  return comparison.baseline.model.path.value_or("MODEL");
 }
 
 // `mica compress` with the given settings, each under its own flag; unknown ones under their names.
-std::string CompressCommand(const Comparison& comparison, const Json& settings, const Json& sources,
-                            const std::string& suffix) {
-  std::string out = TextAt(comparison.compressed, "model/path").value_or("OUT");
+std::string CompressCommand(const Comparison& comparison, const SettingsRecord& settings,
+                            const std::vector<CalibrationSource>& sources, const std::string& suffix) {
+  std::string out = comparison.compressed.model.path.value_or("OUT");
   while (out.size() > 1 && out.back() == '/') out.pop_back();
-  std::string command = fmt::format("mica compress {} {}", Quoted(OriginalModel(comparison)),
+  std::string command = fmt::format("mica compress {} {}", Quoted(OriginalModelPath(comparison)),
                                     Quoted(out == "OUT" ? out : out + "-" + suffix));
-  for (const Json& source : sources) {
-    const double weight = NumberAt(source, "weight").value_or(1);
-    const std::string text =
-        TextAt(source, "kind").value_or("text") + "=" + TextAt(source, "path").value_or("FILE");
+  for (const CalibrationSource& source : sources) {
+    const double weight = source.weight.value_or(1);
+    const std::string text = source.kind.value_or("text") + "=" + source.path.value_or("FILE");
     command +=
         fmt::format(" --calib {}", Quoted(sources.size() > 1 ? fmt::format("{}:{:g}", text, weight) : text));
   }
   if (sources.empty()) command += " --calib KIND=FILE";
-  for (const auto& [key, value] : settings.items()) {
+  for (const auto& [key, value] : settings.values.items()) {
     const Option* option = OptionOfKey(CompressionOptionTable(), key);
     if ((option != nullptr && option->kind == OptionKind::kSources) || key == "method" || value.is_null())
       continue;
     if (option != nullptr && *option->one_of != '\0') {
-      command +=
-          fmt::format(" --{} {}", TextAt(value, "kind").value_or(option->name),
-                      fmt::format("{:.10g}", NumberAt(value, "value").value_or(option->value.get<double>())));
+      const BudgetRecord budget = settings.Budget();
+      command += fmt::format(" --{} {:.10g}", budget.kind.value_or(option->name),
+                             budget.value.value_or(option->value.get<double>()));
       continue;
     }
     if (value.is_object()) continue;
@@ -94,29 +95,31 @@ std::string CompressCommand(const Comparison& comparison, const Json& settings, 
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.
+  const Json calibration = ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
   for (const char* name : {"samples", "calib-seqlen"}) {
     const Option& option = FindOption(CompressionOptionTable(), name);
-    if (ValueIn(settings, option) != nullptr) continue;
-    if (const auto value = NumberAt(comparison.facts, "calibration/" + KeyOf(option)))
-      command += fmt::format(" --{} {:.0f}", name, *value);
+    if (settings.Has(KeyOf(option))) continue;
+    if (const Json* value = ValueIn(calibration, option); value != nullptr && !value->is_null())
+      command += fmt::format(" --{} {}", name, ValueText(*value));
   }
   return command;
 }
 
 std::string EvalCommand(const Comparison& comparison, const SetComparison& set) {
   const bool of_baseline = !set.baseline.perplexity;
-  const Json& missing = of_baseline ? comparison.baseline : comparison.compressed;
-  const Json& other = of_baseline ? comparison.compressed : comparison.baseline;
-  const std::string model =
-      of_baseline ? OriginalModel(comparison) : TextAt(missing, "model/path").value_or("OUT");
-  const std::string data = "datasets/" + set.name + "/data/";
-  const std::string kind = TextAt(other, data + "kind").value_or(set.name);
-  std::string spec = kind + "=" + TextAt(other, data + "path").value_or("FILE");
+  const EvaluationRecord& missing = of_baseline ? comparison.baseline : comparison.compressed;
+  const EvaluationRecord& other = of_baseline ? comparison.compressed : comparison.baseline;
+  const std::string model = of_baseline ? OriginalModelPath(comparison) : missing.model.path.value_or("OUT");
+  const SetRecord* measured = Find(other.sets, set.name);
+  const TextRecord text = measured != nullptr ? measured->data : TextRecord{};
+  const std::string kind = text.kind.value_or(set.name);
+  std::string spec = kind + "=" + text.path.value_or("FILE");
   if (kind != set.name) spec = set.name + ":" + spec;
   std::string command = fmt::format("mica eval {} --data {}", Quoted(model), Quoted(spec));
+  const Json settings = ToJson(other.settings);
   for (const Option& option : EvaluationOptionTable()) {
     if (option.place != OptionPlace::kFlagAndKey || option.kind == OptionKind::kSources) continue;
-    if (const Json* value = FindAt(other, "settings/" + KeyOf(option)); value != nullptr && !value->is_null())
+    if (const Json* value = ValueIn(settings, option); value != nullptr && !value->is_null())
       command += fmt::format(" --{} {}", option.name, ValueText(*value));
   }
   return command + fmt::format(" -o {}-{}.json", of_baseline ? "baseline" : "compressed", set.name);
@@ -125,21 +128,22 @@ std::string EvalCommand(const Comparison& comparison, const SetComparison& set) 
 // The settings with their budget moved by `bits` per compressed weight; nothing when the budget is not
 // recorded or stays where it is.
 std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, double bits, double found) {
-  Json settings = SettingsOf(comparison);
-  const auto value = NumberAt(settings, "budget/value");
+  SettingsRecord settings = SettingsOf(comparison);
+  const BudgetRecord budget = settings.Budget();
+  const std::optional<double>& value = budget.value;
   if (!value) return std::nullopt;
-  const bool bytes = TextAt(settings, "budget/kind") == "size";
+  const bool bytes = budget.kind == "size";
   double next = 0;
   if (bytes) {
     const auto weights = comparison.compression->compressed_weights;
     if (!weights) return std::nullopt;
     next = std::round(*value + bits * *weights / 8);
   } else {
-    const double least = TextAt(settings, "coding") == "entropy" ? kLeastEntropyBits : kLeastFixedBits;
+    const double least = settings.Text("coding") == "entropy" ? kLeastEntropyBudget : kLeastFixedBudget;
     next = std::clamp(*value + bits, std::min(*value, least), std::max(*value, kMostBits));
   }
   if (next == *value) return std::nullopt;
-  settings["budget"]["value"] = next;
+  settings.SetBudgetValue(next);
   Advice advice;
   advice.kind = kind;
   advice.found = found;
@@ -152,16 +156,16 @@ std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, 
 
 // What to do about the worst set's excess: fewer forced zeros, a freer pattern, or more bits.
 std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess) {
-  Json settings = SettingsOf(comparison);
+  SettingsRecord settings = SettingsOf(comparison);
   const CompressionFigures& figures = *comparison.compression;
-  const double sparsity = NumberAt(settings, "sparsity").value_or(0);
-  const std::string pattern = TextAt(settings, "pattern").value_or("none");
+  const double sparsity = settings.Number("sparsity").value_or(0);
+  const std::string pattern = settings.Text("pattern").value_or("none");
   const double bits = figures.mean_code_bits.value_or(4);
   const double factor = worst_excess / GoodExcess();  // by which the excess must fall
   if (sparsity > 0 && GaussianPruningError(sparsity) > GaussianGridError(bits)) {
     Advice advice;
     if (pattern.find(':') != std::string::npos) {
-      settings["pattern"] = "unstructured";
+      settings.Set("pattern", "unstructured");
       advice.kind = AdviceKind::kPattern;
       advice.found = advice.suggested = sparsity;
       advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison), "unstructured");
@@ -172,10 +176,10 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
     while (next + 0.05 < sparsity && GaussianPruningError(next + 0.05) <= allowed) next += 0.05;
     if (next < 0.1) next = 0;  // a mask costs more than so few zeros save
     next = std::round(next * 100) / 100;
-    settings["sparsity"] = next;
+    settings.Set("sparsity", next);
     if (next == 0) {
-      if (settings.contains("pattern")) settings["pattern"] = "none";
-      EraseIdle(settings, "sparsity");
+      if (settings.Has("pattern")) settings.Set("pattern", "none");
+      EraseIdle(settings.values, "sparsity");
     }
     advice.kind = AdviceKind::kSparsity;
     advice.found = sparsity;
@@ -194,19 +198,22 @@ std::optional<Advice> CheckMismatch(const Comparison& comparison, const SetCompa
   if (*worst.excess_nats <= kMismatchFactor * std::max(0.0, best_excess) ||
       *worst.excess_nats - best_excess < kMismatchNats)
     return std::nullopt;
-  const std::string kind =
-      TextAt(comparison.compressed, "datasets/" + worst.name + "/data/kind").value_or(worst.name);
-  Json sources = CalibrationSources(comparison);
+  const SetRecord* measured = Find(comparison.compressed.sets, worst.name);
+  const std::string kind = measured != nullptr ? measured->data.kind.value_or(worst.name) : worst.name;
+  std::vector<CalibrationSource> sources = CalibrationSources(comparison);
   if (sources.empty()) return std::nullopt;
   double total = 0;
-  for (const Json& source : sources) {
-    if (TextAt(source, "kind") == kind) return std::nullopt;
-    total += NumberAt(source, "weight").value_or(1);
+  for (const CalibrationSource& source : sources) {
+    if (source.kind == kind) return std::nullopt;
+    total += source.weight.value_or(1);
   }
-  for (Json& source : sources)
-    source["weight"] =
-        std::round(500 * NumberAt(source, "weight").value_or(1) / std::max(total, 1e-9)) / 1000;
-  sources.push_back({{"kind", kind}, {"path", "FILE"}, {"weight", 0.5}});
+  for (CalibrationSource& source : sources)
+    source.weight = std::round(500 * source.weight.value_or(1) / std::max(total, 1e-9)) / 1000;
+  CalibrationSource more;
+  more.kind = kind;
+  more.path = "FILE";
+  more.weight = 0.5;
+  sources.push_back(more);
   Advice advice;
   advice.kind = AdviceKind::kCalibration;
   advice.set = worst.name;
@@ -217,23 +224,23 @@ std::optional<Advice> CheckMismatch(const Comparison& comparison, const SetCompa
 }
 
 std::optional<Advice> CheckSamples(const Comparison& comparison) {
-  const auto tokens = NumberAt(comparison.facts, "calibration/tokens");
-  const auto samples = NumberAt(comparison.facts, "calibration/samples");
-  const Json* layers = FindAt(comparison.facts, "layers");
-  if (!tokens || !samples || *tokens < 1 || layers == nullptr || !layers->is_array()) return std::nullopt;
-  double cols = 0;
-  for (const Json& layer : *layers) {
-    const Json* linears = FindAt(layer, "linears");
-    if (linears == nullptr || !linears->is_object()) continue;
-    for (const Json& linear : *linears) cols = std::max(cols, NumberAt(linear, "cols").value_or(0));
+  if (!RecordOf(comparison)) return std::nullopt;
+  const CalibrationRecord& calibration = RecordOf(comparison)->calibration;
+  if (calibration.tokens.value_or(0) == 0 || !calibration.samples) return std::nullopt;
+  const auto tokens = static_cast<double>(*calibration.tokens);
+  const auto samples = static_cast<double>(*calibration.samples);
+  uint64_t most = 0;
+  for (const LayerRecord& layer : RecordOf(comparison)->layers) {
+    for (const auto& [name, matrix] : layer.linears) most = std::max(most, matrix.cols.value_or(0));
   }
-  if (cols == 0 || *tokens >= kTokensPerColumn * cols) return std::nullopt;
-  Json settings = SettingsOf(comparison);
+  const auto cols = static_cast<double>(most);
+  if (most == 0 || tokens >= kTokensPerColumn * cols) return std::nullopt;
+  SettingsRecord settings = SettingsOf(comparison);
   Advice advice;
   advice.kind = AdviceKind::kSamples;
-  advice.found = *tokens / cols;
-  advice.suggested = std::ceil(*samples * kTokensPerColumn * cols / *tokens);
-  settings["samples"] = static_cast<uint64_t>(advice.suggested);
+  advice.found = tokens / cols;
+  advice.suggested = std::ceil(samples * kTokensPerColumn * cols / tokens);
+  settings.Set("samples", static_cast<uint64_t>(advice.suggested));
   advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison),
                                    fmt::format("{:.0f}samples", advice.suggested));
   return advice;

@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "base/error.h"
-#include "base/json.h"
-#include "base/system.h"
 #include "eval/measure/standard_error.h"
 #include "eval/report/advice.h"
 
@@ -17,74 +14,45 @@ constexpr size_t kDepthRows = 16;  // rows of the histogram by depth
 constexpr const char* kParts[] = {"codes",      "scales", "zeros", "mask",   "order", "groups",  "padding",
                                   "embeddings", "head",   "norms", "biases", "plain", "headers", "other"};
 
-// The object that holds the sets: "datasets" of mica's results, or the file itself.
-const Json& Sets(const Json& result, const std::string& path) {
-  if (!result.is_object()) Fail("{}: is not a JSON object; expected a result of 'mica eval'", path);
-  if (const Json* sets = FindAt(result, "datasets"); sets != nullptr && sets->is_object()) return *sets;
-  for (const auto& [name, value] : result.items()) {
-    if (value.is_object() && (value.contains("ppl") || value.contains("error"))) return result;
-  }
-  Fail(
-      "{}: has no perplexities; expected a result of 'mica eval' or an object such as {{\"wikitext2\": "
-      "{{\"ppl\": 5.79}}}}",
-      path);
-}
-
-// The set `name`, or nullptr when it is absent or is not a set (other keys of a plain result file).
-const Json* FindSet(const Json& sets, const std::string& name) {
-  const auto found = sets.find(name);
-  if (found == sets.end() || !found->is_object() || !(found->contains("ppl") || found->contains("error")))
-    return nullptr;
-  return &*found;
-}
-
-SetFigures ReadSet(const Json* set, const std::string& name, const std::string& path) {
+SetFigures FiguresOf(const SetRecord* set, const std::string& name, const std::string& path) {
   SetFigures figures;
   if (set == nullptr) return figures;
-  figures.perplexity = NumberAt(*set, "ppl");
+  figures.perplexity = set->perplexity;
   if (figures.perplexity && !(*figures.perplexity >= 1)) {
     Fail("{}: set {} has perplexity {}, expected a number of at least 1", path, name, *figures.perplexity);
   }
-  figures.seconds = NumberAt(*set, "time");
-  figures.tokens_per_second = NumberAt(*set, "tokens_per_second");
-  figures.bits_per_byte = NumberAt(*set, "bits_per_byte");
-  if (!figures.perplexity) figures.error = TextAt(*set, "error").value_or(TextAt(*set, "ppl").value_or(""));
+  figures.seconds = set->seconds;
+  figures.tokens_per_second = set->tokens_per_second;
+  figures.bits_per_byte = set->bits_per_byte;
+  if (!figures.perplexity) figures.error = set->error.value_or("");
   return figures;
 }
 
 // Standard error of the mean difference of two results' windows, the same text window by window.
-std::optional<double> ExcessError(const Json& baseline, const Json& compressed) {
-  const Json* a = FindAt(baseline, "window_nll");
-  const Json* b = FindAt(compressed, "window_nll");
-  if (a == nullptr || b == nullptr || !a->is_array() || !b->is_array() || a->size() != b->size() ||
-      a->size() < 2)
-    return std::nullopt;
+std::optional<double> ExcessError(const SetRecord& baseline, const SetRecord& compressed) {
+  const std::vector<double>& a = baseline.window_nll;
+  const std::vector<double>& b = compressed.window_nll;
+  if (a.size() != b.size() || a.size() < 2) return std::nullopt;
   std::vector<double> differences;
-  for (size_t i = 0; i < a->size(); ++i) {
-    if (!(*a)[i].is_number() || !(*b)[i].is_number()) return std::nullopt;
-    differences.push_back((*b)[i].get<double>() - (*a)[i].get<double>());
-  }
+  for (size_t i = 0; i < a.size(); ++i) differences.push_back(b[i] - a[i]);
   return StandardError(differences);
 }
 
-std::vector<ClassComparison> CompareClasses(const Json& baseline, const Json& compressed) {
-  const Json* a = FindAt(baseline, "by_occurrence");
-  const Json* b = FindAt(compressed, "by_occurrence");
+std::vector<ClassComparison> CompareClasses(const SetRecord& baseline, const SetRecord& compressed) {
   std::vector<ClassComparison> classes;
-  if (a == nullptr || b == nullptr || !a->is_array() || !b->is_array() || a->size() != b->size())
-    return classes;
+  if (baseline.by_occurrence.size() != compressed.by_occurrence.size()) return classes;
   double tokens = 0, loss = 0;
-  for (size_t i = 0; i < a->size(); ++i) {
-    const auto of = [i](const Json* side, const char* key) { return NumberAt((*side)[i], key).value_or(0); };
-    for (const char* key : {"from", "to", "tokens"}) {
-      if (of(a, key) != of(b, key)) return {};
+  for (size_t i = 0; i < baseline.by_occurrence.size(); ++i) {
+    const TokenClassRecord &a = baseline.by_occurrence[i], &b = compressed.by_occurrence[i];
+    for (const auto figure : {&TokenClassRecord::from, &TokenClassRecord::to, &TokenClassRecord::tokens}) {
+      if ((a.*figure).value_or(0) != (b.*figure).value_or(0)) return {};
     }
     ClassComparison row;
-    row.from = static_cast<uint64_t>(of(a, "from"));
-    row.to = static_cast<uint64_t>(of(a, "to"));
-    row.share = of(a, "tokens");
-    row.baseline_nll = of(a, "nll");
-    row.excess_nats = of(b, "nll") - of(a, "nll");
+    row.from = a.from.value_or(0);
+    row.to = a.to.value_or(0);
+    row.share = static_cast<double>(a.tokens.value_or(0));
+    row.baseline_nll = a.nll.value_or(0);
+    row.excess_nats = b.nll.value_or(0) - row.baseline_nll;
     tokens += row.share;
     loss += row.share * row.excess_nats;
     classes.push_back(row);
@@ -96,189 +64,171 @@ std::vector<ClassComparison> CompareClasses(const Json& baseline, const Json& co
   return classes;
 }
 
-std::vector<SetComparison> CompareSets(const Json& baseline, const std::string& baseline_path,
-                                       const Json& compressed, const std::string& compressed_path) {
+std::vector<SetComparison> CompareSets(const EvaluationRecord& baseline, const std::string& baseline_path,
+                                       const EvaluationRecord& compressed,
+                                       const std::string& compressed_path) {
   std::vector<SetComparison> sets;
   const auto add = [&](const std::string& name) {
+    const SetRecord* before = Find(baseline.sets, name);
+    const SetRecord* after = Find(compressed.sets, name);
     SetComparison set;
     set.name = name;
-    set.baseline = ReadSet(FindSet(baseline, name), name, baseline_path);
-    set.compressed = ReadSet(FindSet(compressed, name), name, compressed_path);
+    set.baseline = FiguresOf(before, name, baseline_path);
+    set.compressed = FiguresOf(after, name, compressed_path);
     if (set.baseline.perplexity && set.compressed.perplexity) {
       const double base = *set.baseline.perplexity, now = *set.compressed.perplexity;
       set.change_percent = 100 * (now - base) / base;
       set.retention = 100 * (1 - (now - base) / base);
       set.excess_nats = std::log(now / base);
-      set.excess_error = ExcessError(*FindSet(baseline, name), *FindSet(compressed, name));
-      set.kl = NumberAt(*FindSet(compressed, name), "divergence/kl");
-      set.kl_error = NumberAt(*FindSet(compressed, name), "divergence/standard_error");
-      set.same_top = NumberAt(*FindSet(compressed, name), "divergence/same_top");
-      set.classes = CompareClasses(*FindSet(baseline, name), *FindSet(compressed, name));
+      set.excess_error = ExcessError(*before, *after);
+      const DivergenceRecord divergence = after->divergence.value_or(DivergenceRecord{});
+      set.kl = divergence.kl;
+      set.kl_error = divergence.standard_error;
+      set.same_top = divergence.same_top;
+      set.classes = CompareClasses(*before, *after);
       set.stars = StarsOf(*set.retention);
     }
     sets.push_back(std::move(set));
   };
-  for (const auto& [name, value] : baseline.items()) {
-    if (FindSet(baseline, name) != nullptr) add(name);
-  }
-  for (const auto& [name, value] : compressed.items()) {
-    if (FindSet(compressed, name) != nullptr && FindSet(baseline, name) == nullptr) add(name);
+  for (const auto& [name, set] : baseline.sets) add(name);
+  for (const auto& [name, set] : compressed.sets) {
+    if (Find(baseline.sets, name) == nullptr) add(name);
   }
   return sets;
 }
 
-std::string ValueText(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+// Adds a clause when both files record the value and the values differ.
+template <typename T>
+void CheckEqual(const std::optional<T>& baseline, const std::optional<T>& compressed, const std::string& what,
+                std::vector<std::string>& differences) {
+  if (!baseline || !compressed || *baseline == *compressed) return;
+  const auto text = [](const T& value) { return fmt::format("{}", value).substr(0, 16); };
+  differences.push_back(fmt::format("{} {} against {}", what, text(*baseline), text(*compressed)));
 }
 
-// Adds a clause when both files record the value at `path` and the values differ.
-void CheckEqual(const Json& baseline, const Json& compressed, const std::string& path,
-                const std::string& what, std::vector<std::string>& differences) {
-  const Json* a = FindAt(baseline, path);
-  const Json* b = FindAt(compressed, path);
-  if (a == nullptr || b == nullptr || *a == *b) return;
-  differences.push_back(
-      fmt::format("{} {} against {}", what, ValueText(*a).substr(0, 16), ValueText(*b).substr(0, 16)));
-}
-
-std::vector<std::string> Differences(const Json& baseline, const Json& baseline_sets, const Json& compressed,
-                                     const Json& compressed_sets) {
+std::vector<std::string> Differences(const EvaluationRecord& baseline, const EvaluationRecord& compressed) {
   std::vector<std::string> differences;
-  CheckEqual(baseline, compressed, "settings/convention", "convention", differences);
-  CheckEqual(baseline, compressed, "settings/seqlen", "seqlen", differences);
-  CheckEqual(baseline, compressed, "settings/dtype", "dtype", differences);
-  CheckEqual(baseline, compressed, "settings/special_tokens", "special tokens", differences);
-  for (const auto& [name, value] : baseline_sets.items()) {
-    const Json* a = FindSet(baseline_sets, name);
-    const Json* b = FindSet(compressed_sets, name);
-    if (a == nullptr || b == nullptr) continue;
-    CheckEqual(*a, *b, "data/sha256", "text of " + name, differences);
-    CheckEqual(*a, *b, "data/kind", "kind of " + name, differences);
-    CheckEqual(*a, *b, "windows", "windows of " + name, differences);
+  const EvaluationSettings &before = baseline.settings, &after = compressed.settings;
+  CheckEqual(before.convention, after.convention, "convention", differences);
+  CheckEqual(before.seqlen, after.seqlen, "seqlen", differences);
+  CheckEqual(before.dtype, after.dtype, "dtype", differences);
+  CheckEqual(before.special_tokens, after.special_tokens, "special tokens", differences);
+  for (const auto& [name, set] : baseline.sets) {
+    const SetRecord* other = Find(compressed.sets, name);
+    if (other == nullptr) continue;
+    CheckEqual(set.data.sha256, other->data.sha256, "text of " + name, differences);
+    CheckEqual(set.data.kind, other->data.kind, "kind of " + name, differences);
+    CheckEqual(set.windows, other->windows, "windows of " + name, differences);
   }
   // The compressed model must come from the baseline's model; two compressed models, from the same one.
-  const auto origin = [](const Json& result) {
-    if (auto fingerprint = TextAt(result, "model/compression/model/fingerprint")) return fingerprint;
-    return TextAt(result, "model/fingerprint");
+  const auto original = [](const ModelRecord& model) {
+    const bool known = model.compression && model.compression->model.fingerprint;
+    return known ? model.compression->model.fingerprint : model.fingerprint;
   };
-  const bool baseline_packed = FindAt(baseline, "model/compression") != nullptr;
-  const bool compressed_packed = FindAt(compressed, "model/compression") != nullptr;
-  if (baseline_packed && !compressed_packed) {
+  if (baseline.model.compression && !compressed.model.compression) {
     differences.push_back("the first file is of a compressed model and the second is not: are they swapped?");
-  } else if (compressed_packed) {
-    const auto a = origin(baseline), b = origin(compressed);
-    if (a && b && *a != *b) {
-      differences.push_back(fmt::format("original model {} against {}", a->substr(0, 16), b->substr(0, 16)));
-    }
+  } else if (compressed.model.compression) {
+    CheckEqual(original(baseline.model), original(compressed.model), "original model", differences);
   }
   return differences;
+}
+
+std::optional<double> Number(const std::optional<uint64_t>& count) {
+  return count ? std::optional(static_cast<double>(*count)) : std::nullopt;
 }
 
 // Means of a group of matrices, each weighted by its number of weights.
 class WidthSums {
  public:
-  void Add(const Json& linear) {
-    const double weights = NumberAt(linear, "rows").value_or(1) * NumberAt(linear, "cols").value_or(1);
-    for (const char* key : kMeans) {
-      const auto value = NumberAt(linear, key);
-      if (value) means_[key].first += *value * weights, means_[key].second += weights;
-    }
-    const Json* histogram = FindAt(linear, "histogram");
-    if (histogram == nullptr || !histogram->is_object()) return;
+  void Add(const MatrixRecord& matrix) {
+    const double weights =
+        static_cast<double>(matrix.rows.value_or(1)) * static_cast<double>(matrix.cols.value_or(1));
+    mean_bits_.Add(matrix.mean_code_bits, weights);
+    zero_share_.Add(matrix.zero_share, weights);
+    silhouette_.Add(matrix.silhouette, weights);
+    information_.Add(matrix.mean_information, weights);
+    relative_error_.Add(matrix.relative_error, weights);
     double total = 0;
-    for (const auto& [width, value] : histogram->items())
-      total += value.is_number() ? value.get<double>() : 0;
+    for (const auto& [width, count] : matrix.histogram) total += static_cast<double>(count);
     if (total <= 0) return;
     with_widths_ += weights;
-    for (const auto& [width, value] : histogram->items()) {
-      if (value.is_number()) widths_[std::atoi(width.c_str())] += value.get<double>() / total * weights;
-    }
+    for (const auto& [width, count] : matrix.histogram)
+      widths_[width] += static_cast<double>(count) / total * weights;
   }
 
   WidthRow Row(const std::string& label) const {
     WidthRow row;
     row.label = label;
     for (const auto& [width, sum] : widths_) row.share[width] = sum / with_widths_;
-    row.mean_bits = Mean("mean_code_bits");
-    row.zero_share = Mean("zero_share");
-    row.silhouette = Mean("silhouette");  // 0 where nothing was clustered
+    row.mean_bits = mean_bits_.Value();
+    row.zero_share = zero_share_.Value();
+    row.silhouette = silhouette_.Value();  // 0 where nothing was clustered
     if (row.silhouette == 0.0) row.silhouette.reset();
-    row.information = Mean("mean_information");
-    row.relative_error = Mean("relative_error");
+    row.information = information_.Value();
+    row.relative_error = relative_error_.Value();
     return row;
   }
 
  private:
-  static constexpr const char* kMeans[] = {"mean_code_bits", "zero_share", "silhouette", "mean_information",
-                                           "relative_error"};
-  std::optional<double> Mean(const std::string& key) const {
-    const auto found = means_.find(key);
-    return found == means_.end() ? std::nullopt : std::optional(found->second.first / found->second.second);
-  }
-  std::map<std::string, std::pair<double, double>> means_;  // sum of value * weights, sum of weights
+  // Over the matrices that have the figure.
+  struct Mean {
+    double sum = 0, weights = 0;
+    void Add(const std::optional<double>& value, double weight) {
+      if (value) sum += *value * weight, weights += weight;
+    }
+    std::optional<double> Value() const { return weights > 0 ? std::optional(sum / weights) : std::nullopt; }
+  };
+  Mean mean_bits_, zero_share_, silhouette_, information_, relative_error_;
   std::map<int, double> widths_;
   double with_widths_ = 0;
 };
 
-void ReadWidths(const Json& facts, CompressionFigures& figures) {
-  const Json* layers = FindAt(facts, "layers");
-  if (layers == nullptr || !layers->is_array() || layers->empty()) return;
+void SumUpWidths(const std::vector<LayerRecord>& layers, CompressionFigures& figures) {
   std::vector<std::string> types;
   std::map<std::string, WidthSums> by_type;
-  const size_t rows = std::min(kDepthRows, layers->size());
+  const size_t rows = std::min(kDepthRows, layers.size());
   std::vector<WidthSums> by_depth(rows);
-  for (size_t index = 0; index < layers->size(); ++index) {
-    const Json* linears = FindAt((*layers)[index], "linears");
-    if (linears == nullptr || !linears->is_object()) continue;
-    for (const auto& [type, linear] : linears->items()) {
+  for (size_t index = 0; index < layers.size(); ++index) {
+    for (const auto& [type, matrix] : layers[index].linears) {
       if (by_type.find(type) == by_type.end()) types.push_back(type);
-      by_type[type].Add(linear);
-      by_depth[index * rows / layers->size()].Add(linear);
+      by_type[type].Add(matrix);
+      by_depth[index * rows / layers.size()].Add(matrix);
     }
   }
   for (const std::string& type : types) figures.by_type.push_back(by_type[type].Row(type));
   for (size_t row = 0; row < rows; ++row) {
-    const size_t first = (row * layers->size() + rows - 1) / rows;
-    const size_t last = ((row + 1) * layers->size() + rows - 1) / rows - 1;
+    const size_t first = (row * layers.size() + rows - 1) / rows;
+    const size_t last = ((row + 1) * layers.size() + rows - 1) / rows - 1;
     figures.by_depth.push_back(
         by_depth[row].Row(first == last ? fmt::format("{}", first) : fmt::format("{}-{}", first, last)));
   }
 }
 
-CompressionFigures ReadCompression(const Json& facts, const Json& baseline, const Json& compressed) {
+CompressionFigures FiguresOf(const CompressionRecord& record, const ModelRecord& baseline,
+                             const ModelRecord& compressed) {
   CompressionFigures figures;
-  figures.bytes_before = NumberAt(facts, "file/bytes_before");
-  if (!figures.bytes_before) figures.bytes_before = NumberAt(baseline, "model/file_bytes");
-  figures.bytes_after = NumberAt(facts, "file/bytes_after");
-  if (!figures.bytes_after) figures.bytes_after = NumberAt(compressed, "model/file_bytes");
+  figures.bytes_before = Number(record.file.bytes_before ? record.file.bytes_before : baseline.file_bytes);
+  figures.bytes_after = Number(record.file.bytes_after ? record.file.bytes_after : compressed.file_bytes);
   if (figures.bytes_before && figures.bytes_after && *figures.bytes_after > 0)
     figures.ratio = *figures.bytes_before / *figures.bytes_after;
-  figures.mean_code_bits = NumberAt(facts, "bits/mean_code_bits");
-  figures.bits_per_weight = NumberAt(facts, "bits/bits_per_weight");
-  figures.compressed_weights = NumberAt(facts, "bits/compressed_weights");
-  figures.zero_share = NumberAt(facts, "bits/zero_share");
-  if (const Json* parts = FindAt(facts, "bits/breakdown_bytes"); parts != nullptr && parts->is_object()) {
-    for (const auto& [part, bytes] : parts->items()) {
-      if (bytes.is_number()) figures.parts.emplace_back(part, bytes.get<double>());
-    }
-    // Parts in the order of kParts, then those it does not name.
-    const auto rank = [](const std::pair<std::string, double>& part) {
-      return std::find(std::begin(kParts), std::end(kParts), part.first) - std::begin(kParts);
-    };
-    std::stable_sort(figures.parts.begin(), figures.parts.end(),
-                     [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
-  }
-  if (const Json* histogram = FindAt(facts, "bits/histogram");
-      histogram != nullptr && histogram->is_object()) {
-    double total = 0;
-    for (const auto& [width, weights] : histogram->items()) {
-      if (!weights.is_number()) continue;
-      figures.widths[std::atoi(width.c_str())] += weights.get<double>();
-      total += weights.get<double>();
-    }
-    for (auto& [width, share] : figures.widths) share /= std::max(1.0, total);
-  }
-  ReadWidths(facts, figures);
+  const BitTotals& bits = record.bits;
+  figures.mean_code_bits = bits.mean_code_bits;
+  figures.bits_per_weight = bits.bits_per_weight;
+  figures.compressed_weights = Number(bits.compressed_weights);
+  figures.zero_share = bits.zero_share;
+  for (const auto& [part, bytes] : bits.breakdown_bytes)
+    figures.parts.emplace_back(part, static_cast<double>(bytes));
+  // Parts in the order of kParts, then those it does not name.
+  const auto rank = [](const std::pair<std::string, double>& part) {
+    return std::find(std::begin(kParts), std::end(kParts), part.first) - std::begin(kParts);
+  };
+  std::stable_sort(figures.parts.begin(), figures.parts.end(),
+                   [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+  double total = 0;
+  for (const auto& [width, weights] : bits.histogram) total += static_cast<double>(weights);
+  for (const auto& [width, weights] : bits.histogram)
+    figures.widths[width] = static_cast<double>(weights) / std::max(1.0, total);
+  SumUpWidths(record.layers, figures);
   return figures;
 }
 
@@ -290,16 +240,14 @@ int StarsOf(double retention) {
   return rounded >= 95 ? 5 : rounded >= 90 ? 4 : rounded >= 85 ? 3 : 2;
 }
 
-Comparison Compare(const Json& baseline, const std::string& baseline_path, const Json& compressed,
-                   const std::string& compressed_path, bool force) {
-  const Json& baseline_sets = Sets(baseline, baseline_path);
-  const Json& compressed_sets = Sets(compressed, compressed_path);
+Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline_path,
+                   const EvaluationRecord& compressed, const std::string& compressed_path, bool force) {
   Comparison comparison;
   comparison.baseline = baseline;
   comparison.compressed = compressed;
   comparison.baseline_path = baseline_path;
   comparison.compressed_path = compressed_path;
-  comparison.differences = Differences(baseline, baseline_sets, compressed, compressed_sets);
+  comparison.differences = Differences(baseline, compressed);
   if (!comparison.differences.empty() && !force) {
     std::string all;
     for (const std::string& difference : comparison.differences)
@@ -309,7 +257,7 @@ Comparison Compare(const Json& baseline, const std::string& baseline_path, const
         "with --force",
         baseline_path, compressed_path, all);
   }
-  comparison.sets = CompareSets(baseline_sets, baseline_path, compressed_sets, compressed_path);
+  comparison.sets = CompareSets(baseline, baseline_path, compressed, compressed_path);
   for (const SetComparison& set : comparison.sets) {
     if (!set.retention || (comparison.worst_retention && *set.retention >= *comparison.worst_retention))
       continue;
@@ -317,10 +265,8 @@ Comparison Compare(const Json& baseline, const std::string& baseline_path, const
     comparison.worst_set = set.name;
     comparison.stars = set.stars;
   }
-  if (const Json* facts = FindAt(compressed, "model/compression"); facts != nullptr && facts->is_object()) {
-    comparison.facts = *facts;
-    comparison.compression = ReadCompression(*facts, baseline, compressed);
-  }
+  if (compressed.model.compression)
+    comparison.compression = FiguresOf(*compressed.model.compression, baseline.model, compressed.model);
   comparison.advice = Advise(comparison);
   return comparison;
 }
@@ -339,7 +285,7 @@ Json ComparisonJson(const Comparison& comparison) {
     return json;
   };
   Json json;
-  json["mica"] = {{"version", Version()}, {"commit", Commit()}};
+  json["mica"] = ToJson(ThisProgram());
   json["baseline"] = comparison.baseline_path;
   json["compressed"] = comparison.compressed_path;
   json["differences"] = comparison.differences;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "record/evaluation.h"
 
 namespace mica {
 
@@ -87,14 +88,13 @@ struct Advice {
 };
 
 struct Comparison {
-  Json baseline, compressed;  // the two results as read
+  EvaluationRecord baseline, compressed;  // the two results; what a file does not say is absent
   std::string baseline_path, compressed_path;
-  Json facts;  // compression.json of the packed model; null when the result is not of a packed model
   std::vector<SetComparison>
       sets;  // in the order of the baseline, then those that only the compressed result has
   std::vector<std::string>
       differences;  // why the two should not be compared (in English, one clause each); empty unless forced
-  std::optional<CompressionFigures> compression;
+  std::optional<CompressionFigures> compression;  // where the compressed result is of a packed model
   std::optional<double> worst_retention;
   std::string worst_set;
   int stars = 0;               // of the worst set; 0 when no set was measured on both sides
@@ -103,12 +103,12 @@ struct Comparison {
 
 int StarsOf(double retention);
 
-// Compares two results: files of `mica eval`, or plain ones with the sets at top level ({"wikitext2":
-// {"ppl": 5.79, "time": 223}, ...}). Results of different convention, seqlen, dtype, special tokens, number
-// of windows, evaluation text or original model are refused with an Error, unless `force`: then the
-// differences are listed in the comparison. What a file does not record is not compared.
-Comparison Compare(const Json& baseline, const std::string& baseline_path, const Json& compressed,
-                   const std::string& compressed_path, bool force = false);
+// Compares two results, of `mica eval` or of another program. Results of different convention, seqlen, dtype,
+// special tokens, number of windows, evaluation text or original model are refused with an Error, unless
+// `force`: then the differences are listed in the comparison. What a file does not record is not compared.
+Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline_path,
+                   const EvaluationRecord& compressed, const std::string& compressed_path,
+                   bool force = false);
 
 // The numbers of the comparison, for programs.
 Json ComparisonJson(const Comparison& comparison);

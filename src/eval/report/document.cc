@@ -2,8 +2,6 @@
 #include <cmath>
 #include <set>
 
-#include "base/json.h"
-#include "base/progress.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "eval/report/report.h"
@@ -11,6 +9,8 @@
 
 namespace mica {
 namespace {
+
+constexpr size_t kFingerprintDigits = 12;
 
 // Builds the sections in one language; each function reads the comparison only.
 class Builder {
@@ -44,9 +44,12 @@ class Builder {
     for (int i = 0; i < 5; ++i) text += i < stars ? "★" : "☆";
     return text;
   }
-  std::string Bytes(const std::optional<double>& bytes) const {
-    return bytes ? FormatBytes(*bytes) : T("not_recorded");
+  template <typename Number>
+  std::string Bytes(const std::optional<Number>& bytes) const {
+    return bytes ? FormatBytes(static_cast<double>(*bytes)) : T("not_recorded");
   }
+  // Of the compressed model, absent when the result is not of a packed one.
+  const std::optional<CompressionRecord>& Record() const { return comparison_.compressed.model.compression; }
 
   std::string Summary() const {
     if (comparison_.stars == 0) return T("summary.nothing");
@@ -76,69 +79,58 @@ class Builder {
     const auto add_from = [&](const char* key, auto&& read) {
       add(key, read(comparison_.baseline), read(comparison_.compressed));
     };
-    const auto text_at = [](const char* path, size_t length = std::string::npos) {
-      return [path, length](const Json& result) {
-        auto text = TextAt(result, path);
-        if (text) text->resize(std::min(text->size(), length));
-        return text;
-      };
-    };
-    const auto number_at = [](const char* path) {
-      return [path](const Json& result) {
-        const auto number = NumberAt(result, path);
-        return number ? std::optional(fmt::format("{:.0f}", *number)) : std::nullopt;
-      };
+    const auto text = [](const std::optional<uint64_t>& number) {
+      return number ? std::optional(fmt::format("{}", *number)) : std::nullopt;
     };
     add("config.file", comparison_.baseline_path, comparison_.compressed_path);
-    add_from("config.model", text_at("model/path"));
-    add_from("config.architecture", [&](const Json& result) -> std::optional<std::string> {
-      const auto name = TextAt(result, "model/architecture/class");
-      if (!name) return std::nullopt;
-      return T("config.architecture.value", *name, NumberAt(result, "model/architecture/layers").value_or(0),
-               NumberAt(result, "model/architecture/hidden").value_or(0));
+    add_from("config.model", [](const EvaluationRecord& result) { return result.model.path; });
+    add_from("config.architecture", [&](const EvaluationRecord& result) -> std::optional<std::string> {
+      const ArchitectureRecord& shape = result.model.architecture;
+      if (!shape.architecture) return std::nullopt;
+      return T("config.architecture.value", *shape.architecture, shape.layers.value_or(0),
+               shape.hidden.value_or(0));
     });
-    add_from("config.parameters", number_at("model/parameters"));
-    add_from("config.fingerprint", text_at("model/fingerprint", 12));
-    add_from("config.layout", text_at("model/layout"));
-    add_from("config.convention", text_at("settings/convention"));
-    add_from("config.seqlen", number_at("settings/seqlen"));
-    add_from("config.dtype", text_at("settings/dtype"));
-    add_from("config.threads", number_at("settings/threads"));
-    add_from("config.host", text_at("host/name"));
-    add_from("config.processor", text_at("host/processor"));
-    add_from("config.version", [](const Json& result) -> std::optional<std::string> {
-      const auto version = TextAt(result, "mica/version");
-      if (!version) return std::nullopt;
-      return fmt::format("mica {} ({})", *version, TextAt(result, "mica/commit").value_or("?"));
+    add_from("config.parameters",
+             [&](const EvaluationRecord& result) { return text(result.model.parameters); });
+    add_from("config.fingerprint", [](const EvaluationRecord& result) {
+      auto fingerprint = result.model.fingerprint;
+      if (fingerprint) fingerprint->resize(std::min(fingerprint->size(), kFingerprintDigits));
+      return fingerprint;
     });
-    add_from("config.created", text_at("created"));
+    add_from("config.layout", [](const EvaluationRecord& result) { return result.model.layout; });
+    add_from("config.convention", [](const EvaluationRecord& result) { return result.settings.convention; });
+    add_from("config.seqlen", [&](const EvaluationRecord& result) { return text(result.settings.seqlen); });
+    add_from("config.dtype", [](const EvaluationRecord& result) { return result.settings.dtype; });
+    add_from("config.threads", [&](const EvaluationRecord& result) { return text(result.settings.threads); });
+    add_from("config.host", [](const EvaluationRecord& result) { return result.host.name; });
+    add_from("config.processor", [](const EvaluationRecord& result) { return result.host.processor; });
+    add_from("config.version", [](const EvaluationRecord& result) -> std::optional<std::string> {
+      if (!result.program.version) return std::nullopt;
+      return fmt::format("mica {} ({})", *result.program.version, result.program.commit.value_or("?"));
+    });
+    add_from("config.created", [](const EvaluationRecord& result) { return result.created; });
     section.blocks.push_back(table);
-    if (!comparison_.facts.is_null()) section.blocks.push_back(Settings());
+    if (Record()) section.blocks.push_back(Settings(*Record()));
     return section;
   }
 
-  Table Settings() const {
+  Table Settings(const CompressionRecord& record) const {
     Table table{T("settings.caption"), {T("column.item"), T("column.value")}, {}, 2};
-    const Json& facts = comparison_.facts;
-    if (const Json* settings = FindAt(facts, "settings"); settings != nullptr && settings->is_object()) {
-      for (const auto& [key, value] : settings->items()) {
-        if (key == "calib" || key == "samples" || key == "seqlen" || value.is_null()) continue;
-        table.rows.push_back({SettingLabel(key), SettingText(key, value)});
-      }
+    for (const auto& [key, value] : record.settings.values.items()) {
+      if (key == "calib" || key == "samples" || key == "seqlen" || value.is_null()) continue;
+      table.rows.push_back({SettingLabel(key), SettingText(record.settings, key, value)});
     }
-    if (const Json* sources = FindAt(facts, "calibration/sources");
-        sources != nullptr && sources->is_array()) {
-      for (const Json& source : *sources) {
-        std::string text =
-            TextAt(source, "kind").value_or("text") + "=" + TextAt(source, "path").value_or("?");
-        if (sources->size() > 1) text += fmt::format(":{:g}", NumberAt(source, "weight").value_or(1));
-        table.rows.push_back({T("settings.calibration"), text});
-      }
+    const CalibrationRecord& calibration = record.calibration;
+    for (const CalibrationSource& source : calibration.sources) {
+      std::string text = source.kind.value_or("text") + "=" + source.path.value_or("?");
+      if (calibration.sources.size() > 1) text += fmt::format(":{:g}", source.weight.value_or(1));
+      table.rows.push_back({T("settings.calibration"), text});
     }
-    const auto samples = NumberAt(facts, "calibration/samples"),
-               seqlen = NumberAt(facts, "calibration/seqlen");
-    if (samples && seqlen)
-      table.rows.push_back({T("settings.samples"), T("settings.samples.value", *samples, *seqlen)});
+    if (calibration.samples && calibration.seqlen) {
+      table.rows.push_back(
+          {T("settings.samples"), T("settings.samples.value", static_cast<double>(*calibration.samples),
+                                    static_cast<double>(*calibration.seqlen))});
+    }
     return table;
   }
 
@@ -148,11 +140,12 @@ class Builder {
     return language_ == Language::kChinese ? option->chinese : option->english;
   }
 
-  std::string SettingText(const std::string& key, const Json& value) const {
+  std::string SettingText(const SettingsRecord& settings, const std::string& key, const Json& value) const {
     if (key == "budget" && value.is_object()) {
-      const std::string unit = "settings.budget." + TextAt(value, "kind").value_or("bits");
+      const BudgetRecord budget = settings.Budget();
+      const std::string unit = "settings.budget." + budget.kind.value_or("bits");
       for (const char* known : {"settings.budget.bits", "settings.budget.bpw", "settings.budget.size"}) {
-        if (unit == known) return T(unit, NumberAt(value, "value").value_or(0));
+        if (unit == known) return T(unit, budget.value.value_or(0));
       }
     }
     if (key == "groups" && value == 0) return T("settings.groups.auto");
@@ -359,16 +352,10 @@ class Builder {
     return table;
   }
 
-  // Seconds of one result: its phases, or the sets' times where a plain result has no phases.
-  std::vector<std::pair<std::string, double>> Phases(const Json& result,
-                                                     const SetFigures SetComparison::*side) const {
-    std::vector<std::pair<std::string, double>> phases;
-    if (const Json* time = FindAt(result, "time"); time != nullptr && time->is_object()) {
-      for (const auto& [phase, seconds] : time->items()) {
-        if (seconds.is_number() && phase != "total") phases.emplace_back(phase, seconds.get<double>());
-      }
-    }
-    if (!phases.empty() || side == nullptr) return phases;
+  // Seconds of one evaluation: its phases, or the sets' times where a plain result has no phases.
+  Ordered<double> Phases(const EvaluationRecord& result, const SetFigures SetComparison::*side) const {
+    Ordered<double> phases = result.time.phases;
+    if (!phases.empty()) return phases;
     for (const SetComparison& set : comparison_.sets) {
       if ((set.*side).seconds) phases.emplace_back(set.name, *(set.*side).seconds);
     }
@@ -377,11 +364,11 @@ class Builder {
 
   Section Cost() const {
     Section section{T("section.cost"), {}};
-    const auto baseline = Phases(comparison_.baseline, &SetComparison::baseline);
-    const auto compress = Phases(comparison_.facts.is_null() ? Json::object() : comparison_.facts, nullptr);
-    const auto compressed = Phases(comparison_.compressed, &SetComparison::compressed);
+    const Ordered<double> baseline = Phases(comparison_.baseline, &SetComparison::baseline);
+    const PhaseTimes compress = Record() ? Record()->time : PhaseTimes{};
+    const Ordered<double> compressed = Phases(comparison_.compressed, &SetComparison::compressed);
     Chart time{T("cost.time"), {}, {"█"}, {}, 0};
-    const auto sum_up = [&](const auto& phases, const char* key) -> std::optional<double> {
+    const auto sum_up = [&](const Ordered<double>& phases, const char* key) -> std::optional<double> {
       double sum = 0;
       for (const auto& [phase, seconds] : phases) {
         sum += seconds;
@@ -391,8 +378,8 @@ class Builder {
       return phases.empty() ? std::nullopt : std::optional(sum);
     };
     const auto baseline_seconds = sum_up(baseline, "cost.baseline");
-    auto compress_seconds = sum_up(compress, "cost.compress");
-    if (const auto total = NumberAt(comparison_.facts, "time/total")) compress_seconds = total;
+    auto compress_seconds = sum_up(compress.phases, "cost.compress");
+    if (compress.total) compress_seconds = compress.total;
     const auto compressed_seconds = sum_up(compressed, "cost.compressed");
 
     Table totals{T("cost.summary"), {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 1};
@@ -405,11 +392,11 @@ class Builder {
       add(T("cost.speed", set.name), Figure(set.baseline.tokens_per_second, "{:.0f}"),
           Figure(set.compressed.tokens_per_second, "{:.0f}"));
     }
-    add(T("cost.memory"), Bytes(NumberAt(comparison_.baseline, "peak_memory_bytes")),
-        Bytes(NumberAt(comparison_.compressed, "peak_memory_bytes")));
+    add(T("cost.memory"), Bytes(comparison_.baseline.peak_memory_bytes),
+        Bytes(comparison_.compressed.peak_memory_bytes));
     add(T("cost.compression"), T("not_recorded"), Figure(compress_seconds, "{:.1f}"));
     add(T("cost.compression_memory"), T("not_recorded"),
-        Bytes(NumberAt(comparison_.facts, "peak_memory_bytes")));
+        Bytes(Record() ? Record()->peak_memory_bytes : std::nullopt));
 
     if (!totals.rows.empty()) section.blocks.push_back(totals);
     if (time.full > 0) section.blocks.push_back(time);

@@ -33,7 +33,7 @@ EvaluationRequest DemoRequest(const fs::path& text) {
 
 Json EvaluateQuietly(const EvaluationRequest& request) {
   Progress progress(false);
-  return Evaluate(request, progress);
+  return ToJson(Evaluate(request, progress));
 }
 
 TEST(EvaluateTest, DemoReachesTheReferenceOfItsAuthors) {
@@ -101,7 +101,7 @@ TEST(EvaluateTest, ResultSaysWhatWasMeasuredAndHow) {
   EXPECT_GT(result["peak_memory_bytes"].get<double>(), 1e6);
   for (const char* key : {"mica", "created", "host", "time"}) EXPECT_TRUE(result.contains(key)) << key;
 
-  const std::string table = SummaryTable(result);
+  const std::string table = SummaryTable(EvaluationFromJson(result, "result", WrongTypes::kRefuse));
   EXPECT_THAT(table, HasSubstr(fmt::format("{:.3f}", result["datasets"]["sample"]["ppl"].get<double>())));
   EXPECT_THAT(table, HasSubstr("18.7 M parameters"));
 }

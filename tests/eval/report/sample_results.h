@@ -6,8 +6,16 @@
 #include <vector>
 
 #include "base/json.h"
+#include "eval/report/comparison.h"
 
 namespace mica {
+
+// Compares what the files hold.
+inline Comparison Compare(const Json& baseline, const std::string& baseline_path, const Json& compressed,
+                          const std::string& compressed_path, bool force = false) {
+  return Compare(EvaluationFromJson(baseline, baseline_path, WrongTypes::kSkip), baseline_path,
+                 EvaluationFromJson(compressed, compressed_path, WrongTypes::kSkip), compressed_path, force);
+}
 
 using Perplexities = std::vector<std::pair<std::string, double>>;
 

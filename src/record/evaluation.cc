@@ -1,0 +1,155 @@
+#include "record/evaluation.h"
+
+#include "base/error.h"
+#include "record/fields.h"
+
+namespace mica {
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<ArchitectureRecord>& record) {
+  archive("class", record.architecture);
+  archive("model_type", record.model_type);
+  archive("layers", record.layers);
+  archive("hidden", record.hidden);
+  archive("heads", record.heads);
+  archive("kv_heads", record.kv_heads);
+  archive("head_dim", record.head_dim);
+  archive("ffn", record.ffn);
+  archive("vocab", record.vocab);
+  archive("max_positions", record.max_positions);
+  archive("rope_theta", record.rope_theta);
+  archive("tied_head", record.tied_head);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<ModelRecord>& record) {
+  archive("path", record.path);
+  archive("fingerprint", record.fingerprint);
+  archive("architecture", record.architecture);
+  archive("parameters", record.parameters);
+  archive("file_bytes", record.file_bytes);
+  archive("layout", record.layout);
+  archive("compression", record.compression);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<ReferenceModel>& record) {
+  archive("path", record.path);
+  archive("fingerprint", record.fingerprint);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<EvaluationSettings>& record) {
+  archive("convention", record.convention);
+  archive("seqlen", record.seqlen);
+  archive("dtype", record.dtype);
+  archive.OrNull("max_windows", record.max_windows);
+  archive("special_tokens", record.special_tokens);
+  archive("threads", record.threads);
+  archive("seed", record.seed);
+  archive("device", record.device);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<TextRecord>& record) {
+  archive("kind", record.kind);
+  archive("path", record.path);
+  archive("sha256", record.sha256);
+  archive("bytes", record.bytes);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<TokenClassRecord>& record) {
+  archive("from", record.from);
+  archive("to", record.to);
+  archive("tokens", record.tokens);
+  archive("nll", record.nll);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<DivergenceRecord>& record) {
+  archive("kl", record.kl);
+  archive("same_top", record.same_top);
+  archive("standard_error", record.standard_error);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<SetRecord>& record) {
+  archive("ppl", record.perplexity);
+  archive("error", record.error);
+  archive("time", record.seconds);
+  archive("nll", record.nll);
+  archive("bits_per_byte", record.bits_per_byte);
+  archive("tokens", record.tokens);
+  archive("scored_tokens", record.scored_tokens);
+  archive("windows", record.windows);
+  archive("window_nll", record.window_nll);
+  archive("by_occurrence", record.by_occurrence);
+  archive("text_tokens", record.text_tokens);
+  archive("tokens_per_second", record.tokens_per_second);
+  archive("data", record.data);
+  archive("divergence", record.divergence);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<EvaluationRecord>& record) {
+  archive("mica", record.program);
+  archive("created", record.created);
+  archive("model", record.model);
+  archive("reference", record.reference);
+  archive("settings", record.settings);
+  archive("host", record.host);
+  archive("datasets", record.sets);
+  archive("time", record.time);
+  archive("peak_memory_bytes", record.peak_memory_bytes);
+  archive.Other(record.other);
+}
+
+namespace {
+
+bool IsSet(const Json& json) { return json.is_object() && (json.contains("ppl") || json.contains("error")); }
+
+Ordered<SetRecord> SetsIn(const Json& sets, const std::string& where, WrongTypes wrong_types) {
+  Ordered<SetRecord> records;
+  for (const auto& [name, json] : sets.items()) {
+    if (!IsSet(json)) continue;
+    records.emplace_back(
+        name, FieldReader::Read<SetRecord>(json, fmt::format("{}, set {}", where, name), wrong_types));
+    SetRecord& set = records.back().second;
+    if (const auto reason = json.find("ppl"); !set.error && reason != json.end() && reason->is_string())
+      set.error = reason->get<std::string>();
+  }
+  return records;
+}
+
+}  // namespace
+
+EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, WrongTypes wrong_types) {
+  if (!json.is_object()) Fail("{}: is not a JSON object; expected a result of 'mica eval'", where);
+  const auto datasets = json.find("datasets");
+  const bool plain = datasets == json.end() || !datasets->is_object();
+  Ordered<SetRecord> sets = SetsIn(plain ? json : *datasets, where, wrong_types);
+  if (plain && sets.empty()) {
+    Fail(
+        "{}: has no perplexities; expected a result of 'mica eval' or an object such as {{\"wikitext2\": "
+        "{{\"ppl\": 5.79}}}}",
+        where);
+  }
+  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(json, where, wrong_types);
+  record.sets = std::move(sets);
+  if (plain) record.other = nullptr;  // the sets
+  return record;
+}
+
+Json ToJson(const EvaluationRecord& record) { return FieldWriter::Write(record); }
+Json ToJson(const EvaluationSettings& record) { return FieldWriter::Write(record); }
+
+}  // namespace mica

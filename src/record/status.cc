@@ -1,0 +1,117 @@
+#include "record/status.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/error.h"
+#include "base/system.h"
+#include "record/fields.h"
+
+namespace mica {
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<LastFigures>& record) {
+  archive("stage", record.stage);
+  archive("ppl", record.perplexities);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<StatusRecord>& record) {
+  archive("experiment", record.experiment);
+  archive.UnlessEmpty("stages", record.stages);
+  archive("stage", record.stage);
+  archive("last", record.last);
+  archive("phase", record.phase);
+  archive("running", record.running);
+  archive("done", record.done);
+  archive("total", record.total);
+  archive("unit", record.unit);
+  archive("detail", record.detail);
+  archive("seconds", record.seconds);
+  archive("seconds_left", record.seconds_left);
+  archive("phase_seconds", record.phase_seconds);
+  archive("peak_memory_bytes", record.peak_memory_bytes);
+  archive("pid", record.pid);
+  archive("updated", record.updated);
+  archive.Other(record.other);
+}
+
+namespace {
+
+constexpr double kInterval = 1.0;  // seconds between two writings
+
+}  // namespace
+
+StatusRecord StatusFromJson(const Json& json, const std::string& where) {
+  StatusRecord record = FieldReader::Read<StatusRecord>(json, where, WrongTypes::kSkip);
+  if (!record.pid) Fail("{}: is not the status of a run", where);
+  return record;
+}
+
+Json ToJson(const StatusRecord& record) { return FieldWriter::Write(record); }
+
+StatusFile::StatusFile(std::filesystem::path path) : path_(std::move(path)) {}
+
+void StatusFile::SetExperiment(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.experiment = name;
+  Write();
+}
+
+void StatusFile::SetStages(const std::vector<std::string>& stages) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.stages = stages;
+  Write();
+}
+
+void StatusFile::SetStage(const std::string& stage) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.stage = stage;
+  Write();
+}
+
+void StatusFile::SetLast(const std::string& stage, const Ordered<double>& perplexities) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.last = LastFigures{stage, perplexities, {}};
+  Write();
+}
+
+void StatusFile::Report(const ProgressState& state, bool now) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  state_ = state;
+  if (now || MonotonicSeconds() - written_ >= kInterval) Write();
+}
+
+void StatusFile::Figure(const std::string& name, double value) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!record_.last || record_.last->stage) record_.last = LastFigures{};  // those of the stage before
+  record_.last->perplexities.emplace_back(name, value);
+  Write();
+}
+
+// Facts of the run are rare, and the last one of a run ("done") must not be lost: they are written at once.
+void StatusFile::Write() {
+  written_ = MonotonicSeconds();
+  const double elapsed = written_ - state_.began;
+  record_.phase = state_.phase;
+  record_.running = state_.running;
+  record_.done = state_.done;
+  record_.total = state_.total;
+  record_.unit = state_.unit;
+  record_.detail = state_.detail;
+  record_.seconds = elapsed;
+  record_.seconds_left.reset();
+  if (state_.done > 0 && state_.total >= state_.done) {
+    record_.seconds_left =
+        elapsed * static_cast<double>(state_.total - state_.done) / static_cast<double>(state_.done);
+  }
+  record_.phase_seconds.phases = state_.phase_seconds;
+  record_.peak_memory_bytes = PeakResidentBytes();
+  record_.pid = static_cast<uint64_t>(::getpid());
+  record_.updated = UtcTime();
+  WriteJson(path_, ToJson(record_));
+}
+
+}  // namespace mica

@@ -1,0 +1,74 @@
+// What a run tells of itself while it works: status.json in its directory, which `mica status` reads from
+// another terminal.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "record/compression.h"
+
+namespace mica {
+
+// The figures measured last.
+struct LastFigures {
+  std::optional<std::string> stage;  // absent while it goes on
+  Ordered<double> perplexities;      // by set; NaN where one was not measured; key "ppl"
+  Json other;
+};
+
+// The whole of status.json; what a file does not say is absent.
+struct StatusRecord {
+  std::optional<std::string> experiment;  // its name
+  std::vector<std::string> stages;        // of the run, first to last
+  std::optional<std::string> stage;       // "done" when the run has ended well
+  std::optional<LastFigures> last;
+  std::optional<std::string> phase;  // of the stage; while running is false, the phase that ended last
+  std::optional<bool> running;
+  std::optional<uint64_t> done, total;          // units
+  std::optional<std::string> unit;              // "tokens"
+  std::optional<std::string> detail;            // where in the phase: "layer 2/8"
+  std::optional<double> seconds, seconds_left;  // of the phase
+  PhaseTimes phase_seconds;                     // of ended phases
+  std::optional<uint64_t> peak_memory_bytes;
+  std::optional<uint64_t> pid;         // of the process
+  std::optional<std::string> updated;  // "2026-01-01T00:00:00Z"
+  Json other;
+};
+
+// Throws Error naming `where` when it is not the status of a run.
+StatusRecord StatusFromJson(const Json& json, const std::string& where);
+Json ToJson(const StatusRecord& record);
+
+// Keeps the status of a run in a file: what the run is, and how far its Progress says it is. Thread-safe.
+class StatusFile : public ProgressSink {
+ public:
+  explicit StatusFile(std::filesystem::path path);
+
+  void SetExperiment(const std::string& name);
+  void SetStages(const std::vector<std::string>& stages);
+  void SetStage(const std::string& stage);
+  // The perplexities of a stage that has ended.
+  void SetLast(const std::string& stage, const Ordered<double>& perplexities);
+
+  // At most once a second, unless it must be `now`.
+  void Report(const ProgressState& state, bool now) override;
+  // Perplexities of the stage that goes on, one after the other.
+  void Figure(const std::string& name, double value) override;
+
+ private:
+  void Write();
+
+  std::mutex mutex_;
+  const std::filesystem::path path_;
+  StatusRecord record_;
+  ProgressState state_;
+  double written_ = 0;
+};
+
+}  // namespace mica

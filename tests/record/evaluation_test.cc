@@ -1,0 +1,136 @@
+#include "record/evaluation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace mica {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+// A whole file of a packed model that was measured against a reference, in the order of its keys.
+constexpr const char* kResult = R"({
+  "mica": {"version": "0.1.0", "commit": "7a77376ea6d1"}, "created": "2026-11-27T22:06:02Z",
+  "model": {"path": "runs/packed", "fingerprint": "beef", "architecture": {"class": "LlamaForCausalLM",
+    "model_type": "llama", "layers": 2, "hidden": 136, "heads": 4, "kv_heads": 2, "head_dim": 34, "ffn": 300,
+    "vocab": 16000, "max_positions": 2048, "rope_theta": 10000.0, "tied_head": false}, "parameters": 4710440,
+    "file_bytes": 4633353, "layout": "safetensors", "compression": {"mica": {"version": "0.1.0"},
+    "settings": {"coding": "entropy"}, "model": {"path": "models/some", "fingerprint": "f00d"},
+    "calibration": {"sources": []}, "bits": {"mean_code_bits": 3.5, "histogram": {}, "breakdown_bytes": {"codes": 7}},
+    "layers": [], "time": {"compress": 60.5, "total": 95.0}}},
+  "reference": {"path": "models/some", "fingerprint": "f00d"},
+  "settings": {"convention": "gptq", "seqlen": 2048, "dtype": "bf16", "max_windows": null, "special_tokens": false,
+    "threads": 2, "seed": 7, "device": "cpu"},
+  "host": {"name": "here", "processor": "some processor"},
+  "datasets": {"c4": {"ppl": 10.287154, "time": 12.25, "nll": 2.3309, "bits_per_byte": 0.97, "tokens": 4096,
+    "scored_tokens": 4094, "windows": 2, "window_nll": [2.25, 2.4118], "by_occurrence": [{"from": 1, "to": 1,
+    "tokens": 94, "nll": 8.5}, {"from": 1000, "to": 0, "tokens": 4000, "nll": 2.186}], "text_tokens": 5000,
+    "tokens_per_second": 334.36, "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "bytes": 20000},
+    "divergence": {"kl": 0.0213, "same_top": 0.91, "standard_error": 0.0012}}},
+  "time": {"texts": 1.5, "fingerprint": 0.25, "c4": 12.25}, "peak_memory_bytes": 500000000})";
+
+EvaluationRecord Read(const Json& json, WrongTypes wrong_types = WrongTypes::kRefuse) {
+  return EvaluationFromJson(json, "result.json", wrong_types);
+}
+
+TEST(EvaluationRecordTest, ReadsEveryFigure) {
+  const EvaluationRecord record = Read(Json::parse(kResult));
+  EXPECT_EQ(record.model.architecture.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(record.model.architecture.kv_heads, 2u);
+  EXPECT_EQ(record.model.parameters, 4710440u);
+  EXPECT_EQ(record.model.compression->settings.Text("coding"), "entropy");
+  EXPECT_EQ(record.reference->fingerprint, "f00d");
+  EXPECT_EQ(record.settings.seed, 7u);
+  EXPECT_EQ(record.settings.special_tokens, false);
+  EXPECT_FALSE(record.settings.max_windows);
+  const SetRecord& set = *Find(record.sets, "c4");
+  EXPECT_EQ(set.perplexity, 10.287154);
+  EXPECT_EQ(set.seconds, 12.25);
+  EXPECT_EQ(set.window_nll, (std::vector<double>{2.25, 2.4118}));
+  EXPECT_EQ(set.by_occurrence.at(1).from, 1000u);
+  EXPECT_EQ(set.by_occurrence.at(1).to, 0u);
+  EXPECT_EQ(set.data.bytes, 20000u);
+  EXPECT_EQ(set.divergence->same_top, 0.91);
+  EXPECT_EQ(record.time.phases.size(), 3u);
+  EXPECT_FALSE(record.time.total);
+}
+
+TEST(EvaluationRecordTest, WritesWhatItHasRead) {
+  EXPECT_EQ(ToJson(Read(Json::parse(kResult))).dump(), Json::parse(kResult).dump());
+  Json other = Json::parse(kResult);
+  other["settings"]["max_windows"] = 20;
+  other["datasets"]["c4"].erase("divergence");
+  other["datasets"]["c4"]["new"] = {{"figure", 1}};
+  other["model"].erase("compression");
+  other.erase("reference");
+  EXPECT_EQ(ToJson(Read(other)).dump(), other.dump());
+  EXPECT_EQ(ToJson(Read(other).settings).dump(), other["settings"].dump());
+}
+
+TEST(EvaluationRecordTest, PlainFilesHaveTheirSetsAtTopLevel) {
+  const EvaluationRecord record =
+      Read(Json::parse(R"({"wikitext2": {"ppl": 5.79, "time": 223}, "model": "llama-7b", "time": 3,
+                           "c4": {"error": "out of memory"}, "ptb": {"ppl": "nan"}, "notes": {"a": 1}})"),
+           WrongTypes::kSkip);
+  ASSERT_EQ(record.sets.size(), 3u);
+  EXPECT_EQ(record.sets[0].second.perplexity, 5.79);
+  EXPECT_EQ(record.sets[0].second.seconds, 223);
+  EXPECT_EQ(record.sets[1].second.error, "out of memory");
+  EXPECT_FALSE(record.sets[2].second.perplexity);
+  EXPECT_EQ(record.sets[2].second.error, "nan");
+  EXPECT_FALSE(record.model.path);
+  EXPECT_TRUE(record.time.phases.empty());
+}
+
+TEST(EvaluationRecordTest, SetsAreObjectsWithAPerplexityOrAnError) {
+  Json json = Json::parse(kResult);
+  json["datasets"]["other"] = {{"windows", 3}};
+  EXPECT_EQ(Read(json, WrongTypes::kSkip).sets.size(), 1u);
+  json["datasets"] = Json::object();
+  EXPECT_TRUE(Read(json).sets.empty());
+}
+
+TEST(EvaluationRecordTest, WhatIsNoResultIsRefused) {
+  for (const WrongTypes wrong_types : {WrongTypes::kRefuse, WrongTypes::kSkip}) {
+    EXPECT_THAT([&] { Read(Json::array(), wrong_types); },
+                ThrowsMessage<Error>(HasSubstr("result.json: is not a JSON object")));
+    EXPECT_THAT(
+        [&] {
+          Read(Json{{"a", 1}}, wrong_types);
+        },
+        ThrowsMessage<Error>(HasSubstr("result.json: has no perplexities")));
+  }
+}
+
+TEST(EvaluationRecordTest, WrongTypesAreRefusedOrSkipped) {
+  const auto changed = [](const char* pointer, const Json& value) {
+    Json json = Json::parse(kResult);
+    json[Json::json_pointer(pointer)] = value;
+    return json;
+  };
+  const auto refused = [](const Json& json, const std::string& where, const std::string& key) {
+    EXPECT_THAT([&] { Read(json); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("result.json" + where), HasSubstr(key))));
+  };
+  refused(changed("/settings/seqlen", "2048"), ", \"settings\": ", "\"seqlen\" is \"2048\"");
+  refused(changed("/datasets/c4/ppl", "low"), ", set c4: ", "\"ppl\" is \"low\"");
+  refused(changed("/model/compression/bits/mean_code_bits", true),
+          ", \"model\", \"compression\", \"bits\": ", "\"mean_code_bits\" is true");
+  // A list of values with another one among them says nothing; other records of a list keep their places.
+  Json odd = changed("/datasets/c4/window_nll/0", "2.25");
+  odd["datasets"]["c4"]["by_occurrence"][0] = "rare";
+  odd["model"]["compression"] = "packed";
+  const EvaluationRecord record = Read(odd, WrongTypes::kSkip);
+  EXPECT_TRUE(record.sets.at(0).second.window_nll.empty());
+  ASSERT_EQ(record.sets.at(0).second.by_occurrence.size(), 2u);
+  EXPECT_FALSE(record.sets.at(0).second.by_occurrence[0].tokens);
+  EXPECT_FALSE(record.model.compression);
+  EXPECT_EQ(record.sets.at(0).second.windows, 2u);
+}
+
+}  // namespace
+}  // namespace mica
