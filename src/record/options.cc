@@ -698,8 +698,9 @@ const Json* ValueIn(const Json& values, const Option& option) {
   const auto found = values.find(*option.one_of != '\0' ? std::string(option.one_of) : KeyOf(option));
   if (found == values.end()) return nullptr;
   if (*option.one_of == '\0') return &*found;
-  const Json* kind = FindAt(*found, "kind");
-  return kind != nullptr && *kind == option.name ? FindAt(*found, "value") : nullptr;
+  if (!found->is_object()) return nullptr;
+  const auto kind = found->find("kind"), value = found->find("value");
+  return kind != found->end() && *kind == option.name && value != found->end() ? &*value : nullptr;
 }
 
 Json ValueOf(const Json& values, const Option& option) {

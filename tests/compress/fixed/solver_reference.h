@@ -114,10 +114,10 @@ class Reference {
 
  private:
   // What FP32 may be off by, with room to spare: of a rounding, in steps (where |x| > 16 steps, |x| / 16
-  // times as much); of an FP16 value, in its last place; of sums of errors and of scores, relative; of the
-  // rounding of a scale, in stored steps.
-  static constexpr double kCloseCode = 2e-4, kCloseHalf = 5e-2, kCloseError = 2e-5, kCloseScore = 2e-4,
-                          kCloseScale = 1e-3;
+  // times as much); of an FP16 value, in its last place and relative to the size of weights; of sums of
+  // errors and of scores, relative; of the rounding of a scale, in stored steps.
+  static constexpr double kCloseCode = 2e-4, kCloseHalf = 2e-2, kCloseSum = 2e-6, kCloseError = 2e-5,
+                          kCloseScore = 2e-4, kCloseScale = 1e-3;
   static constexpr size_t kBlock = 128;  // columns
 
   struct Group {
@@ -265,6 +265,9 @@ class Reference {
         working_(r, j) = dead_[j] ? 0.0 : std::ldexp(double{w_(r, order_[j])}, -exponent_);
     }
     original_ = working_.Clone();
+    size_ = 0;
+    for (size_t i = 0; i < original_.size(); ++i) size_ += original_.data()[i] * original_.data()[i];
+    size_ = std::sqrt(size_ / static_cast<double>(original_.size()));
   }
 
   const Group& GroupAt(size_t j) const {
@@ -510,18 +513,22 @@ class Reference {
     double value = 0;
     const bool kept = group.bits != 0 && (mask_ == MaskKind::kNone || matrix_.keep(r, j) != 0);
     if (kept && group.bits == 16) {
-      const auto in_places = [&](double* place) {
+      double place = 0, x = 0;
+      // Whether rounding is in doubt: what is left of a weight after much feedback may be small against the
+      // errors of that.
+      const auto is_close = [&] {
         int power;
         std::frexp(working_(r, j), &power);
-        *place = std::ldexp(1.0, std::max(power - 11, -24));
-        return working_(r, j) / *place;
+        place = std::ldexp(1.0, std::max(power - 11, -24));
+        x = working_(r, j) / place;
+        return !dead_[j] && std::fabs(std::fabs(x - std::floor(x)) - 0.5) <
+                                std::max(kCloseHalf, kCloseSum * size_ / place);
       };
-      double place, x = in_places(&place);
-      for (int i = 0; i < 20 && std::fabs(std::fabs(x - std::floor(x)) - 0.5) < kCloseHalf; ++i) {
+      for (int i = 0; i < 50 && is_close(); ++i) {
         ++doubtful_;
         if (!moves_) break;
-        Move(r, j, 0x1p-11 * uniform_(random_));
-        x = in_places(&place);
+        const double by = std::max(place, 1e-2 * size_ * (kCloseSum * size_ > kCloseHalf * place));
+        Move(r, j, by * uniform_(random_) / working_(r, j));
       }
       value = std::nearbyint(x) * place;
       matrix_.codes(r, j) = ToF16(static_cast<float>(value)).bits;
@@ -560,6 +567,7 @@ class Reference {
   std::vector<Block> blocks_;
   MaskKind mask_ = MaskKind::kNone;
   std::vector<int64_t> pruned_before_;
+  double size_ = 0;  // root mean square of the weights
   Matrix<double> undamped_, u_, original_, working_, stored_;
   std::vector<double> saliency_;
   std::vector<Grid> grids_;  // [rows] of the group at hand

@@ -41,9 +41,8 @@ struct ReferenceCase {
 
 class AgainstReference : public testing::TestWithParam<ReferenceCase> {};
 
-// Weights are those of a random matrix, but for a few that the oracle moves (by less than 1 % of their size
-// at a time) until no decision on its way is so close that FP32 could make it otherwise. Then nothing may
-// differ.
+// Weights are those of a random matrix, but for a few that the oracle moves by some thousandths of their size
+// until no decision on its way is so close that FP32 could make it otherwise. Then nothing may differ.
 TEST_P(AgainstReference, StoresTheSameInEveryRow) {
   const ReferenceCase& c = GetParam();
   Matrix<float> w = GaussianWeights(c.rows, c.cols, 11);
