@@ -1,5 +1,5 @@
 // What the stages of the solver (feedback, refinement) work on, all in stored order and transposed: a column
-// is contiguous, so a tile of rows (kernels/feedback.h) is cut out by copying kTileRows values of each
+// is contiguous, so a tile of rows (ops/feedback/feedback.h) is cut out by copying kTileRows values of each
 // column.
 #pragma once
 

@@ -48,7 +48,7 @@ Grid MovedGrid(const Grid& grid, int move, int bits);
 Grid FitGrid(std::span<const float> w, std::span<const float> importance, std::span<const uint8_t> keep,
              int bits, int rounds = kGridRounds);
 
-// The grids of the rows of a tile (kernels/feedback.h), as the kernels take them.
+// The grids of the rows of a tile (ops/feedback/feedback.h), as the kernels take them.
 struct TileGrids {
   std::array<Grid, kTileRows> grid;
   alignas(64) std::array<float, kTileRows> scale;

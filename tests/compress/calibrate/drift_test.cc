@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "device/precision.h"
+#include "device/tensor.h"
 #include "tests/error_message.h"
 #include "tests/ops/random_values.h"
 
@@ -35,16 +37,12 @@ class Source {
     halves_ = Rounded(wide_);
   }
   // Tokens [first, first + count).
-  ActivationView View(size_t first, size_t count) const {
-    ActivationView view;
-    if (precision_ == Precision::kFp32) {
-      view.fp32 = {wide_.data() + first * stride_, count, cols_, stride_};
-    } else {
-      view.bf16 = {halves_.data() + first * stride_, count, cols_, stride_};
-    }
-    return view;
+  ConstTensor View(size_t first, size_t count) const {
+    if (precision_ == Precision::kFp32)
+      return MatrixView<const float>(wide_.data() + first * stride_, count, cols_, stride_);
+    return MatrixView<const BF16>(halves_.data() + first * stride_, count, cols_, stride_);
   }
-  ActivationView View() const { return View(0, tokens_); }
+  ConstTensor View() const { return View(0, tokens_); }
   float operator()(size_t t, size_t c) const { return wide_[t * stride_ + c]; }
 
  private:

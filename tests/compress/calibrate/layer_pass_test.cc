@@ -80,13 +80,14 @@ class Halves {
 
  private:
   static InputHook Hook(Seen& seen, std::vector<InputKind> kinds) {
-    return [&seen, kinds = std::move(kinds)](InputKind kind, const ActivationView& values) {
+    return [&seen, kinds = std::move(kinds)](InputKind kind, ConstTensor values) {
       if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) return;
       Matrix<float>& wide = seen.inputs[static_cast<size_t>(kind)];
-      wide = Matrix<float>(values.tokens(), values.cols());
+      wide = Matrix<float>(values.rows, values.cols);
       for (size_t t = 0; t < wide.rows(); ++t) {
         for (size_t c = 0; c < wide.cols(); ++c)
-          wide(t, c) = values.fp32.data != nullptr ? values.fp32(t, c) : ToFloat(values.bf16(t, c));
+          wide(t, c) =
+              values.dtype == DType::kF32 ? values.host<float>()(t, c) : ToFloat(values.host<BF16>()(t, c));
       }
     };
   }

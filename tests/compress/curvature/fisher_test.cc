@@ -169,7 +169,8 @@ TEST_P(FisherOf, MeansOverTheWindowsTakenAreThoseOfCentralDifferencesOfTheLoss) 
         for (size_t token = 0; token < window; ++token) {
           std::vector<double> gradient(of_matrix.rows);
           for (size_t r = 0; r < gradient.size(); ++r) {
-            gradient[r] = reference::OutputGradient(reference, ids, LinearTensorName(*config.family, layer, kind), token, r);
+            gradient[r] = reference::OutputGradient(reference, ids,
+                                                    LinearTensorName(*config.family, layer, kind), token, r);
           }
           of_matrix.Add(gradient);
         }
@@ -208,18 +209,20 @@ TEST_P(FisherOf, MeansAreThoseOfTheGradientsHandedOutInManyRuns) {
     backward.sample_labels = sampled;
     backward.seed = 17;
     size_t runs = 0;
-    RunBackward(model.weights(), calibration.ids, calibration.seqlen, backward, [&](const LinearGradient& g) {
-      runs += g.layer == 0 && g.kind == LinearKind::kDown;
-      const size_t k = static_cast<size_t>(g.kind);
-      for (size_t t = 0; t < g.gradient.rows; ++t) {
-        std::vector<double> row(g.gradient.row(t), g.gradient.row(t) + g.gradient.cols);
-        products[g.layer][k].Add(row);
-        if (precision == Precision::kBf16) {
-          for (double& value : row) value = ToFloat(ToBF16(static_cast<float>(value)));
-        }
-        rounded[g.layer][k].Add(row);
-      }
-    });
+    RunBackward(model.weights(), calibration.ids, calibration.seqlen, size_t{2} << 30, backward,
+                [&](const LinearGradient& g) {
+                  runs += g.layer == 0 && g.kind == LinearKind::kDown;
+                  const size_t k = static_cast<size_t>(g.kind);
+                  for (size_t t = 0; t < g.gradient.rows; ++t) {
+                    const float* values = g.gradient.host<float>().row(t);
+                    std::vector<double> row(values, values + g.gradient.cols);
+                    products[g.layer][k].Add(row);
+                    if (precision == Precision::kBf16) {
+                      for (double& value : row) value = ToFloat(ToBF16(static_cast<float>(value)));
+                    }
+                    rounded[g.layer][k].Add(row);
+                  }
+                });
     EXPECT_GT(runs, 1u);
     for (size_t layer = 0; layer < config.layers; ++layer) {
       for (const LinearKind kind : kLinearKinds) {
