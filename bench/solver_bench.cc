@@ -120,27 +120,29 @@ void BM_Feedback(benchmark::State& state) {
   const FixedSolverSettings settings = Settings(static_cast<int>(state.range(2)));
   const Matrix<float> w = Weights(rows, cols);
   Matrix<float> u = Moments(cols);
-  std::vector<float> diagonal(cols), saliency(cols);
+  std::vector<float> diagonal(cols);
+  FeedbackSettings feedback;
+  feedback.search_rounds = settings.search_rounds;
+  feedback.saliency.resize(cols);
   for (size_t j = 0; j < cols; ++j) diagonal[j] = u(j, j);
   SolverState solver;
   solver.rows = rows;
   solver.cols = cols;
   solver.plan = MakePlan(rows, diagonal, std::vector<uint8_t>(cols, 4), settings);
-  solver.work = Matrix<float>(cols, rows);
-  solver.change = Matrix<float>(cols, rows);
+  Matrix<float> remaining(cols, rows), errors(cols, rows);
   solver.codes = Matrix<uint16_t>(cols, rows);
   if (solver.masked()) solver.keep = Matrix<uint8_t>(cols, rows, 1);
   solver.scales = Matrix<ScaleCode>(solver.plan.groups.size(), rows);
   solver.zeros = Matrix<uint8_t>(solver.plan.groups.size(), rows);
   CholeskyOfInverseUpper(u);
-  for (size_t j = 0; j < cols; ++j) saliency[j] = 1.0f / (u(j, j) * u(j, j));
+  for (size_t j = 0; j < cols; ++j) feedback.saliency[j] = 1.0f / (u(j, j) * u(j, j));
   for (auto _ : state) {
     state.PauseTiming();
     for (size_t r = 0; r < rows; ++r) {
-      for (size_t j = 0; j < cols; ++j) solver.work(j, r) = w(r, j);
+      for (size_t j = 0; j < cols; ++j) remaining(j, r) = w(r, j);
     }
     state.ResumeTiming();
-    benchmark::DoNotOptimize(FeedAll(solver, u, saliency, settings));
+    benchmark::DoNotOptimize(FeedAll(solver, u, feedback, remaining, errors));
   }
   Report(state, static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols));
 }

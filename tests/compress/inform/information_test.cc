@@ -82,7 +82,7 @@ TEST(GaussianInformation, IsLimitedForCopiesAndZeroForDeadAndConstantChannels) {
 TEST(GaussianInformation, FromMomentsRecoversKnownCorrelations) {
   const Matrix<float> sample = CorrelatedGaussians(20000, {0.3, 0.6, 0.9}, 1);
   Moments moments(4);
-  moments.Add({.fp32 = sample.view(), .bf16 = {}});
+  moments.Add(sample);
   const Matrix<float> information = GaussianInformation(moments.SecondMoment(), moments.Mean());
   EXPECT_NEAR(information(0, 1), GaussianClosedForm(0.3), 0.01);
   EXPECT_NEAR(information(0, 2), GaussianClosedForm(0.6), 0.02);
@@ -369,7 +369,7 @@ TEST(ConditionalInformation, EqualsDifferencesOfLogDeterminants) {
           (normal(random) + 2 * common) * (c == 7 ? 100.0f : 1.0f + 0.1f * static_cast<float>(c % 5));
   }
   Moments moments(n);
-  moments.Add({.fp32 = sample.view(), .bf16 = {}});
+  moments.Add(sample);
   const Matrix<float> h = moments.SecondMoment();
   const std::vector<double> information = ConditionalInformation(h, damping);
   double mean_diagonal = 0;

@@ -26,11 +26,13 @@ class StatisticsTest : public testing::Test {
 
 TEST_F(StatisticsTest, MomentsAndGradientsComeFromTheirOwnNumbersOfWindows) {
   for (const size_t fisher_windows : {2, 5, 9}) {
-    const Statistics statistics = Collect({.windows = 3, .fisher_windows = fisher_windows});
+    const Statistics statistics =
+        Collect({.information = {.windows = 3}, .fisher = {.windows = fisher_windows}});
     const FisherInformation fisher =
         MeasureFisher(model_.weights(), calibration_,
                       {.windows = fisher_windows, .precision = Precision::kFp32}, progress_);
-    const Statistics of_three = Collect({.windows = 3, .fisher_windows = 0}, calibration_.Subset(3));
+    const Statistics of_three =
+        Collect({.information = {.windows = 3}, .fisher = {.windows = 0}}, calibration_.Subset(3));
     for (size_t l = 0; l < model_.config().layers; ++l) {
       for (size_t k = 0; k < kLinearKinds.size(); ++k) {
         EXPECT_EQ(statistics.linears[l][k].outputs.fisher, fisher.outputs[l][k].fisher);
@@ -48,9 +50,9 @@ TEST_F(StatisticsTest, MomentsAndGradientsComeFromTheirOwnNumbersOfWindows) {
 TEST_F(StatisticsTest, TheFileHoldsThemAll) {
   const TemporaryDirectory directory;
   for (const bool clustered : {false, true}) {
-    StatisticsSettings settings = {.groups = 2, .windows = 6, .fisher_windows = 6};
-    settings.grouping = clustered ? GroupingMethod::kKmeans : GroupingMethod::kWaterfill;
-    settings.output_moments = settings.step_sizes = settings.token_weights = !clustered;
+    StatisticsSettings settings = {.information = {.windows = 6, .groups = 2}, .fisher = {.windows = 6}};
+    settings.information.grouping = clustered ? GroupingMethod::kKmeans : GroupingMethod::kWaterfill;
+    settings.fisher.output_moments = settings.step_sizes = settings.fisher.token_weights = !clustered;
     Statistics written = Collect(settings);
     written.identity = StatisticsIdentity(calibration_, settings);
     SaveStatistics(written, directory / "s.safetensors");
@@ -91,7 +93,7 @@ TEST_F(StatisticsTest, TheFileHoldsThemAll) {
 TEST_F(StatisticsTest, ADamagedFileIsRefused) {
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory / "s.safetensors";
-  Statistics written = Collect({.windows = 2, .fisher_windows = 2});
+  Statistics written = Collect({.information = {.windows = 2}, .fisher = {.windows = 2}});
   written.identity = StatisticsIdentity(calibration_, {});
   SaveStatistics(written, path);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) - 9);
