@@ -28,6 +28,7 @@ std::vector<Option> SynthesisTable() {
   std::vector<Option> table(SynthesisOptionTable().begin(), SynthesisOptionTable().end());
   for (Option& option : table) {
     if (std::string_view(option.name) != "model-type") continue;
+    option.kind = OptionKind::kChoice;
     for (const ModelType* type : ModelTypes()) option.words.push_back(type->name.data());
   }
   return table;

@@ -444,11 +444,10 @@ std::vector<Option> MakeSynthesisOptions() {
        .above_least = true,
        .place = OptionPlace::kFlag},
       {.name = "model-type",
-       .kind = OptionKind::kChoice,
+       .kind = OptionKind::kText,  // the command knows the model families
        .group = "Shape",
        .help = "qwen2 has biases on q, k, v",
        .value = "llama",
-       .words = {},  // those of the model families, which the command adds
        .place = OptionPlace::kFlag},
       {.name = "tied",
        .kind = OptionKind::kSwitch,

@@ -72,7 +72,7 @@ class DampedFactor {
   Matrix<float> matrix_;
 };
 
-// Mean of H's diagonal; 1 when it is 0. Throws Error when it is not finite.
+// Mean of H's diagonal; 1 when that is 0 or no number.
 double MeanEnergy(MatrixView<const float> h);
 
 }  // namespace mica

@@ -68,6 +68,9 @@ ColumnSteps PlanColumns(MatrixView<const float> h, const StepSettings& settings)
   const double mean = MeanEnergy(h);
   ColumnSteps steps;
   for (size_t j = 0; j < cols; ++j) steps.trace += h(j, j);
+  if (!std::isfinite(steps.trace)) {
+    Fail("second moments of {} input channels are not finite; the calibration activations overflow", cols);
+  }
   const DampedFactor natural(h, {}, FactorForm::kUpperOfInverse,
                              StepDamping(settings.damping, mean, cols, "input channels"));
   steps.dead_channels = natural.dead().size();

@@ -164,7 +164,9 @@ TEST(DampedFactor, GivesUpAsThePolicySaysWithItsMessage) {
                                {.share = 0.01, .mean = 1, .most_raises = 3, .failure = "enough"}));
   Matrix<float> infinite = Indefinite(0);
   infinite(0, 0) = std::numeric_limits<float>::infinity();
-  EXPECT_THROW(MeanEnergy(infinite), Error);
+  EXPECT_THROW(DampedFactor(infinite, {}, FactorForm::kInverse,
+                            {.share = 0.01, .mean = 1, .most_raises = 3, .failure = "no"}),
+               Error);
 }
 
 }  // namespace

@@ -265,14 +265,14 @@ TEST_P(ExactAttention, GradientIsTheAnalyticOneInFp64) {
           std::tuple{"k", &gradients.k, &given.k, &exact.gradient.k},
           std::tuple{"v", &gradients.v, &given.v, &exact.gradient.v}}) {
       // The reference's results are FP32 in both precisions.
-      EXPECT_LE(Worst(*actual, *expected), ref() ? 2e-6 : half() ? 0.02 : 1e-5) << name;
+      EXPECT_LE(Worst(*actual, *expected), ref() ? 4e-6 : half() ? 0.02 : 1e-5) << name;
       // A window of one token passes no gradient to q and k.
       if (in.shape.window == 1) continue;
       EXPECT_LE(Relative(*actual, *expected), ref() ? 2e-6 : half() ? 4e-3 : 5e-6) << name;
       if (!half()) continue;
-      // What BF16 costs in all: rounding of `out` alone is worth some 3e-3 of q and k.
+      // What BF16 costs in all; most of it is the rounding of `out`, up to .012 of q and k in long windows.
       EXPECT_LE(Worst(*actual, *ideal), 0.03) << name;
-      EXPECT_LE(Relative(*actual, *ideal), 6e-3) << name;
+      EXPECT_LE(Relative(*actual, *ideal), 0.015) << name;
     }
   });
 }
