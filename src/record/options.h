@@ -11,6 +11,9 @@
 
 namespace mica {
 
+inline constexpr double kMostExactInteger =
+    9007199254740991;  // 2^53 - 1: beyond it a double is several integers
+
 enum class OptionKind {
   kNumber,
   kInteger,
