@@ -41,8 +41,9 @@ static_assert(kPatterns<3>.bitmap[1] == 0b00010111 && kPatterns<3>.bitmap[69] ==
 
 // Append and Read of the mask in row kRow of kMaskKinds.
 template <size_t kRow>
-void Append(std::span<const uint8_t> keep, BitWriter& writer) {
+void Append(std::span<const uint8_t> keep, std::vector<std::byte>& bytes) {
   constexpr MaskKind kMask = kMaskKinds[kRow];
+  BitWriter writer(bytes);  // here, so that it stays in registers
   size_t i = 0;
   if constexpr (kMask.cols > 0) {
     for (; i + kMask.cols <= keep.size(); i += kMask.cols) {
@@ -56,6 +57,7 @@ void Append(std::span<const uint8_t> keep, BitWriter& writer) {
   if constexpr (kMask.column_bits > 0) {
     for (; i < keep.size(); ++i) writer.Put(keep[i] != 0, 1);
   }
+  writer.Align(1);
 }
 
 template <size_t kRow>
@@ -100,9 +102,7 @@ constexpr auto kRead = []<size_t... kRows>(std::index_sequence<kRows...>) {
 }  // namespace
 
 void AppendMaskRow(MaskKind mask, std::span<const uint8_t> keep, std::vector<std::byte>& bytes) {
-  BitWriter writer(bytes);
-  kAppend[mask.row](keep, writer);
-  writer.Align(1);
+  kAppend[mask.row](keep, bytes);
 }
 
 bool ReadMaskRow(MaskKind mask, size_t coded_cols, std::span<const std::byte> bytes, uint64_t* words) {
