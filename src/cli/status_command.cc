@@ -1,8 +1,6 @@
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -23,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kBarColumns = 32;
+constexpr std::chrono::minutes kFresh{10};
 
 struct StatusOptions {
   fs::path run;
@@ -30,10 +29,12 @@ struct StatusOptions {
   bool json = false;
 };
 
-enum class RunState { kRunning, kDone, kStopped };
+enum class RunState { kRunning, kDone, kStopped, kElsewhere };
+
+fs::path StatusPath(const fs::path& run) { return fs::is_directory(run) ? run / "status.json" : run; }
 
 StatusRecord ReadStatus(const fs::path& run) {
-  const fs::path path = fs::is_directory(run) ? run / "status.json" : run;
+  const fs::path path = StatusPath(run);
   if (!fs::exists(path)) {
     Fail("{}: not found; give the directory of a 'mica run' that has begun", path.string());
   }
@@ -43,9 +44,15 @@ StatusRecord ReadStatus(const fs::path& run) {
 // Whether the process that wrote the status is still there; the run is done when its last stage says so.
 RunState StateOf(const StatusRecord& status) {
   if (status.stage == "done") return RunState::kDone;
-  const auto pid = static_cast<pid_t>(status.pid.value_or(0));
-  const bool alive = pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
-  return alive ? RunState::kRunning : RunState::kStopped;
+  switch (StateOf(ProcessOf(status))) {
+    case ProcessState::kRunning:
+      return RunState::kRunning;
+    case ProcessState::kGone:
+      return RunState::kStopped;
+    case ProcessState::kElsewhere:
+      return RunState::kElsewhere;
+  }
+  return RunState::kStopped;
 }
 
 const char* StateName(RunState state) {
@@ -56,6 +63,8 @@ const char* StateName(RunState state) {
       return "done";
     case RunState::kStopped:
       return "stopped";
+    case RunState::kElsewhere:
+      return "unknown";
   }
   return "";
 }
@@ -92,6 +101,8 @@ std::string StatusText(const StatusRecord& status, RunState state) {
   if (state == RunState::kRunning) state_text += ", process " + pid;
   if (state == RunState::kStopped)
     state_text += ": process " + pid + " is gone; the same command goes on where it was";
+  if (state == RunState::kElsewhere)
+    state_text += ": process " + pid + " is one of " + status.host.value_or("another host") + ", ask there";
   line("state", state_text + fmt::format(" (written {})", status.updated.value_or("at an unknown time")));
   line("stage", StagesText(status));
   if (state != RunState::kDone) {
@@ -125,13 +136,21 @@ Json StatusJson(const StatusRecord& status, RunState state) {
   return json;
 }
 
+// Whether the status was written not long ago: all that shows that a process of another host still works.
+bool IsFresh(const fs::path& run) {
+  std::error_code code;
+  const auto written = fs::last_write_time(StatusPath(run), code);
+  return !code && fs::file_time_type::clock::now() - written < kFresh;
+}
+
 void ShowStatus(const StatusOptions& options) {
   const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   for (;;) {
     const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
     const std::string text = options.json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
-    const bool again = options.watch && state == RunState::kRunning;
+    const bool again = options.watch && (state == RunState::kRunning ||
+                                         (state == RunState::kElsewhere && IsFresh(options.run)));
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
     // line.
     WriteStdout(options.watch && terminal && !options.json ? "\033[H\033[J" + text
@@ -152,8 +171,9 @@ void AddStatusCommand(CLI::App& app) {
       *app.add_subcommand("status", "Show how far a run is: stage, phase, time left, memory, last figures");
   command.add_option("run", options->run, "Directory of the run")->required();
   command.add_flag("--watch", options->watch, "Show it anew each second until the run ends");
-  command.add_flag("--json", options->json,
-                   "Print the status as JSON, with \"state\": running, done or stopped");
+  command.add_flag(
+      "--json", options->json,
+      "Print the status as JSON, with \"state\": running, done, stopped or unknown (another host's)");
   command.callback([options] { ShowStatus(*options); });
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "compress/budget/demands.h"
@@ -19,10 +20,14 @@
 #include "compress/fixed/plain_tensors.h"
 #include "compress/inform/statistics.h"
 #include "compress/work_directory.h"
+#include "device/device.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/fingerprint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
+#include "ops/instruction_set.h"
 #include "record/compression.h"
+#include "record/identity.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -34,24 +39,9 @@ constexpr uint64_t kHeaderBytesPerMatrix = 1600;
 constexpr uint64_t kIndexBytes = 128,
                    kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
 constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
-// Shards before the first layer's: embedding, final norm and output head.
-constexpr size_t kEndShards = 1;
-
 constexpr const char* kReportName = "compression.json";
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
-
-// What makes two runs end in the same bytes; texts count by their fingerprints, not by their paths.
-Json IdentityOf(const CompressionRecord& record) {
-  CalibrationRecord calibration = record.calibration;
-  for (CalibrationSource& source : calibration.sources) source.path.reset();
-  Json settings = record.settings.values;
-  settings.erase("calib");
-  return {{"model", record.model.fingerprint.value()},
-          {"settings", settings},
-          {"calibration", ToJson(calibration)},
-          {"mica", ToJson(record.program)}};
-}
 
 // What a finished shard says of one of its layer's matrices.
 const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
@@ -71,6 +61,7 @@ class Compression {
         weights_(ModelWeights::Open(paths.model)),
         coder_(MakeCoder(settings_, weights_.config())) {}
 
+  void Check();
   CompressionRecord Run();
 
  private:
@@ -78,9 +69,11 @@ class Compression {
   size_t shards() const { return kEndShards + config().layers; }
   uint64_t finished_matrix_bytes() const;
 
+  void CheckStatisticsPath() const;
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
   void Begin();
+  CompressionRecord Work();
   void CheckDisk(double matrix_bits, double end_bytes) const;
   double EstimatedEndBytes() const;
   Statistics ObtainStatistics();
@@ -107,23 +100,45 @@ class Compression {
   const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
 
-CompressionRecord Compression::Run() {
+// Everything that can be known before anything is written.
+void Compression::Check() {
   CheckSettings(settings_);
+  if (weights_.packed())
+    Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
+  CheckWindow(config(), settings_.calibration.seqlen);
+  calibration_ = DrawCalibration(settings_.calibration, Tokenizer::Open(paths_.model));
+  CheckTokens(config(), calibration_->ids);
+  if (!paths_.statistics.empty()) CheckStatisticsPath();
+  coder_->CheckBudget(static_cast<uint64_t>(EstimatedEndBytes()));
+}
+
+CompressionRecord Compression::Run() {
+  Check();
   Identify();
   if (std::optional<CompressionRecord> finished = FinishedRun()) return *finished;
   Begin();
-  if (finished_.empty()) {
-    std::optional<ShardRecord> ends = work_->Finished(1, shards());
-    finished_.push_back(ends ? std::move(*ends) : WriteEnds());
+  try {
+    return Work();
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const std::exception&) {
+    // Settings that cannot be met, or a model that cannot be read: a corrected command finds the place free.
+    if (!work_->Resumable()) work_->Discard();
+    throw;
   }
+}
+
+CompressionRecord Compression::Work() {
+  std::optional<ShardRecord> ends = work_->Finished(kEndShards);
+  finished_.push_back(ends ? std::move(*ends) : WriteEnds());
   end_bytes_ = finished_[0].bytes;
 
   statistics_ = ObtainStatistics();
   try {
     coder_->Plan(statistics_, OtherBytes());
   } catch (const Error&) {
-    // Settings that cannot be met: there is nothing to go on with.
-    if (!work_->Finished(kEndShards + 1, shards())) work_->Discard(shards());
+    // Settings that cannot be met: statistics alone are nothing to go on with.
+    if (!work_->Finished(kEndShards + 1)) work_->Discard();
     throw;
   }
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
@@ -135,7 +150,7 @@ CompressionRecord Compression::Run() {
   if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
-    if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1, shards())) {
+    if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {
       finished_.push_back(std::move(*finished));
       for (const LinearKind kind : kLinearKinds) coder_->Replay(MatrixOf(finished_.back(), kind));
       PassFinishedLayer(l, stream, original_stream);
@@ -148,32 +163,44 @@ CompressionRecord Compression::Run() {
   return Finish();
 }
 
-// Draws the calibration windows and says which run this is.
+// A file of statistics that is given must be one, or a new one in a directory that is there.
+void Compression::CheckStatisticsPath() const {
+  std::error_code code;
+  if (fs::exists(paths_.statistics, code)) {
+    LoadStatistics(paths_.statistics);
+  } else {
+    CheckOutput(paths_.statistics);
+  }
+}
+
+// Says which run this is.
 void Compression::Identify() {
-  if (weights_.packed())
-    Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
-  const Tokenizer tokenizer = Tokenizer::Open(paths_.model);
-  calibration_ = DrawCalibration(settings_.calibration, tokenizer);
   record_.program = ThisProgram();
   record_.settings.values = SettingsToJson(settings_);
   record_.model.path = paths_.model.string();
   record_.model.file_bytes = weights_.checkpoint().file_bytes();
   record_.calibration = calibration_->provenance;
   progress_.Begin("fingerprint", 1, "files");
-  record_.model.fingerprint = weights_.checkpoint().Fingerprint();
+  record_.model.fingerprint = ModelFingerprint(weights_);
   progress_.Advance(1);
   progress_.End();
 }
 
-// Nothing when `out` holds no finished run, or that of another identity. What the run may not have come to
-// remove goes.
+// Nothing when `out` holds no finished run; throws Error when that was of another kind. What the run may not
+// have come to remove goes.
 std::optional<CompressionRecord> Compression::FinishedRun() const {
   const fs::path path = paths_.out / kReportName;
   std::error_code code;
   if (!fs::exists(path, code)) return std::nullopt;
-  CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
-  if (!found.model.fingerprint || IdentityOf(found) != IdentityOf(record_) || !found.file.bytes_after)
-    return std::nullopt;
+  CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
+  const std::vector<std::string> differences =
+      Differences(CompressionIdentity(found), CompressionIdentity(record_), Unrecorded::kDiffers);
+  if (!differences.empty()) {
+    Fail("{}: holds a finished run of another kind: {}; give a new directory, or delete it",
+         paths_.out.string(), JoinClauses(differences));
+  }
+  if (!found.file.bytes_after)
+    Fail("{}: does not say how many bytes were written; delete the directory to begin anew", path.string());
   if (const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes(); bytes != *found.file.bytes_after) {
     Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
          paths_.out.string(), bytes, *found.file.bytes_after);
@@ -184,9 +211,12 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
 }
 
 void Compression::Begin() {
-  coder_->CheckBudget(static_cast<uint64_t>(EstimatedEndBytes()));
   CheckDisk(coder_->LeastBits(EstimatedEndBytes()), EstimatedEndBytes());
-  work_.emplace(paths_.out, IdentityOf(record_));
+  // A stopped run goes on where its arithmetic is that of the layers which are finished.
+  Identity identity = CompressionIdentity(record_);
+  identity.Add("device", Device::Cpu().Describe());
+  identity.Add("instruction set", InstructionSet());
+  work_.emplace(paths_.out, identity, shards());
   if (calibration_->tokens() < 4 * InputCols(config(), InputKind::kDown)) {
     LogWarning(
         "{} calibration tokens for matrices of up to {} input channels: moments lean on damping; use more "
@@ -231,13 +261,15 @@ Statistics Compression::ObtainStatistics() {
   StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, false,
                             settings_.seed};
   coder_->Require(wanted);
-  const fs::path path = paths_.statistics.empty() ? work_->File("statistics.safetensors") : paths_.statistics;
-  const Json identity = {{"model", record_.model.fingerprint.value()},
-                         {"statistics", StatisticsIdentity(*calibration_, wanted)}};
+  const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
+  const Identity identity =
+      StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.precision);
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
-    if (kept.identity == identity) return kept;
-    LogInfo("{}: holds statistics of another model, text or setting; collecting anew", path.string());
+    const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
+    if (differences.empty()) return kept;
+    LogInfo("{}: holds statistics of another kind ({}); collecting anew", path.string(),
+            JoinClauses(differences));
   }
   Statistics statistics = CollectStatistics(weights_, *calibration_, wanted, settings_.precision, progress_);
   statistics.identity = identity;
@@ -325,7 +357,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
-  const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1, shards()));
+  const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
     Matrix<float> decoded(shape.rows, shape.cols);
@@ -346,7 +378,7 @@ TokenWeights Compression::WeightsOfLayer(size_t l) const {
 ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
                                     std::optional<LayerRecord> layer) {
   ShardRecord finished;
-  finished.bytes = shard.Write(work_->ShardPath(number, shards()));
+  finished.bytes = shard.Write(work_->ShardPath(number));
   finished.tensors = shard.tensor_names();
   finished.layer = std::move(layer);
   work_->Record(number, finished);
@@ -359,7 +391,7 @@ CompressionRecord Compression::Finish() {
   for (size_t i = 0; i < finished_.size(); ++i) {
     total_size += finished_[i].bytes;
     for (const std::string& name : finished_[i].tensors) {
-      index["weight_map"][name] = work_->ShardPath(i + 1, shards()).filename().string();
+      index["weight_map"][name] = work_->ShardPath(i + 1).filename().string();
     }
     if (finished_[i].layer) record_.layers.push_back(*finished_[i].layer);
   }
@@ -405,6 +437,11 @@ CompressionRecord Compression::Finish() {
 }
 
 }  // namespace
+
+void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                      Progress& progress) {
+  Compression(paths, settings, progress).Check();
+}
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {

@@ -16,10 +16,16 @@ struct CompressionPaths {
       statistics;  // file to keep the statistics in, used again by later runs; empty: none is kept
 };
 
+// Throws the Error that CompressModel would throw for what can be known at once: settings, model, tokenizer,
+// texts, a budget out of reach. Writes nothing.
+void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+
 // Compresses and returns what is also written to out/compression.json: settings, budget and what was reached,
 // bits by part and by layer, file sizes, time by phase, peak memory. Everything it says of sizes is counted
-// on the files written. Where the same run was finished before, its record is returned. Throws Error; a
-// stopped run leaves `out` resumable.
-CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+// on the files written. Where the same run was finished before, its record is returned. Throws Error, for a
+// directory that holds another run naming what differs; a stopped run leaves `out` resumable, one that failed
+// before there was something to go on with leaves nothing.
+CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
+                                Progress& progress);
 
 }  // namespace mica

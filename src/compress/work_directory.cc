@@ -21,31 +21,41 @@ bool HoldsNothingElse(const fs::path& out) {
 
 }  // namespace
 
-WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / kWork) {
+WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards)
+    : out_(out), work_(out / kWork), shards_(shards) {
   const fs::path identity_path = work_ / "identity.json";
   std::error_code code;
   if (fs::exists(out_, code)) {
     if (!fs::is_directory(out_, code))
       Fail("{}: is not a directory; give a directory for the packed checkpoint", out_.string());
     if (fs::exists(identity_path, code)) {
-      if (ReadJson(identity_path) == identity) return;
-      Fail(
-          "{}: holds a stopped run with other settings, texts or code; repeat those to go on, or delete it "
-          "to begin anew",
-          out_.string());
+      const Identity stopped = IdentityFromJson(ReadJson(identity_path), identity_path.string());
+      const std::vector<std::string> differences = Differences(stopped, identity, Unrecorded::kDiffers);
+      if (differences.empty()) return;
+      if (Resumable()) {
+        Fail(
+            "{}: holds a stopped run of another kind: {}; repeat the same to go on, or delete it to begin "
+            "anew",
+            out_.string(), JoinClauses(differences));
+      }
+      RemoveWritten();
     }
     if (!HoldsNothingElse(out_)) Fail("{}: is not empty; give a new directory, or delete it", out_.string());
   }
   MakeDirectories(work_);
-  WriteJson(identity_path, identity);
+  WriteJson(identity_path, ToJson(identity));
 }
 
-fs::path WorkDirectory::ShardPath(size_t shard, size_t shards) const {
-  return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards);
+fs::path WorkDirectory::ShardPath(size_t shard) const {
+  return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards_);
 }
 
-std::optional<ShardRecord> WorkDirectory::Finished(size_t shard, size_t shards) const {
-  const fs::path record = work_ / fmt::format("shard-{:05}.json", shard);
+fs::path WorkDirectory::RecordPath(size_t shard) const {
+  return work_ / fmt::format("shard-{:05}.json", shard);
+}
+
+std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
+  const fs::path record = RecordPath(shard);
   std::error_code code;
   if (!fs::exists(record, code)) return std::nullopt;
   ShardRecord finished;
@@ -54,7 +64,7 @@ std::optional<ShardRecord> WorkDirectory::Finished(size_t shard, size_t shards) 
   } catch (const Error&) {
     Fail("{}: is damaged; delete {} to begin anew", record.string(), out_.string());
   }
-  const fs::path file = ShardPath(shard, shards);
+  const fs::path file = ShardPath(shard);
   const uint64_t bytes = fs::file_size(file, code);
   if (code || bytes != finished.bytes) {
     Fail(
@@ -65,13 +75,23 @@ std::optional<ShardRecord> WorkDirectory::Finished(size_t shard, size_t shards) 
 }
 
 void WorkDirectory::Record(size_t shard, const ShardRecord& finished) const {
-  WriteJson(work_ / fmt::format("shard-{:05}.json", shard), ToJson(finished));
+  WriteJson(RecordPath(shard), ToJson(finished));
 }
 
-void WorkDirectory::Discard(size_t shards) const {
+bool WorkDirectory::Resumable() const {
   std::error_code code;
-  for (size_t shard = 1; shard <= shards; ++shard) fs::remove(ShardPath(shard, shards), code);
+  return fs::exists(StatisticsPath(), code) || fs::exists(RecordPath(kEndShards + 1), code);
+}
+
+void WorkDirectory::RemoveWritten() const {
+  std::error_code code;
+  for (size_t shard = 1; shard <= shards_; ++shard) fs::remove(ShardPath(shard), code);
   fs::remove_all(work_, code);
+}
+
+void WorkDirectory::Discard() const {
+  RemoveWritten();
+  std::error_code code;
   if (fs::is_empty(out_, code)) fs::remove(out_, code);
 }
 

@@ -8,32 +8,41 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
 #include "record/compression.h"
+#include "record/identity.h"
 
 namespace mica {
 
+// Shards before the first layer's: embedding, final norm and output head.
+inline constexpr size_t kEndShards = 1;
+
 class WorkDirectory {
  public:
-  // Opens `out` for a run that `identity` describes (settings, model and calibration fingerprints, code
-  // version): a new or empty directory, or one in which a run of the same identity was stopped, be it before
-  // it could say which it was. Throws Error when it holds anything else.
-  WorkDirectory(const std::filesystem::path& out, const Json& identity);
+  // Opens `out` for a run that depends on `identity`: a new or empty directory, or one in which a run of the
+  // same identity was stopped, be it before it could say which it was. What is there of a run that has
+  // nothing to go on with is discarded. Throws Error when it holds anything else, naming what differs.
+  WorkDirectory(const std::filesystem::path& out, const Identity& identity, size_t shards);
 
   const std::filesystem::path& out() const { return out_; }
-  // Where intermediate results live until Clear.
-  std::filesystem::path File(const std::string& name) const { return work_ / name; }
-  std::filesystem::path ShardPath(size_t shard, size_t shards) const;
+  // Where the statistics are kept until Clear.
+  std::filesystem::path StatisticsPath() const { return work_ / "statistics.safetensors"; }
+  std::filesystem::path ShardPath(size_t shard) const;
   // The record of a shard finished by an earlier run; the file's size is checked.
-  std::optional<ShardRecord> Finished(size_t shard, size_t shards) const;
+  std::optional<ShardRecord> Finished(size_t shard) const;
   void Record(size_t shard, const ShardRecord& finished) const;
+  // Whether a later run has something to go on with: statistics, or the shard of a layer.
+  bool Resumable() const;
   // Removes everything that the run has written, and the directory if that leaves it empty.
-  void Discard(size_t shards) const;
+  void Discard() const;
   // Removes the intermediate results of a finished run.
   static void Clear(const std::filesystem::path& out);
 
  private:
+  std::filesystem::path RecordPath(size_t shard) const;
+  void RemoveWritten() const;
+
   std::filesystem::path out_, work_;
+  size_t shards_;
 };
 
 }  // namespace mica

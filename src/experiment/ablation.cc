@@ -197,8 +197,9 @@ Ablation RunAblation(const Experiment& experiment, bool quiet) {
     if (given(option))
       Fail("--{} is what the variants of an ablation differ in; leave it out of the experiment", option);
   }
-  ExperimentDirectory directory(experiment, quiet);
   const std::vector<Variant> variants = AblationVariants(experiment.compression);
+  for (const Variant& variant : variants) CheckSettings(variant.compression);
+  ExperimentDirectory directory(experiment, variants.front().compression, quiet);
   const EvaluationRecord baseline = directory.Evaluated("baseline", experiment.evaluation.model, kBaseline);
   Ablation ablation;
   ablation.program = baseline.program;
@@ -208,8 +209,7 @@ Ablation RunAblation(const Experiment& experiment, bool quiet) {
     const std::string name = DirectoryName(variant.name);
     const fs::path packed = directory.path() / name;
     directory.Stage("compress " + variant.name);
-    if (!fs::exists(packed / "compression.json"))
-      CompressModel({experiment.evaluation.model, packed, {}}, variant.compression, directory.progress());
+    CompressModel({experiment.evaluation.model, packed, {}}, variant.compression, directory.progress());
     const EvaluationRecord result = directory.Evaluated("evaluate " + variant.name, packed, name + ".json");
     ablation.rows.push_back(
         ResultOf(variant, baseline, result, experiment.divergence, directory.path() / (name + ".json")));

@@ -53,17 +53,15 @@ Experiment ReadExperiment(const fs::path& path) {
 
 Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   RefuseIdleOptions(experiment.compression, GivenIn(experiment.json.at("compress")));
-  ExperimentDirectory directory(experiment, quiet);
+  ExperimentDirectory directory(experiment, experiment.compression, quiet);
   directory.status().SetStages({std::begin(kStages), std::end(kStages)});
   const fs::path baseline_path = directory.path() / "baseline.json",
                  compressed_path = directory.path() / "compressed.json", packed = directory.path() / "packed";
   const EvaluationRecord baseline =
       directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
   directory.Stage("compress");
-  if (!fs::exists(packed / "compression.json")) {
-    CompressModel({experiment.evaluation.model, packed, directory.path() / "statistics.safetensors"},
-                  experiment.compression, directory.progress());
-  }
+  CompressModel({experiment.evaluation.model, packed, directory.path() / "statistics.safetensors"},
+                experiment.compression, directory.progress());
   const EvaluationRecord compressed = directory.Evaluated("evaluate", packed, "compressed.json");
   directory.Stage("compare");
   const Comparison comparison =

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "base/progress.h"
+#include "eval/measure/evaluate.h"
 #include "experiment/experiment.h"
 #include "record/evaluation.h"
 #include "record/status.h"
@@ -14,9 +16,11 @@ namespace mica {
 
 class ExperimentDirectory {
  public:
-  // Makes the directory or goes on in it. Throws Error when it holds another experiment or other files, or
-  // when a text is calibration text and evaluation text. The experiment must outlive this.
-  ExperimentDirectory(const Experiment& experiment, bool quiet);
+  // Makes the directory or goes on in it, after everything has been checked that can be before work begins:
+  // models, texts, tokenizer, what is to be measured, `compression`, and that no text is calibration text and
+  // evaluation text. Throws Error, also when the directory holds other files. The experiment must outlive
+  // this.
+  ExperimentDirectory(const Experiment& experiment, const CompressionSettings& compression, bool quiet);
 
   const std::filesystem::path& path() const { return experiment_.directory; }
   Progress& progress() { return progress_; }
@@ -25,13 +29,18 @@ class ExperimentDirectory {
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
 
-  // The evaluation of a checkpoint, kept in the file `result`: made now or read back. Others than the
-  // original model's are measured against it where the experiment says so.
+  // The evaluation of a checkpoint, kept in the file `result`: made now, or read back when it was made of the
+  // same model, tokenizer, texts, settings and code; throws Error naming what differs when it was not. Others
+  // than the original model's are measured against it where the experiment says so.
   EvaluationRecord Evaluated(const std::string& stage, const std::filesystem::path& model,
                              const std::string& result);
 
  private:
+  Evaluation Prepare(const std::filesystem::path& model) const;
+  void Open() const;
+
   const Experiment& experiment_;
+  std::optional<Evaluation> original_;  // of the original model, prepared
   StatusFile status_;
   Progress progress_;
 };

@@ -1,5 +1,7 @@
 #include "model/config.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace mica {
@@ -251,6 +253,15 @@ void CheckWindow(const ModelConfig& config, size_t window) {
         "at most {} tokens",
         window, config.sliding_window, config.sliding_window);
   }
+}
+
+void CheckTokens(const ModelConfig& config, std::span<const int32_t> ids) {
+  const auto [low, high] = std::minmax_element(ids.begin(), ids.end());
+  if (low == ids.end() || (*low >= 0 && static_cast<size_t>(*high) < config.vocab)) return;
+  Fail(
+      "the tokenizer gives token id {}, but the model's vocabulary has {} entries; tokenizer.model and "
+      "config.json do not belong together",
+      *low < 0 ? *low : *high, config.vocab);
 }
 
 uint64_t ParameterCount(const ModelConfig& config) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "base/json.h"
@@ -54,6 +55,9 @@ ModelConfig ParseConfig(const Json& json, const std::string& where);
 // window shorter than the window. (Positions beyond max_positions are computed; the model has not learnt
 // them.)
 void CheckWindow(const ModelConfig& config, size_t window);
+
+// Throws Error unless every id is one of the model's vocabulary.
+void CheckTokens(const ModelConfig& config, std::span<const int32_t> ids);
 
 // Parameters of the model: all tensors, a tied head once.
 uint64_t ParameterCount(const ModelConfig& config);

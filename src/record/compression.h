@@ -69,17 +69,20 @@ struct PhaseTimes {
 struct CalibrationSource {
   std::optional<std::string> kind;    // "c4", "text", ...
   std::optional<std::string> path;    // as it was given
-  std::optional<std::string> sha256;  // of the file, 64 hexadecimal digits
-  std::optional<double> weight;       // share of the windows, relative to the other sources
-  std::optional<uint64_t> windows;    // drawn from this text
+  std::optional<std::string> sha256;  // of the text as it is tokenised, 64 hexadecimal digits
+  // Of the file once decompressed, whatever its kind makes of it: a text is known again under another kind.
+  std::optional<std::string> content_sha256;
+  std::optional<double> weight;     // share of the windows, relative to the other sources
+  std::optional<uint64_t> windows;  // drawn from this text
   Json other;
 };
 
 struct CalibrationRecord {
   std::vector<CalibrationSource> sources;
-  std::optional<uint64_t> samples;  // windows
-  std::optional<uint64_t> seqlen;   // tokens of a window
-  std::optional<uint64_t> tokens;   // of all windows
+  std::optional<std::string> tokenizer;  // SHA-256 of it, 64 hexadecimal digits
+  std::optional<uint64_t> samples;       // windows
+  std::optional<uint64_t> seqlen;        // tokens of a window
+  std::optional<uint64_t> tokens;        // of all windows
   std::optional<uint64_t> seed;
   Json other;
 };

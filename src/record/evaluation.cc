@@ -26,6 +26,7 @@ template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<ModelRecord>& record) {
   archive("path", record.path);
   archive("fingerprint", record.fingerprint);
+  archive("tokenizer", record.tokenizer);
   archive("architecture", record.architecture);
   archive("parameters", record.parameters);
   archive("file_bytes", record.file_bytes);
@@ -59,6 +60,7 @@ void Fields(Archive& archive, typename Archive::template Of<TextRecord>& record)
   archive("kind", record.kind);
   archive("path", record.path);
   archive("sha256", record.sha256);
+  archive("content_sha256", record.content_sha256);
   archive("bytes", record.bytes);
   archive.Other(record.other);
 }

@@ -26,7 +26,8 @@ struct ArchitectureRecord {
 // The model that was measured.
 struct ModelRecord {
   std::optional<std::string> path;         // as it was given
-  std::optional<std::string> fingerprint;  // 64 hexadecimal digits
+  std::optional<std::string> fingerprint;  // model/fingerprint.h, 64 hexadecimal digits
+  std::optional<std::string> tokenizer;    // SHA-256 of it, 64 hexadecimal digits
   ArchitectureRecord architecture;
   std::optional<uint64_t> parameters;
   std::optional<uint64_t> file_bytes;            // of the weight files
@@ -58,10 +59,11 @@ Json ToJson(const EvaluationSettings& record);
 
 // The text of a set.
 struct TextRecord {
-  std::optional<std::string> kind;    // "wikitext2", "ptb", "c4" or "text"
-  std::optional<std::string> path;    // as it was given
-  std::optional<std::string> sha256;  // of the file, 64 hexadecimal digits
-  std::optional<uint64_t> bytes;      // of the file
+  std::optional<std::string> kind;            // "wikitext2", "ptb", "c4" or "text"
+  std::optional<std::string> path;            // as it was given
+  std::optional<std::string> sha256;          // of the text as it is tokenised, 64 hexadecimal digits
+  std::optional<std::string> content_sha256;  // of the file once decompressed (record/compression.h)
+  std::optional<uint64_t> bytes;              // of the file as it is stored
   Json other;
 };
 

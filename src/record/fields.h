@@ -255,6 +255,7 @@ void Fields(Archive& archive, typename Archive::template Of<CalibrationSource>& 
   archive("kind", record.kind);
   archive("path", record.path);
   archive("sha256", record.sha256);
+  archive("content_sha256", record.content_sha256);
   archive("weight", record.weight);
   archive("windows", record.windows);
   archive.Other(record.other);
@@ -263,6 +264,7 @@ void Fields(Archive& archive, typename Archive::template Of<CalibrationSource>& 
 template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<CalibrationRecord>& record) {
   archive("sources", record.sources);
+  archive("tokenizer", record.tokenizer);
   archive("samples", record.samples);
   archive("seqlen", record.seqlen);
   archive("tokens", record.tokens);

@@ -1,7 +1,7 @@
 #include "record/status.h"
 
-#include <unistd.h>
-
+#include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -34,6 +34,9 @@ void Fields(Archive& archive, typename Archive::template Of<StatusRecord>& recor
   archive("phase_seconds", record.phase_seconds);
   archive("peak_memory_bytes", record.peak_memory_bytes);
   archive("pid", record.pid);
+  archive("process_started", record.process_started);
+  archive("boot", record.boot);
+  archive("host", record.host);
   archive("updated", record.updated);
   archive.Other(record.other);
 }
@@ -52,7 +55,22 @@ StatusRecord StatusFromJson(const Json& json, const std::string& where) {
 
 Json ToJson(const StatusRecord& record) { return FieldWriter::Write(record); }
 
-StatusFile::StatusFile(std::filesystem::path path) : path_(std::move(path)) {}
+ProcessIdentity ProcessOf(const StatusRecord& record) {
+  return {record.pid.value_or(0), record.process_started.value_or(0), record.boot.value_or(""),
+          record.host.value_or("")};
+}
+
+StatusFile::StatusFile(std::filesystem::path path) : path_(std::move(path)) {
+  std::error_code code;
+  if (!std::filesystem::exists(path_, code)) return;
+  try {
+    const StatusRecord earlier = StatusFromJson(ReadJson(path_), path_.string());
+    earlier_seconds_ = earlier.phase_seconds.phases;
+    earlier_peak_ = earlier.peak_memory_bytes.value_or(0);
+  } catch (const Error&) {
+    // What cannot be read is written anew: a status is a help, no result.
+  }
+}
 
 void StatusFile::SetExperiment(const std::string& name) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -107,9 +125,22 @@ void StatusFile::Write() {
     record_.seconds_left =
         elapsed * static_cast<double>(state_.total - state_.done) / static_cast<double>(state_.done);
   }
-  record_.phase_seconds.phases = state_.phase_seconds;
-  record_.peak_memory_bytes = PeakResidentBytes();
-  record_.pid = static_cast<uint64_t>(::getpid());
+  Ordered<double>& seconds = record_.phase_seconds.phases;
+  seconds = earlier_seconds_;
+  for (const auto& [phase, now] : state_.phase_seconds) {
+    const auto earlier =
+        std::find_if(seconds.begin(), seconds.end(), [&](const auto& entry) { return entry.first == phase; });
+    if (earlier == seconds.end()) {
+      seconds.emplace_back(phase, now);
+    } else {
+      earlier->second += now;
+    }
+  }
+  record_.peak_memory_bytes = std::max(earlier_peak_, PeakResidentBytes());
+  record_.pid = process_.pid;
+  record_.process_started = process_.started;
+  record_.boot = process_.boot;
+  record_.host = process_.host;
   record_.updated = UtcTime();
   WriteJson(path_, ToJson(record_));
 }

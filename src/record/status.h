@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/process.h"
 #include "base/progress.h"
 #include "record/compression.h"
 
@@ -34,9 +35,11 @@ struct StatusRecord {
   std::optional<std::string> unit;              // "tokens"
   std::optional<std::string> detail;            // where in the phase: "layer 2/8"
   std::optional<double> seconds, seconds_left;  // of the phase
-  PhaseTimes phase_seconds;                     // of ended phases
-  std::optional<uint64_t> peak_memory_bytes;
-  std::optional<uint64_t> pid;         // of the process
+  PhaseTimes phase_seconds;                     // of ended phases, over all calls of the run
+  std::optional<uint64_t> peak_memory_bytes;    // of the calls of the run, the largest
+  std::optional<uint64_t> pid;                  // of the process
+  std::optional<uint64_t> process_started;      // these as in base/process.h
+  std::optional<std::string> boot, host;
   std::optional<std::string> updated;  // "2026-01-01T00:00:00Z"
   Json other;
 };
@@ -44,10 +47,13 @@ struct StatusRecord {
 // Throws Error naming `where` when it is not the status of a run.
 StatusRecord StatusFromJson(const Json& json, const std::string& where);
 Json ToJson(const StatusRecord& record);
+// The process that wrote it.
+ProcessIdentity ProcessOf(const StatusRecord& record);
 
 // Keeps the status of a run in a file: what the run is, and how far its Progress says it is. Thread-safe.
 class StatusFile : public ProgressSink {
  public:
+  // Where `path` holds the status of an earlier call of the run, its times and its peak are kept.
   explicit StatusFile(std::filesystem::path path);
 
   void SetExperiment(const std::string& name);
@@ -66,7 +72,10 @@ class StatusFile : public ProgressSink {
 
   std::mutex mutex_;
   const std::filesystem::path path_;
+  const ProcessIdentity process_ = ThisProcess();
   StatusRecord record_;
+  Ordered<double> earlier_seconds_;  // of the phases of earlier calls
+  uint64_t earlier_peak_ = 0;
   ProgressState state_;
   double written_ = 0;
 };

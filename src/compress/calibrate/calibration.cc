@@ -84,6 +84,7 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
     calibration.provenance.sources.push_back({.kind = DataKindName(source.kind),
                                               .path = source.path.string(),
                                               .sha256 = loaded.fingerprint,
+                                              .content_sha256 = loaded.content_fingerprint,
                                               .weight = source.weight,
                                               .windows = windows[i],
                                               .other = {}});
@@ -97,6 +98,7 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
                              drawn[i].begin() + after * settings.seqlen);
     }
   }
+  calibration.provenance.tokenizer = tokenizer.fingerprint();
   calibration.provenance.samples = settings.samples;
   calibration.provenance.seqlen = settings.seqlen;
   calibration.provenance.tokens = calibration.ids.size();

@@ -17,15 +17,17 @@
 #include "compress/calibrate/residual_stream.h"
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
+#include "device/device.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "io/container/safetensors.h"
 #include "ops/convert/convert.h"
+#include "ops/instruction_set.h"
 
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 3;  // of what a statistics file holds
+constexpr int kFileVersion = 4;  // of what a statistics file holds
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -86,22 +88,29 @@ std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<do
 
 }  // namespace
 
-Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings) {
-  CalibrationRecord texts = calibration.provenance;
-  for (CalibrationSource& source : texts.sources) source.path.reset();
-  return {{"calibration", ToJson(texts)},
-          {"version", kFileVersion},
-          {"grouping", GroupingMethodName(settings.information.grouping)},
-          {"estimator", EstimatorName(settings.information.estimator)},
-          {"groups", settings.information.groups},
-          {"damping", settings.damping},
-          {"windows", settings.information.windows},
-          {"fisher_windows", settings.fisher.windows},
-          {"output_moments", settings.fisher.output_moments},
-          {"token_weights", settings.fisher.token_weights},
-          {"sampled_labels", settings.fisher.sampled_labels},
-          {"step_sizes", settings.step_sizes},
-          {"seed", settings.seed}};
+Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
+                            const StatisticsSettings& settings, Precision precision) {
+  Identity identity;
+  identity.Add("version of the file", kFileVersion);
+  identity.Add("model", model);
+  identity.Add(CalibrationIdentity(calibration.provenance));
+  identity.Add("--samples", calibration.provenance.samples);
+  identity.Add("--calib-seqlen", calibration.provenance.seqlen);
+  identity.Add("--grouping", GroupingMethodName(settings.information.grouping));
+  identity.Add("--estimator", EstimatorName(settings.information.estimator));
+  identity.Add("--groups", settings.information.groups);
+  identity.Add("--damping", settings.damping);
+  identity.Add("--statistics-windows", settings.information.windows);
+  identity.Add("--fisher-windows", settings.fisher.windows);
+  identity.Add("moments of outputs", settings.fisher.output_moments);
+  identity.Add("--token-weights", settings.fisher.token_weights);
+  identity.Add("--sampled-labels", settings.fisher.sampled_labels);
+  identity.Add("sizes in steps", settings.step_sizes);
+  identity.Add("--seed", settings.seed);
+  identity.Add("--dtype", PrecisionName(precision));
+  identity.Add("device", Device::Cpu().Describe());
+  identity.Add("instruction set", InstructionSet());
+  return identity;
 }
 
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
@@ -242,7 +251,7 @@ void SaveStatistics(const Statistics& statistics, const std::filesystem::path& p
     }
   }
   SafetensorsWriter writer(path, std::move(specs),
-                           {{"identity", statistics.identity.dump()},
+                           {{"identity", ToJson(statistics.identity).dump()},
                             {"layers", std::to_string(statistics.inputs.size())},
                             {"groups", groups.dump()}});
   VisitVectors(statistics, [&](const std::string&, const auto& values) {
@@ -263,7 +272,7 @@ Statistics LoadStatistics(const std::filesystem::path& path) {
     return found->second;
   };
   Statistics statistics;
-  statistics.identity = ParseJson(text("identity"), path.string());
+  statistics.identity = IdentityFromJson(ParseJson(text("identity"), path.string()), path.string());
   const Json groups = ParseJson(text("groups"), path.string());
   try {
     const size_t layers = groups.size() / kInputKinds.size();

@@ -19,6 +19,7 @@
 #include "device/precision.h"
 #include "model/layer.h"
 #include "model/weights.h"
+#include "record/identity.h"
 
 namespace mica {
 
@@ -42,7 +43,7 @@ struct LinearStatistics {
 };
 
 struct Statistics {
-  Json identity;  // of what they were collected from and how; a file is used again only when this agrees
+  Identity identity;  // of what they were collected from and how; a file is used again only when this agrees
   std::vector<std::array<InputStatistics, kInputKinds.size()>> inputs;     // by layer
   std::vector<std::array<LinearStatistics, kLinearKinds.size()>> linears;  // by layer
 };
@@ -63,8 +64,10 @@ struct StatisticsSettings {
   uint64_t seed = 0;
 };
 
-// What CollectStatistics depends on besides the model.
-Json StatisticsIdentity(const Calibration& calibration, const StatisticsSettings& settings);
+// What CollectStatistics depends on: the model of this fingerprint, the calibration windows, the settings,
+// the arithmetic of this machine.
+Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
+                            const StatisticsSettings& settings, Precision precision);
 
 // Runs the original model once over `settings.information.windows` of all calibration windows, and forwards
 // and backwards over `settings.fisher.windows` of them; either are evenly spaced, and all of them when there
@@ -73,7 +76,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
                              const StatisticsSettings& settings, Precision precision, Progress& progress);
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
-// Throws Error when the file is damaged.
+// Throws Error when the file is not one of statistics or damaged.
 Statistics LoadStatistics(const std::filesystem::path& path);
 
 }  // namespace mica

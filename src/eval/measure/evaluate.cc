@@ -16,7 +16,9 @@
 #include "eval/measure/token_classes.h"
 #include "io/text/tokenizer.h"
 #include "model/config.h"
+#include "model/fingerprint.h"
 #include "model/weights.h"
+#include "record/identity.h"
 
 namespace mica {
 namespace {
@@ -28,8 +30,7 @@ struct PreparedSet {
   DataSpec spec;
   Windows windows;
   double scored_bytes = 0;
-  std::string sha256;
-  uint64_t file_bytes = 0;
+  TextRecord text;
 };
 
 double ScoredBytes(const Tokenizer& tokenizer, const Windows& windows) {
@@ -48,8 +49,11 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bo
   PreparedSet set;
   set.spec = spec;
   const LoadedText loaded = LoadText(spec);
-  set.sha256 = loaded.fingerprint;
-  set.file_bytes = loaded.file_bytes;
+  set.text.kind = DataKindName(spec.kind);
+  set.text.path = spec.path.string();
+  set.text.sha256 = loaded.fingerprint;
+  set.text.content_sha256 = loaded.content_fingerprint;
+  set.text.bytes = loaded.file_bytes;
   const std::vector<int32_t> ids =
       request.special_tokens ? tokenizer.EncodeWithSpecial(loaded.text) : tokenizer.Encode(loaded.text);
   set.windows = CutWindows(ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
@@ -89,7 +93,7 @@ std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
 
 void CheckNotCalibrated(const CompressionRecord& compression, const PreparedSet& set) {
   for (const CalibrationSource& source : compression.calibration.sources) {
-    if (source.sha256 != set.sha256) continue;
+    if (!SameText(source, set.text)) continue;
     Fail(
         "{}: is a text this model was calibrated on ({}), so its perplexity would flatter the model; use "
         "another text, or --force",
@@ -97,11 +101,23 @@ void CheckNotCalibrated(const CompressionRecord& compression, const PreparedSet&
   }
 }
 
+// A divergence compares predictions of the same tokens: a reference that comes with a tokenizer must have
+// that of the model.
+void CheckSameTokenizer(const Tokenizer& tokenizer, const EvaluationRequest& request) {
+  if (!Tokenizer::IsIn(request.reference)) return;
+  const Tokenizer other = Tokenizer::Open(request.reference);
+  if (other.fingerprint() == tokenizer.fingerprint()) return;
+  Fail("{}: has another tokenizer than {} ({} against {}); expected models of the same tokens",
+       request.reference.string(), request.model.string(), other.fingerprint().substr(0, 16),
+       tokenizer.fingerprint().substr(0, 16));
+}
+
 ModelRecord ModelOf(const ModelWeights& weights, const std::filesystem::path& path,
-                    const std::string& fingerprint, const std::optional<CompressionRecord>& compression) {
+                    const Tokenizer& tokenizer, const std::optional<CompressionRecord>& compression) {
   ModelRecord record;
   record.path = path.string();
-  record.fingerprint = fingerprint;
+  record.fingerprint = ModelFingerprint(weights);
+  record.tokenizer = tokenizer.fingerprint();
   record.architecture = ArchitectureOf(weights.config());
   record.parameters = ParameterCount(weights.config());
   record.file_bytes = weights.checkpoint().file_bytes();
@@ -128,10 +144,7 @@ SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double secon
     record.by_occurrence.push_back({c.from, c.to, c.tokens, c.nll, {}});
   record.text_tokens = set.windows.text_tokens;
   record.tokens_per_second = static_cast<double>(tokens) / std::max(1e-9, seconds);
-  record.data.kind = DataKindName(set.spec.kind);
-  record.data.path = set.spec.path.string();
-  record.data.sha256 = set.sha256;
-  record.data.bytes = set.file_bytes;
+  record.data = set.text;
   if (!measured.window_kl.empty()) {
     DivergenceRecord divergence;
     divergence.kl = measured.kl;
@@ -150,7 +163,44 @@ std::string Count(double value) {
 
 }  // namespace
 
-EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) {
+struct Evaluation::State {
+  explicit State(const EvaluationRequest& asked);
+
+  const EvaluationRequest request;
+  const double began = MonotonicSeconds();
+  const ModelWeights weights;
+  const Tokenizer tokenizer;
+  const size_t seqlen;
+  const std::optional<CompressionRecord> compression;
+  std::optional<ModelWeights> reference;
+  PerplexitySettings settings;
+  std::vector<PreparedSet> sets;
+  double texts_ready = 0;
+  std::optional<EvaluationRecord> description;
+};
+
+Evaluation::State::State(const EvaluationRequest& asked)
+    : request(asked),
+      weights(ModelWeights::Open(request.model)),
+      tokenizer(Tokenizer::Open(request.model)),
+      seqlen(request.seqlen != 0 ? request.seqlen : std::min(kDefaultSeqlen, weights.config().max_positions)),
+      compression(CompressionOf(weights)) {
+  settings.precision = request.precision.value_or(FastestPrecision());
+  settings.activation_bytes = request.activation_bytes;
+  if (!request.reference.empty()) {
+    reference.emplace(ModelWeights::Open(request.reference));
+    CheckSameTokenizer(tokenizer, request);
+  }
+  for (const DataSpec& spec : request.data) {
+    sets.push_back(Prepare(spec, tokenizer, tokenizer.bos(), seqlen, request));
+    if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
+    CheckEvaluation(weights.config(), sets.back().windows, settings,
+                    reference ? &reference->config() : nullptr);
+  }
+  texts_ready = MonotonicSeconds();
+}
+
+Evaluation::Evaluation(const EvaluationRequest& request) {
   if (request.data.empty()) Fail("no text to evaluate on; give at least one --data KIND=FILE");
   std::set<std::string> names;
   for (const DataSpec& spec : request.data) {
@@ -158,69 +208,73 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
       Fail("--data '{}' is given twice; tell the sets apart with NAME:KIND=FILE", spec.name);
     }
   }
-  const double began = MonotonicSeconds();
   ResetPeakResidentBytes();
-  const ModelWeights weights = ModelWeights::Open(request.model);
-  const ModelConfig& config = weights.config();
-  const Tokenizer tokenizer = Tokenizer::Open(request.model);
-  const int32_t bos = tokenizer.bos();
-  const size_t seqlen = request.seqlen != 0 ? request.seqlen : std::min(kDefaultSeqlen, config.max_positions);
+  state_ = std::make_unique<State>(request);
+}
 
-  PerplexitySettings settings;
-  settings.precision = request.precision.value_or(FastestPrecision());
-  settings.activation_bytes = request.activation_bytes;
+Evaluation::~Evaluation() = default;
+Evaluation::Evaluation(Evaluation&&) noexcept = default;
 
-  const std::optional<CompressionRecord> compression = CompressionOf(weights);
-  std::optional<ModelWeights> reference;
-  if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
-  std::vector<PreparedSet> sets;
-  for (const DataSpec& spec : request.data) {
-    sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
-    if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
-    CheckEvaluation(config, sets.back().windows, settings, reference ? &reference->config() : nullptr);
-  }
-  const double texts_ready = MonotonicSeconds();
-  const std::string fingerprint = weights.checkpoint().Fingerprint();
-
+const EvaluationRecord& Evaluation::Describe() {
+  State& state = *state_;
+  if (state.description) return *state.description;
+  const EvaluationRequest& request = state.request;
+  const double began = MonotonicSeconds();
   EvaluationRecord result;
-  result.time.phases = {{"texts", texts_ready - began}, {"fingerprint", MonotonicSeconds() - texts_ready}};
   result.program = ThisProgram();
   result.created = UtcTime();
-  result.model = ModelOf(weights, request.model, fingerprint, compression);
-  if (reference) {
-    const std::string origin =
-        compression ? compression->model.fingerprint.value_or(fingerprint) : fingerprint;
-    const std::string of_reference = reference->checkpoint().Fingerprint();
-    if (weights.packed() && origin != of_reference)
+  result.model = ModelOf(state.weights, request.model, state.tokenizer, state.compression);
+  if (state.reference) {
+    const std::string of_reference = ModelFingerprint(*state.reference);
+    if (state.compression && state.compression->model.fingerprint.value_or(of_reference) != of_reference) {
       LogWarning("{}: is not the model that {} was compressed from", request.reference.string(),
                  request.model.string());
+    }
     result.reference = ReferenceModel{request.reference.string(), of_reference, {}};
   }
+  result.time.phases = {{"texts", state.texts_ready - state.began},
+                        {"fingerprint", MonotonicSeconds() - began}};
   result.settings.convention = ConventionName(request.convention);
-  result.settings.seqlen = seqlen;
-  result.settings.dtype = PrecisionName(settings.precision);
+  result.settings.seqlen = state.seqlen;
+  result.settings.dtype = PrecisionName(state.settings.precision);
   if (request.max_windows != 0) result.settings.max_windows = request.max_windows;
   result.settings.special_tokens = request.special_tokens;
   result.settings.threads = static_cast<uint64_t>(Threads());
   result.settings.seed = request.seed;
   result.settings.device = "cpu";
   result.host = ThisHost();
-  for (PreparedSet& set : sets) {
+  for (const PreparedSet& set : state.sets) {
+    SetRecord record;
+    record.data = set.text;
+    result.sets.emplace_back(set.spec.name, record);
+  }
+  return state.description.emplace(std::move(result));
+}
+
+EvaluationRecord Evaluation::Measure(Progress& progress) {
+  EvaluationRecord result = Describe();
+  State& state = *state_;
+  for (size_t i = 0; i < state.sets.size(); ++i) {
+    PreparedSet& set = state.sets[i];
     const double start = MonotonicSeconds();
     progress.Begin(set.spec.name, set.windows.ids.size(), "tokens");
     const Perplexity measured = EvaluatePerplexity(
-        weights, set.windows, settings,
+        state.weights, set.windows, state.settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },
-        reference ? &*reference : nullptr);
+        state.reference ? &*state.reference : nullptr);
     progress.Figure(set.spec.name, measured.perplexity);
     progress.End();
     const double seconds = MonotonicSeconds() - start;
-    result.sets.emplace_back(set.spec.name, SetOf(set, measured, seconds));
+    result.sets[i].second = SetOf(set, measured, seconds);
     result.time.phases.emplace_back(set.spec.name, seconds);
     set.windows.ids = {};
   }
   result.peak_memory_bytes = PeakResidentBytes();
   return result;
+}
+
+EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) {
+  return Evaluation(request).Measure(progress);
 }
 
 std::string SummaryTable(const EvaluationRecord& result) {

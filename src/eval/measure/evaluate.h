@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,9 +32,28 @@ struct EvaluationRequest {
   uint64_t seed = 0;   // recorded; evaluation itself draws nothing at random
 };
 
-// Every text is read, tokenised and cut before the first window is computed, so that a fault in the last file
-// costs no time. A packed model is not measured on a text (by its SHA-256) that it was calibrated on, unless
-// forced: that would flatter it. Tells `progress` each perplexity. Throws Error.
+// An evaluation in three steps, so that what it would be made of is known before its figures are.
+class Evaluation {
+ public:
+  // Opens the models and the tokenizer; reads, tokenises and cuts every text, so that a fault in the last
+  // file costs no time; checks that what is asked for can be computed. A packed model is not measured on a
+  // text that it was calibrated on, unless forced: that would flatter it. Throws Error.
+  explicit Evaluation(const EvaluationRequest& request);
+  ~Evaluation();
+  Evaluation(Evaluation&&) noexcept;
+
+  // The record without its figures: models (their weights are read once for the fingerprints), settings,
+  // texts. Its EvaluationIdentity is that of the result.
+  const EvaluationRecord& Describe();
+  // The record. Tells `progress` each perplexity. Called once.
+  EvaluationRecord Measure(Progress& progress);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// All steps of an evaluation.
 EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress);
 
 // What Evaluate returned as an aligned table with a heading and a footing, for a terminal.

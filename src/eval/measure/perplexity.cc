@@ -157,13 +157,7 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
         "(max_position_embeddings); its perplexity will suffer",
         windows.window, config.max_positions);
   }
-  const auto [low, high] = std::minmax_element(windows.ids.begin(), windows.ids.end());
-  if (*low < 0 || static_cast<size_t>(*high) >= config.vocab) {
-    Fail(
-        "the tokenizer gives token id {}, but the model's vocabulary has {} entries; tokenizer.model and "
-        "config.json do not belong together",
-        *low < 0 ? *low : *high, config.vocab);
-  }
+  CheckTokens(config, windows.ids);
   const uint64_t needed =
       PlannedEvaluationBytes(config, windows.window, windows.count(), settings, reference);
   const uint64_t available = AvailableMemoryBytes();

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "eval/measure/standard_error.h"
 #include "eval/report/advice.h"
+#include "record/identity.h"
 
 namespace mica {
 namespace {
@@ -97,29 +98,14 @@ std::vector<SetComparison> CompareSets(const EvaluationRecord& baseline, const s
   return sets;
 }
 
-// Adds a clause when both files record the value and the values differ.
-template <typename T>
-void CheckEqual(const std::optional<T>& baseline, const std::optional<T>& compressed, const std::string& what,
-                std::vector<std::string>& differences) {
-  if (!baseline || !compressed || *baseline == *compressed) return;
-  const auto text = [](const T& value) { return fmt::format("{}", value).substr(0, 16); };
-  differences.push_back(fmt::format("{} {} against {}", what, text(*baseline), text(*compressed)));
-}
-
 std::vector<std::string> Differences(const EvaluationRecord& baseline, const EvaluationRecord& compressed) {
-  std::vector<std::string> differences;
-  const EvaluationSettings &before = baseline.settings, &after = compressed.settings;
-  CheckEqual(before.convention, after.convention, "convention", differences);
-  CheckEqual(before.seqlen, after.seqlen, "seqlen", differences);
-  CheckEqual(before.dtype, after.dtype, "dtype", differences);
-  CheckEqual(before.special_tokens, after.special_tokens, "special tokens", differences);
-  for (const auto& [name, set] : baseline.sets) {
-    const SetRecord* other = Find(compressed.sets, name);
-    if (other == nullptr) continue;
-    CheckEqual(set.data.sha256, other->data.sha256, "text of " + name, differences);
-    CheckEqual(set.data.kind, other->data.kind, "kind of " + name, differences);
-    CheckEqual(set.windows, other->windows, "windows of " + name, differences);
-  }
+  const auto measured = [](const EvaluationRecord& record) {
+    Identity identity = MeasurementIdentity(record);
+    for (const auto& [name, set] : record.sets) identity.Add("windows of " + name, set.windows);
+    return identity;
+  };
+  std::vector<std::string> differences =
+      Differences(measured(baseline), measured(compressed), Unrecorded::kIgnored);
   // The compressed model must come from the baseline's model; two compressed models, from the same one.
   const auto original = [](const ModelRecord& model) {
     const bool known = model.compression && model.compression->model.fingerprint;
@@ -128,7 +114,11 @@ std::vector<std::string> Differences(const EvaluationRecord& baseline, const Eva
   if (baseline.model.compression && !compressed.model.compression) {
     differences.push_back("the first file is of a compressed model and the second is not: are they swapped?");
   } else if (compressed.model.compression) {
-    CheckEqual(original(baseline.model), original(compressed.model), "original model", differences);
+    Identity before, after;
+    before.Add("original model", original(baseline.model));
+    after.Add("original model", original(compressed.model));
+    for (std::string& clause : Differences(before, after, Unrecorded::kIgnored))
+      differences.push_back(std::move(clause));
   }
   return differences;
 }
@@ -249,13 +239,10 @@ Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline
   comparison.compressed_path = compressed_path;
   comparison.differences = Differences(baseline, compressed);
   if (!comparison.differences.empty() && !force) {
-    std::string all;
-    for (const std::string& difference : comparison.differences)
-      all += (all.empty() ? "" : "; ") + difference;
     Fail(
         "{} and {} were not measured alike: {}; measure both in the same way, or compare them nevertheless "
         "with --force",
-        baseline_path, compressed_path, all);
+        baseline_path, compressed_path, JoinClauses(comparison.differences));
   }
   comparison.sets = CompareSets(baseline, baseline_path, compressed, compressed_path);
   for (const SetComparison& set : comparison.sets) {

@@ -163,26 +163,19 @@ void Checkpoint::Release(const TensorView& tensor) const {
   }
 }
 
-std::string Checkpoint::Fingerprint() const {
-  std::vector<std::string> hashes(tensors_.size());
-  ParallelFor(tensors_.size(), [&](size_t i) {
-    TensorView part = tensors_[i];
+std::vector<std::string> Checkpoint::Hashes(const std::vector<const TensorView*>& tensors) const {
+  std::vector<std::string> hashes(tensors.size());
+  ParallelFor(tensors.size(), [&](size_t i) {
+    TensorView part = *tensors[i];
     Sha256 hash;
-    for (std::span<const std::byte> left = tensors_[i].data; !left.empty();
-         left = left.subspan(part.data.size())) {
+    for (std::span<const std::byte> left = part.data; !left.empty(); left = left.subspan(part.data.size())) {
       part.data = left.first(std::min(left.size(), kHashedBytes));
       hash.Update(part.data);
       Release(part);
     }
     hashes[i] = hash.Hex();
   });
-  Sha256 all;
-  if (fs::exists(directory_ / kConfigName)) all.Update(ReadFile(directory_ / kConfigName));
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    all.Update(fmt::format("\n{} {} {} {}", tensors_[i].name, DTypeName(tensors_[i].dtype),
-                           ShapeText(tensors_[i].shape), hashes[i]));
-  }
-  return all.Hex();
+  return hashes;
 }
 
 }  // namespace mica

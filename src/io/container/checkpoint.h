@@ -41,10 +41,10 @@ class Checkpoint {
   // "safetensors", "safetensors, 3 shards", "PyTorch .bin", "PyTorch .bin, 3 shards".
   const std::string& layout() const { return layout_; }
 
-  // SHA-256 over config.json (when there is one) and, sorted by name, each tensor's name, dtype, shape and
-  // the SHA-256 of its bytes: the same for a sharded copy or a .bin copy of the same weights. Reads every
-  // byte once, tensors in parallel (pages are given back behind it).
-  std::string Fingerprint() const;
+  // The SHA-256 of each tensor's bytes as stored, in hexadecimal digits, in the order given: the same for a
+  // sharded copy or a .bin copy of the same weights. Reads every byte once, tensors in parallel (pages are
+  // given back behind it).
+  std::vector<std::string> Hashes(const std::vector<const TensorView*>& tensors) const;
 
  private:
   void OpenShard(const std::filesystem::path& path, bool torch, std::vector<TensorView>& tensors);

@@ -320,8 +320,8 @@ LoadedText LoadText(const DataSpec& spec) {
   if (file->size() == 0) Fail("{}: is empty", where);
   LoadedText loaded;
   loaded.file_bytes = file->size();
-  loaded.fingerprint = Sha256Hex(file->bytes());
   std::string text = Decompress(file->bytes(), where);
+  loaded.content_fingerprint = Sha256Hex(text);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {} (0x{:02x}); convert it first", where, at,
          static_cast<unsigned>(static_cast<uint8_t>(text[at])));
@@ -341,6 +341,7 @@ LoadedText LoadText(const DataSpec& spec) {
       break;
   }
   if (Strip(loaded.text).empty()) Fail("{}: holds no text", where);
+  loaded.fingerprint = Sha256Hex(loaded.text);
   return loaded;
 }
 

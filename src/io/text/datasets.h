@@ -27,9 +27,10 @@ DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);
 const char* DataKindName(DataKind kind);
 
 struct LoadedText {
-  std::string text;         // UTF-8
-  std::string fingerprint;  // SHA-256 of the file's bytes as stored
-  uint64_t file_bytes = 0;
+  std::string text;                 // UTF-8
+  std::string fingerprint;          // SHA-256 of `text`: what two files that make the same text have in common
+  std::string content_fingerprint;  // SHA-256 of the file once decompressed, whatever its kind makes of it
+  uint64_t file_bytes = 0;          // as stored
 };
 
 // Reads and joins. Throws Error for a missing or empty file, bad gzip/zstd/JSON (with the line number),

@@ -148,6 +148,11 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
+bool Tokenizer::IsIn(const fs::path& directory) {
+  std::error_code code;
+  return fs::exists(directory / kFileName, code);
+}
+
 Tokenizer Tokenizer::Open(const fs::path& path) {
   fs::path file = path;
   if (fs::is_directory(path)) {

@@ -15,6 +15,8 @@ class Tokenizer {
   // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has
   // only tokenizer.json (a byte-level BPE: LLaMA 3, Qwen2) is refused with that name.
   static Tokenizer Open(const std::filesystem::path& path);
+  // Whether a checkpoint directory comes with one that Open would read.
+  static bool IsIn(const std::filesystem::path& directory);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -1,6 +1,7 @@
 // Statistics of the original model: which windows they come from, and the file they are kept in.
 #include "compress/inform/statistics.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "compress/curvature/fisher.h"
@@ -54,10 +55,13 @@ TEST_F(StatisticsTest, TheFileHoldsThemAll) {
     settings.information.grouping = clustered ? GroupingMethod::kKmeans : GroupingMethod::kWaterfill;
     settings.fisher.output_moments = settings.step_sizes = settings.fisher.token_weights = !clustered;
     Statistics written = Collect(settings);
-    written.identity = StatisticsIdentity(calibration_, settings);
+    written.identity = StatisticsIdentity("f00d", calibration_, settings, Precision::kFp32);
     SaveStatistics(written, directory / "s.safetensors");
     const Statistics read = LoadStatistics(directory / "s.safetensors");
-    EXPECT_EQ(read.identity, written.identity);
+    EXPECT_THAT(Differences(read.identity, written.identity, Unrecorded::kDiffers), testing::IsEmpty());
+    Identity other = StatisticsIdentity("f00d", calibration_, settings, Precision::kBf16);
+    EXPECT_THAT(Differences(read.identity, other, Unrecorded::kDiffers),
+                testing::ElementsAre("--dtype fp32 against bf16"));
     for (size_t l = 0; l < model_.config().layers; ++l) {
       for (size_t k = 0; k < kInputKinds.size(); ++k) {
         const InputStatistics &a = written.inputs[l][k], &b = read.inputs[l][k];
@@ -94,7 +98,7 @@ TEST_F(StatisticsTest, ADamagedFileIsRefused) {
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory / "s.safetensors";
   Statistics written = Collect({.information = {.windows = 2}, .fisher = {.windows = 2}});
-  written.identity = StatisticsIdentity(calibration_, {});
+  written.identity = StatisticsIdentity("f00d", calibration_, {}, Precision::kFp32);
   SaveStatistics(written, path);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) - 9);
   ExpectError([&] { LoadStatistics(path); }, {"s.safetensors"});

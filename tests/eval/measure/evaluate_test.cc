@@ -12,6 +12,7 @@
 #include "device/precision.h"
 #include "io/container/checkpoint.h"
 #include "io/text/tokenizer.h"
+#include "model/fingerprint.h"
 #include "tests/model/tiny_model.h"
 
 namespace mica {
@@ -74,7 +75,8 @@ TEST(EvaluateTest, ResultSaysWhatWasMeasuredAndHow) {
   request.convention = Convention::kLlamacpp;
   request.seed = 7;
   const Json result = EvaluateQuietly(request);
-  EXPECT_EQ(result["model"]["fingerprint"], Checkpoint::Open(kDemo).Fingerprint());
+  EXPECT_EQ(result["model"]["fingerprint"], ModelFingerprint(ModelWeights::Open(kDemo)));
+  EXPECT_EQ(result["model"]["tokenizer"], Tokenizer::Open(kDemo).fingerprint());
   EXPECT_EQ(result["model"]["parameters"], 18733440);
   EXPECT_EQ(result["model"]["architecture"]["kv_heads"], 2);
   EXPECT_EQ(result["model"]["file_bytes"], fs::file_size(kDemo / "model.safetensors"));

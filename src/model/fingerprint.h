@@ -1,0 +1,16 @@
+// Which model it is: what is read of a checkpoint, whatever files it lies in.
+#pragma once
+
+#include <string>
+
+#include "model/weights.h"
+
+namespace mica {
+
+// SHA-256, 64 hexadecimal digits, over what ModelConfig says of the architecture, the facts of each packed
+// matrix and, sorted by name, each tensor's name, dtype, shape and the SHA-256 of its bytes. The same for a
+// sharded copy or a .bin copy of the same weights; keys of config.json and tensors that no layer reads do not
+// count. Reads every byte once.
+std::string ModelFingerprint(const ModelWeights& weights);
+
+}  // namespace mica

@@ -1,0 +1,168 @@
+"""Nothing is used again that was made of something else, and what cannot work leaves nothing behind."""
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+
+
+def swap_pieces(path):
+    """Another tokenizer of the same size: two words have changed places."""
+    content = bytearray(path.read_bytes())
+    one, other = b"\n\x06\xe2\x96\x81the", b"\n\x06\xe2\x96\x81and"
+    first, second = content.find(one), content.find(other)
+    content[first:first + 8], content[second:second + 8] = other, one
+    path.write_bytes(content)
+
+
+class IdentityTest(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
+        self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
+        self.eval = self.text("eval.txt", ("docs/architecture.md",))
+        self.small = ("--calib", f"text={self.calib}", "--samples", 4, "--calib-seqlen", 64)
+
+    def evaluate(self, model, result, data=None):
+        self.succeed("eval", model, "--data", f"docs:text={data or self.eval}", "--seqlen", 64, "--max-windows", 2,
+                     "-o", self.folder / result)
+        return self.folder / result
+
+    def experiment(self, **changes):
+        content = {"name": "e", "model": "model", "directory": "out",
+                   "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 64, "max_windows": 2},
+                   "compress": {"budget": {"kind": "bits", "value": 4}, "samples": 4, "seqlen": 64,
+                                "calib": [{"kind": "text", "path": "calib.txt"}]}}
+        for key, value in changes.items():
+            part, _, name = key.rpartition("__")
+            (content[part] if part else content)[name] = value
+        path = self.folder / "e.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    def test_results_of_other_tokens_are_not_compared(self):
+        other = self.folder / "other"
+        shutil.copytree(self.model, other)
+        swap_pieces(other / "tokenizer.model")
+        one, two = self.evaluate(self.model, "1.json"), self.evaluate(other, "2.json")
+        self.assertEqual(read_json(one)["model"]["fingerprint"], read_json(two)["model"]["fingerprint"])
+        self.fail_with("tokenizer ", "compare", one, two)
+        self.fail_with("has another tokenizer than", "eval", other, "--data", f"text={self.eval}", "--seqlen", 64,
+                       "--reference", self.model)
+
+    def test_a_text_is_the_same_in_every_container(self):
+        packed = self.folder / "calib.gz"
+        packed.write_bytes(gzip.compress(self.calib.read_bytes()))
+        out = self.folder / "out"
+        self.succeed("compress", self.model, out, *self.small, "--bits", 4)
+        for kind, path in (("text", self.calib), ("text", packed), ("wikitext2", packed), ("ptb", self.calib)):
+            self.fail_with("is a text this model was calibrated on", "eval", out, "--data", f"{kind}={path}", "--seqlen", 64)
+        one, two = self.evaluate(self.model, "1.json", self.calib), self.evaluate(self.model, "2.json", packed)
+        self.succeed("compare", one, two)
+        # And a finished run with the text packed is the same run.
+        self.succeed("compress", self.model, out, "--calib", f"text={packed}", *self.small[2:], "--bits", 4)
+
+    def test_a_run_uses_nothing_of_other_inputs(self):
+        self.succeed("run", self.experiment())
+        baseline = (self.folder / "out" / "baseline.json").read_bytes()
+        same = self.experiment(name="renamed", evaluate__convention="gptq")  # words that change nothing
+        self.succeed("run", same)
+        self.assertEqual((self.folder / "out" / "baseline.json").read_bytes(), baseline)
+        kept = self.eval.read_text(encoding="utf-8")
+        self.eval.write_text(kept + "more", encoding="utf-8")
+        self.fail_with("baseline.json: was made of something else: text of docs ", "run", same)
+        self.eval.write_text(kept, encoding="utf-8")
+        self.fail_with("seqlen 64 against 32", "run", self.experiment(evaluate__seqlen=32))
+        self.fail_with("--bits 4", "run", self.experiment(compress__budget={"kind": "bits", "value": 3}))
+        calib = self.calib.read_text(encoding="utf-8")
+        self.calib.write_text(calib + "more", encoding="utf-8")
+        self.fail_with("calibration text 1 ", "run", same)
+        self.calib.write_text(calib, encoding="utf-8")
+        weights = bytearray((self.model / "model.safetensors").read_bytes())
+        weights[-2] ^= 1
+        (self.model / "model.safetensors").write_bytes(weights)
+        self.fail_with("model ", "run", same)
+        weights[-2] ^= 1
+        (self.model / "model.safetensors").write_bytes(weights)
+        swap_pieces(self.model / "tokenizer.model")
+        self.fail_with("tokenizer ", "run", same)
+        swap_pieces(self.model / "tokenizer.model")
+        config = read_json(self.model / "config.json")
+        (self.model / "config.json").write_text(json.dumps(dict(reversed(config.items()), comment="not read")))
+        self.succeed("run", same)
+        status = self.succeed("status", self.folder / "out")
+        for word in ("done", "compress", "peak memory"):
+            self.assertIn(word, status)
+
+    def test_statistics_are_those_of_the_model_texts_tokenizer_and_arithmetic(self):
+        kept = self.folder / "s.safetensors"
+
+        def compress(out, *more):
+            done = mica("compress", self.model, self.folder / out, *self.small, "--bits", 4, "--statistics", kept, *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stderr
+
+        self.assertNotIn("collecting anew", compress("a"))
+        self.assertNotIn("collecting anew", compress("b"))
+        self.assertEqual(same_bytes(self.folder / "a", self.folder / "b"), [])
+        self.assertIn("--dtype ", compress("c", "--dtype", "fp32"))
+        swap_pieces(self.model / "tokenizer.model")
+        self.assertIn("tokenizer ", compress("d"))
+
+    def test_a_stopped_compression_goes_on_with_the_same_alone(self):
+        base = ("--calib", f"text={self.calib}", "--samples", 300, "--calib-seqlen", 64, "--bits", 3)
+        out = self.folder / "out"
+        process = subprocess.Popen([MICA, "compress", self.model, out, *map(str, base)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (out / ".work" / "shard-00002.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "compression.json").exists():
+            self.skipTest("it was faster than the signal")
+        swap_pieces(self.model / "tokenizer.model")
+        self.fail_with("tokenizer ", "compress", self.model, out, *base)
+        swap_pieces(self.model / "tokenizer.model")
+        self.fail_with("--seed 0 against 1", "compress", self.model, out, *base, "--seed", 1)
+        self.succeed("compress", self.model, out, *base)
+        self.succeed("compress", self.model, self.folder / "fresh", *base)
+        self.assertEqual(same_bytes(out, self.folder / "fresh"), [])
+        self.fail_with("holds a finished run of another kind: --bits 3", "compress", self.model, out, *base[:-1], 4)
+
+    def test_what_cannot_work_leaves_nothing(self):
+        out = self.folder / "out"
+        config = read_json(self.model / "config.json")
+
+        def refused(expected, *arguments, change=None):
+            (self.model / "config.json").write_text(json.dumps({**config, **(change or {})}))
+            self.fail_with(expected, *arguments)
+            self.assertFalse(out.exists(), sorted(out.iterdir()) if out.exists() else "")
+            (self.model / "config.json").write_text(json.dumps(config))
+
+        compress = ("compress", self.model, out, *self.small, "--bits", 4)
+        refused("sliding_window", *compress, change={"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 32})
+        refused("s.safetensors", *compress, "--statistics", self.folder / "absent" / "s.safetensors")
+        refused("calib.txt", *compress, "--statistics", self.calib)
+        refused("never.txt", "compress", self.model, out, "--calib", "text=never.txt", "--bits", 4)
+        for change in ({"evaluate__data": [{"kind": "text", "name": "docs", "path": "evil.txt"}]},
+                       {"compress__calib": [{"kind": "text", "path": "evil.txt"}]}):
+            refused("evil.txt", "run", self.experiment(**change))
+        refused("sliding_window", "run", self.experiment(),
+                change={"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 32})
+        self.succeed(*compress)  # the corrected command
+
+    def test_a_dead_run_is_not_called_running(self):
+        out = self.folder / "out"
+        out.mkdir()
+        (out / "status.json").write_text(json.dumps({"pid": os.getpid(), "stage": "compress", "phase": "compress", "done": 1, "total": 2}))
+        self.assertIn("stopped", self.succeed("status", out))
+        done = subprocess.run([MICA, "status", out, "--watch"], capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 0)
+
+
+if __name__ == "__main__":
+    main()
