@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "compress/budget/demands.h"
@@ -98,7 +99,8 @@ class Compression {
   const ModelWeights weights_;
   const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
-  CompressionRecord record_;  // what it says of the run from the start, and in the end everything
+  CompressionRecord record_;        // what it says of the run from the start, and in the end everything
+  std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
   Statistics statistics_;
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
@@ -186,6 +188,7 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
 void Compression::Begin() {
   coder_->CheckBudget(static_cast<uint64_t>(EstimatedEndBytes()));
   CheckDisk(coder_->LeastBits(EstimatedEndBytes()), EstimatedEndBytes());
+  lock_ = WorkDirectory::Lock(paths_.out);
   work_.emplace(paths_.out, IdentityOf(record_));
   if (calibration_->tokens() < 4 * InputCols(config(), InputKind::kDown)) {
     LogWarning(
@@ -408,6 +411,9 @@ CompressionRecord Compression::Finish() {
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
+  CommandFiles files{.inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {paths.out}};
+  for (const DataSpec& source : settings.calibration.sources) files.inputs.push_back(source.path);
+  CheckFiles(files);
   return Compression(paths, settings, progress).Run();
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
@@ -14,15 +13,38 @@ namespace {
 
 constexpr const char* kWork = ".work";
 
-bool HoldsNothingElse(const fs::path& out) {
-  return std::all_of(fs::directory_iterator(out), fs::directory_iterator(),
-                     [](const fs::directory_entry& entry) { return entry.path().filename() == kWork; });
+constexpr const char* kIdentity = "identity.json";
+
+bool HoldsNothingElse(const fs::path& out) { return HoldsNothing(out, {kWork}); }
+
+void RefuseOtherFiles(const fs::path& out) {
+  std::error_code code;
+  if (!fs::exists(out, code) || fs::exists(out / kWork / kIdentity, code)) return;
+  if (!fs::is_directory(out, code))
+    Fail("{}: is not a directory; give a directory for the packed checkpoint", out.string());
+  if (!HoldsNothingElse(out)) Fail("{}: is not empty; give a new directory, or delete it", out.string());
 }
 
 }  // namespace
 
+std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
+  RefuseOtherFiles(out);
+  MakeDirectories(out);
+  MakeDirectories(out / kWork);
+  auto lock = std::make_unique<FileLock>(out / kWork / "lock", out);
+  try {
+    RefuseOtherFiles(out);
+  } catch (const Error&) {  // a run that has ended meanwhile
+    Clear(out);
+    throw;
+  }
+  RemoveTemporaryFiles(out);
+  RemoveTemporaryFiles(out / kWork);
+  return lock;
+}
+
 WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / kWork) {
-  const fs::path identity_path = work_ / "identity.json";
+  const fs::path identity_path = work_ / kIdentity;
   std::error_code code;
   if (fs::exists(out_, code)) {
     if (!fs::is_directory(out_, code))
@@ -72,7 +94,7 @@ void WorkDirectory::Discard(size_t shards) const {
   std::error_code code;
   for (size_t shard = 1; shard <= shards; ++shard) fs::remove(ShardPath(shard, shards), code);
   fs::remove_all(work_, code);
-  if (fs::is_empty(out_, code)) fs::remove(out_, code);
+  if (fs::is_empty(out_, code) && !fs::is_symlink(out_, code)) fs::remove(out_, code);
 }
 
 void WorkDirectory::Clear(const fs::path& out) {

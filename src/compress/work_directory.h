@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "record/compression.h"
 
@@ -15,6 +17,11 @@ namespace mica {
 
 class WorkDirectory {
  public:
+  // Takes `out` for this process alone, before anything in it is looked at, and removes temporary files that
+  // a dead process has left there. Throws Error that names the process in which another run goes on, or when
+  // the directory holds what is not of a run.
+  static std::unique_ptr<FileLock> Lock(const std::filesystem::path& out);
+
   // Opens `out` for a run that `identity` describes (settings, model and calibration fingerprints, code
   // version): a new or empty directory, or one in which a run of the same identity was stopped, be it before
   // it could say which it was. Throws Error when it holds anything else.

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/output.h"
 #include "base/system.h"
 
 namespace mica {
@@ -26,26 +27,47 @@ void CheckTextsDiffer(const Experiment& experiment) {
   }
 }
 
+constexpr const char* kLock = ".lock";
+constexpr const char* kKept = "experiment.json";
+
+void RefuseOtherFiles(const fs::path& directory) {
+  if (fs::exists(directory) && !fs::exists(directory / kKept) && !HoldsNothing(directory, {kLock})) {
+    Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
+  }
+}
+
+// Takes the directory for this process alone.
+std::unique_ptr<FileLock> LockDirectory(const Experiment& experiment) {
+  CommandFiles files{
+      .inputs = {experiment.evaluation.model}, .directories = {experiment.directory}};
+  CheckFiles(files);
+  RefuseOtherFiles(experiment.directory);
+  MakeDirectories(experiment.directory);
+  auto lock = std::make_unique<FileLock>(experiment.directory / kLock, experiment.directory);
+  RemoveTemporaryFiles(experiment.directory);
+  return lock;
+}
+
 // A directory serves one experiment: its file is kept there and must agree when a run goes on.
 void OpenDirectory(const Experiment& experiment) {
   const fs::path& directory = experiment.directory;
-  const fs::path kept = directory / "experiment.json";
+  const fs::path kept = directory / kKept;
   if (fs::exists(kept)) {
     if (ReadJson(kept) == experiment.json) return;
     Fail("{}: holds another experiment; give this one another \"directory\", or delete it",
          directory.string());
   }
-  if (fs::exists(directory) && !fs::is_empty(directory)) {
-    Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
-  }
-  MakeDirectories(directory);
+  RefuseOtherFiles(directory);
   WriteJson(kept, experiment.json);
 }
 
 }  // namespace
 
 ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, bool quiet)
-    : experiment_(experiment), status_(experiment.directory / "status.json"), progress_(!quiet) {
+    : experiment_(experiment),
+      lock_(LockDirectory(experiment)),
+      status_(experiment.directory / "status.json"),
+      progress_(!quiet) {
   OpenDirectory(experiment);
   CheckTextsDiffer(experiment);
   progress_.ReportTo(&status_);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
+#include "base/file.h"
 #include "base/progress.h"
 #include "experiment/experiment.h"
 #include "record/evaluation.h"
@@ -14,8 +16,9 @@ namespace mica {
 
 class ExperimentDirectory {
  public:
-  // Makes the directory or goes on in it. Throws Error when it holds another experiment or other files, or
-  // when a text is calibration text and evaluation text. The experiment must outlive this.
+  // Makes the directory or goes on in it, and keeps other processes out as long as this lives. Throws Error
+  // when one is at work there, when it holds another experiment or other files, or when a text is calibration
+  // text and evaluation text. The experiment must outlive this.
   ExperimentDirectory(const Experiment& experiment, bool quiet);
 
   const std::filesystem::path& path() const { return experiment_.directory; }
@@ -32,6 +35,7 @@ class ExperimentDirectory {
 
  private:
   const Experiment& experiment_;
+  const std::unique_ptr<FileLock> lock_;
   StatusFile status_;
   Progress progress_;
 };
