@@ -108,6 +108,7 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     Close();
     Fail("{}: cannot be written ({}); check the directory and its permissions", path_.string(), reason);
   };
+  if (name_.empty()) Fail("{}: names a directory; give the name of a file to write", path_.string());
   directory_ = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory_ < 0) refuse();
   struct stat before;
@@ -126,8 +127,8 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   if (descriptor_ < 0) refuse();
   if (replaces) {
     // Whose file it was can be kept by root only; what others may do with it does not grow then.
-    [[maybe_unused]] const int owner = ::fchown(descriptor_, before.st_uid, before.st_gid);
-    if (::fchmod(descriptor_, before.st_mode & 07777) != 0) {
+    const bool owned = ::fchown(descriptor_, before.st_uid, before.st_gid) == 0;
+    if (::fchmod(descriptor_, before.st_mode & (owned ? 07777 : 0777)) != 0) {
       ::unlinkat(directory_, temporary_.c_str(), 0);
       refuse();
     }

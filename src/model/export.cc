@@ -137,7 +137,6 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
         packed.string());
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
-  OutputDirectory output(out);
   const Checkpoint checkpoint = Checkpoint::Open(packed);
   const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
   std::vector<std::vector<const Item*>> shards;
@@ -157,6 +156,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
          FormatBytes(static_cast<double>(room)), FormatBytes(static_cast<double>(total + kSlackBytes)));
   }
 
+  OutputDirectory output(out);
   ExportFacts facts;
   facts.tensors = items.size();
   facts.shards = shards.size();

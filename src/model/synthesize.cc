@@ -324,11 +324,11 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
 
   if (!spec.tokenizer.empty())
     CheckFiles({.inputs = {spec.tokenizer}, .directories = {directory}});
-  OutputDirectory output(directory);
   if (const uint64_t room = FreeDiskBytes(directory); room < data_bytes + kSlackBytes) {
     Fail("{}: the checkpoint needs {} of disk space, but {} are free", directory.string(),
          FormatBytes(static_cast<double>(data_bytes + kSlackBytes)), FormatBytes(static_cast<double>(room)));
   }
+  OutputDirectory output(directory);
   if (!spec.tokenizer.empty()) CopyTokenizer(spec, output);
 
   const bool torch = spec.format == CheckpointFormat::kTorch;
