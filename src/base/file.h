@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mica {
 
@@ -36,10 +37,11 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// A file that appears under its name only when complete: bytes go to "<name>.tmp" beside it; Commit() writes
-// them to the disk (fsync), renames and syncs the directory. Destroyed without Commit(), it removes the
-// temporary file. Every write error throws Error with the path and the system's reason (a full disk
-// included).
+// A file that appears under its name only when complete: bytes go to a temporary file beside it, of a name of
+// its own (kTemporaryPrefix); Commit() writes them to the disk (fsync), renames and syncs the directory. A
+// link is followed: its target is what is replaced. A file that was there keeps its permissions and must be
+// writable; a new one gets what the umask says. Destroyed without Commit(), it removes the temporary file.
+// Every error throws Error with the path and the system's reason (a full disk included).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -53,10 +55,37 @@ class AtomicFile {
   void Commit();
 
  private:
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
+  void CopyOver();
+  void Close();
+
+  std::filesystem::path path_;    // as it was given
+  std::string name_, temporary_;  // in the directory
+  int directory_ = -1;            // descriptors
   int descriptor_ = -1;
   uint64_t bytes_written_ = 0;
+};
+
+// Temporary files are named so. One that a dead process has left stops nobody.
+inline constexpr std::string_view kTemporaryPrefix = ".mica-tmp-";
+
+// Removes temporary files that were left in a directory in which nobody else writes.
+void RemoveTemporaryFiles(const std::filesystem::path& directory);
+
+// A lock between processes: held by one at a time, and free again when it ends, however it ends.
+class FileLock {
+ public:
+  // Takes the lock that the file `path` stands for, which is made where it is missing. Throws Error naming
+  // `what` is being written (a directory) and the process that holds it. Where the file system has no locks,
+  // nothing is locked.
+  FileLock(const std::filesystem::path& path, const std::filesystem::path& what);
+  // Removes the file.
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
 };
 
 // Writes a small file through AtomicFile.
@@ -65,8 +94,17 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
 // The whole file; throws Error naming the path when it is missing, a directory, or longer than `limit` bytes.
 std::string ReadFile(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 32);
 
-// Creates the directory and its parents; throws Error with the reason.
+// What a path names in the end: links are followed one by one, the last of which may lead to nothing. Throws
+// Error for a circle of links.
+std::filesystem::path LinkTarget(const std::filesystem::path& path);
+
+// Creates the directory and its parents, the target of a link that leads to nothing included; throws Error
+// with the reason.
 void MakeDirectories(const std::filesystem::path& path);
+
+// Whether a directory that exists holds nothing but temporary files, what a file system puts into its root
+// and entries of the names `but`.
+bool HoldsNothing(const std::filesystem::path& directory, const std::vector<std::string>& but = {});
 
 // Bytes an unprivileged user may still write on the file system that holds `path` (or its nearest existing
 // parent).

@@ -6,12 +6,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {
 
 constexpr uint64_t kMaxJsonBytes = uint64_t{64} << 20;
 constexpr int kMaxDepth = 64;
+constexpr size_t kNearBytes = 40;  // of the text shown before a fault
 
 }  // namespace
 
@@ -24,14 +26,44 @@ Json ParseJson(std::string_view text, const std::string& where) {
   try {
     return Json::parse(text, limit_depth);
   } catch (const nlohmann::json::exception& failure) {
-    std::string reason = failure.what();
-    if (const size_t end_of_id = reason.find("] "); end_of_id != std::string::npos)
-      reason = reason.substr(end_of_id + 2);
-    for (char& c : reason) {
-      if (static_cast<unsigned char>(c) < 0x20) c = ' ';
-    }
-    Fail("{}: is not valid JSON ({})", where, reason.substr(0, 200));
+    Fail("{}: is not valid JSON ({})", where, JsonReason(failure));
   }
+}
+
+std::string JsonText(const Json& json) {
+  return PrintableJson(json.dump(2, ' ', false, Json::error_handler_t::replace)) + "\n";
+}
+
+std::string ShownJson(const Json& json) {
+  return Printable(json.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+// The library says "parse error at line 3, column 7: syntax error while parsing value - WHAT; last read:
+// 'TEXT'; expected ...", "number overflow parsing '1e999'", or of text that cannot be written "invalid UTF-8
+// byte ...".
+std::string JsonReason(const std::exception& failure) {
+  const std::string_view reason = failure.what();
+  const auto between = [&](std::string_view begin, std::string_view end) -> std::string_view {
+    const size_t from = reason.find(begin);
+    if (from == std::string_view::npos) return "";
+    const std::string_view rest = reason.substr(from + begin.size());
+    return rest.substr(0, rest.find(end));
+  };
+  const auto says = [&](std::string_view words) { return reason.find(words) != std::string_view::npos; };
+  if (const std::string_view number = between("number overflow parsing '", "'"); !number.empty())
+    return fmt::format("the number {} is too large", Printable(number));
+  if (says("UTF-8")) return "it holds text that is not UTF-8";
+  std::string text(between("parse error at ", ":"));
+  if (says("unexpected end of input")) return text + ": it ends too early";
+  if (const std::string_view found = between(" - unexpected ", ";"); !found.empty()) {
+    text += fmt::format(": unexpected {}", Printable(found));
+    if (const std::string_view expected = between("; expected ", ";"); !expected.empty())
+      text += fmt::format(", expected {}", Printable(expected));
+    return text;
+  }
+  std::string_view read = between("last read: '", "'");
+  if (read.size() > kNearBytes) read.remove_prefix(read.size() - kNearBytes);
+  return read.empty() ? text : fmt::format("{}, near '{}'", text, Printable(read));
 }
 
 Json ReadJson(const std::filesystem::path& path) {
@@ -39,7 +71,7 @@ Json ReadJson(const std::filesystem::path& path) {
 }
 
 void WriteJson(const std::filesystem::path& path, const Json& value) {
-  WriteFileAtomically(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  WriteFileAtomically(path, JsonText(value));
 }
 
 JsonReader::JsonReader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
@@ -53,7 +85,7 @@ const Json* JsonReader::Find(const char* key) {
 }
 
 void JsonReader::RefuseType(const char* key, const Json& value) const {
-  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, value.dump());
+  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, ShownJson(value));
 }
 
 Json JsonReader::Rest() const {

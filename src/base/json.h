@@ -1,6 +1,7 @@
 // JSON in and out through nlohmann-json, with errors that name the file and the key.
 #pragma once
 
+#include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,6 +18,15 @@ Json ReadJson(const std::filesystem::path& path);
 // Parses text that came from `where` (named in errors). Throws Error; nesting deeper than 64 levels is
 // refused.
 Json ParseJson(std::string_view text, const std::string& where);
+// JSON as result files hold it: indented by two blanks, one newline at the end. Bytes that are not UTF-8 (of
+// a path) are replaced, characters that act on a terminal written as \uNNNN.
+std::string JsonText(const Json& json);
+// The same on one line, for messages.
+std::string ShownJson(const Json& json);
+// What is wrong with JSON that could not be parsed or written, in our own words: "line 3, column 7:
+// unexpected '}', expected ']'".
+std::string JsonReason(const std::exception& failure);
+
 // Writes `value` indented by two spaces, atomically.
 void WriteJson(const std::filesystem::path& path, const Json& value);
 

@@ -2,16 +2,24 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cstdio>
 
 #include "base/error.h"
+#include "base/terminal.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {
 
+constexpr size_t kLineBytes = 8192;  // of a message at most: two paths and what is said of them
+
 spdlog::logger& Logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
-    auto created =
-        std::make_shared<spdlog::logger>("mica", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    const auto colours = TakesColours(STDERR_FILENO) ? spdlog::color_mode::always : spdlog::color_mode::never;
+    auto created = std::make_shared<spdlog::logger>(
+        "mica", std::make_shared<spdlog::sinks::stderr_color_sink_mt>(colours));
     created->set_pattern("%^%l%$: %v");
     created->set_level(spdlog::level::info);
     return created;
@@ -44,6 +52,18 @@ LogLevel ParseLogLevel(const std::string& name) {
 }
 
 void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
-void LogMessage(LogLevel level, const std::string& message) { Logger().log(ToSpdlog(level), "{}", message); }
+bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
+
+void LogMessage(LogLevel level, const std::string& message) {
+  if (!LogEnabled(level)) return;
+  WipeOpenLine();
+  Logger().log(ToSpdlog(level), "{}", Printable(message, kLineBytes));
+}
+
+void LogFailure(const std::string& message) {
+  WipeOpenLine();
+  std::fputs(("mica: " + Printable(message, kLineBytes) + "\n").c_str(), stderr);
+  std::fflush(stderr);
+}
 
 }  // namespace mica

@@ -12,7 +12,12 @@ enum class LogLevel { kError, kWarning, kInfo, kDebug };
 // Throws Error for anything but "error", "warning", "info", "debug".
 LogLevel ParseLogLevel(const std::string& name);
 void SetLogLevel(LogLevel level);
+// Whether messages of this level are said.
+bool LogEnabled(LogLevel level);
+// One line on stderr, made printable (base/text.h).
 void LogMessage(LogLevel level, const std::string& message);
+// "mica: MESSAGE", the line that a command ends with when it fails; said at every level.
+void LogFailure(const std::string& message);
 
 template <typename... Args>
 void LogWarning(fmt::format_string<Args...> format, Args&&... args) {

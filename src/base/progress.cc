@@ -6,7 +6,11 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/log.h"
+#include "base/output.h"
 #include "base/system.h"
+#include "base/terminal.h"
+#include "base/text.h"
 #include "base/units.h"
 
 namespace mica {
@@ -15,14 +19,14 @@ namespace {
 constexpr double kTerminalInterval = 0.2;  // seconds between two drawings of the bar
 constexpr double kPlainInterval = 10.0;    // seconds between two plain lines
 constexpr int kBarWidth = 28;              // characters
+constexpr size_t kPhaseWidth = 22;         // columns
 
 }  // namespace
 
-Progress::Progress(bool enabled) : enabled_(enabled), terminal_(::isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(bool enabled)
+    : enabled_(enabled && LogEnabled(LogLevel::kInfo)), terminal_(MovesCursor(STDERR_FILENO)) {}
 
-Progress::~Progress() {
-  if (state_.running && enabled_ && terminal_) std::fputc('\n', stderr);
-}
+Progress::~Progress() { WipeOpenLine(); }
 
 void Progress::ReportTo(ProgressSink* sink) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -87,13 +91,17 @@ void Progress::Show(bool final) {
   const std::string time = final ? FormatDuration(elapsed) : "ETA " + FormatDuration(left);
   const std::string text = fmt::format("{:>3.0f} %  {}  {:.{}f} {}/s  {}", 100 * share, time, rate,
                                        rate < 10 ? 2 : 0, state_.unit, state_.detail);
+  const std::string phase = Printable(state_.phase), facts = Printable(text);
   if (terminal_) {
     const int filled = static_cast<int>(share * kBarWidth);
     const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
-    std::fprintf(stderr, "\r\033[K%-22s [%s] %s%s", state_.phase.c_str(), bar.c_str(), text.c_str(),
-                 final ? "\n" : "");
+    // A line that reaches the last column would be broken, and then not be drawn over.
+    const std::string line = Shortened(Padded(phase, kPhaseWidth, false) + " [" + bar + "] " + facts,
+                                       TerminalColumns(STDERR_FILENO) - 1);
+    std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), final ? "\n" : "");
+    SetOpenLine(!final);
   } else {
-    std::fprintf(stderr, "%s: %s\n", state_.phase.c_str(), text.c_str());
+    std::fprintf(stderr, "%s: %s\n", phase.c_str(), facts.c_str());
   }
   std::fflush(stderr);
 }

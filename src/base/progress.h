@@ -1,5 +1,5 @@
 // Progress of a long piece of work: a bar with rate and time left on a terminal, a plain line now and then
-// elsewhere; and reports to whoever keeps a status of it.
+// elsewhere, nothing where the log level hides information; and reports to whoever keeps a status of it.
 #pragma once
 
 #include <cstdint>

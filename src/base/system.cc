@@ -1,5 +1,6 @@
 #include "base/system.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -84,6 +85,18 @@ std::string UtcTime() {
 
 double MonotonicSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void PrepareStreams() {
+  // open() gives the lowest free descriptor: in rising order it is the one that is missing. The directory
+  // serves where there is no /dev/null, and cannot be read or written either.
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(descriptor, F_GETFD) != -1) continue;
+    const int mode = descriptor == STDOUT_FILENO ? O_RDONLY : O_WRONLY;
+    if (::open("/dev/null", mode) == -1) ::open("/", O_RDONLY | O_DIRECTORY);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 void CatchInterrupts() {

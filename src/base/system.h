@@ -1,4 +1,4 @@
-// What this process and this machine are: memory, host, version, wall clock, Ctrl-C.
+// What this process and this machine are: memory, host, version, wall clock, Ctrl-C, standard streams.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,11 @@ std::string Commit();
 std::string UtcTime();
 // Seconds on a clock that never goes back.
 double MonotonicSeconds();
+
+// The first thing a program does. Opens the standard descriptors that are closed on /dev/null, so that no
+// file of ours becomes one of them; reading that stdin and writing that stdout fails as if it were closed.
+// From now on a reader that is gone and a limit of file sizes are errors of the write instead of signals.
+void PrepareStreams();
 
 // From now on SIGINT and SIGTERM only raise a flag; a second signal ends the process at once.
 void CatchInterrupts();

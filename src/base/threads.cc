@@ -5,6 +5,11 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <new>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,6 +27,42 @@ int Processors() {
 }
 
 std::atomic<int> g_threads{0};
+
+#ifdef _OPENMP
+// OpenMP ends the program when it cannot start a thread. So as many as it will be asked for are started here
+// first, all at once, which is an Error when it fails; and then its own, which it keeps.
+void StartThreads(int threads) {
+  static std::mutex mutex;
+  static int started = 1;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (threads <= started) return;
+  std::vector<std::thread> trial;
+  std::atomic<bool> end{false};
+  std::string failure;
+  try {
+    while (static_cast<int>(trial.size()) + 1 < threads) {
+      trial.emplace_back([&end] { end.wait(false); });
+    }
+  } catch (const std::system_error& error) {
+    failure = error.code().message();
+  } catch (const std::bad_alloc&) {
+    failure = "out of memory";
+  }
+  const size_t count = trial.size();
+  end = true;
+  end.notify_all();
+  for (std::thread& thread : trial) thread.join();
+  if (!failure.empty()) {
+    Fail(
+        "thread {} of {} cannot be started ({}); use fewer --threads, or raise the limits (ulimit -u, ulimit "
+        "-v)",
+        count + 2, threads, failure);
+  }
+  started = threads;
+#pragma omp parallel num_threads(threads)
+  {}
+}
+#endif
 
 }  // namespace
 
@@ -42,6 +83,7 @@ void ParallelFor(size_t count, const std::function<void(size_t)>& body) {
   const int threads = Threads();
 #ifdef _OPENMP
   if (count > 1 && threads > 1 && !omp_in_parallel()) {
+    StartThreads(threads);
     std::atomic<size_t> next{0};
     std::exception_ptr failure;
     std::mutex mutex;

@@ -48,6 +48,7 @@ void RunCompare(const CompareOptions& options) {
   if (options.json && !options.format.empty() && options.format != "json")
     Fail("--json and --format {} disagree; give one of them", options.format);
   const Language language = ParseLanguage(options.language);
+  CheckFiles({.inputs = {options.baseline, options.compressed}, .outputs = {options.out, options.html}});
   for (const fs::path& path : {options.out, options.html}) {
     if (!path.empty()) CheckOutput(path);
   }
@@ -56,12 +57,10 @@ void RunCompare(const CompareOptions& options) {
       Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), options.force);
   const Document document = BuildReport(comparison, language);
   const std::string report = Render(comparison, document, FormatOf(options));
-  if (!options.html.empty()) WriteOutput(options.html, RenderHtml(document));
-  if (!options.out.empty()) {
-    WriteOutput(options.out, report);
-  } else {
-    WriteStdout(report);
-  }
+  std::vector<FileResult> results;
+  if (!options.html.empty()) results.push_back({options.html, RenderHtml(document)});
+  if (!options.out.empty()) results.push_back({options.out, report});
+  WriteResults(results, options.out.empty() ? report : "");
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
-#include <cstdio>
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "base/error.h"
+#include "base/output.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -20,19 +23,24 @@ struct CompressOptions {
   Json given = Json::object();  // as an experiment's "compress" would say it
 };
 
-void PrintSummary(const CompressionRecord& record, const std::string& out) {
+std::string Summary(const CompressionRecord& record, const std::string& out) {
   const BitTotals& bits = record.bits;
   const FileSizes& file = record.file;
-  fmt::print("{}\n", out);
-  fmt::print("  mean code bits      {:.4f}\n", *bits.mean_code_bits);
-  fmt::print("  bits per weight     {:.4f}  (all stored bits of {:.1f} M compressed weights)\n",
-             *bits.bits_per_weight, static_cast<double>(*bits.compressed_weights) / 1e6);
-  fmt::print("  zero weights        {:.1f} %\n", 100 * *bits.zero_share);
-  fmt::print("  weight files        {} -> {}, {:.2f} times smaller\n",
-             FormatBytes(static_cast<double>(*file.bytes_before)),
-             FormatBytes(static_cast<double>(*file.bytes_after)), *file.ratio);
-  fmt::print("  time                {}\n", FormatDuration(*record.time.total));
-  fmt::print("  peak memory         {}\n", FormatBytes(static_cast<double>(*record.peak_memory_bytes)));
+  std::string text = Printable(out, std::string::npos) + "\n";
+  const auto line = [&](const char* label, const std::string& value) {
+    text += fmt::format("  {:<19} {}\n", label, value);
+  };
+  line("mean code bits", fmt::format("{:.4f}", *bits.mean_code_bits));
+  line("bits per weight",
+       fmt::format("{:.4f}  (all stored bits of {:.1f} M compressed weights)", *bits.bits_per_weight,
+                   static_cast<double>(*bits.compressed_weights) / 1e6));
+  line("zero weights", fmt::format("{:.1f} %", 100 * *bits.zero_share));
+  line("weight files",
+       fmt::format("{} -> {}, {:.2f} times smaller", FormatBytes(static_cast<double>(*file.bytes_before)),
+                   FormatBytes(static_cast<double>(*file.bytes_after)), *file.ratio));
+  line("time", FormatDuration(*record.time.total));
+  line("peak memory", FormatBytes(static_cast<double>(*record.peak_memory_bytes)));
+  return text;
 }
 
 void Compress(CompressOptions& options) {
@@ -44,11 +52,7 @@ void Compress(CompressOptions& options) {
 
   Progress progress(!options.common.json);
   const CompressionRecord record = CompressModel(options.paths, settings, progress);
-  if (options.common.json) {
-    fmt::print("{}\n", ToJson(record).dump(2));
-  } else {
-    PrintSummary(record, options.paths.out.string());
-  }
+  WriteStdout(options.common.json ? JsonText(ToJson(record)) : Summary(record, options.paths.out.string()));
 }
 
 }  // namespace

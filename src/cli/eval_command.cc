@@ -1,6 +1,10 @@
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "base/error.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "cli/commands.h"
@@ -19,19 +23,49 @@ struct EvalOptions {
   Json given = Json::object();  // as an experiment's "evaluate" would say it
 };
 
+// Whether a model directory has its own use for a file of this name.
+bool IsModelFile(const std::string& name) {
+  for (const char* begin : {"config", "generation_config", "compression", "tokenizer", "special_tokens",
+                            "added_tokens", "vocab", "chat_template", "preprocessor_config", "model."}) {
+    if (name.starts_with(begin)) return true;
+  }
+  return name.ends_with(".index.json");
+}
+
+// A result may lie beside the model that it is of, unless it would be one of the files that a model consists
+// of: there it may be new, or replace an earlier result.
+bool MayLieInAModel(const std::filesystem::path& out) {
+  if (!std::filesystem::exists(out))
+    return out.extension() == ".json" && !IsModelFile(out.filename().string());
+  try {
+    const Json before = ReadJson(out);
+    return before.is_object() && before.contains("mica") && before.contains("datasets");
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 void Eval(EvalOptions& options) {
   ApplyCommonOptions(options.common);
   EvaluationRequest request = RequestFromJson(options.given, "");
   request.model = options.model;
   request.seed = options.common.seed;
-  if (!options.out.empty()) CheckOutput(options.out);
+  if (!options.out.empty()) {
+    CommandFiles files{.inputs = {request.model, request.reference},
+                       .outputs = {options.out},
+                       .directories = {},
+                       .harmless = MayLieInAModel};
+    for (const DataSpec& set : request.data) files.inputs.push_back(set.path);
+    CheckFiles(files);
+    CheckOutput(options.out);
+  }
 
   Progress progress(!options.common.json);
   const EvaluationRecord result = Evaluate(request, progress);
-  // The figures are shown before the file is written, so that a disk that has filled up meanwhile does not
-  // take them along.
-  WriteStdout(options.common.json ? JsonText(ToJson(result)) : SummaryTable(result));
-  if (!options.out.empty()) WriteOutput(options.out, JsonText(ToJson(result)));
+  const std::string json = JsonText(ToJson(result));
+  std::vector<FileResult> results;
+  if (!options.out.empty()) results.push_back({options.out, json});
+  WriteResults(results, options.common.json ? json : SummaryTable(result));
 }
 
 }  // namespace

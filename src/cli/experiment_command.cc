@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/output.h"
 #include "cli/common_options.h"
 
 namespace mica {
@@ -25,7 +26,7 @@ void AddExperimentCommand(CLI::App& app, const std::string& name, const std::str
   command.callback([options, run] {
     ApplyCommonOptions(options->common);
     const Json result = run(ReadExperiment(options->experiment), options->common.json);
-    if (options->common.json) fmt::print("{}\n", result.dump(2));
+    if (options->common.json) WriteStdout(JsonText(result));
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/output.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -34,8 +35,9 @@ void RunExport(ExportCommand& command) {
                          {"file_bytes", facts.file_bytes}};
     WriteStdout(JsonText(result));
   } else {
-    WriteStdout(fmt::format("{}: {} tensors in {} {}, {}\n", command.out.string(), facts.tensors,
-                            facts.shards, facts.shards == 1 ? "file" : "files",
+    WriteStdout(fmt::format("{}: {} tensors in {} {}, {}\n",
+                            Printable(command.out.string(), std::string::npos), facts.tensors, facts.shards,
+                            facts.shards == 1 ? "file" : "files",
                             FormatBytes(static_cast<double>(facts.file_bytes))));
   }
 }

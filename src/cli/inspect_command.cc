@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/output.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -160,9 +161,9 @@ std::string ShapeLine(const ModelConfig& config) {
 
 std::string ToText(const Inspection& inspection, const fs::path& path) {
   const Checkpoint& checkpoint = inspection.checkpoint;
-  std::string text = path.string() + "\n";
+  std::string text = Printable(path.string(), std::string::npos) + "\n";
   const auto line = [&](const char* label, const std::string& value) {
-    text += fmt::format("  {:<16}{}\n", label, value);
+    text += fmt::format("  {:<16}{}\n", label, Printable(value, std::string::npos));
   };
   if (inspection.config) {
     const ModelConfig& config = *inspection.config;

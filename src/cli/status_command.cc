@@ -11,6 +11,8 @@
 #include "base/json.h"
 #include "base/output.h"
 #include "base/system.h"
+#include "base/terminal.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
 #include "record/status.h"
@@ -93,7 +95,7 @@ std::string StagesText(const StatusRecord& status) {
 std::string StatusText(const StatusRecord& status, RunState state) {
   std::string text;
   const auto line = [&](const char* name, const std::string& value) {
-    if (!value.empty()) text += fmt::format("{:<12} {}\n", name, value);
+    if (!value.empty()) text += fmt::format("{:<12} {}\n", name, Printable(value, std::string::npos));
   };
   line("experiment", status.experiment.value_or(""));
   const std::string pid = fmt::format("{}", status.pid.value_or(0));
@@ -144,7 +146,7 @@ bool IsFresh(const fs::path& run) {
 }
 
 void ShowStatus(const StatusOptions& options) {
-  const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+  const bool terminal = MovesCursor(STDOUT_FILENO);
   for (;;) {
     const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
@@ -153,8 +155,9 @@ void ShowStatus(const StatusOptions& options) {
                                          (state == RunState::kElsewhere && IsFresh(options.run)));
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
     // line.
-    WriteStdout(options.watch && terminal && !options.json ? "\033[H\033[J" + text
-                                                           : text + (again && !options.json ? "\n" : ""));
+    const bool redraw = options.watch && terminal && !options.json;
+    if (redraw) ClearScreen();
+    WriteStdout(text + (again && !redraw && !options.json ? "\n" : ""));
     if (!again) return;
     for (int tenth = 0; tenth < 10; ++tenth) {
       if (InterruptRequested()) return;  // Ctrl-C ends the watching, which is no failure

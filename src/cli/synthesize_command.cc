@@ -11,6 +11,7 @@
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/system.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
@@ -91,9 +92,10 @@ void Synthesize(SynthesizeOptions& options) {
                           {"peak_memory_bytes", PeakResidentBytes()}}));
   } else {
     WriteStdout(fmt::format("{}: {} parameters in {} file{}, {}, written in {} with {} of memory\n",
-                            options.out.string(), facts.parameters, facts.shards,
-                            facts.shards == 1 ? "" : "s", FormatBytes(static_cast<double>(facts.file_bytes)),
-                            FormatDuration(seconds), FormatBytes(static_cast<double>(PeakResidentBytes()))));
+                            Printable(options.out.string(), std::string::npos), facts.parameters,
+                            facts.shards, facts.shards == 1 ? "" : "s",
+                            FormatBytes(static_cast<double>(facts.file_bytes)), FormatDuration(seconds),
+                            FormatBytes(static_cast<double>(PeakResidentBytes()))));
   }
 }
 

@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "cli/commands.h"
-#include "io/text/text.h"
 #include "io/text/tokenizer.h"
 
 namespace mica {

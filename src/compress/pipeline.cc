@@ -91,7 +91,8 @@ class Compression {
   const ModelWeights weights_;
   const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
-  CompressionRecord record_;  // what it says of the run from the start, and in the end everything
+  CompressionRecord record_;        // what it says of the run from the start, and in the end everything
+  std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
   Statistics statistics_;
   uint64_t end_bytes_ = 0;  // file bytes of the end shard
@@ -212,6 +213,7 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
 
 void Compression::Begin() {
   CheckDisk(coder_->LeastBits(EstimatedEndBytes()), EstimatedEndBytes());
+  lock_ = WorkDirectory::Lock(paths_.out);
   // A stopped run goes on where its arithmetic is that of the layers which are finished.
   Identity identity = CompressionIdentity(record_);
   identity.Add("device", Device::Cpu().Describe());
@@ -445,6 +447,9 @@ void CheckCompression(const CompressionPaths& paths, const CompressionSettings& 
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
+  CommandFiles files{.inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {paths.out}};
+  for (const DataSpec& source : settings.calibration.sources) files.inputs.push_back(source.path);
+  CheckFiles(files);
   return Compression(paths, settings, progress).Run();
 }
 

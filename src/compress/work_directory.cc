@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
@@ -13,17 +12,40 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kWork = ".work";
+constexpr const char* kLock = "lock";
+constexpr const char* kIdentity = "identity.json";
 
-bool HoldsNothingElse(const fs::path& out) {
-  return std::all_of(fs::directory_iterator(out), fs::directory_iterator(),
-                     [](const fs::directory_entry& entry) { return entry.path().filename() == kWork; });
+bool HoldsNothingElse(const fs::path& out) { return HoldsNothing(out, {kWork}); }
+
+void RefuseOtherFiles(const fs::path& out) {
+  std::error_code code;
+  if (!fs::exists(out, code) || fs::exists(out / kWork / kIdentity, code)) return;
+  if (!fs::is_directory(out, code))
+    Fail("{}: is not a directory; give a directory for the packed checkpoint", out.string());
+  if (!HoldsNothingElse(out)) Fail("{}: is not empty; give a new directory, or delete it", out.string());
 }
 
 }  // namespace
 
+std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
+  RefuseOtherFiles(out);
+  MakeDirectories(out);
+  MakeDirectories(out / kWork);
+  auto lock = std::make_unique<FileLock>(out / kWork / kLock, out);
+  try {
+    RefuseOtherFiles(out);
+  } catch (const Error&) {  // a run that has ended meanwhile
+    Clear(out);
+    throw;
+  }
+  RemoveTemporaryFiles(out);
+  RemoveTemporaryFiles(out / kWork);
+  return lock;
+}
+
 WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards)
     : out_(out), work_(out / kWork), shards_(shards) {
-  const fs::path identity_path = work_ / "identity.json";
+  const fs::path identity_path = work_ / kIdentity;
   std::error_code code;
   if (fs::exists(out_, code)) {
     if (!fs::is_directory(out_, code))
@@ -83,16 +105,22 @@ bool WorkDirectory::Resumable() const {
   return fs::exists(StatisticsPath(), code) || fs::exists(RecordPath(kEndShards + 1), code);
 }
 
+// All but the lock, which this process holds.
 void WorkDirectory::RemoveWritten() const {
   std::error_code code;
   for (size_t shard = 1; shard <= shards_; ++shard) fs::remove(ShardPath(shard), code);
-  fs::remove_all(work_, code);
+  std::vector<fs::path> written;
+  for (const auto& entry : fs::directory_iterator(work_, code)) {
+    if (entry.path().filename() != kLock) written.push_back(entry.path());
+  }
+  for (const fs::path& path : written) fs::remove_all(path, code);
 }
 
 void WorkDirectory::Discard() const {
   RemoveWritten();
   std::error_code code;
-  if (fs::is_empty(out_, code)) fs::remove(out_, code);
+  fs::remove_all(work_, code);
+  if (fs::is_empty(out_, code) && !fs::is_symlink(out_, code)) fs::remove(out_, code);
 }
 
 void WorkDirectory::Clear(const fs::path& out) {

@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "record/compression.h"
 #include "record/identity.h"
 
@@ -18,6 +20,11 @@ inline constexpr size_t kEndShards = 1;
 
 class WorkDirectory {
  public:
+  // Takes `out` for this process alone, before anything in it is looked at, and removes temporary files that
+  // a dead process has left there. Throws Error that names the process in which another run goes on, or when
+  // the directory holds what is not of a run.
+  static std::unique_ptr<FileLock> Lock(const std::filesystem::path& out);
+
   // Opens `out` for a run that depends on `identity`: a new or empty directory, or one in which a run of the
   // same identity was stopped, be it before it could say which it was. What is there of a run that has
   // nothing to go on with is discarded. Throws Error when it holds anything else, naming what differs.

@@ -67,7 +67,8 @@ struct BasicTensor {
   // The values, for code that runs on the processor: they must be of type T and lie there.
   template <typename T>
   MatrixView<Value<T>> host() const {
-    MICA_CHECK(dtype == kDTypeOf<T> && device == Device::Cpu());
+    MICA_CHECK(dtype == kDTypeOf<T>);
+    MICA_CHECK(device == Device::Cpu());
     return {reinterpret_cast<Value<T>*>(data), rows, cols, stride};
   }
 

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/output.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "compress/pipeline.h"
 #include "experiment/experiment_directory.h"
 #include "format/fixed/scale_code.h"
@@ -111,7 +112,7 @@ std::string MarkdownTable(const std::vector<std::vector<std::string>>& rows) {
   std::string text;
   for (size_t i = 0; i < rows.size(); ++i) {
     text += "|";
-    for (const std::string& cell : rows[i]) text += " " + cell + " |";
+    for (const std::string& cell : rows[i]) text += " " + Printable(cell, std::string_view::npos) + " |";
     text += "\n";
     if (i > 0) continue;
     text += "|";
@@ -217,8 +218,8 @@ Ablation RunAblation(const Experiment& experiment, bool quiet) {
   WriteJson(directory.path() / "ablation.json", AblationJson(ablation));
   const std::vector<std::vector<std::string>> table = TableOf(ablation, baseline, experiment.divergence);
   WriteFileAtomically(directory.path() / "ablation.md", MarkdownTable(table));
-  if (!quiet) WriteStdout(AlignedTable(table));
   directory.Stage("done");
+  if (!quiet) WriteStdout(AlignedTable(table));
   return ablation;
 }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "compress/pipeline.h"
 #include "eval/measure/request.h"
 #include "eval/report/comparison.h"
@@ -35,6 +36,8 @@ Experiment ReadExperiment(const fs::path& path) {
   const Json* evaluate = reader.Find("evaluate");
   const Json* compress = reader.Find("compress");
   reader.Finish();
+  if (experiment.json.contains("name") && !IsLabel(experiment.name))
+    Fail("{}: \"name\" is {}, expected {}", where, ShownJson(experiment.json["name"]), kLabelRule);
   for (const char* key : {"model", "directory", "evaluate", "compress"}) {
     if (!experiment.json.contains(key)) Fail("{}: has no \"{}\"", where, key);
   }
@@ -67,15 +70,17 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   const Comparison comparison =
       Compare(baseline, baseline_path.string(), compressed, compressed_path.string(), false);
   WriteJson(directory.path() / "comparison.json", ComparisonJson(comparison));
+  std::string report;
   for (const Language language : {Language::kEnglish, Language::kChinese}) {
     const Document document = BuildReport(comparison, language);
     const std::string stem = language == Language::kEnglish ? "comparison" : "comparison.zh";
     WriteFileAtomically(directory.path() / (stem + ".txt"), RenderText(document));
     WriteFileAtomically(directory.path() / (stem + ".md"), RenderMarkdown(document));
     WriteFileAtomically(directory.path() / (stem + ".html"), RenderHtml(document));
-    if (language == Language::kEnglish && !quiet) WriteStdout(RenderText(document));
+    if (language == Language::kEnglish) report = RenderText(document);
   }
   directory.Stage("done");
+  if (!quiet) WriteStdout(report);
   return comparison;
 }
 

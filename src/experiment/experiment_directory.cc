@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/output.h"
 #include "base/system.h"
 #include "compress/pipeline.h"
 #include "io/text/datasets.h"
@@ -33,15 +34,38 @@ void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& eval
   }
 }
 
+constexpr const char* kLock = ".lock";
+
+void RefuseOtherFiles(const fs::path& directory) {
+  if (fs::exists(directory) && !fs::exists(directory / kExperiment) && !HoldsNothing(directory, {kLock})) {
+    Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
+  }
+}
+
+// Takes the directory for this process alone.
+std::unique_ptr<FileLock> LockDirectory(const Experiment& experiment) {
+  RefuseOtherFiles(experiment.directory);
+  MakeDirectories(experiment.directory);
+  auto lock = std::make_unique<FileLock>(experiment.directory / kLock, experiment.directory);
+  RefuseOtherFiles(experiment.directory);
+  RemoveTemporaryFiles(experiment.directory);
+  return lock;
+}
+
 }  // namespace
 
 ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const CompressionSettings& compression,
                                          bool quiet)
     : experiment_(experiment), status_(experiment.directory / "status.json"), progress_(!quiet) {
+  CheckFiles({.inputs = {experiment.evaluation.model}, .directories = {experiment.directory}});
+  RefuseOtherFiles(experiment.directory);
   original_.emplace(Prepare(experiment.evaluation.model));
   CheckTextsDiffer(experiment, original_->Describe());
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
-  Open();
+  lock_ = LockDirectory(experiment);
+  // A directory serves one experiment. Whether it is the same one is seen by what its results were made of,
+  // not by the words of the file.
+  if (!fs::exists(path() / kExperiment)) WriteJson(path() / kExperiment, experiment.json);
   progress_.ReportTo(&status_);
   status_.SetExperiment(experiment.name);
 }
@@ -54,18 +78,6 @@ Evaluation ExperimentDirectory::Prepare(const fs::path& model) const {
   request.seed = experiment_.compression.seed;
   request.force = experiment_.force;
   return Evaluation(request);
-}
-
-// A directory serves one experiment. Whether it is the same one is seen by what its results were made of, not
-// by the words of the file.
-void ExperimentDirectory::Open() const {
-  const fs::path& directory = path();
-  if (!fs::exists(directory / kExperiment)) {
-    if (fs::exists(directory) && !fs::is_empty(directory))
-      Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
-    MakeDirectories(directory);
-    WriteJson(directory / kExperiment, experiment_.json);
-  }
 }
 
 void ExperimentDirectory::Stage(const std::string& name) {

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "base/file.h"
 #include "base/progress.h"
 #include "eval/measure/evaluate.h"
 #include "experiment/experiment.h"
@@ -18,8 +20,8 @@ class ExperimentDirectory {
  public:
   // Makes the directory or goes on in it, after everything has been checked that can be before work begins:
   // models, texts, tokenizer, what is to be measured, `compression`, and that no text is calibration text and
-  // evaluation text. Throws Error, also when the directory holds other files. The experiment must outlive
-  // this.
+  // evaluation text; keeps other processes out as long as this lives. Throws Error, also when one is at work
+  // there or when it holds other files. The experiment must outlive this.
   ExperimentDirectory(const Experiment& experiment, const CompressionSettings& compression, bool quiet);
 
   const std::filesystem::path& path() const { return experiment_.directory; }
@@ -37,10 +39,10 @@ class ExperimentDirectory {
 
  private:
   Evaluation Prepare(const std::filesystem::path& model) const;
-  void Open() const;
 
   const Experiment& experiment_;
   std::optional<Evaluation> original_;  // of the original model, prepared
+  std::unique_ptr<FileLock> lock_;
   StatusFile status_;
   Progress progress_;
 };

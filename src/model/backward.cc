@@ -159,7 +159,8 @@ void ForRuns(size_t tokens, size_t window, const Body& body) {
 
 BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
                            size_t stored_bytes, const BackwardSettings& settings, const GradientHook& hook) {
-  MICA_CHECK(window > 0 && ids.size() % window == 0);
+  MICA_CHECK(window > 0);
+  MICA_CHECK(ids.size() % window == 0);
   const ModelConfig& config = weights.config();
   CheckWindow(config, window);
   // Whole runs, so that the sums over tokens do not depend on where a group ends.

@@ -12,6 +12,8 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "base/matrix.h"
+#include "base/output.h"
+#include "base/output_directory.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "io/container/safetensors.h"
@@ -106,36 +108,21 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   checkpoint.Release(tensor);
 }
 
-// Removes the directory in which an export is made unless it was finished.
-class Unfinished {
- public:
-  explicit Unfinished(fs::path path) : path_(std::move(path)) {}
-  ~Unfinished() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  Unfinished(const Unfinished&) = delete;
-  Unfinished& operator=(const Unfinished&) = delete;
-  void Finish() { path_.clear(); }
-
- private:
-  fs::path path_;
-};
-
-void CopyOtherFiles(const fs::path& from, const fs::path& to, const Json& config, DType dtype) {
+void CopyOtherFiles(const fs::path& from, OutputDirectory& to, const Json& config, DType dtype) {
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const std::string name = entry.path().filename().string();
     // The record of the compression speaks of files that are not here.
     if (!entry.is_regular_file() || name == "config.json" || name == "compression.json" ||
-        name.ends_with(".safetensors") || name.ends_with(".index.json") || name.ends_with(".tmp")) {
+        name.ends_with(".safetensors") || name.ends_with(".index.json") ||
+        name.starts_with(kTemporaryPrefix)) {
       continue;
     }
-    WriteFileAtomically(to / name, ReadFile(entry.path()));
+    WriteFileAtomically(to.File(name), ReadFile(entry.path()));
   }
   Json plain = config;
   plain.erase("quantization_config");
   plain["torch_dtype"] = dtype == DType::kF16 ? "float16" : "float32";
-  WriteJson(to / "config.json", plain);
+  WriteJson(to.File("config.json"), plain);  // last: what makes the directory a checkpoint
 }
 
 }  // namespace
@@ -149,9 +136,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
         "{}: is not a packed checkpoint (config.json has no quantization_config); there is nothing to export",
         packed.string());
   }
-  if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out))) {
-    Fail("{}: already exists and is not an empty directory; give a new one", out.string());
-  }
+  CheckFiles({.inputs = {packed}, .directories = {out}});
   const Checkpoint checkpoint = Checkpoint::Open(packed);
   const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
   std::vector<std::vector<const Item*>> shards;
@@ -171,10 +156,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
          FormatBytes(static_cast<double>(room)), FormatBytes(static_cast<double>(total + kSlackBytes)));
   }
 
-  const fs::path making = (out.has_filename() ? out : out.parent_path()).string() + ".partial";
-  fs::remove_all(making);  // of an export that was killed
-  MakeDirectories(making);
-  Unfinished unfinished(making);
+  OutputDirectory output(out);
   ExportFacts facts;
   facts.tensors = items.size();
   facts.shards = shards.size();
@@ -186,7 +168,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
                                  : fmt::format("model-{:05}-of-{:05}.safetensors", s + 1, shards.size());
     std::vector<TensorSpec> specs;
     for (const Item* item : shards[s]) specs.push_back(item->spec);
-    SafetensorsWriter writer(making / file, specs, {{"format", "pt"}});
+    SafetensorsWriter writer(output.File(file), specs, {{"format", "pt"}});
     for (const Item* item : shards[s]) {
       WriteItem(checkpoint, *item, writer);
       index["weight_map"][item->spec.name] = file;
@@ -196,14 +178,12 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
     writer.Commit();
   }
   if (shards.size() > 1) {
-    WriteJson(making / "model.safetensors.index.json", index);
-    facts.file_bytes += fs::file_size(making / "model.safetensors.index.json");
+    const fs::path path = output.File("model.safetensors.index.json");
+    WriteJson(path, index);
+    facts.file_bytes += fs::file_size(path);
   }
-  CopyOtherFiles(packed, making, config, options.dtype);
-  std::error_code code;
-  fs::rename(making, out, code);
-  if (code) Fail("{}: cannot be put in place ({})", out.string(), code.message());
-  unfinished.Finish();
+  CopyOtherFiles(packed, output, config, options.dtype);
+  output.Commit();
   progress.End();
   return facts;
 }

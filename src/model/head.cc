@@ -41,7 +41,9 @@ void OutputHead::ForSlices(const std::function<void(size_t first, const Prepared
 void OutputHead::NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> targets,
                                        std::span<float> nll) const {
   const ModelConfig& config = weights_->config();
-  MICA_CHECK(x.cols == config.hidden && targets.size() == x.rows && nll.size() == x.rows);
+  MICA_CHECK(x.cols == config.hidden);
+  MICA_CHECK(targets.size() == x.rows);
+  MICA_CHECK(nll.size() == x.rows);
   for (const int32_t target : targets) MICA_CHECK(target < 0 || static_cast<size_t>(target) < config.vocab);
   HeadScores scores(x.rows);
   ForSlices([&](size_t first, const PreparedWeights& rows) {
@@ -52,7 +54,9 @@ void OutputHead::NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> t
 
 void OutputHead::Logits(ConstTensor x, Tensor logits) const {
   const ModelConfig& config = weights_->config();
-  MICA_CHECK(x.cols == config.hidden && logits.rows == x.rows && logits.cols == config.vocab);
+  MICA_CHECK(x.cols == config.hidden);
+  MICA_CHECK(logits.rows == x.rows);
+  MICA_CHECK(logits.cols == config.vocab);
   Activations normed(x.rows, x.cols, OperandType(precision_));
   RmsNorm(x, norm_, config.norm_epsilon, normed.view());
   ForSlices([&](size_t first, const PreparedWeights& rows) {

@@ -10,8 +10,10 @@ namespace mica {
 void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, const OutputHead& model,
                       ConstTensor x, std::span<float> kl, std::span<uint8_t> same_top) {
   const size_t vocab = model.vocab();
-  MICA_CHECK(reference.vocab() == vocab && reference_x.rows == x.rows);
-  MICA_CHECK(kl.size() == x.rows && same_top.size() == x.rows);
+  MICA_CHECK(reference.vocab() == vocab);
+  MICA_CHECK(reference_x.rows == x.rows);
+  MICA_CHECK(kl.size() == x.rows);
+  MICA_CHECK(same_top.size() == x.rows);
   const size_t batch = std::clamp<size_t>(kDivergenceBytes / 2 / (vocab * sizeof(float)), 1, x.rows);
   Matrix<float> p(batch, vocab), q(batch, vocab);
   for (size_t first = 0; first < x.rows; first += batch) {

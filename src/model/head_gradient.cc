@@ -27,7 +27,9 @@ void ForSlices(const ModelWeights& weights,
 double HeadGradient(const ModelWeights& weights, Precision precision, MatrixView<const float> x,
                     std::span<const int32_t> targets, bool sample, std::span<const double> uniforms,
                     MatrixView<float> gradient) {
-  MICA_CHECK(targets.size() == x.rows && gradient.rows == x.rows && gradient.cols == x.cols);
+  MICA_CHECK(targets.size() == x.rows);
+  MICA_CHECK(gradient.rows == x.rows);
+  MICA_CHECK(gradient.cols == x.cols);
   MICA_CHECK(!sample || uniforms.size() == x.rows);
   const DType operands = OperandType(precision);
   const float epsilon = weights.config().norm_epsilon;

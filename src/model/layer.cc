@@ -64,7 +64,8 @@ DecoderLayer::DecoderLayer(const LayerWeights& weights, Precision precision)
 
 void DecoderLayer::SetLinear(LinearKind kind, MatrixView<const float> weights) {
   const MatrixShape shape = LinearShape(*config_, kind);
-  MICA_CHECK(weights.rows == shape.rows && weights.cols == shape.cols);
+  MICA_CHECK(weights.rows == shape.rows);
+  MICA_CHECK(weights.cols == shape.cols);
   PreparedWeights& prepared = linears_[static_cast<size_t>(kind)];
   prepared = PreparedWeights();
   prepared = PreparedWeights(weights, operands(), BlockOutputs(*config_, kind));
@@ -77,7 +78,9 @@ size_t DecoderLayer::weight_bytes() const {
 }
 
 void DecoderLayer::Forward(Tensor x, size_t window, const InputHook& hook) const {
-  MICA_CHECK(window > 0 && x.rows % window == 0 && x.cols == config_->hidden);
+  MICA_CHECK(window > 0);
+  MICA_CHECK(x.rows % window == 0);
+  MICA_CHECK(x.cols == config_->hidden);
   if (x.rows == 0) return;
   const size_t portion = hook ? x.rows : std::max<size_t>(1, kPortionTokens / window) * window;
   // Kept from call to call: fresh pages cost several percent of the time.

@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/half.h"
 #include "base/json.h"
+#include "base/output.h"
+#include "base/output_directory.h"
 #include "base/system.h"
 #include "base/threads.h"
 #include "base/units.h"
@@ -238,42 +240,19 @@ uint64_t WriteShard(Writer& writer, const Shard& shard, const RandomCheckpointSp
   return writer.file_bytes();
 }
 
-// Removes what a failed run has written: the named files and, if it was made here, the directory.
-class Cleanup {
- public:
-  Cleanup(fs::path directory, bool made) : directory_(std::move(directory)), made_(made) {}
-  ~Cleanup() {
-    if (kept_) return;
-    std::error_code ignored;
-    for (const fs::path& file : files_) fs::remove(file, ignored);
-    if (made_) fs::remove(directory_, ignored);
-  }
-  Cleanup(const Cleanup&) = delete;
-  Cleanup& operator=(const Cleanup&) = delete;
-  // The path of a file about to be written.
-  fs::path Name(const std::string& name) { return files_.emplace_back(directory_ / name); }
-  void Keep() { kept_ = true; }
-
- private:
-  fs::path directory_;
-  bool made_;
-  bool kept_ = false;
-  std::vector<fs::path> files_;
-};
-
-void CopyTokenizer(const RandomCheckpointSpec& spec, Cleanup& output) {
+void CopyTokenizer(const RandomCheckpointSpec& spec, OutputDirectory& output) {
   const Tokenizer tokenizer = Tokenizer::Open(spec.tokenizer);
   if (static_cast<size_t>(tokenizer.vocab_size()) > spec.vocab) {
     Fail("{}: has {} pieces, more than the vocabulary of the model, {}; raise --vocab",
          spec.tokenizer.string(), tokenizer.vocab_size(), spec.vocab);
   }
   if (!fs::is_directory(spec.tokenizer)) {
-    WriteFileAtomically(output.Name(kTokenizerFiles[0]), ReadFile(spec.tokenizer));
+    WriteFileAtomically(output.File(kTokenizerFiles[0]), ReadFile(spec.tokenizer));
     return;
   }
   for (const char* name : kTokenizerFiles) {
     if (fs::exists(spec.tokenizer / name))
-      WriteFileAtomically(output.Name(name), ReadFile(spec.tokenizer / name));
+      WriteFileAtomically(output.File(name), ReadFile(spec.tokenizer / name));
   }
 }
 
@@ -343,16 +322,13 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
   for (const TensorSpec& tensor : tensors) data_bytes += SpecBytes(tensor);
   facts.parameters = data_bytes / DTypeBytes(spec.dtype);
 
-  const bool existed = fs::exists(directory);
-  if (existed && (!fs::is_directory(directory) || !fs::is_empty(directory))) {
-    Fail("{}: is not an empty directory; choose another place for the checkpoint", directory.string());
-  }
+  if (!spec.tokenizer.empty())
+    CheckFiles({.inputs = {spec.tokenizer}, .directories = {directory}});
   if (const uint64_t room = FreeDiskBytes(directory); room < data_bytes + kSlackBytes) {
     Fail("{}: the checkpoint needs {} of disk space, but {} are free", directory.string(),
          FormatBytes(static_cast<double>(data_bytes + kSlackBytes)), FormatBytes(static_cast<double>(room)));
   }
-  MakeDirectories(directory);
-  Cleanup output(directory, !existed);
+  OutputDirectory output(directory);
   if (!spec.tokenizer.empty()) CopyTokenizer(spec, output);
 
   const bool torch = spec.format == CheckpointFormat::kTorch;
@@ -365,7 +341,7 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
                                  ? stem + extension
                                  : fmt::format("{}-{:05}-of-{:05}{}", stem, i + 1, shards.size(), extension);
     for (const TensorSpec& tensor : shards[i]) weight_map[tensor.name] = name;
-    const fs::path path = output.Name(name);
+    const fs::path path = output.File(name);
     if (torch) {
       TorchWriter writer(path, shards[i]);
       facts.file_bytes += WriteShard(writer, shards[i], spec, megabytes);
@@ -376,13 +352,13 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
   }
   megabytes.End();
   if (shards.size() > 1) {
-    const fs::path index = output.Name(stem + extension + ".index.json");
+    const fs::path index = output.File(stem + extension + ".index.json");
     WriteJson(index, {{"metadata", {{"total_size", data_bytes}}}, {"weight_map", weight_map}});
     facts.file_bytes += fs::file_size(index);
   }
-  WriteJson(output.Name("config.json"), Config(spec));
+  WriteJson(output.File("config.json"), Config(spec));
   facts.shards = shards.size();
-  output.Keep();
+  output.Commit();
   return facts;
 }
 

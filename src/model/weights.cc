@@ -186,7 +186,8 @@ std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
 std::vector<float> ModelWeights::FinalNorm() const { return ReadNorm(config_.family->names.final_norm); }
 
 void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) const {
-  MICA_CHECK(out.rows == ids.size() && out.cols == config_.hidden);
+  MICA_CHECK(out.rows == ids.size());
+  MICA_CHECK(out.cols == config_.hidden);
   for (size_t t = 0; t < ids.size(); ++t) {
     if (ids[t] < 0 || static_cast<size_t>(ids[t]) >= config_.vocab) {
       Fail("token {} has id {}, expected 0 to {}; the tokenizer does not match the model's vocab_size", t,

@@ -57,8 +57,11 @@ BitTotals Totals(const std::vector<LayerRecord>& layers) {
   BitTotals totals;
   for (const LayerRecord& layer : layers) {
     for (const auto& [name, matrix] : layer.linears) {
-      MICA_CHECK(matrix.rows && matrix.cols && matrix.mean_code_bits && matrix.bits_per_weight &&
-                 matrix.zero_share);
+      MICA_CHECK(matrix.rows);
+      MICA_CHECK(matrix.cols);
+      MICA_CHECK(matrix.mean_code_bits);
+      MICA_CHECK(matrix.bits_per_weight);
+      MICA_CHECK(matrix.zero_share);
       const double count = static_cast<double>(*matrix.rows) * static_cast<double>(*matrix.cols);
       weights += count;
       code_bits += count * *matrix.mean_code_bits;

@@ -2,9 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
+#include <string>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -41,12 +45,93 @@ TEST_F(FileTest, AppearsOnlyWhenCommitted) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
 }
 
-TEST_F(FileTest, FullDiskIsAnError) {
-  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
-  const fs::path path = folder_ / "full";
-  fs::create_symlink("/dev/full", path.string() + ".tmp");
-  AtomicFile file(path);
-  EXPECT_THAT([&] { file.Write("x"); }, ThrowsMessage<Error>(HasSubstr("No space left on device")));
+// A limit of file sizes stands for a full disk.
+TEST_F(FileTest, AFailedWriteIsAnErrorAndLeavesNothing) {
+  struct rlimit before;
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  struct rlimit small = before;
+  small.rlim_cur = 100;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  std::string message;
+  try {
+    AtomicFile file(folder_ / "large");
+    file.Write(std::string(1000, 'x'));
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(message, HasSubstr("large: writing failed after 100 bytes (File too large)"));
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(FileTest, ALinkStaysALink) {
+  fs::create_directories(folder_ / "deep");
+  WriteFileAtomically(folder_ / "deep" / "target", "old");
+  fs::create_symlink("deep/target", folder_ / "inner");
+  fs::create_symlink(folder_ / "inner", folder_ / "outer");
+  fs::create_symlink("deep/new", folder_ / "dangling");
+  WriteFileAtomically(folder_ / "outer", "new");
+  WriteFileAtomically(folder_ / "dangling", "made");
+  for (const char* link : {"inner", "outer", "dangling"}) EXPECT_TRUE(fs::is_symlink(folder_ / link)) << link;
+  EXPECT_EQ(ReadFile(folder_ / "deep" / "target"), "new");
+  EXPECT_EQ(ReadFile(folder_ / "deep" / "new"), "made");
+  fs::create_symlink("circle", folder_ / "circle");
+  EXPECT_THAT([&] { AtomicFile(folder_ / "circle"); },
+              ThrowsMessage<Error>(HasSubstr("leads back to itself")));
+}
+
+TEST_F(FileTest, PermissionsAndUmaskAreKept) {
+  const fs::path path = folder_ / "private";
+  WriteFileAtomically(path, "old");
+  fs::permissions(path, fs::perms(0600));
+  WriteFileAtomically(path, "new");
+  EXPECT_EQ(fs::status(path).permissions(), fs::perms(0600));
+  for (const mode_t mask : {mode_t{022}, mode_t{002}, mode_t{077}}) {
+    const mode_t before = ::umask(mask);
+    WriteFileAtomically(folder_ / std::to_string(mask), "x");
+    ::umask(before);
+    EXPECT_EQ(fs::status(folder_ / std::to_string(mask)).permissions(), fs::perms(0666 & ~mask));
+  }
+}
+
+TEST_F(FileTest, NamesMayBeAsLongAsTheSystemHasThem) {
+  for (const size_t length : {251, 252, 255}) {
+    const fs::path path = folder_ / std::string(length, 'n');
+    WriteFileAtomically(path, "x");
+    EXPECT_EQ(ReadFile(path), "x");
+  }
+  EXPECT_THAT([&] { AtomicFile(folder_ / std::string(256, 'n')); },
+              ThrowsMessage<Error>(HasSubstr("File name too long")));
+}
+
+TEST_F(FileTest, LeftoversStopNobodyAndTwoWritersDoNotMeet) {
+  fs::create_directories(folder_ / "a.tmp" / "full");  // whatever stands where a temporary file might
+  AtomicFile one(folder_ / "a"), other(folder_ / "a");
+  one.Write("one");
+  other.Write("other");
+  one.Commit();
+  EXPECT_EQ(ReadFile(folder_ / "a"), "one");
+  other.Commit();
+  EXPECT_EQ(ReadFile(folder_ / "a"), "other");
+  WriteFileAtomically(folder_ / (std::string(kTemporaryPrefix) + "1-2"), "of a dead process");
+  EXPECT_FALSE(HoldsNothing(folder_));
+  RemoveTemporaryFiles(folder_);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 2);  // a, a.tmp
+}
+
+TEST_F(FileTest, ALockIsHeldOnceAndLeavesNoFile) {
+  const fs::path path = folder_ / "lock";
+  {
+    const FileLock lock(path, folder_);
+    EXPECT_THAT([&] { FileLock(path, folder_); },
+                ThrowsMessage<Error>(HasSubstr(folder_.string() + ": is being written by process " +
+                                               std::to_string(::getpid()) + " on ")));
+  }
+  EXPECT_TRUE(fs::is_empty(folder_));
+  WriteFileAtomically(path, "process 1 on a host that is gone\n");
+  const FileLock lock(path, folder_);  // a file alone locks nothing
 }
 
 TEST_F(FileTest, ErrorsNameThePath) {
@@ -73,6 +158,14 @@ TEST_F(FileTest, JsonErrorsNameTheFileAndDepthIsBounded) {
   EXPECT_THAT([&] { ReadJson(path); }, ThrowsMessage<Error>(HasSubstr("j.json: is not valid JSON")));
   EXPECT_THAT([&] { ParseJson(std::string(100000, '['), "deep"); },
               ThrowsMessage<Error>(HasSubstr("nested deeper")));
+  for (const auto& [text, reason] :
+       {std::pair{"{\"a\": [1, 2}", "(line 1, column 12: unexpected '}', expected ']')"},
+        std::pair{"{\"a\": ", "(line 1, column 7: it ends too early)"},
+        std::pair{"[1e999]", "(the number 1e999 is too large)"},
+        std::pair{"[\"\xff\"]", "(it holds text that is not UTF-8)"},
+        std::pair{"{\"a\x1b", "(line 1, column 4, near '"}}) {
+    EXPECT_THAT([&] { ParseJson(text, "t"); }, ThrowsMessage<Error>(HasSubstr(reason)));
+  }
   WriteJson(path, Json{{"b", 1}, {"a", 2}});
   EXPECT_EQ(ReadJson(path).begin().key(), "b");
 }

@@ -79,10 +79,12 @@ class SortedMatrix {
 
 SortedMatrix::SortedMatrix(const MatrixDemand& demand, const std::vector<uint8_t>& options, size_t group_size)
     : demand_(&demand), options_(options), group_size_(group_size) {
-  MICA_CHECK(demand.rows > 0 && demand.cols > 0 && demand.sensitivity.size() == demand.cols &&
-             demand.zero_loss.size() == demand.cols &&
-             (demand.group.empty() || demand.group.size() == demand.cols) &&
-             (demand.mask != MaskKind::kBitmap || demand.pruned_shares.size() == demand.cols));
+  MICA_CHECK(demand.rows > 0);
+  MICA_CHECK(demand.cols > 0);
+  MICA_CHECK(demand.sensitivity.size() == demand.cols);
+  MICA_CHECK(demand.zero_loss.size() == demand.cols);
+  MICA_CHECK(demand.group.empty() || demand.group.size() == demand.cols);
+  MICA_CHECK(demand.mask != MaskKind::kBitmap || demand.pruned_shares.size() == demand.cols);
   Sort();
   sensitive_.assign(1, 0.0);
   zero_.assign(1, 0.0);

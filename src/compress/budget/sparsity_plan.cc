@@ -24,7 +24,8 @@ double ShareBelow(const std::vector<double>& before, double ratio) {
 }  // namespace
 
 std::vector<std::vector<double>> PrunedShares(const std::vector<PruningDemand>& matrices, double rate) {
-  MICA_CHECK(rate >= 0 && rate < 1);
+  MICA_CHECK(rate >= 0);
+  MICA_CHECK(rate < 1);
   std::vector<std::vector<double>> before;  // [matrices][kScoreBins + 1] shares below each bin
   double weights = 0, low = INFINITY, high = 0;
   bool known = true;

@@ -63,7 +63,8 @@ DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> orde
     order_.resize(h.rows);
     std::iota(order_.begin(), order_.end(), 0u);
   }
-  MICA_CHECK(h.cols == h.rows && order_.size() == h.rows);
+  MICA_CHECK(h.cols == h.rows);
+  MICA_CHECK(order_.size() == h.rows);
   for (uint32_t p = 0; p < order_.size(); ++p) {
     if (!(h(order_[p], order_[p]) > 0)) dead_.push_back(p);
   }

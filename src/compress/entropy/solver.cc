@@ -162,8 +162,9 @@ class TileSolver {
 EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
                          const StepPrices& prices, StepReport* report, MatrixView<float> weights) {
   const size_t rows = w.rows, cols = w.cols;
-  MICA_CHECK(plan.row_log.size() == rows && plan.columns->col_step.size() == cols &&
-             plan.columns->u.rows() == cols);
+  MICA_CHECK(plan.row_log.size() == rows);
+  MICA_CHECK(plan.columns->col_step.size() == cols);
+  MICA_CHECK(plan.columns->u.rows() == cols);
   MICA_CHECK(plan.v.empty() || plan.v.cols() % kCodedTileRows == 0 || plan.v.cols() >= rows);
   EntropyMatrix solution;
   solution.rows = rows;

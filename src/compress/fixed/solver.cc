@@ -213,7 +213,9 @@ uint64_t CountZeros(const SolverState& state) {
 FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, MatrixView<float> weights) {
-  MICA_CHECK(h.rows == w.cols && h.cols == w.cols && widths.size() == w.cols);
+  MICA_CHECK(h.rows == w.cols);
+  MICA_CHECK(h.cols == w.cols);
+  MICA_CHECK(widths.size() == w.cols);
   if (!(settings.damping >= 0 && settings.damping <= 1))
     Fail("damping is {}, expected 0 to 1", settings.damping);
   if (settings.search_rounds < 0 || settings.refine_passes < 0) {

@@ -121,7 +121,8 @@ const char* GroupingMethodName(GroupingMethod method) {
 double Silhouette(MatrixView<const float> affinity, const std::vector<uint32_t>& group, size_t groups,
                   uint64_t seed) {
   const size_t n = affinity.rows;
-  MICA_CHECK(affinity.cols == n && group.size() == n);
+  MICA_CHECK(affinity.cols == n);
+  MICA_CHECK(group.size() == n);
   if (groups < 2) return 0;
   std::vector<double> members(groups, 0.0);
   for (const uint32_t g : group) members[g] += 1;
@@ -153,7 +154,8 @@ double Silhouette(MatrixView<const float> affinity, const std::vector<uint32_t>&
 Grouping GroupChannels(MatrixView<const float> affinity, GroupingMethod method, size_t groups,
                        uint64_t seed) {
   const size_t n = affinity.rows;
-  MICA_CHECK(n > 0 && affinity.cols == n);
+  MICA_CHECK(n > 0);
+  MICA_CHECK(affinity.cols == n);
   MICA_CHECK(method != GroupingMethod::kWaterfill);
   if (groups > n)
     Fail("grouping: {} groups of {} channels, expected at most one group a channel; ask for fewer groups",

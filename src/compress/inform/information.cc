@@ -40,7 +40,8 @@ const char* EstimatorName(Estimator estimator) {
 
 Matrix<float> GaussianInformation(MatrixView<const float> second_moment, const std::vector<double>& mean) {
   const size_t n = second_moment.rows;
-  MICA_CHECK(second_moment.cols == n && mean.size() == n);
+  MICA_CHECK(second_moment.cols == n);
+  MICA_CHECK(mean.size() == n);
   std::vector<double> inverse_deviation(n);
   for (size_t j = 0; j < n; ++j) {
     const double energy = second_moment(j, j);
@@ -68,7 +69,8 @@ void NormaliseInformation(MatrixView<float> information) {
 
 std::vector<double> ConditionalInformation(MatrixView<const float> second_moment, double damping) {
   const size_t n = second_moment.rows;
-  MICA_CHECK(second_moment.cols == n && n > 0);
+  MICA_CHECK(second_moment.cols == n);
+  MICA_CHECK(n > 0);
   MICA_CHECK(damping >= 0);
   DampingPolicy policy{.share = damping, .mean = 0, .most_raises = 0};
   for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);

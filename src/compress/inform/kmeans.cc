@@ -162,7 +162,8 @@ class Run {
 }  // namespace
 
 KmeansResult Kmeans(MatrixView<const float> points, size_t groups, uint64_t seed) {
-  MICA_CHECK(groups >= 1 && groups <= points.rows);
+  MICA_CHECK(groups >= 1);
+  MICA_CHECK(groups <= points.rows);
   std::vector<KmeansResult> results(kRuns);
   ParallelFor(kRuns, [&](size_t run) {
     results[run] = Run(points, groups, seed * 0x9E3779B97F4A7C15u + run + 1).Finish();

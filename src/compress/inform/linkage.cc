@@ -30,7 +30,8 @@ class PairDistances {
 }  // namespace
 
 AverageLinkage::AverageLinkage(MatrixView<const float> affinity) : channels_(affinity.rows) {
-  MICA_CHECK(affinity.rows > 0 && affinity.cols == affinity.rows);
+  MICA_CHECK(affinity.rows > 0);
+  MICA_CHECK(affinity.cols == affinity.rows);
   PairDistances distance(affinity);
   // A cluster goes by its lowest channel.
   std::vector<uint32_t> active(channels_);
@@ -81,7 +82,8 @@ AverageLinkage::AverageLinkage(MatrixView<const float> affinity) : channels_(aff
 }
 
 std::vector<uint32_t> AverageLinkage::Cut(size_t groups) const {
-  MICA_CHECK(groups >= 1 && groups <= channels_);
+  MICA_CHECK(groups >= 1);
+  MICA_CHECK(groups <= channels_);
   std::vector<uint32_t> parent(channels_);
   std::iota(parent.begin(), parent.end(), 0u);
   const auto root = [&](uint32_t i) {

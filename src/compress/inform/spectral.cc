@@ -124,7 +124,9 @@ Eigen::MatrixXd LanczosEigenvectors(NormalisedAffinity& matrix, Eigen::Index cou
 
 Matrix<float> LeadingEigenvectors(MatrixView<const float> affinity, size_t count, uint64_t seed) {
   const size_t n = affinity.rows;
-  MICA_CHECK(affinity.cols == n && count >= 1 && count <= n);
+  MICA_CHECK(affinity.cols == n);
+  MICA_CHECK(count >= 1);
+  MICA_CHECK(count <= n);
   NormalisedAffinity matrix(affinity);
   if (matrix.Empty()) return Matrix<float>(n, count, 0.0f);
   const auto wanted = static_cast<Eigen::Index>(count);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/output.h"
 #include "base/system.h"
+#include "base/text.h"
 #include "base/threads.h"
 #include "base/units.h"
 #include "eval/measure/standard_error.h"
@@ -280,10 +281,13 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
 std::string SummaryTable(const EvaluationRecord& result) {
   const ModelRecord& model = result.model;
   const EvaluationSettings& settings = result.settings;
-  std::string text = fmt::format(
-      "{}: {}, {} parameters, {} ({})\n", model.path.value(), model.architecture.architecture.value(),
-      Count(static_cast<double>(model.parameters.value())),
-      FormatBytes(static_cast<double>(model.file_bytes.value())), model.layout.value());
+  std::string text =
+      Printable(fmt::format("{}: {}, {} parameters, {} ({})", model.path.value(),
+                            model.architecture.architecture.value(),
+                            Count(static_cast<double>(model.parameters.value())),
+                            FormatBytes(static_cast<double>(model.file_bytes.value())), model.layout.value()),
+                std::string::npos) +
+      "\n";
   text += fmt::format("perplexity by convention {}, windows of {} tokens, {}, {} threads\n\n",
                       settings.convention.value(), settings.seqlen.value(), settings.dtype.value(),
                       settings.threads.value());

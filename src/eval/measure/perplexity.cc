@@ -204,7 +204,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
                               const PerplexitySettings& settings, const TokensDone& tokens_done,
                               const ModelWeights* reference) {
   const ModelConfig& config = weights.config();
-  MICA_CHECK(windows.count() > 0 && windows.window > windows.first_scored);
+  MICA_CHECK(windows.count() > 0);
+  MICA_CHECK(windows.window > windows.first_scored);
   CheckEvaluation(config, windows, settings, reference != nullptr ? &reference->config() : nullptr);
 
   const size_t window = windows.window, count = windows.count();

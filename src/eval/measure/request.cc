@@ -24,6 +24,7 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {
     DataSpec spec = ParseDataSpec(set.value("kind", "text") + "=" + set.value("path", ""));
     spec.name = set.value("name", spec.name);
+    CheckDataName(spec.name, where.empty() ? "--data" : where + ": \"data\"");
     request.data.push_back(spec);
   }
   if (request.data.empty()) Fail("{}: \"data\" names no text to evaluate on", where);

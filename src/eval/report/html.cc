@@ -148,7 +148,8 @@ struct HtmlRenderer {
 
 }  // namespace
 
-std::string RenderHtml(const Document& document) {
+std::string RenderHtml(const Document& given) {
+  const Document document = PrintableDocument(given);
   std::string html = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, "

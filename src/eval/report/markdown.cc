@@ -48,7 +48,8 @@ struct MarkdownRenderer {
 
 }  // namespace
 
-std::string RenderMarkdown(const Document& document) {
+std::string RenderMarkdown(const Document& given) {
+  const Document document = PrintableDocument(given);
   std::string text = fmt::format("# {}\n\n**{}**\n", Escaped(document.title), Escaped(document.summary));
   for (const Section& section : document.sections) {
     text += fmt::format("\n## {}\n", Escaped(section.title));

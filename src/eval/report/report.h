@@ -63,6 +63,10 @@ struct Document {
 
 Document BuildReport(const Comparison& comparison, Language language);
 
+// The document with all of its text made printable (base/text.h), which every renderer shows: names in it
+// came from files.
+Document PrintableDocument(Document document);
+
 // For a terminal, aligned by display width.
 std::string RenderText(const Document& document);
 // GitHub-flavoured Markdown.

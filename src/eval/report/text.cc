@@ -90,7 +90,8 @@ std::string ChartText(const Chart& chart, const std::string& indent) {
   return text;
 }
 
-std::string RenderText(const Document& document) {
+std::string RenderText(const Document& given) {
+  const Document document = PrintableDocument(given);
   std::string text = document.title + "\n" + std::string(DisplayWidth(document.title), '=') + "\n" +
                      Wrapped(document.summary, "");
   for (const Section& section : document.sections) {

@@ -20,13 +20,19 @@ std::vector<std::byte> AsBytes(const std::vector<T>& values) {
 }  // namespace
 
 void CheckMatrix(const EntropyMatrix& matrix) {
-  MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 &&
-             (matrix.states == 1 || matrix.states == 4 || matrix.states == 8));
-  MICA_CHECK(matrix.n.rows() == matrix.rows && matrix.n.cols() == matrix.cols);
-  MICA_CHECK(matrix.row_step.size() == matrix.rows && matrix.row_class.size() == matrix.rows);
-  MICA_CHECK(matrix.col_step.size() == matrix.cols && matrix.col_class.size() == matrix.cols);
+  MICA_CHECK(matrix.rows > 0);
+  MICA_CHECK(matrix.cols > 0);
+  MICA_CHECK(matrix.states == 1 || matrix.states == 4 || matrix.states == 8);
+  MICA_CHECK(matrix.n.rows() == matrix.rows);
+  MICA_CHECK(matrix.n.cols() == matrix.cols);
+  MICA_CHECK(matrix.row_step.size() == matrix.rows);
+  MICA_CHECK(matrix.row_class.size() == matrix.rows);
+  MICA_CHECK(matrix.col_step.size() == matrix.cols);
+  MICA_CHECK(matrix.col_class.size() == matrix.cols);
   const EntropyTables& tables = matrix.tables;
-  MICA_CHECK(!tables.knots[0].empty() && tables.first_knot >= 0 && tables.last_class() < kEntropyClasses);
+  MICA_CHECK(!tables.knots[0].empty());
+  MICA_CHECK(tables.first_knot >= 0);
+  MICA_CHECK(tables.last_class() < kEntropyClasses);
   MICA_CHECK(matrix.states == 1 ? tables.knots[1].empty() : tables.knots[1].size() == tables.knots[0].size());
   MICA_CHECK(matrix.row_key.empty() || matrix.row_key.size() == matrix.rows);
   MICA_CHECK(matrix.row_resolution == kStepResolution || matrix.row_resolution == kFineStepResolution);

@@ -42,15 +42,17 @@ float EntropyStep(int exponent, int resolution) {
     }
     return fractions;
   }();
-  MICA_CHECK((resolution == kStepResolution || resolution == kFineStepResolution) &&
-             std::abs(exponent) <= kMaxStepOctaves * resolution);
+  MICA_CHECK(resolution == kStepResolution || resolution == kFineStepResolution);
+  MICA_CHECK(std::abs(exponent) <= kMaxStepOctaves * resolution);
   const int fine = exponent * (kFineStepResolution / resolution);
   return std::ldexp(kFractions[static_cast<size_t>(fine & (kFineStepResolution - 1))], fine >> 6);
 }
 
 void DecodeTile(const EntropyMatrix& matrix, std::span<const uint32_t> order, size_t tile,
                 MatrixView<float> out) {
-  MICA_CHECK(out.rows == matrix.rows && out.cols == matrix.cols && order.size() == matrix.rows);
+  MICA_CHECK(out.rows == matrix.rows);
+  MICA_CHECK(out.cols == matrix.cols);
+  MICA_CHECK(order.size() == matrix.rows);
   const Trellis& trellis = TrellisOf(matrix.states);
   std::vector<uint8_t> states(matrix.cols, 0);
   std::vector<float> col_steps;

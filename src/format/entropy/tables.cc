@@ -48,7 +48,8 @@ EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_kn
   // Catmull-Rom weights of the four knots around a class, in 128ths.
   static constexpr int kWeights[kKnotSpacing][4] = {
       {0, 128, 0, 0}, {-9, 111, 29, -3}, {-8, 72, 72, -8}, {-3, 29, 111, -9}};
-  MICA_CHECK(first_knot >= 0 && first_knot <= kLastFirstKnot);
+  MICA_CHECK(first_knot >= 0);
+  MICA_CHECK(first_knot <= kLastFirstKnot);
   const int last_knot = first_knot + static_cast<int>(knots.size()) - 1;
   const auto interpolate = [&](int at, int end_knot, auto field, int low, int high) {
     const int* weights = kWeights[at % kKnotSpacing];

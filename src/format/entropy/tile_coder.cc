@@ -108,7 +108,8 @@ std::vector<std::byte> EncodeSide(const EntropyFrame& frame) {
     EntropyCounts::Row counts{};
     for (const int difference : differences) {
       const int offset = difference - base;
-      MICA_CHECK(std::abs(base) <= kMaxInteger && std::abs(offset) <= kMaxInteger);
+      MICA_CHECK(std::abs(base) <= kMaxInteger);
+      MICA_CHECK(std::abs(offset) <= kMaxInteger);
       offsets[v].push_back(static_cast<int16_t>(offset));
       ++counts[static_cast<size_t>(std::min(std::abs(offset), kMaxMagnitude + 1))];
     }

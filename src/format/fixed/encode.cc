@@ -43,9 +43,12 @@ std::vector<std::byte> AsBytes(const T* values, size_t count) {
 
 std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
   std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
-  MICA_CHECK(matrix.rows > 0 && matrix.cols > 0 && matrix.order.size() == matrix.cols &&
-             matrix.widths.size() == matrix.cols);
-  MICA_CHECK(matrix.codes.rows() == matrix.rows && matrix.codes.cols() == matrix.cols);
+  MICA_CHECK(matrix.rows > 0);
+  MICA_CHECK(matrix.cols > 0);
+  MICA_CHECK(matrix.order.size() == matrix.cols);
+  MICA_CHECK(matrix.widths.size() == matrix.cols);
+  MICA_CHECK(matrix.codes.rows() == matrix.rows);
+  MICA_CHECK(matrix.codes.cols() == matrix.cols);
   MICA_CHECK(std::abs(matrix.exponent) <= kMaxExponent);
   const bool masked = matrix.mask != MaskKind::kNone;
   MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
@@ -55,7 +58,8 @@ std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
   MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
   std::vector<bool> seen(matrix.cols);
   for (const uint32_t column : matrix.order) {
-    MICA_CHECK(column < matrix.cols && !seen[column]);
+    MICA_CHECK(column < matrix.cols);
+    MICA_CHECK(!seen[column]);
     seen[column] = true;
   }
   return groups;

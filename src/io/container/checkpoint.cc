@@ -7,10 +7,10 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "base/threads.h"
 #include "io/container/safetensors.h"
 #include "io/container/torch_file.h"
-#include "io/text/text.h"
 
 namespace mica {
 namespace fs = std::filesystem;

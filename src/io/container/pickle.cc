@@ -5,8 +5,8 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "io/container/pickle_format.h"
-#include "io/text/text.h"
 
 namespace mica {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "io/text/text.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
-#include "io/text/text.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {
@@ -82,7 +82,8 @@ std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t el
 }
 
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values) {
-  MICA_CHECK(first <= tensor.elements() && values.size() <= tensor.elements() - first);
+  MICA_CHECK(first <= tensor.elements());
+  MICA_CHECK(values.size() <= tensor.elements() - first);
   if (values.empty()) return;
   const std::byte* source = tensor.data.data() + first * DTypeBytes(tensor.dtype);
   switch (tensor.dtype) {

@@ -7,8 +7,8 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "io/container/pickle.h"
-#include "io/text/text.h"
 
 namespace mica {
 namespace {
@@ -155,7 +155,8 @@ void TorchWriter::Write(std::span<const std::byte> bytes) {
 }
 
 void TorchWriter::Commit() {
-  MICA_CHECK(begun_ == specs_.size() && archive_.remaining() == 0);
+  MICA_CHECK(begun_ == specs_.size());
+  MICA_CHECK(archive_.remaining() == 0);
   archive_.Add(prefix_ + "version", "3\n");
   archive_.Commit();
 }

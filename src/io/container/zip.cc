@@ -10,7 +10,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
-#include "io/text/text.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {
@@ -241,7 +241,8 @@ void CheckCrc(const ZipEntry& entry, const std::string& file) {
 }
 
 void ZipWriter::Begin(const std::string& name, uint64_t size) {
-  MICA_CHECK(remaining_ == 0 && name.size() < 0xFF00);
+  MICA_CHECK(remaining_ == 0);
+  MICA_CHECK(name.size() < 0xFF00);
   entries_.push_back({name, file_.bytes_written(), size, 0});
   const bool wide = size >= kIn64;
   RecordWriter extra;

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "io/text/text.h"
+#include "base/text.h"
 
 namespace mica {
 namespace {
@@ -270,6 +270,10 @@ const char* DataKindName(DataKind kind) {
   return "";
 }
 
+void CheckDataName(const std::string& name, const std::string& where) {
+  if (!IsLabel(name)) Fail("{} has the name '{}', expected {}", where, Printable(name), kLabelRule);
+}
+
 DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
   const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
   const size_t equals = argument.find('=');
@@ -288,14 +292,7 @@ DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
          Printable(kind));
   }
   spec.kind = known->kind;
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == '-' || c == '.';
-  };
-  if (spec.name.empty() || !std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
-    Fail("data set '{}' has the name '{}', expected letters, digits, '_', '-' and '.'", Printable(argument),
-         Printable(spec.name));
-  }
+  CheckDataName(spec.name, fmt::format("data set '{}'", Printable(argument)));
   std::string_view file = std::string_view(argument).substr(equals + 1);
   if (weighted) {
     const size_t last = file.rfind(':');

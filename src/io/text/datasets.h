@@ -21,6 +21,9 @@ struct DataSpec {
   double weight = 1.0;  // calibration only
 };
 
+// Throws Error unless a data set may have this name (base/text.h); `where` says which set it is.
+void CheckDataName(const std::string& name, const std::string& where);
+
 // Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE. Throws Error
 // (usage).
 DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);

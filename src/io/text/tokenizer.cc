@@ -11,8 +11,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "base/threads.h"
-#include "io/text/text.h"
 
 namespace mica {
 namespace fs = std::filesystem;

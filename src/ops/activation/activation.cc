@@ -13,7 +13,8 @@ bool SameShape(const ConstTensor& a, const ConstTensor& b) { return a.rows == b.
 }  // namespace
 
 void Swiglu(ConstTensor gate, ConstTensor up, Tensor out) {
-  MICA_CHECK(SameShape(gate, up) && SameShape(gate, out));
+  MICA_CHECK(SameShape(gate, up));
+  MICA_CHECK(SameShape(gate, out));
   const MatrixView<const float> g = gate.host<float>(), u = up.host<float>();
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
@@ -25,8 +26,10 @@ void Swiglu(ConstTensor gate, ConstTensor up, Tensor out) {
 
 void SwigluGradient(ConstTensor gate, ConstTensor up, ConstTensor out_gradient, Tensor gate_gradient,
                     Tensor up_gradient) {
-  MICA_CHECK(SameShape(gate, up) && SameShape(gate, out_gradient));
-  MICA_CHECK(SameShape(gate, gate_gradient) && SameShape(gate, up_gradient));
+  MICA_CHECK(SameShape(gate, up));
+  MICA_CHECK(SameShape(gate, out_gradient));
+  MICA_CHECK(SameShape(gate, gate_gradient));
+  MICA_CHECK(SameShape(gate, up_gradient));
   const MatrixView<const float> g = gate.host<float>(), u = up.host<float>(),
                                 felt = out_gradient.host<float>();
   const MatrixView<float> of_gate = gate_gradient.host<float>(), of_up = up_gradient.host<float>();

@@ -43,8 +43,10 @@ PackedMatrix Pack(const EntropyMatrix& matrix) {
 }
 
 void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
-  MICA_CHECK(out.rows == matrix.rows && out.cols == matrix.cols);
-  MICA_CHECK(matrix.order.size() == matrix.cols && matrix.widths.size() == matrix.cols);
+  MICA_CHECK(out.rows == matrix.rows);
+  MICA_CHECK(out.cols == matrix.cols);
+  MICA_CHECK(matrix.order.size() == matrix.cols);
+  MICA_CHECK(matrix.widths.size() == matrix.cols);
   const std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
   ParallelFor(matrix.rows, [&](size_t r) { DecodeRow(matrix, groups, r, out.row(r)); });
 }

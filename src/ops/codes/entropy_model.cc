@@ -190,7 +190,8 @@ void NormaliseClasses(EntropyMatrix& matrix) {
 }  // namespace
 
 void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix) {
-  MICA_CHECK(w.rows == matrix.rows && w.cols == matrix.cols);
+  MICA_CHECK(w.rows == matrix.rows);
+  MICA_CHECK(w.cols == matrix.cols);
   std::vector<double> row(matrix.rows), col(matrix.cols);
   // A quantiser of the trellis alone has steps of 2.
   const double unit = matrix.states > 1 ? 0.5 : 1.0;

@@ -29,7 +29,8 @@ EntropyTables RefineTables(EntropyTables tables, const EntropyCounts& counts) {
 }
 
 EntropyTables FitTables(const EntropyTables& start, const EntropyCounts& counts) {
-  MICA_CHECK(start.first_knot == 0 && start.knots[0].size() == static_cast<size_t>(kEntropyKnots));
+  MICA_CHECK(start.first_knot == 0);
+  MICA_CHECK(start.knots[0].size() == static_cast<size_t>(kEntropyKnots));
   // Knots from `first` to `last` of tables that have them.
   const auto cut = [](const EntropyTables& tables, int first, int last) {
     EntropyTables part;

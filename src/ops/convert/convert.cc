@@ -14,7 +14,8 @@ namespace {
 // Calls body(rows of in, rows of out) with the types of both.
 template <typename Body>
 void WithTypes(const ConstTensor& in, const Tensor& out, const Body& body) {
-  MICA_CHECK(in.rows == out.rows && in.cols == out.cols);
+  MICA_CHECK(in.rows == out.rows);
+  MICA_CHECK(in.cols == out.cols);
   DispatchFloat(in.dtype, [&](auto from) {
     DispatchFloat(out.dtype, [&](auto to) { body(in.host<decltype(from)>(), out.host<decltype(to)>()); });
   });
@@ -47,7 +48,8 @@ void Convert(ConstTensor in, Tensor out) {
 }
 
 void ConvertScaled(ConstTensor in, ConstTensor factors, Tensor out) {
-  MICA_CHECK(factors.rows == 1 && factors.cols == in.rows);
+  MICA_CHECK(factors.rows == 1);
+  MICA_CHECK(factors.cols == in.rows);
   const float* factor = factors.host<float>().data;
   WithTypes(in, out, [&](auto from, auto to) {
     using Out = std::remove_cvref_t<decltype(to(0, 0))>;

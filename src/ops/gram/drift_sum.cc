@@ -37,8 +37,12 @@ void AddTokens(MatrixView<const T> original, MatrixView<const T> moved, MatrixVi
 }  // namespace
 
 void AddDriftSum(ConstTensor original, ConstTensor moved, ConstTensor x, Tensor sum) {
-  MICA_CHECK(original.rows == x.rows && moved.rows == x.rows && x.cols == sum.cols);
-  MICA_CHECK(original.cols == sum.rows && moved.cols == sum.rows && sum.stride == sum.cols);
+  MICA_CHECK(original.rows == x.rows);
+  MICA_CHECK(moved.rows == x.rows);
+  MICA_CHECK(x.cols == sum.cols);
+  MICA_CHECK(original.cols == sum.rows);
+  MICA_CHECK(moved.cols == sum.rows);
+  MICA_CHECK(sum.stride == sum.cols);
   if (x.rows == 0) return;
   DispatchOperand(x.dtype, [&](auto type) {
     using T = decltype(type);

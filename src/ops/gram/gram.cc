@@ -178,7 +178,8 @@ double Gram::Sum(size_t i, size_t j) const {
 }
 
 void Gram::CopyScaled(double factor, MatrixView<float> out) const {
-  MICA_CHECK(out.rows == cols_ && out.cols == cols_);
+  MICA_CHECK(out.rows == cols_);
+  MICA_CHECK(out.cols == cols_);
   ParallelFor(tiles_, [&](size_t i) {
     for (size_t j = 0; j <= i; ++j) {
       const double* tile = Tile(i, j);

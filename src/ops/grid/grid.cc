@@ -56,8 +56,10 @@ Grid MovedGrid(const Grid& grid, int move, int bits) {
 
 Grid FitGrid(std::span<const float> w, std::span<const float> importance, std::span<const uint8_t> keep,
              int bits, int rounds) {
-  MICA_CHECK(bits >= 2 && bits <= 8 && importance.size() == w.size() &&
-             (keep.empty() || keep.size() == w.size()));
+  MICA_CHECK(bits >= 2);
+  MICA_CHECK(bits <= 8);
+  MICA_CHECK(importance.size() == w.size());
+  MICA_CHECK(keep.empty() || keep.size() == w.size());
   float low = 0, high = 0;
   for (size_t i = 0; i < w.size(); ++i) {
     if (!keep.empty() && keep[i] == 0) continue;

@@ -31,7 +31,10 @@ float RowDivergence(const float* p, float* q, size_t n) {
 }  // namespace
 
 void Divergence(ConstTensor p, Tensor q, std::span<float> kl, std::span<uint8_t> same_top) {
-  MICA_CHECK(p.rows == q.rows && p.cols == q.cols && kl.size() == p.rows && same_top.size() == p.rows);
+  MICA_CHECK(p.rows == q.rows);
+  MICA_CHECK(p.cols == q.cols);
+  MICA_CHECK(kl.size() == p.rows);
+  MICA_CHECK(same_top.size() == p.rows);
   const MatrixView<const float> of_p = p.host<float>();
   const MatrixView<float> of_q = q.host<float>();
   ParallelFor(p.rows, [&](size_t t) {

@@ -12,7 +12,9 @@ namespace mica {
 
 void AddScores(const HeadInputs& in, const HeadSlice& slice, std::span<const int32_t> targets,
                HeadScores& scores) {
-  MICA_CHECK(in.x.cols == slice.rows.inputs() && in.norm.cols == in.x.cols && targets.size() == in.x.rows);
+  MICA_CHECK(in.x.cols == slice.rows.inputs());
+  MICA_CHECK(in.norm.cols == in.x.cols);
+  MICA_CHECK(targets.size() == in.x.rows);
   MICA_CHECK(scores.sums.size() == in.x.rows);
   const auto wanted = [&](size_t first, size_t tokens) {
     const auto of_tile = targets.subspan(first, tokens);

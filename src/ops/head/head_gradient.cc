@@ -52,11 +52,16 @@ void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const Prepare
                      bool last, const HeadScores& scores, HeadLabels& labels, Tensor gradient) {
   const PreparedWeights& rows = slice.rows;
   const size_t ids = rows.outputs();
-  MICA_CHECK(in.x.cols == rows.inputs() && in.norm.cols == in.x.cols);
-  MICA_CHECK(transposed.inputs() == ids && transposed.outputs() == in.x.cols);
-  MICA_CHECK(transposed.operands() == rows.operands() && scores.sums.size() == in.x.rows);
-  MICA_CHECK(labels.targets.size() == in.x.rows && (!labels.sample || labels.uniforms.size() == in.x.rows));
-  MICA_CHECK(gradient.rows == in.x.rows && gradient.cols == in.x.cols);
+  MICA_CHECK(in.x.cols == rows.inputs());
+  MICA_CHECK(in.norm.cols == in.x.cols);
+  MICA_CHECK(transposed.inputs() == ids);
+  MICA_CHECK(transposed.outputs() == in.x.cols);
+  MICA_CHECK(transposed.operands() == rows.operands());
+  MICA_CHECK(scores.sums.size() == in.x.rows);
+  MICA_CHECK(labels.targets.size() == in.x.rows);
+  MICA_CHECK(!labels.sample || labels.uniforms.size() == in.x.rows);
+  MICA_CHECK(gradient.rows == in.x.rows);
+  MICA_CHECK(gradient.cols == in.x.cols);
   const MatrixView<float> sums = gradient.host<float>();
   DispatchOperand(rows.operands(), [&](auto type) {
     using T = decltype(type);

@@ -11,6 +11,7 @@
 #endif
 
 #include "base/threads.h"
+#include "ops/linalg/blas_memory.h"
 
 namespace mica {
 namespace {
@@ -27,13 +28,16 @@ constexpr size_t kGemmCols = 512;
 class OneBlasThread {
  public:
 #ifdef _OPENMP
-  OneBlasThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  OneBlasThread() : threads_(omp_get_max_threads()) {
+    ReserveBlasBuffers();
+    omp_set_num_threads(1);
+  }
   ~OneBlasThread() { omp_set_num_threads(threads_); }
 
  private:
   int threads_;
 #else
-  OneBlasThread() {}
+  OneBlasThread() { ReserveBlasBuffers(); }
 #endif
 };
 
@@ -134,7 +138,8 @@ void Reverse(MatrixView<float> a) {
 
 void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
           MatrixView<const float> b, float beta, MatrixView<float> c) {
-  MICA_CHECK((transpose_a ? a.cols : a.rows) == c.rows && (transpose_b ? b.rows : b.cols) == c.cols);
+  MICA_CHECK((transpose_a ? a.cols : a.rows) == c.rows);
+  MICA_CHECK((transpose_b ? b.rows : b.cols) == c.cols);
   MICA_CHECK((transpose_a ? a.rows : a.cols) == (transpose_b ? b.cols : b.rows));
   if (c.rows == 0 || c.cols == 0) return;
   const OneBlasThread one_thread;

@@ -8,7 +8,10 @@
 namespace mica {
 
 void RmsNorm(ConstTensor x, ConstTensor weight, float epsilon, Tensor out) {
-  MICA_CHECK(out.rows == x.rows && out.cols == x.cols && weight.rows == 1 && weight.cols == x.cols);
+  MICA_CHECK(out.rows == x.rows);
+  MICA_CHECK(out.cols == x.cols);
+  MICA_CHECK(weight.rows == 1);
+  MICA_CHECK(weight.cols == x.cols);
   const MatrixView<const float> in = x.host<float>(), weights = weight.host<float>();
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
@@ -20,8 +23,12 @@ void RmsNorm(ConstTensor x, ConstTensor weight, float epsilon, Tensor out) {
 
 void AddRmsNormGradient(ConstTensor x, ConstTensor weight, ConstTensor y_gradient, float epsilon,
                         Tensor gradient) {
-  MICA_CHECK(weight.rows == 1 && weight.cols == x.cols && y_gradient.rows == x.rows);
-  MICA_CHECK(y_gradient.cols == x.cols && gradient.rows == x.rows && gradient.cols == x.cols);
+  MICA_CHECK(weight.rows == 1);
+  MICA_CHECK(weight.cols == x.cols);
+  MICA_CHECK(y_gradient.rows == x.rows);
+  MICA_CHECK(y_gradient.cols == x.cols);
+  MICA_CHECK(gradient.rows == x.rows);
+  MICA_CHECK(gradient.cols == x.cols);
   const MatrixView<const float> in = x.host<float>(), weights = weight.host<float>(),
                                 of_y = y_gradient.host<float>();
   const MatrixView<float> of_x = gradient.host<float>();

@@ -8,9 +8,12 @@
 namespace mica {
 
 void MultiplyGated(ConstTensor x, const Linear& gate, const Linear& up, Tensor out) {
-  MICA_CHECK(out.rows == x.rows && out.cols == gate.weights->outputs());
-  MICA_CHECK(x.cols == gate.weights->inputs() && x.cols == up.weights->inputs());
-  MICA_CHECK(x.dtype == gate.weights->operands() && x.dtype == up.weights->operands());
+  MICA_CHECK(out.rows == x.rows);
+  MICA_CHECK(out.cols == gate.weights->outputs());
+  MICA_CHECK(x.cols == gate.weights->inputs());
+  MICA_CHECK(x.cols == up.weights->inputs());
+  MICA_CHECK(x.dtype == gate.weights->operands());
+  MICA_CHECK(x.dtype == up.weights->operands());
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
     const MatrixView<T> hidden = out.host<T>();

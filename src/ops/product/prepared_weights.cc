@@ -55,7 +55,9 @@ PreparedWeights& PreparedWeights::operator=(PreparedWeights&&) noexcept = defaul
 
 PreparedWeights::PreparedWeights(MatrixView<const float> weights, DType operands, size_t block_outputs)
     : state_(std::make_unique<State>()) {
-  MICA_CHECK(weights.rows > 0 && weights.cols > 0 && block_outputs > 0);
+  MICA_CHECK(weights.rows > 0);
+  MICA_CHECK(weights.cols > 0);
+  MICA_CHECK(block_outputs > 0);
   const size_t count = (weights.rows + block_outputs - 1) / block_outputs;
   state_->outputs = weights.rows;
   state_->inputs = weights.cols;
@@ -92,13 +94,15 @@ size_t PreparedWeights::block_outputs(size_t block) const { return state_->block
 
 void PreparedWeights::MultiplyTile(MatrixView<const float> x, size_t block, float* y) const {
   const PackedOperand& operand = state_->blocks[block];
-  MICA_CHECK(x.cols == inputs() && operands() == DType::kF32);
+  MICA_CHECK(x.cols == inputs());
+  MICA_CHECK(operands() == DType::kF32);
   operand.Multiply(Dense(x), x.rows, y);
 }
 
 void PreparedWeights::MultiplyTile(MatrixView<const BF16> x, size_t block, float* y) const {
   const PackedOperand& operand = state_->blocks[block];
-  MICA_CHECK(x.cols == inputs() && operands() == DType::kBF16);
+  MICA_CHECK(x.cols == inputs());
+  MICA_CHECK(operands() == DType::kBF16);
   const BF16* dense = Dense(x);
   if (operand.takes_bf16()) {
     operand.Multiply(dense, x.rows, y);

@@ -13,7 +13,9 @@ namespace {
 template <typename Put>
 void MultiplyInto(const ConstTensor& x, const PreparedWeights& w, const ConstTensor& bias, const Tensor& y,
                   const Put& put) {
-  MICA_CHECK(x.dtype == w.operands() && y.rows == x.rows && y.cols == w.outputs());
+  MICA_CHECK(x.dtype == w.operands());
+  MICA_CHECK(y.rows == x.rows);
+  MICA_CHECK(y.cols == w.outputs());
   MICA_CHECK(bias.empty() || (bias.rows == 1 && bias.cols == w.outputs()));
   const MatrixView<float> out = y.host<float>();
   const MatrixView<const float> of_outputs = bias.host<float>();

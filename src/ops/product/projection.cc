@@ -33,8 +33,10 @@ void SplitHeads(const ProductTile& tile, const ConstTensor& bias, const RopeTabl
 
 void Check(const ConstTensor& x, const Linear& linear, const Tensor& out) {
   const size_t head_dim = out.cols;
-  MICA_CHECK(x.cols == linear.weights->inputs() && x.dtype == linear.weights->operands());
-  MICA_CHECK(out.dtype == x.dtype && out.rows * head_dim == x.rows * linear.weights->outputs());
+  MICA_CHECK(x.cols == linear.weights->inputs());
+  MICA_CHECK(x.dtype == linear.weights->operands());
+  MICA_CHECK(out.dtype == x.dtype);
+  MICA_CHECK(out.rows * head_dim == x.rows * linear.weights->outputs());
   MICA_CHECK(linear.bias.empty() || linear.bias.cols == linear.weights->outputs());
   MICA_CHECK(linear.weights->block_outputs(0) % head_dim == 0);
 }
@@ -45,7 +47,9 @@ size_t HeadBlockOutputs(size_t head_dim) { return std::max<size_t>(1, kBlockOutp
 
 void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear& v, const RopeTable& rope,
                   size_t window, Tensor q_out, Tensor k_out, Tensor v_out) {
-  MICA_CHECK(window > 0 && x.rows % window == 0 && (x.rows == 0 || rope.positions() >= window));
+  MICA_CHECK(window > 0);
+  MICA_CHECK(x.rows % window == 0);
+  MICA_CHECK(x.rows == 0 || rope.positions() >= window);
   Check(x, q, q_out);
   Check(x, k, k_out);
   Check(x, v, v_out);

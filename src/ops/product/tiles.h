@@ -69,7 +69,8 @@ template <typename Use>
 void MultiplyTilePairs(const ConstTensor& x, const PreparedWeights& first_matrix,
                        const PreparedWeights& second_matrix, const Use& use) {
   const size_t blocks = first_matrix.blocks();
-  MICA_CHECK(second_matrix.blocks() == blocks && second_matrix.outputs() == first_matrix.outputs());
+  MICA_CHECK(second_matrix.blocks() == blocks);
+  MICA_CHECK(second_matrix.outputs() == first_matrix.outputs());
   DispatchOperand(x.dtype, [&](auto type) {
     const auto rows = x.host<decltype(type)>();
     ParallelFor((rows.rows + kTileTokens - 1) / kTileTokens * blocks, [&](size_t index) {

@@ -27,7 +27,9 @@ void RopeTable::Extend(size_t positions) {
 
 void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor out) {
   const size_t tokens = out.rows, head_dim = by_head.cols, heads = out.cols / head_dim;
-  MICA_CHECK(out.cols == heads * head_dim && by_head.rows == heads * tokens && tokens % window == 0);
+  MICA_CHECK(out.cols == heads * head_dim);
+  MICA_CHECK(by_head.rows == heads * tokens);
+  MICA_CHECK(tokens % window == 0);
   MICA_CHECK(rope == nullptr || rope->positions() >= std::min(window, tokens));
   const MatrixView<const float> in = by_head.host<float>();
   const MatrixView<float> joined = out.host<float>();

@@ -166,6 +166,7 @@ struct Prepared {
         {DNNL_ARG_SCRATCHPAD, scratchpad.get()},
     };
     const dnnl_status_t status = dnnl_primitive_execute(primitive.get(), Stream().get(), 4, arguments);
+    if (status == dnnl_out_of_memory) throw std::bad_alloc();
     MICA_CHECK(status == dnnl_success);
   }
 
@@ -175,7 +176,9 @@ struct Prepared {
 };
 
 void Run(const Shape& shape, const void* a, const memory* packed_b, const void* b, float* c) {
-  MICA_CHECK(shape.m > 0 && shape.n > 0 && shape.k > 0);
+  MICA_CHECK(shape.m > 0);
+  MICA_CHECK(shape.n > 0);
+  MICA_CHECK(shape.k > 0);
   const OneThread one_thread;
   thread_local std::unordered_map<Shape, std::unique_ptr<Prepared>, ShapeHash> cache;
   std::unique_ptr<Prepared>& prepared = cache[shape];
@@ -189,8 +192,9 @@ void Run(const Shape& shape, const void* a, const memory* packed_b, const void* 
       prepared = std::make_unique<Prepared>(shape);
     } catch (const dnnl::error& error) {
       cache.erase(shape);
-      Fail("oneDNN has no product of [{}, {}] by [{}, {}] in {}: {}", shape.m, shape.k, shape.k, shape.n,
-           shape.bf16 ? "bf16" : "fp32", error.what());
+      if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+      Fail("there is no product of [{}, {}] by [{}, {}] in {} on this machine; use --dtype fp32", shape.m,
+           shape.k, shape.k, shape.n, shape.bf16 ? "bf16" : "fp32");
     }
   }
   const auto begin = std::chrono::steady_clock::now();

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "base/half.h"
-#include "io/text/text.h"
+#include "base/text.h"
 #include "tests/error_message.h"
 #include "tests/io/container/test_files.h"
 

@@ -1,0 +1,44 @@
+#include "base/text.h"
+#include "eval/report/report.h"
+
+namespace mica {
+namespace {
+
+void Clean(std::string& text) { text = Printable(text, std::string::npos); }
+void Clean(std::vector<std::string>& texts) {
+  for (std::string& text : texts) Clean(text);
+}
+
+struct Cleaner {
+  void operator()(Paragraph& paragraph) const { Clean(paragraph.text); }
+  void operator()(Warning& warning) const { Clean(warning.text); }
+  void operator()(Command& command) const { command.text = PrintableLines(command.text); }
+  void operator()(Table& table) const {
+    Clean(table.caption);
+    Clean(table.heading);
+    for (auto& row : table.rows) Clean(row);
+  }
+  void operator()(Chart& chart) const {
+    Clean(chart.caption);
+    Clean(chart.series);
+    for (Chart::Row& row : chart.rows) {
+      Clean(row.label);
+      Clean(row.text);
+    }
+  }
+};
+
+}  // namespace
+
+Document PrintableDocument(Document document) {
+  Clean(document.title);
+  Clean(document.summary);
+  Clean(document.footing);
+  for (Section& section : document.sections) {
+    Clean(section.title);
+    for (Block& block : section.blocks) std::visit(Cleaner(), block);
+  }
+  return document;
+}
+
+}  // namespace mica
