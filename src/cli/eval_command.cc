@@ -15,7 +15,7 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;
-  std::filesystem::path model, out;
+  std::filesystem::path model;
   Json given = Json::object();  // as an experiment's "evaluate" would say it
 };
 
@@ -24,14 +24,15 @@ void Eval(EvalOptions& options) {
   EvaluationRequest request = RequestFromJson(options.given, "");
   request.model = options.model;
   request.seed = options.common.seed;
-  if (!options.out.empty()) CheckOutput(options.out);
+  const std::filesystem::path out = options.given.value("output", "");
+  if (!out.empty()) CheckOutput(out);
 
   Progress progress(!options.common.json);
   const EvaluationRecord result = Evaluate(request, progress);
   // The figures are shown before the file is written, so that a disk that has filled up meanwhile does not
   // take them along.
   WriteStdout(options.common.json ? JsonText(ToJson(result)) : SummaryTable(result));
-  if (!options.out.empty()) WriteOutput(options.out, JsonText(ToJson(result)));
+  if (!out.empty()) WriteOutput(out, JsonText(ToJson(result)));
 }
 
 }  // namespace
@@ -41,7 +42,6 @@ void AddEvalCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("eval", "Measure perplexity of a checkpoint, plain or packed");
   command.add_option("model", options->model, "Checkpoint directory")->required();
   AddFlags(command, EvaluationOptionTable(), options->given, WrongValue::kIsUsage);
-  command.add_option("-o,--output", options->out, "Write the result (JSON) to this file");
   AddCommonOptions(command, options->common);
   command.callback([options] { Eval(*options); });
 }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/system.h"
 #include "cli/commands.h"
+#include "cli/option_flags.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"mica compresses LLaMA-family language models by mutual information and proves what it did."};
@@ -30,7 +31,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& failure) {
-    app.exit(failure);
+    std::fprintf(stderr, "mica: %s\n", mica::UsageText(app, failure).c_str());
     return 2;
   } catch (const mica::Interrupted& interrupt) {
     std::fprintf(stderr, "mica: %s; what was finished is kept, run the same command to go on\n",

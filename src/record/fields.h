@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <optional>
@@ -78,17 +77,7 @@ class FieldReader {
     value = json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
     return true;
   }
-  bool Take(const Json& json, const std::string&, uint64_t& value) {
-    if (json.is_number_integer()) {
-      if (!json.is_number_unsigned() && json.get<int64_t>() < 0) return false;
-      value = json.get<uint64_t>();
-      return true;
-    }
-    const double number = json.is_number() ? json.get<double>() : -1;
-    if (!(number >= 0 && number < 0x1p64 && number == std::floor(number))) return false;
-    value = static_cast<uint64_t>(number);
-    return true;
-  }
+  bool Take(const Json& json, const std::string&, uint64_t& value) { return ReadWhole(json, value); }
   bool Take(const Json& json, const std::string&, std::string& value) {
     if (!json.is_string()) return false;
     value = json.get<std::string>();

@@ -70,20 +70,15 @@ std::vector<double> ConditionalInformation(MatrixView<const float> second_moment
   const size_t n = second_moment.rows;
   MICA_CHECK(second_moment.cols == n && n > 0);
   MICA_CHECK(damping >= 0);
-  DampingPolicy policy{.share = damping, .mean = 0, .most_raises = 0};
+  DampingPolicy policy{.share = damping,
+                       .mean = 0,
+                       .first_raise = 1e-6,
+                       .least_raise = 1e-6,
+                       .most_raises = 24,
+                       .failure = fmt::format("second moments of {} channels are not positive definite at any "
+                                              "damping; calibrate on other text",
+                                              n)};
   for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);
-  for (size_t j = 0; j < n; ++j) {
-    if (!(second_moment(j, j) + damping * policy.mean > 0)) {
-      Fail(
-          "second moments: channel {} has energy {} at damping {}, expected a positive number; raise the "
-          "damping",
-          j, second_moment(j, j), damping);
-    }
-  }
-  policy.failure = fmt::format(
-      "second moments of {} channels are not positive definite at damping {}; raise the damping or give more "
-      "calibration text",
-      n, damping);
   const DampedFactor factor(second_moment, {}, FactorForm::kScaledLowerInverse, policy);
   const MatrixView<const float> lower = factor.matrix();
   // [H^-1]_jj of the scaled matrix is the squared norm of column j of L^-1.

@@ -17,11 +17,10 @@
 #include "io/text/tokenizer.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "model/window.h"
 
 namespace mica {
 namespace {
-
-constexpr size_t kDefaultSeqlen = 2048;
 
 // A text on its way to be measured.
 struct PreparedSet {
@@ -164,7 +163,7 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
   const ModelConfig& config = weights.config();
   const Tokenizer tokenizer = Tokenizer::Open(request.model);
   const int32_t bos = tokenizer.bos();
-  const size_t seqlen = request.seqlen != 0 ? request.seqlen : std::min(kDefaultSeqlen, config.max_positions);
+  const size_t seqlen = WindowTokens(request.seqlen, config);
 
   PerplexitySettings settings;
   settings.precision = request.precision.value_or(FastestPrecision());

@@ -151,12 +151,6 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
            reference->vocab, config.vocab);
     }
   }
-  if (windows.window > config.max_positions) {
-    LogWarning(
-        "windows of {} tokens are longer than the {} positions this model has learnt "
-        "(max_position_embeddings); its perplexity will suffer",
-        windows.window, config.max_positions);
-  }
   const auto [low, high] = std::minmax_element(windows.ids.begin(), windows.ids.end());
   if (*low < 0 || static_cast<size_t>(*high) >= config.vocab) {
     Fail(

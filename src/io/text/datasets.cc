@@ -270,21 +270,14 @@ const char* DataKindName(DataKind kind) {
   return "";
 }
 
-DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
-  const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
-  const size_t equals = argument.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
-    Fail("data set '{}' is not of the form {}", Printable(argument), form);
-  }
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const std::string& name) {
   DataSpec spec;
-  const std::string_view label = std::string_view(argument).substr(0, equals);
-  const size_t colon = label.rfind(':');
-  const std::string_view kind = colon == std::string_view::npos ? label : label.substr(colon + 1);
-  spec.name = colon == std::string_view::npos ? label : label.substr(0, colon);
+  spec.name = name.empty() ? kind : name;
+  spec.path = path;
   const auto known = std::find_if(std::begin(kKinds), std::end(kKinds),
                                   [&](const KindName& one) { return kind == one.name; });
   if (known == std::end(kKinds)) {
-    Fail("data set '{}' has the kind '{}', expected wikitext2, ptb, c4 or text", Printable(argument),
+    Fail("data set '{}' has the kind '{}', expected wikitext2, ptb, c4 or text", Printable(path),
          Printable(kind));
   }
   spec.kind = known->kind;
@@ -292,25 +285,38 @@ DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.';
   };
-  if (spec.name.empty() || !std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
-    Fail("data set '{}' has the name '{}', expected letters, digits, '_', '-' and '.'", Printable(argument),
+  if (!std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
+    Fail("data set '{}' has the name '{}', expected letters, digits, '_', '-' and '.'", Printable(path),
          Printable(spec.name));
   }
-  std::string_view file = std::string_view(argument).substr(equals + 1);
-  if (weighted) {
+  return spec;
+}
+
+DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
+  const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
+  const size_t equals = argument.find('='), colon = argument.substr(0, equals).rfind(':');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size() || colon == 0) {
+    Fail("data set '{}' is not of the form {}", Printable(argument), form);
+  }
+  const std::string label = argument.substr(0, equals);
+  std::string file = argument.substr(equals + 1);
+  std::optional<double> weight;
+  std::error_code code;
+  if (weighted && !std::filesystem::exists(file, code)) {
     const size_t last = file.rfind(':');
-    const std::optional<double> weight =
-        last == std::string_view::npos ? std::nullopt : ParseWeight(file.substr(last + 1));
+    if (last != std::string::npos) weight = ParseWeight(std::string_view(file).substr(last + 1));
     if (weight) {
       if (!std::isfinite(*weight) || *weight <= 0) {
         Fail("data set '{}' has the weight {}, expected a positive number", Printable(argument), *weight);
       }
-      spec.weight = *weight;
-      file = file.substr(0, last);
+      file.resize(last);
       if (file.empty()) Fail("data set '{}' is not of the form {}", Printable(argument), form);
     }
   }
-  spec.path = file;
+  DataSpec spec = colon == std::string::npos
+                      ? MakeDataSpec(label, file)
+                      : MakeDataSpec(label.substr(colon + 1), file, label.substr(0, colon));
+  spec.weight = weight.value_or(1.0);
   return spec;
 }
 

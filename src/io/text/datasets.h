@@ -21,9 +21,11 @@ struct DataSpec {
   double weight = 1.0;  // calibration only
 };
 
-// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE. Throws Error
-// (usage).
+// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE; where a file
+// has the whole as its name ("d/t:2"), that is meant. Throws Error (usage).
 DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);
+// The same from its parts, the name that of the kind where it is empty.
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const std::string& name = "");
 const char* DataKindName(DataKind kind);
 
 struct LoadedText {
