@@ -25,8 +25,8 @@ void CheckFitsHalf(MatrixView<const float> values, std::string_view what) {
   ParallelFor(values.rows, [&](size_t r) {
     for (size_t c = 0; c < values.cols; ++c) {
       if (!(std::fabs(values(r, c)) < kRoundsToInfinity)) {
-        Fail("{}: row {}, column {} is {}, but 16 bits (FP16) hold 65504 at most; give it fewer bits", what, r,
-             c, values(r, c));
+        Fail("{}: row {}, column {} is {}, but 16 bits (FP16) hold 65504 at most; give it fewer bits", what,
+             r, c, values(r, c));
       }
     }
   });

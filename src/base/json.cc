@@ -64,9 +64,11 @@ const Json* JsonReader::Find(const char* key) {
   return found == json_.end() ? nullptr : &*found;
 }
 
-void JsonReader::RefuseType(const char* key, const Json& value) const {
-  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key,
-       value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 200));
+void JsonReader::RefuseType(const char* key, const Json& value, const std::string& expected) const {
+  std::string shown = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  constexpr size_t kShown = 120;
+  if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
+  Fail("{}: \"{}\" is {}, which is not of the right type, expected {}", where_, key, shown, expected);
 }
 
 Json JsonReader::Rest() const {

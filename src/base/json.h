@@ -56,6 +56,18 @@ bool ReadWhole(const Json& json, T& value) {
   return true;
 }
 
+// What JSON must have for a T: "a whole number", "true or false", "text", ...
+template <typename T>
+const char* JsonTypeText() {
+  if constexpr (std::is_same_v<T, bool>) return "true or false";
+  if constexpr (std::is_integral_v<T>)
+    return std::is_signed_v<T> ? "a whole number" : "a whole number from 0 on";
+  if constexpr (std::is_floating_point_v<T>) return "a number";
+  if constexpr (std::is_same_v<T, std::string>) return "text";
+  if constexpr (requires(T list) { list.push_back(*list.begin()); }) return "an array";
+  return "an object";
+}
+
 // Reads the keys of an object, each at most once, and tells which of them nobody has asked for. `where` names
 // the file, and the place in it, in errors. The object must outlive its reader.
 class JsonReader {
@@ -72,19 +84,19 @@ class JsonReader {
     const Json* found = Find(key);
     if (found == nullptr) return;
     if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-      if (!ReadWhole(*found, value)) RefuseType(key, *found);
+      if (!ReadWhole(*found, value)) RefuseType(key, *found, JsonTypeText<T>());
       return;
     } else if constexpr (std::is_floating_point_v<T>) {
-      if (!found->is_number()) RefuseType(key, *found);  // the library takes true for 1
+      if (!found->is_number()) RefuseType(key, *found, JsonTypeText<T>());  // the library takes true for 1
     }
     try {
       found->get_to(value);
     } catch (const nlohmann::json::exception&) {
-      RefuseType(key, *found);
+      RefuseType(key, *found, JsonTypeText<T>());
     }
   }
-  // Throws the Error of a value that is not of the type it should have.
-  [[noreturn]] void RefuseType(const char* key, const Json& value) const;
+  // Throws the Error of a value that is not of the type it should have ("a number").
+  [[noreturn]] void RefuseType(const char* key, const Json& value, const std::string& expected) const;
 
   // The keys that nobody has asked for, with their values: those to keep.
   Json Rest() const;

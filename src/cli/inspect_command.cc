@@ -219,8 +219,7 @@ void AddInspectCommand(CLI::App& app) {
   command.callback([options] {
     const Inspection inspection = Inspect(options->model);
     const bool json = ValueOf(options->given, FindOption(InspectionOptionTable(), "json"));
-    WriteStdout(json ? JsonText(ToJson(inspection, options->model))
-                              : ToText(inspection, options->model));
+    WriteStdout(json ? JsonText(ToJson(inspection, options->model)) : ToText(inspection, options->model));
   });
 }
 

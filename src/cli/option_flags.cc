@@ -161,7 +161,8 @@ void AddFlags(CLI::App& command, std::span<const Option> options, Json& values, 
 std::string UsageText(const CLI::App& app, const CLI::ParseError& failure) {
   const std::vector<CLI::App*> commands = app.get_subcommands();
   const CLI::App& command = commands.empty() ? app : *commands.front();
-  const std::string see = fmt::format("; see '{} --help'", commands.empty() ? "mica" : "mica " + command.get_name());
+  const std::string see =
+      fmt::format("; see '{} --help'", commands.empty() ? "mica" : "mica " + command.get_name());
   const std::string text = failure.what();
   if (dynamic_cast<const CLI::ValidationError*>(&failure) != nullptr) return text;
   const std::string unexpected = Unexpected(app);

@@ -139,8 +139,7 @@ void ShowStatus(const StatusOptions& options) {
     const bool again = watch && state == RunState::kRunning;
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
     // line.
-    WriteStdout(watch && terminal && !json ? "\033[H\033[J" + text
-                                                           : text + (again && !json ? "\n" : ""));
+    WriteStdout(watch && terminal && !json ? "\033[H\033[J" + text : text + (again && !json ? "\n" : ""));
     if (!again) return;
     for (int tenth = 0; tenth < 10; ++tenth) {
       if (InterruptRequested()) return;  // Ctrl-C ends the watching, which is no failure

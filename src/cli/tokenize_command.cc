@@ -40,7 +40,8 @@ void Tokenize(const TokenizeOptions& options) {
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
   }
-  std::vector<int32_t> ids = is_set("special-tokens") ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
+  std::vector<int32_t> ids =
+      is_set("special-tokens") ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
   if (is_set("bos")) ids.insert(ids.begin(), tokenizer.bos());
   std::string line = "[";
   for (size_t i = 0; i < ids.size(); ++i) line += (i == 0 ? "" : ",") + std::to_string(ids[i]);

@@ -308,13 +308,16 @@ OtherBytes Compression::LeastBesides() const {
     if (treatment != Treatment::kRounded || tensor.shape.size() != 2) continue;
     const uint64_t rows = tensor.shape[0], cols = tensor.shape[1];
     const std::vector<uint8_t> widths(cols, static_cast<uint8_t>(settings_.embedding_bits));
-    bytes += settings_.embedding_bits == 16
-                 ? 2 * rows * cols
-                 : FixedStoredBits(rows, widths, settings_.fixed.group_size, MaskKind::kNone, {}, false).total() / 8;
+    bytes +=
+        settings_.embedding_bits == 16
+            ? 2 * rows * cols
+            : FixedStoredBits(rows, widths, settings_.fixed.group_size, MaskKind::kNone, {}, false).total() /
+                  8;
     // Of one row there are the same parts.
     if (settings_.embedding_bits < 16)
-      shard.Add(ModuleName(tensor.name), Pack(RoundToNearest(Matrix<float>(1, cols, 0.0f), settings_.embedding_bits,
-                                                             settings_.fixed.group_size)));
+      shard.Add(ModuleName(tensor.name),
+                Pack(RoundToNearest(Matrix<float>(1, cols, 0.0f), settings_.embedding_bits,
+                                    settings_.fixed.group_size)));
   }
   for (const std::string& name : shard.tensor_names()) bytes += name.size() + kIndexEntryBytes;
   bytes += shard.header_bytes();

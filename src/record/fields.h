@@ -33,7 +33,7 @@ class FieldReader {
     if (Take(*found, key, read)) {
       value = std::move(read);
     } else if (wrong_types_ == WrongTypes::kRefuse) {
-      reader_.RefuseType(key, *found);
+      reader_.RefuseType(key, *found, TypeText(value));
     }
   }
   // The writer's concern.
@@ -59,6 +59,23 @@ class FieldReader {
   }
 
  private:
+  template <typename T>
+  static std::string TypeText(const std::optional<T>&) {
+    return TypeText(T());
+  }
+  template <typename T>
+  static std::string TypeText(const Ordered<T>&) {
+    return "an object";
+  }
+  // A list whose items may be what is wrong.
+  template <typename T>
+  static std::string TypeText(const std::vector<T>&) {
+    return "an array, each item " + TypeText(T());
+  }
+  template <typename T>
+  static std::string TypeText(const T&) {
+    return JsonTypeText<T>();
+  }
   std::string Below(const std::string& key) const { return reader_.where() + ", \"" + key + "\""; }
 
   template <typename T>

@@ -23,8 +23,8 @@ Option Seed(OptionPlace place) {
 
 // Types of numbers as other programs name them, too.
 std::vector<Spelling> DTypeSpellings() {
-  return {{"f16", "fp16"},     {"f32", "fp32"},      {"float16", "fp16"},
-          {"half", "fp16"},    {"bfloat16", "bf16"}, {"float32", "fp32"}};
+  return {{"f16", "fp16"},  {"f32", "fp32"},      {"float16", "fp16"},
+          {"half", "fp16"}, {"bfloat16", "bf16"}, {"float32", "fp32"}};
 }
 
 Option JsonSwitch() {
@@ -64,12 +64,13 @@ Option CalibrationWindow() {
 }
 
 Option SpecialTokens(const char* group) {
-  return {.name = "special-tokens",
-          .kind = OptionKind::kSwitch,
-          .group = group,
-          .help = "\"<unk>\" and the like in a text become control tokens, as Hugging Face's tokenizer does it",
-          .value = false,
-          .place = OptionPlace::kFlag};
+  return {
+      .name = "special-tokens",
+      .kind = OptionKind::kSwitch,
+      .group = group,
+      .help = "\"<unk>\" and the like in a text become control tokens, as Hugging Face's tokenizer does it",
+      .value = false,
+      .place = OptionPlace::kFlag};
 }
 
 std::vector<Option> MakeCompressionOptions() {

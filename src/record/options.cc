@@ -141,8 +141,8 @@ size_t EditDistance(std::string_view a, std::string_view b) {
         steps[i][j] = i + j;
         continue;
       }
-      steps[i][j] = std::min({steps[i - 1][j] + 1, steps[i][j - 1] + 1,
-                              steps[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      steps[i][j] = std::min(
+          {steps[i - 1][j] + 1, steps[i][j - 1] + 1, steps[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         steps[i][j] = std::min(steps[i][j], steps[i - 2][j - 2] + 1);
     }
@@ -183,7 +183,8 @@ std::string NearestName(const std::string& name, const std::vector<std::string>&
     const std::string_view candidate = WithoutDashes(other);
     size_t distance = EditDistance(bare, candidate);
     // A part of a long name is meant more likely than its letters say.
-    if (bare.size() >= 3 && candidate.find(bare) != std::string_view::npos) distance = std::min<size_t>(distance, 2);
+    if (bare.size() >= 3 && candidate.find(bare) != std::string_view::npos)
+      distance = std::min<size_t>(distance, 2);
     if (distance < least) least = distance, nearest = other;
   }
   return nearest;

@@ -26,7 +26,7 @@ enum class OptionKind {
   kBytes,     // a whole number of bytes; "40MB" on the command line
   kText,      // never empty
   kPath,      // never empty
-  kSources  // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
+  kSources    // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
 };
 
 // Where an option may be given.
@@ -65,11 +65,11 @@ struct Option {
   const char* key = "";  // in JSON; "": the name with '_' for '-'
   const char* one_of =
       "";  // of options that exclude one another: the key that holds {"kind": name, "value": value}
-  bool required = false;      // on the command line
-  const char* letter = "";    // short form of the flag, without its dash
-  std::vector<const char*> old_names = {};   // flags that it had: taken for one more version, in no help
-  std::vector<Spelling> spellings = {};      // choices: taken, and known by its word from there on
-  const char* english = "";  // label in reports; "": none
+  bool required = false;                    // on the command line
+  const char* letter = "";                  // short form of the flag, without its dash
+  std::vector<const char*> old_names = {};  // flags that it had: taken for one more version, in no help
+  std::vector<Spelling> spellings = {};     // choices: taken, and known by its word from there on
+  const char* english = "";                 // label in reports; "": none
   const char* chinese = "";
 };
 

@@ -44,7 +44,7 @@ std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_
   return windows;
 }
 
-constexpr double kRepeated = 0.9;  // share of distinct tokens below which windows repeat one another
+constexpr double kRepeated = 0.9;        // share of distinct tokens below which windows repeat one another
 constexpr size_t kTokensPerChannel = 4;  // with fewer, moments say little of how channels go together
 
 }  // namespace
@@ -65,8 +65,7 @@ size_t DistinctTokens(std::span<const int32_t> ids, size_t window) {
     }
   }
   std::sort(contexts.begin(), contexts.end());
-  const auto distinct =
-      static_cast<size_t>(std::unique(contexts.begin(), contexts.end()) - contexts.begin());
+  const auto distinct = static_cast<size_t>(std::unique(contexts.begin(), contexts.end()) - contexts.begin());
   if (contexts.empty()) return 0;
   return static_cast<size_t>(std::llround(static_cast<double>(ids.size()) * static_cast<double>(distinct) /
                                           static_cast<double>(contexts.size())));
@@ -80,10 +79,11 @@ std::string CalibrationWarning(const Calibration& calibration, size_t widest_inp
   std::string text = fmt::format("{} calibration tokens", tokens);
   if (repeated) {
     const double times = static_cast<double>(tokens) / static_cast<double>(std::max<size_t>(1, distinct));
-    text += fmt::format(", of which only {} are distinct: the {} windows repeat the text {:.1f} times", distinct,
-                        calibration.samples, times);
+    text += fmt::format(", of which only {} are distinct: the {} windows repeat the text {:.1f} times",
+                        distinct, calibration.samples, times);
   }
-  if (few) text += fmt::format("; matrices have up to {} input channels, so moments lean on damping", widest_input);
+  if (few)
+    text += fmt::format("; matrices have up to {} input channels, so moments lean on damping", widest_input);
   return text + (repeated ? "; give more text" : "; use more --samples");
 }
 
@@ -112,13 +112,11 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
     }
     std::mt19937_64 random(settings.seed * 0x9E3779B97F4A7C15u + i + 1);
     const size_t count = windows[i];
-    const bool apart =
-        ids.size() / count >= seqlen;  // each window finds room in a stretch of its own
+    const bool apart = ids.size() / count >= seqlen;  // each window finds room in a stretch of its own
     const size_t starts = ids.size() - seqlen + 1;
     for (size_t w = 0; w < count; ++w) {
       const size_t first = apart ? ids.size() * w / count : starts * w / count;
-      const size_t end =
-          apart ? ids.size() * (w + 1) / count - seqlen + 1 : starts * (w + 1) / count;
+      const size_t end = apart ? ids.size() * (w + 1) / count - seqlen + 1 : starts * (w + 1) / count;
       const size_t start = first + random() % std::max<size_t>(1, end - first);
       drawn[i].insert(drawn[i].end(), ids.begin() + start, ids.begin() + start + seqlen);
     }

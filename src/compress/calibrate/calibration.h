@@ -38,8 +38,8 @@ struct Calibration {
 inline constexpr size_t kContext = 16;
 
 // Of ids [windows, window], those whose context, the kContext tokens up to them (less at the start of a
-// window), occurs for the first time: a text that is drawn from twelve times over, and one of a thousand equal
-// documents, have few.
+// window), occurs for the first time: a text that is drawn from twelve times over, and one of a thousand
+// equal documents, have few.
 size_t DistinctTokens(std::span<const int32_t> ids, size_t window);
 
 // One line that says how few of the tokens are distinct and what to do; empty where they are many. Also where

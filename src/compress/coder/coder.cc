@@ -33,12 +33,12 @@ double Coder::BudgetPerWeight(const OtherBytes& other, const Reach& reach, uint6
   const auto file_bytes = [&](double bits) {
     return static_cast<double>(other.least + matrix_bytes) + bits * count / 8;
   };
-  const std::string expected =
-      std::isinf(reach.most)
-          ? fmt::format("at least {:.0f}", std::ceil(file_bytes(reach.least)))
-          : fmt::format("{:.0f} to {:.0f}", std::ceil(file_bytes(reach.least)), std::floor(file_bytes(reach.most)));
-  Fail("--size is {:.0f} bytes, expected {} for {}; embedding, head, norms and headers take {} of them", value,
-       expected, limits(), other.least);
+  const std::string expected = std::isinf(reach.most)
+                                   ? fmt::format("at least {:.0f}", std::ceil(file_bytes(reach.least)))
+                                   : fmt::format("{:.0f} to {:.0f}", std::ceil(file_bytes(reach.least)),
+                                                 std::floor(file_bytes(reach.most)));
+  Fail("--size is {:.0f} bytes, expected {} for {}; embedding, head, norms and headers take {} of them",
+       value, expected, limits(), other.least);
 }
 
 MatrixRecord RecordOf(const PackedMatrix& packed, size_t rows, size_t cols, double code_bits,

@@ -160,9 +160,10 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
       }
       for (const double energy : fisher.outputs[l][kind].fisher) {
         if (std::isfinite(energy)) continue;
-        Fail("layer {}, gradients at the outputs of {}: their mean square is {}, expected a finite number; "
-             "check the model's weights, or use --fisher-windows 0",
-             l, LinearName(kLinearKinds[kind]), energy);
+        Fail(
+            "layer {}, gradients at the outputs of {}: their mean square is {}, expected a finite number; "
+            "check the model's weights, or use --fisher-windows 0",
+            l, LinearName(kLinearKinds[kind]), energy);
       }
     }
     grams[l].clear();

@@ -140,11 +140,12 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
     }
   }
   if (Excess(attempt) > 0) {
-    Fail("--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
-         "{:.3f}, tables and steps included",
-         BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value), budget_bits_ / weights(),
-         LinearTensorName(*config_.family, layer, kind),
-         (control_->bits_so_far() + attempt.counted_bits) / weights());
+    Fail(
+        "--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
+        "{:.3f}, tables and steps included",
+        BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value),
+        budget_bits_ / weights(), LinearTensorName(*config_.family, layer, kind),
+        (control_->bits_so_far() + attempt.counted_bits) / weights());
   }
   const double zeros = attempt.report.zero_share * matrix_weights;
   control_->Record(choice, attempt.counted_bits, zeros);

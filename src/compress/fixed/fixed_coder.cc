@@ -95,7 +95,8 @@ void FixedCoder::SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t m
   const std::vector<MatrixDemand> last(demands_.end() - matrices, demands_.end());
   Reach reach = ReachOf(last, Allocating(BudgetKind::kBitsPerWeight, 0));
   reach.most = std::numeric_limits<double>::infinity();  // what they cannot take is left over
-  const double left = BudgetPerWeight(other, reach, CompressedWeights(config_) / config_.layers, matrix_bytes);
+  const double left =
+      BudgetPerWeight(other, reach, CompressedWeights(config_) / config_.layers, matrix_bytes);
   const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
   Allocation refit = Allocate(last, Allocating(BudgetKind::kBitsPerWeight, std::min(left, most)));
   std::move(refit.widths.begin(), refit.widths.end(), allocation_.widths.end() - matrices);

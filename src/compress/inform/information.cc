@@ -70,14 +70,15 @@ std::vector<double> ConditionalInformation(MatrixView<const float> second_moment
   const size_t n = second_moment.rows;
   MICA_CHECK(second_moment.cols == n && n > 0);
   MICA_CHECK(damping >= 0);
+  // Where none was asked for, as much as the rounding of the sums needs.
+  constexpr double kLeastDamping = 1e-3;
   DampingPolicy policy{.share = damping,
                        .mean = 0,
                        .first_raise = 1e-6,
-                       .least_raise = 1e-6,
-                       .most_raises = 24,
-                       .failure = fmt::format("second moments of {} channels are not positive definite at any "
-                                              "damping; calibrate on other text",
-                                              n)};
+                       .most_share = std::max(damping, kLeastDamping),
+                       .failure = fmt::format("second moments of {} channels are not positive definite at "
+                                              "damping {}; the calibration inputs are corrupt",
+                                              n, std::max(damping, kLeastDamping))};
   for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);
   const DampedFactor factor(second_moment, {}, FactorForm::kScaledLowerInverse, policy);
   const MatrixView<const float> lower = factor.matrix();

@@ -22,7 +22,7 @@ struct EvaluationRequest {
   std::vector<DataSpec> data;       // at least one; names must differ
   Convention convention = Convention::kGptq;
   std::optional<size_t> seqlen;  // tokens of a window; none: what suits the model (model/window.h)
-  size_t max_windows = 0;  // per set; 0: all
+  size_t max_windows = 0;        // per set; 0: all
   bool special_tokens =
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
   std::optional<Precision> precision;  // none: the fastest of this machine

@@ -1,5 +1,8 @@
 #include "eval/measure/request.h"
 
+#include <optional>
+#include <string>
+
 #include "base/error.h"
 #include "record/options.h"
 
@@ -22,7 +25,9 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   if (const std::string dtype = value("dtype"); dtype != "auto")
     request.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {
-    request.data.push_back(MakeDataSpec(set.value("kind", "text"), set.at("path"), set.value("name", "")));
+    std::optional<std::string> name;
+    if (set.contains("name")) name = set.at("name").get<std::string>();
+    request.data.push_back(MakeDataSpec(set.value("kind", "text"), set.at("path"), name));
   }
   if (request.data.empty()) Fail("{}: \"data\" names no text to evaluate on", where);
   return request;

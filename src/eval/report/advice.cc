@@ -95,7 +95,8 @@ std::string CompressCommand(const Comparison& comparison, const SettingsRecord& 
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.
-  const Json calibration = ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
+  const Json calibration =
+      ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
   for (const char* name : {"samples", "seqlen"}) {
     const Option& option = FindOption(CompressionOptionTable(), name);
     if (settings.Has(KeyOf(option))) continue;

@@ -225,8 +225,9 @@ uint64_t SpecBytes(const TensorSpec& spec) {
 namespace {
 
 // The header as it stands in a file: length, text, padding. Sets data_bytes to what it announces.
-std::string HeaderText(const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata,
-                       const std::string& where, uint64_t& data_bytes) {
+std::string HeaderText(const std::vector<TensorSpec>& specs,
+                       const std::map<std::string, std::string>& metadata, const std::string& where,
+                       uint64_t& data_bytes) {
   Json header = Json::object();
   if (!metadata.empty()) header[std::string(kMetadata)] = metadata;
   std::unordered_set<std::string> names;

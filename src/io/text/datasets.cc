@@ -270,9 +270,10 @@ const char* DataKindName(DataKind kind) {
   return "";
 }
 
-DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const std::string& name) {
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
+                      const std::optional<std::string>& name) {
   DataSpec spec;
-  spec.name = name.empty() ? kind : name;
+  spec.name = name.value_or(kind);
   spec.path = path;
   const auto known = std::find_if(std::begin(kKinds), std::end(kKinds),
                                   [&](const KindName& one) { return kind == one.name; });
@@ -285,7 +286,7 @@ DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const st
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.';
   };
-  if (!std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
+  if (spec.name.empty() || !std::all_of(spec.name.begin(), spec.name.end(), allowed)) {
     Fail("data set '{}' has the name '{}', expected letters, digits, '_', '-' and '.'", Printable(path),
          Printable(spec.name));
   }
@@ -295,7 +296,7 @@ DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const st
 DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
   const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
   const size_t equals = argument.find('='), colon = argument.substr(0, equals).rfind(':');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size() || colon == 0) {
+  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
     Fail("data set '{}' is not of the form {}", Printable(argument), form);
   }
   const std::string label = argument.substr(0, equals);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,9 @@ struct DataSpec {
 // Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE; where a file
 // has the whole as its name ("d/t:2"), that is meant. Throws Error (usage).
 DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);
-// The same from its parts, the name that of the kind where it is empty.
-DataSpec MakeDataSpec(const std::string& kind, const std::string& path, const std::string& name = "");
+// The same from its parts; without a name it has that of its kind.
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
+                      const std::optional<std::string>& name = std::nullopt);
 const char* DataKindName(DataKind kind);
 
 struct LoadedText {
