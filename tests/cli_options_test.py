@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from program import DEMO, ProgramTest, main, mica
 
-ROW = re.compile(r"^  (--[a-z-]+) (NUMBER|INTEGERS?|BYTES|WORD)(?:=(\S+))?(?: \.\.\.)?\s*(\S.*)$")
+ROW = re.compile(r"^  (?:-\w,)?(--[a-z-]+) (NUMBER|INTEGERS?|BYTES|WORD)(?:=(\S+))?(?: \.\.\.)?\s*(\S.*)$")
 
 
 @functools.lru_cache
@@ -45,12 +45,13 @@ def wrong_values(kind, expected):
     if kind == "INTEGERS":
         return ["", "-1", "260", "2.9", "nan", "4,4", "many"]
     if kind == "WORD":
-        return ["other"]
+        return ["other", "", "nan", "-1", "TRUE"]
     least, most, has_least, has_most = borders(kind, expected)
     step = 0.5 if kind == "NUMBER" else 1
     wrong = ["nan", "much", show(least - step), show(most + step)]
     if kind == "INTEGER":
         wrong.append("2.9")
+    wrong += ["inf", "-1", "1e400", "99999999999999999999", "", "4x"]
     return wrong + ([] if has_least else [show(least)]) + ([] if has_most else [show(most)])
 
 
@@ -83,20 +84,20 @@ class OptionsTest(ProgramTest):
             "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
             "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "drift-damping", "drift-windows", "fisher-windows",
-            "embedding-bits", "dtype", "samples", "calib-seqlen", "threads", "seed", "log-level")})
+            "embedding-bits", "dtype", "samples", "seqlen", "threads", "seed", "log-level", "device")})
         self.assertEqual(compress["--lambda"], ("NUMBER", "0.25", "0 to 4"))
         self.assertEqual(compress["--bits"], ("NUMBER", "4", "more than 0 and at most 16 bits"))
         self.assertEqual(compress["--bit-options"], ("INTEGERS", "2,3,4,6,8", "some of 0, 2, 3, 4, 6, 8, 16"))
-        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size"})
+        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen"})
         whole = mica("compress", "--help").stdout
-        for flag in ("--calib", "--statistics", "--device", "--json"):
+        for flag in ("--calib", "--statistics", "--json"):
             self.assertIn(f"  {flag} ", whole)
         self.assertIn("coding entropy: 16; preset fast: 4; preset best: 32", whole)
         # The keys of an experiment are the same options.
         experiment = self.folder / "experiment.json"
         experiment.write_text(json.dumps({"model": "m", "directory": "d", "evaluate": {"data": [{"path": "t"}]}, "compress": {"?": 1}}))
         refusal = mica("run", experiment).stderr
-        for flag in set(compress) - {"--bits", "--bpw", "--size", "--calib-seqlen", "--threads", "--log-level"}:
+        for flag in set(compress) - {"--bits", "--bpw", "--size", "--threads", "--log-level", "--device"}:
             self.assertIn(flag[2:].replace("-", "_"), refusal)
 
     def test_values_that_cannot_be_are_refused(self):
@@ -106,9 +107,9 @@ class OptionsTest(ProgramTest):
         def refused(case, done):
             command, flag, value = case
             kind, _, expected = table(command)[flag]
-            common = flag in ("--threads", "--seed", "--log-level")
+            common = flag in ("--threads", "--seed", "--log-level", "--device")
             self.assertEqual(done.returncode, 1 if command == "compress" or common else 2, done.stderr)
-            for part in (flag, value.split(",")[-1] if kind == "INTEGERS" else value, "a number of bytes" if kind == "BYTES" and "bytes such as" in done.stderr else expected):
+            for part in (flag, value.split(",")[-1] if kind == "INTEGERS" else value, "a whole number of bytes" if kind == "BYTES" and "bytes such as" in done.stderr else expected):
                 self.assertIn(part, done.stderr)
 
         self.check(cases, refused)
@@ -141,8 +142,109 @@ class OptionsTest(ProgramTest):
             self.fail_with(expected, "run", experiment)
             self.assertIn(f'"{part}"', mica("run", experiment).stderr)
 
-    def test_unknown_flags_are_usage(self):
-        self.assertEqual(mica(*self.start("compress"), "--lamda", "1").returncode, 2)
+    def test_usage_is_told_in_one_line_of_our_own(self):
+        """What is wrong with a command line, and the nearest thing to what was meant."""
+        data = ["eval", DEMO, "--data", "text=missing.txt"]
+        for arguments, expected in (
+                ([*self.start("compress"), "--lamda", 1], "unknown option --lamda; did you mean --lambda?"),
+                (["compress", "--lamda", 1], "did you mean --lambda?"), ([*data, "-seqlen", 5], "did you mean --seqlen?"),
+                ([*data, "--quiet"], "unknown option --quiet; see 'mica eval --help'"), (["compres"], "unknown command compres; did you mean compress?"),
+                ([], "no command is given"), (["compress", DEMO], "out is missing"), (["eval", DEMO], "--data is missing"),
+                ([*data, "--seqlen"], "--seqlen is given without a value"), ([*data, "--seqlen=", ], "--seqlen is given without a value"),
+                (["--threads", 2, *data], "--threads stands before the command"), ([*data[:2], "more", *data[2:]], "more is more than the command takes"),
+                ([*data, "--special-tokens=maybe"], "--special-tokens is 'maybe', expected true or false"),
+                (["tokenize", DEMO, "f", "--bos=perhaps"], "--bos is 'perhaps', expected true or false"),
+                (["compare", "a", "b", "--format", "pdf"], "--format is 'pdf', expected text, json, markdown or html"),
+                (["compare", "a", "b", "--lang", ""], "--lang is '', expected en or zh"), (["compare", "a", "b", "-o", ""], "--output is '', expected a path"),
+                (["export", "a", "b", "--dtype", "int8"], "--dtype is 'int8', expected fp16 or fp32"), (["inspect", DEMO, "--json=7"], "--json is '7'"),
+                (["status", "r", "--watch=x"], "--watch is 'x'"), ([*data, "-o", ""], "--output is ''")):
+            with self.subTest(arguments=arguments):
+                self.fail_with(expected, *arguments, code=2)
+        for arguments in ([*data, "--seqlen", 4, "--seqlen", 5], [*self.start("compress"), "--seqlen", 9, "--calib-seqlen", 9]):
+            self.fail_with("--seqlen is given twice", *arguments)
+
+    def test_every_value_of_every_command_is_checked(self):
+        """Also the flags that --help gives no range for, and the empty word for everything."""
+        start = {"compare": ["compare", "a", "b"], "export": ["export", "a", self.folder / "b"], "inspect": ["inspect", "a"],
+                 "status": ["status", "a"], "tokenize": ["tokenize", "a", "b"], "run": ["run", "a"], "ablate": ["ablate", "a"],
+                 **{command: self.start(command) for command in ("compress", "eval", "synthesize")}}
+        cases = []
+        for command, arguments in start.items():
+            flags = re.findall(r"^  (?:-\w,)?(--[a-z-]+)", mica(command, "--help").stdout, re.M)
+            self.assertIn("--json", flags)
+            for flag in set(flags) - {"--help", "--version"}:
+                cases += [(arguments, flag, "="), (arguments, flag, "=nan"), (arguments, flag, "=-1"), (arguments, flag, " ")]
+
+        def run(case):
+            arguments, flag, value = case
+            return mica(*arguments, *([flag, ""] if value == " " else [flag + value]))
+
+        with ThreadPoolExecutor(4) as pool:
+            for case, done in zip(cases, pool.map(run, cases)):
+                with self.subTest(case=case):
+                    self.assertIn(done.returncode, (1, 2), done.stdout)
+                    self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                    self.assertTrue(done.stderr.startswith("mica: "), done.stderr)
+                    self.assertNotRegex(done.stderr, r"terminate|exception|std::|\[json|CLI::")
+
+    def test_old_names_are_taken_and_not_shown(self):
+        for command, old, new in (("compress", "--calib-seqlen", "--seqlen"), ("tokenize", "--special", "--special-tokens")):
+            shown = mica(command, "--help").stdout
+            self.assertNotRegex(shown, rf"{old}[^-]")
+            self.assertIn(new, shown)
+        self.fail_with("--seqlen is 7, expected 8 to", *self.start("compress"), "--calib-seqlen", 7)
+        text = self.folder / "text"
+        text.write_text("a<s>b")
+        self.assertEqual(self.succeed("tokenize", DEMO, text, "--special"), self.succeed("tokenize", DEMO, text, "--special-tokens"))
+        self.assertEqual(self.succeed("tokenize", DEMO, text, "--no-bos"), self.succeed("tokenize", DEMO, text, "--bos=off"))
+        self.assertNotEqual(self.succeed("tokenize", DEMO, text), self.succeed("tokenize", DEMO, text, "--special"))
+
+    def test_every_key_of_an_experiment_is_checked(self):
+        experiment = self.folder / "experiment.json"
+        base = {"name": "n", "model": str(DEMO), "directory": "out", "force": False,
+                "evaluate": {"data": [{"kind": "text", "path": "missing", "name": "t"}]},
+                "compress": {"calib": [{"kind": "text", "path": "missing", "weight": 1}], "budget": {"kind": "bits", "value": 4}}}
+
+        def refusal(content):
+            experiment.write_text(content)
+            return mica("run", experiment)
+
+        def keys(part):
+            text = refusal(json.dumps({**base, part: {**base[part], "?": 1}} if part else {**base, "?": 1})).stderr
+            return text.rsplit("expected one of ", 1)[1].strip().split(", ")
+
+        places = [(key,) for key in keys(None)] + [(part, key) for part in ("evaluate", "compress") for key in keys(part)]
+        places += [("compress", "budget", "kind"), ("compress", "budget", "value"), ("compress", "calib", 0, "kind"), ("compress", "calib", 0, "path"),
+                   ("compress", "calib", 0, "weight"), ("evaluate", "data", 0, "kind"), ("evaluate", "data", 0, "path"), ("evaluate", "data", 0, "name")]
+        self.assertGreater(len(places), 50)
+        for place in places:
+            for bad in ("NaN", "Infinity", "-1", "2.9", "1e400", "99999999999999999999", '""', '"abc"', "null", "[]", "{}", "true", '"true"', "[null]"):
+                if bad == '"abc"' and place[-1] in ("name", "model", "directory", "path"):
+                    continue
+                if bad == "2.9" and place[-1] in ("value", "weight", "damping", "lambda", "energy_weight", "information_weight", "saliency_exponent"):
+                    continue
+                if bad == "true" and place[-1] in ("force", "divergence", "trellis", "row_feedback", "token_weights", "sampled_labels"):
+                    continue
+                content = json.loads(json.dumps(base))
+                inner = content
+                for key in place[:-1]:
+                    inner = inner[key]
+                inner[place[-1]] = "@"
+                with self.subTest(place=place, bad=bad):
+                    done = refusal(json.dumps(content).replace('"@"', bad))
+                    self.assertEqual(done.returncode, 1, done.stdout)
+                    self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                    self.assertTrue(done.stderr.startswith(f"mica: {experiment}"), done.stderr)
+                    if bad not in ("NaN", "Infinity", "1e400"):
+                        self.assertIn(str(place[-1]) if place[-1] != "value" else "budget", done.stderr)
+        self.assertFalse((self.folder / "out").exists())
+
+    def test_a_key_twice_is_refused_where_people_write(self):
+        experiment = self.folder / "experiment.json"
+        for text in ('{"model": "a", "model": "b"}', '{"compress": {"samples": 4, "samples": 8}}', '{"evaluate": {"data": [{"path": "a", "path": "b"}]}}'):
+            experiment.write_text(text)
+            for command in ("run", "ablate"):
+                self.fail_with("is given twice in one object", command, experiment)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -17,14 +18,25 @@ constexpr size_t kNearBytes = 40;  // of the text shown before a fault
 
 }  // namespace
 
-Json ParseJson(std::string_view text, const std::string& where) {
+Json ParseJson(std::string_view text, const std::string& where, DuplicateKeys duplicates) {
+  std::vector<std::set<std::string>> keys;  // of the objects that are open; [0]: of none
   // The library's parser recurses on nothing but its destructor does, so depth is bounded while parsing.
-  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
     if (depth > kMaxDepth) Fail("{}: JSON nested deeper than {} levels", where, kMaxDepth);
+    if (duplicates == DuplicateKeys::kTakeLast) return true;
+    const auto level = static_cast<size_t>(depth);
+    if (event == Json::parse_event_t::object_start) keys.resize(level + 1);
+    if (event == Json::parse_event_t::key) {
+      keys.resize(level + 1);
+      if (!keys[level].insert(value.get<std::string>()).second)
+        Fail("{}: key {} is given twice in one object; take one of them out", where,
+             value.dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+    if (event == Json::parse_event_t::object_end) keys.resize(level + 1);
     return true;
   };
   try {
-    return Json::parse(text, limit_depth);
+    return Json::parse(text, watch);
   } catch (const nlohmann::json::exception& failure) {
     Fail("{}: is not valid JSON ({})", where, JsonReason(failure));
   }
@@ -66,8 +78,8 @@ std::string JsonReason(const std::exception& failure) {
   return read.empty() ? text : fmt::format("{}, near '{}'", text, Printable(read));
 }
 
-Json ReadJson(const std::filesystem::path& path) {
-  return ParseJson(ReadFile(path, kMaxJsonBytes), path.string());
+Json ReadJson(const std::filesystem::path& path, DuplicateKeys duplicates) {
+  return ParseJson(ReadFile(path, kMaxJsonBytes), path.string(), duplicates);
 }
 
 void WriteJson(const std::filesystem::path& path, const Json& value) {
@@ -84,8 +96,11 @@ const Json* JsonReader::Find(const char* key) {
   return found == json_.end() ? nullptr : &*found;
 }
 
-void JsonReader::RefuseType(const char* key, const Json& value) const {
-  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, ShownJson(value));
+void JsonReader::RefuseType(const char* key, const Json& value, const std::string& expected) const {
+  std::string shown = ShownJson(value);
+  constexpr size_t kShown = 120;
+  if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
+  Fail("{}: \"{}\" is {}, which is not of the right type, expected {}", where_, key, shown, expected);
 }
 
 Json JsonReader::Rest() const {

@@ -1,8 +1,10 @@
 #include "base/units.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdlib>
+#include <string_view>
+#include <system_error>
 
 #include "base/error.h"
 
@@ -22,18 +24,25 @@ std::string FormatBytes(double bytes) {
 }
 
 uint64_t ParseBytes(const std::string& text, const std::string& option) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  std::string unit(end);
+  // from_chars takes neither blanks nor hexadecimal digits, and its "nan" and "inf" fail below.
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [number_end, code] = std::from_chars(text.data(), end, value);
+  std::string unit(number_end, end);
   if (!unit.empty() && (unit.back() == 'B' || unit.back() == 'b')) unit.pop_back();
   double factor = 0;
   if (unit.empty()) factor = 1;
-  if (unit == "k" || unit == "K") factor = 1e3;
-  if (unit == "M") factor = 1e6;
-  if (unit == "G") factor = 1e9;
-  const double bytes = value * factor;
-  if (end == text.c_str() || factor == 0 || !(bytes >= 1 && bytes < 1e18)) {
-    Fail("{} is '{}', expected a number of bytes such as 40000000, 40MB or 6.5GB", option, text);
+  const bool binary = unit.size() == 2 && unit[1] == 'i';
+  if (unit.size() == 1 || binary) {
+    const size_t power = std::string_view("KMGT").find(unit[0] == 'k' ? 'K' : unit[0]);
+    if (power != std::string_view::npos)
+      factor = std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+  }
+  // Whole, but for what a product of decimals is off by.
+  const double bytes = std::round(value * factor);
+  const bool whole = std::fabs(value * factor - bytes) <= 1e-9 * bytes;
+  if (code != std::errc() || factor == 0 || !(bytes >= 1 && bytes < 1e18) || !whole) {
+    Fail("{} is '{}', expected a whole number of bytes such as 40000000, 40MB or 6.5GB", option, text);
   }
   return static_cast<uint64_t>(bytes);
 }

@@ -10,7 +10,8 @@ namespace mica {
 std::string FormatDuration(double seconds);
 // "26.0 GB" (powers of ten).
 std::string FormatBytes(double bytes);
-// "4.2e7", "40M", "1.5GB" -> bytes (powers of ten). Throws Error.
+// "4.2e7", "40M", "1.5GB" (powers of ten), "512MiB" -> bytes, at least 1. Throws Error naming `option`, also
+// where they are not whole.
 uint64_t ParseBytes(const std::string& text, const std::string& option);
 
 }  // namespace mica

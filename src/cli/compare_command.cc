@@ -5,8 +5,10 @@
 #include "base/json.h"
 #include "base/output.h"
 #include "cli/commands.h"
+#include "cli/option_flags.h"
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
@@ -14,18 +16,15 @@ namespace {
 namespace fs = std::filesystem;
 
 struct CompareOptions {
-  fs::path baseline, compressed, out, html;
-  std::string format;
-  std::string language = "en";
-  bool json = false;
-  bool force = false;
+  fs::path baseline, compressed;
+  Json given = Json::object();
 };
 
 // What --format says, else what the name of the output file says.
-std::string FormatOf(const CompareOptions& options) {
-  if (options.json) return "json";
-  if (!options.format.empty()) return options.format;
-  const std::string extension = options.out.extension().string();
+std::string FormatOf(const Json& format, bool json, const fs::path& out) {
+  if (json) return "json";
+  if (!format.is_null()) return format;
+  const std::string extension = out.extension().string();
   if (extension == ".html" || extension == ".htm") return "html";
   if (extension == ".md") return "markdown";
   if (extension == ".json") return "json";
@@ -39,28 +38,36 @@ std::string Render(const Comparison& comparison, const Document& document, const
   return RenderText(document);
 }
 
-// Of any program: what is understood is compared.
+// Of any program: what is understood is compared. A file of this one, and every set, must be right.
 EvaluationRecord ReadResult(const fs::path& path) {
-  return EvaluationFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
+  const Json json = ReadJson(path);
+  const bool ours = json.is_object() && json.contains("mica");
+  return EvaluationFromJson(json, path.string(), ours ? WrongTypes::kRefuse : WrongTypes::kRefuseInSets);
 }
 
 void RunCompare(const CompareOptions& options) {
-  if (options.json && !options.format.empty() && options.format != "json")
-    Fail("--json and --format {} disagree; give one of them", options.format);
-  const Language language = ParseLanguage(options.language);
-  CheckFiles({.inputs = {options.baseline, options.compressed}, .outputs = {options.out, options.html}});
-  for (const fs::path& path : {options.out, options.html}) {
+  const auto value = [&](const char* name) {
+    return ValueOf(options.given, FindOption(ComparisonOptionTable(), name));
+  };
+  const Json format = value("format");
+  const bool json = value("json");
+  const fs::path out = options.given.value("output", ""), html = options.given.value("html", "");
+  if (json && !format.is_null() && format != "json")
+    Fail("--json and --format {} disagree; give one of them", ValueText(format));
+  const Language language = ParseLanguage(value("lang"));
+  CheckFiles({.inputs = {options.baseline, options.compressed}, .outputs = {out, html}});
+  for (const fs::path& path : {out, html}) {
     if (!path.empty()) CheckOutput(path);
   }
   const EvaluationRecord baseline = ReadResult(options.baseline), compressed = ReadResult(options.compressed);
   const Comparison comparison =
-      Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), options.force);
+      Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), value("force"));
   const Document document = BuildReport(comparison, language);
-  const std::string report = Render(comparison, document, FormatOf(options));
+  const std::string report = Render(comparison, document, FormatOf(format, json, out));
   std::vector<FileResult> results;
-  if (!options.html.empty()) results.push_back({options.html, RenderHtml(document)});
-  if (!options.out.empty()) results.push_back({options.out, report});
-  WriteResults(results, options.out.empty() ? report : "");
+  if (!html.empty()) results.push_back({html, RenderHtml(document)});
+  if (!out.empty()) results.push_back({out, report});
+  WriteResults(results, out.empty() ? report : "");
 }
 
 }  // namespace
@@ -72,18 +79,7 @@ void AddCompareCommand(CLI::App& app) {
   command.add_option("baseline", options->baseline, "Result file of the original model (mica eval -o)")
       ->required();
   command.add_option("compressed", options->compressed, "Result file of the compressed model")->required();
-  command
-      .add_option("--format", options->format,
-                  "text, json, markdown or html [what the name of -o says, else text]")
-      ->check(CLI::IsMember({"text", "json", "markdown", "html"}));
-  command.add_option("-o,--output", options->out, "Write the report to this file instead of stdout");
-  command.add_option("--html", options->html, "Also write the report as an HTML page to this file");
-  command.add_option("--lang", options->language, "Language of the report: en or zh")
-      ->check(CLI::IsMember({"en", "zh"}))
-      ->capture_default_str();
-  command.add_flag("--force", options->force,
-                   "Compare results that were not measured alike; the report says so");
-  command.add_flag("--json", options->json, "The same as --format json");
+  AddFlags(command, ComparisonOptionTable(), options->given, WrongValue::kIsUsage);
   command.callback([options] { RunCompare(*options); });
 }
 

@@ -19,7 +19,7 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;
-  std::filesystem::path model, out;
+  std::filesystem::path model;
   Json given = Json::object();  // as an experiment's "evaluate" would say it
 };
 
@@ -50,21 +50,22 @@ void Eval(EvalOptions& options) {
   EvaluationRequest request = RequestFromJson(options.given, "");
   request.model = options.model;
   request.seed = options.common.seed;
-  if (!options.out.empty()) {
+  const std::filesystem::path out = options.given.value("output", "");
+  if (!out.empty()) {
     CommandFiles files{.inputs = {request.model, request.reference},
-                       .outputs = {options.out},
+                       .outputs = {out},
                        .directories = {},
                        .harmless = MayLieInAModel};
     for (const DataSpec& set : request.data) files.inputs.push_back(set.path);
     CheckFiles(files);
-    CheckOutput(options.out);
+    CheckOutput(out);
   }
 
   Progress progress(!options.common.json);
   const EvaluationRecord result = Evaluate(request, progress);
   const std::string json = JsonText(ToJson(result));
   std::vector<FileResult> results;
-  if (!options.out.empty()) results.push_back({options.out, json});
+  if (!out.empty()) results.push_back({out, json});
   WriteResults(results, options.common.json ? json : SummaryTable(result));
 }
 
@@ -75,7 +76,6 @@ void AddEvalCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("eval", "Measure perplexity of a checkpoint, plain or packed");
   command.add_option("model", options->model, "Checkpoint directory")->required();
   AddFlags(command, EvaluationOptionTable(), options->given, WrongValue::kIsUsage);
-  command.add_option("-o,--output", options->out, "Write the result (JSON) to this file");
   AddCommonOptions(command, options->common);
   command.callback([options] { Eval(*options); });
 }

@@ -10,22 +10,24 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
+#include "cli/option_flags.h"
 #include "model/export.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
 
 struct ExportCommand {
   std::filesystem::path packed, out;
-  std::string to = "hf";
-  std::string dtype = "f16";
   CommonOptions common;
+  Json given = Json::object();
 };
 
 void RunExport(ExportCommand& command) {
   ApplyCommonOptions(command.common);
   ExportOptions options;
-  options.dtype = command.dtype == "f32" ? DType::kF32 : DType::kF16;
+  const bool exact = ValueOf(command.given, FindOption(ExportOptionTable(), "dtype")) == "fp32";
+  options.dtype = exact ? DType::kF32 : DType::kF16;
   Progress progress(!command.common.json);
   const ExportFacts facts = ExportPlain(command.packed, command.out, options, progress);
   if (command.common.json) {
@@ -49,12 +51,7 @@ void AddExportCommand(CLI::App& app) {
   const auto command = std::make_shared<ExportCommand>();
   export_command->add_option("packed", command->packed, "Packed checkpoint")->required();
   export_command->add_option("out", command->out, "Plain checkpoint, a new directory")->required();
-  export_command->add_option("--to", command->to, "Layout: hf (safetensors)")
-      ->check(CLI::IsMember({"hf"}))
-      ->capture_default_str();
-  export_command->add_option("--dtype", command->dtype, "f16, or f32 for the decoded weights exactly")
-      ->check(CLI::IsMember({"f16", "f32"}))
-      ->capture_default_str();
+  AddFlags(*export_command, ExportOptionTable(), command->given, WrongValue::kIsUsage);
   AddCommonOptions(*export_command, command->common);
   export_command->callback([command] { RunExport(*command); });
 }

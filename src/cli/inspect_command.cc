@@ -12,10 +12,11 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
-#include "cli/common_options.h"
+#include "cli/option_flags.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/sizes.h"
 #include "model/weights.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 
 struct InspectOptions {
   fs::path model;
-  bool json = false;
+  Json given = Json::object();
 };
 
 struct DTypeTotal {
@@ -215,11 +216,11 @@ void AddInspectCommand(CLI::App& app) {
   CLI::App& command =
       *app.add_subcommand("inspect", "Show architecture, tensors and sizes of a checkpoint, plain or packed");
   command.add_option("model", options->model, "Checkpoint directory or weight file")->required();
-  command.add_flag("--json", options->json, "Print the result as JSON on stdout");
+  AddFlags(command, InspectionOptionTable(), options->given, WrongValue::kIsUsage);
   command.callback([options] {
     const Inspection inspection = Inspect(options->model);
-    WriteStdout(options->json ? JsonText(ToJson(inspection, options->model))
-                              : ToText(inspection, options->model));
+    const bool json = ValueOf(options->given, FindOption(InspectionOptionTable(), "json"));
+    WriteStdout(json ? JsonText(ToJson(inspection, options->model)) : ToText(inspection, options->model));
   });
 }
 

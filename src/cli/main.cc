@@ -17,6 +17,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/option_flags.h"
 
 namespace mica {
 namespace {
@@ -36,22 +37,6 @@ void AddCommands(CLI::App& app) {
   AddAblateCommand(app);
   AddExportCommand(app);
   AddSynthesizeCommand(app);
-}
-
-// What is wrong with the command line, in a line of our own.
-std::string UsageFailure(const CLI::App& app, const CLI::ParseError& failure) {
-  std::string text = failure.what();
-  const std::string option = text.substr(0, text.find(':'));
-  if (dynamic_cast<const CLI::ArgumentMismatch*>(&failure) != nullptr) text = option + " needs a value";
-  if (dynamic_cast<const CLI::ConversionError*>(&failure) != nullptr)
-    text = "not a value of that option: " + text.substr(text.find(':') + 2);
-  if (dynamic_cast<const CLI::ExtrasError*>(&failure) != nullptr)
-    text = "not expected: " + text.substr(text.find(':') + 2);
-  if (dynamic_cast<const CLI::RequiredError*>(&failure) != nullptr && app.get_subcommands().empty())
-    text = "a command is missing";
-  std::string command = "mica";
-  for (const CLI::App* given : app.get_subcommands()) command += " " + given->get_name();
-  return text + "; see '" + command + " --help'";
 }
 
 std::string OutOfMemory() {
@@ -88,7 +73,7 @@ int Run(int argc, char** argv) {
       app.exit(request, text, text);
       WriteStdout(text.str());
     } catch (const CLI::ParseError& failure) {
-      LogFailure(UsageFailure(app, failure));
+      LogFailure(UsageText(app, failure));
       return 2;
     }
     CloseStdout();

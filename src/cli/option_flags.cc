@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "base/error.h"
 #include "io/text/datasets.h"
@@ -23,6 +24,8 @@ const char* TypeName(const Option& option) {
     case OptionKind::kBool:
     case OptionKind::kChoice:
       return "WORD";
+    case OptionKind::kPath:
+      return "PATH";
     case OptionKind::kSwitch:
     case OptionKind::kText:
     case OptionKind::kSources:
@@ -33,8 +36,8 @@ const char* TypeName(const Option& option) {
 
 // What it is, then range and values of the presets.
 std::string Help(const Option& option) {
-  const bool plain = option.kind == OptionKind::kText || option.kind == OptionKind::kSources ||
-                     option.kind == OptionKind::kSwitch;
+  const bool plain = option.kind == OptionKind::kText || option.kind == OptionKind::kPath ||
+                     option.kind == OptionKind::kSources || option.kind == OptionKind::kSwitch;
   if (plain) return option.help;
   std::string facts = ExpectedText(option);
   if (!option.entropy.is_null()) facts += "; coding entropy: " + ValueText(option.entropy);
@@ -79,32 +82,110 @@ Json Parse(const Option& option, const std::vector<std::string>& texts, WrongVal
   }
 }
 
+// "-o,--output"; a switch that is on by itself has an opposite.
+std::string FlagText(const Option& option, const char* name) {
+  std::string text = *option.letter != '\0' ? fmt::format("-{},", option.letter) : "";
+  text += fmt::format("--{}", name);
+  if (option.kind == OptionKind::kSwitch && option.value == true) text += fmt::format(",!--no-{}", name);
+  return text;
+}
+
+// The flag of an option under one of its names. take: called with the texts that were given.
+CLI::Option& AddFlag(CLI::App& command, const Option& option, const char* name,
+                     const std::function<void(const std::vector<std::string>&)>& take) {
+  const std::string flag = FlagText(option, name), help = Help(option);
+  if (option.kind == OptionKind::kSwitch) {
+    // Of the library's flags only the check sees what was given.
+    return *command.add_flag(flag, help)->check([take](const std::string& text) {
+      take({text});
+      return std::string();
+    });
+  }
+  const bool list = option.kind == OptionKind::kSources || option.kind == OptionKind::kIntegers;
+  CLI::Option& added = *command.add_option(
+      flag,
+      [&option, list, take](const std::vector<std::string>& texts) {
+        if (!list && texts.size() > 1) Fail("--{} is given twice", option.name);
+        take(texts);
+        return true;
+      },
+      help);
+  added.type_name(TypeName(option))->type_size(1)->expected(list ? -1 : 1);
+  added.multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  if (option.kind == OptionKind::kIntegers) added.delimiter(',');
+  if (!option.value.is_null()) added.default_str(ValueText(option.value));
+  return added;
+}
+
+std::vector<std::string> LongNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->get_group().empty()) continue;
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+std::string DidYouMean(const std::string& name, const std::vector<std::string>& known) {
+  const std::string nearest = NearestName(name, known);
+  return nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+}
+
+// The first of the arguments that nothing takes, an option before others.
+std::string Unexpected(const CLI::App& app) {
+  const std::vector<std::string> left = app.remaining(true);
+  const auto option = std::find_if(left.begin(), left.end(), [](const std::string& argument) {
+    return argument.size() > 1 && argument[0] == '-' && argument != "--";
+  });
+  if (option != left.end()) return option->substr(0, option->find('='));
+  return left.empty() ? "" : left.front();
+}
+
 }  // namespace
 
 void AddFlags(CLI::App& command, std::span<const Option> options, Json& values, WrongValue wrong) {
   for (const Option& option : options) {
     if (option.place == OptionPlace::kKey) continue;
-    const std::string flag = "--" + std::string(option.name);
-    if (option.kind == OptionKind::kSwitch) {
-      command
-          .add_flag_callback(
-              flag, [&option, &values] { SetValue(values, option, true); }, Help(option))
-          ->group(option.group);
-      continue;
-    }
     const auto take = [&option, &values, options, wrong](const std::vector<std::string>& texts) {
       if (*option.one_of != '\0' && values.contains(option.one_of))
         Fail("more than one {}; give one of {}", option.one_of, FlagsOf(options, option.one_of));
+      if (option.kind != OptionKind::kSwitch && ValueIn(values, option) != nullptr)
+        Fail("--{} is given twice", option.name);
       SetValue(values, option, Parse(option, texts, wrong));
     };
-    CLI::Option* added = option.kind == OptionKind::kSources || option.kind == OptionKind::kIntegers
-                             ? command.add_option_function<std::vector<std::string>>(flag, take, Help(option))
-                             : command.add_option_function<std::string>(
-                                   flag, [take](const std::string& text) { take({text}); }, Help(option));
-    added->group(option.group)->type_name(TypeName(option))->required(option.required);
-    if (option.kind == OptionKind::kIntegers) added->delimiter(',');
-    if (!option.value.is_null()) added->default_str(ValueText(option.value));
+    AddFlag(command, option, option.name, take).group(option.group)->required(option.required);
+    for (const char* old : option.old_names) AddFlag(command, option, old, take).group("");
   }
+}
+
+std::string UsageText(const CLI::App& app, const CLI::ParseError& failure) {
+  const std::vector<CLI::App*> commands = app.get_subcommands();
+  const CLI::App& command = commands.empty() ? app : *commands.front();
+  const std::string see =
+      fmt::format("; see '{} --help'", commands.empty() ? "mica" : "mica " + command.get_name());
+  const std::string text = failure.what();
+  if (dynamic_cast<const CLI::ValidationError*>(&failure) != nullptr) return text;
+  const std::string unexpected = Unexpected(app);
+  if (unexpected.starts_with('-')) {
+    const std::vector<std::string> known = LongNames(command);
+    if (std::find(known.begin(), known.end(), unexpected) != known.end())
+      return fmt::format("{} stands before the command; give it behind{}", unexpected, see);
+    return fmt::format("unknown option {}{}{}", unexpected, DidYouMean(unexpected, known), see);
+  }
+  if (commands.empty()) {
+    if (unexpected.empty()) return "no command is given" + see;
+    std::vector<std::string> known;
+    for (const CLI::App* one : app.get_subcommands([](const CLI::App*) { return true; }))
+      known.push_back(one->get_name());
+    return fmt::format("unknown command {}{}{}", unexpected, DidYouMean(unexpected, known), see);
+  }
+  if (!unexpected.empty()) return fmt::format("{} is more than the command takes{}", unexpected, see);
+  const auto upto = [&](const char* mark) { return text.substr(0, text.find(mark)); };
+  if (dynamic_cast<const CLI::RequiredError*>(&failure) != nullptr)
+    return fmt::format("{} is missing{}", upto(" is required"), see);
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&failure) != nullptr)
+    return fmt::format("{} is given without a value{}", upto(":"), see);
+  return text + see;
 }
 
 }  // namespace mica

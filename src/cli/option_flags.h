@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <span>
+#include <string>
 
 #include "base/json.h"
 #include "record/options.h"
@@ -20,5 +21,8 @@ enum class WrongValue {
 // it must live as long as the command.
 void AddFlags(CLI::App& command, std::span<const Option> options, Json& values,
               WrongValue wrong = WrongValue::kFails);
+
+// What is wrong with a command line that the parser does not take, in one line and in words of our own.
+std::string UsageText(const CLI::App& app, const CLI::ParseError& failure);
 
 }  // namespace mica

@@ -15,6 +15,8 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/option_flags.h"
+#include "record/options.h"
 #include "record/status.h"
 
 namespace mica {
@@ -27,8 +29,7 @@ constexpr std::chrono::minutes kFresh{10};
 
 struct StatusOptions {
   fs::path run;
-  bool watch = false;
-  bool json = false;
+  Json given = Json::object();
 };
 
 enum class RunState { kRunning, kDone, kStopped, kElsewhere };
@@ -146,18 +147,22 @@ bool IsFresh(const fs::path& run) {
 }
 
 void ShowStatus(const StatusOptions& options) {
+  const auto is_set = [&](const char* name) {
+    return ValueOf(options.given, FindOption(StatusOptionTable(), name)).get<bool>();
+  };
+  const bool json = is_set("json"), watch = is_set("watch");
   const bool terminal = MovesCursor(STDOUT_FILENO);
   for (;;) {
     const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
-    const std::string text = options.json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
-    const bool again = options.watch && (state == RunState::kRunning ||
-                                         (state == RunState::kElsewhere && IsFresh(options.run)));
+    const std::string text = json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
+    const bool again = watch && (state == RunState::kRunning ||
+                                 (state == RunState::kElsewhere && IsFresh(options.run)));
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
     // line.
-    const bool redraw = options.watch && terminal && !options.json;
+    const bool redraw = watch && terminal && !json;
     if (redraw) ClearScreen();
-    WriteStdout(text + (again && !redraw && !options.json ? "\n" : ""));
+    WriteStdout(text + (again && !redraw && !json ? "\n" : ""));
     if (!again) return;
     for (int tenth = 0; tenth < 10; ++tenth) {
       if (InterruptRequested()) return;  // Ctrl-C ends the watching, which is no failure
@@ -173,10 +178,7 @@ void AddStatusCommand(CLI::App& app) {
   CLI::App& command =
       *app.add_subcommand("status", "Show how far a run is: stage, phase, time left, memory, last figures");
   command.add_option("run", options->run, "Directory of the run")->required();
-  command.add_flag("--watch", options->watch, "Show it anew each second until the run ends");
-  command.add_flag(
-      "--json", options->json,
-      "Print the status as JSON, with \"state\": running, done, stopped or unknown (another host's)");
+  AddFlags(command, StatusOptionTable(), options->given, WrongValue::kIsUsage);
   command.callback([options] { ShowStatus(*options); });
 }
 

@@ -72,7 +72,7 @@ RandomCheckpointSpec Spec(const SynthesizeOptions& options) {
     spec.vocab = std::max(spec.vocab, static_cast<size_t>(Tokenizer::Open(spec.tokenizer).vocab_size()));
   spec.format = value("format") == "bin" ? CheckpointFormat::kTorch : CheckpointFormat::kSafetensors;
   const Json dtype = value("dtype");
-  spec.dtype = dtype == "f32" ? DType::kF32 : dtype == "bf16" ? DType::kBF16 : DType::kF16;
+  spec.dtype = dtype == "fp32" ? DType::kF32 : dtype == "bf16" ? DType::kBF16 : DType::kF16;
   spec.seed = options.common.seed;
   return spec;
 }

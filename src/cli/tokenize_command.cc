@@ -9,7 +9,9 @@
 #include "base/output.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/option_flags.h"
 #include "io/text/tokenizer.h"
+#include "record/options.h"
 
 namespace mica {
 namespace {
@@ -17,8 +19,7 @@ namespace {
 struct TokenizeOptions {
   std::filesystem::path model;
   std::filesystem::path file;
-  bool bos = true;
-  bool special = false;
+  Json given = Json::object();
 };
 
 std::string ReadText(const std::filesystem::path& file) {
@@ -31,13 +32,17 @@ std::string ReadText(const std::filesystem::path& file) {
 }
 
 void Tokenize(const TokenizeOptions& options) {
+  const auto is_set = [&](const char* name) {
+    return ValueOf(options.given, FindOption(TokenizingOptionTable(), name)).get<bool>();
+  };
   const Tokenizer tokenizer = Tokenizer::Open(options.model);
   const std::string text = ReadText(options.file);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
   }
-  std::vector<int32_t> ids = options.special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
-  if (options.bos) ids.insert(ids.begin(), tokenizer.bos());
+  std::vector<int32_t> ids =
+      is_set("special-tokens") ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
+  if (is_set("bos")) ids.insert(ids.begin(), tokenizer.bos());
   std::string line = "[";
   for (size_t i = 0; i < ids.size(); ++i) line += (i == 0 ? "" : ",") + std::to_string(ids[i]);
   WriteStdout(line + "]\n");
@@ -50,10 +55,7 @@ void AddTokenizeCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("tokenize", "Print the token ids of a text as a JSON array");
   command.add_option("model", options->model, "Checkpoint directory or tokenizer.model")->required();
   command.add_option("file", options->file, "UTF-8 text, taken as it is; - for standard input")->required();
-  command.add_flag("--bos,!--no-bos", options->bos, "Put the token that begins a text in front [yes]");
-  command.add_flag("--special", options->special,
-                   "\"<s>\", \"</s>\" and \"<unk>\" in the text become control tokens, as Hugging Face's "
-                   "tokenizer does it");
+  AddFlags(command, TokenizingOptionTable(), options->given, WrongValue::kIsUsage);
   command.callback([options] { Tokenize(*options); });
 }
 

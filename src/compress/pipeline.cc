@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/finite.h"
 #include "base/log.h"
 #include "base/output.h"
 #include "base/system.h"
@@ -18,13 +19,17 @@
 #include "compress/coders.h"
 #include "compress/curvature/drift_compensation.h"
 #include "compress/fixed/plain_tensors.h"
+#include "compress/fixed/solver.h"
 #include "compress/inform/statistics.h"
 #include "compress/work_directory.h"
 #include "device/device.h"
+#include "format/fixed/layout.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/fingerprint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
+#include "model/window.h"
+#include "ops/codes/codes.h"
 #include "ops/instruction_set.h"
 #include "record/compression.h"
 #include "record/identity.h"
@@ -52,13 +57,19 @@ const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
   return *record;
 }
 
+// The settings with the window that suits the model, where none is given.
+CompressionSettings WithWindow(CompressionSettings settings, const ModelConfig& config) {
+  settings.calibration.seqlen = WindowTokens(settings.calibration.seqlen, config);
+  return settings;
+}
+
 class Compression {
  public:
   Compression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress)
       : paths_(paths),
-        settings_(settings),
         progress_(progress),
         weights_(ModelWeights::Open(paths.model)),
+        settings_(WithWindow(settings, weights_.config())),
         coder_(MakeCoder(settings_, weights_.config())) {}
 
   void Check();
@@ -77,7 +88,10 @@ class Compression {
   void CheckDisk(double matrix_bits, double end_bytes) const;
   double EstimatedEndBytes() const;
   Statistics ObtainStatistics();
-  uint64_t OtherBytes() const;
+  OtherBytes Besides() const;
+  uint64_t LayerOverhead() const;
+  OtherBytes LeastBesides() const;
+  void AddCopied(size_t layer, PackedShard& shard) const;
   ShardRecord WriteEnds();
   ShardRecord CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
@@ -86,16 +100,17 @@ class Compression {
   CompressionRecord Finish();
 
   const CompressionPaths paths_;
-  const CompressionSettings settings_;
   Progress& progress_;
   const ModelWeights weights_;
+  const CompressionSettings settings_;
   const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
   std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
   Statistics statistics_;
-  uint64_t end_bytes_ = 0;  // file bytes of the end shard
+  uint64_t end_bytes_ = 0;       // file bytes of the end shard
+  uint64_t layer_overhead_ = 0;  // as LayerOverhead counts it
   std::vector<ShardRecord> finished_;
   double began_ = MonotonicSeconds();
   const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
@@ -110,7 +125,8 @@ void Compression::Check() {
   calibration_ = DrawCalibration(settings_.calibration, Tokenizer::Open(paths_.model));
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
-  coder_->CheckBudget(static_cast<uint64_t>(EstimatedEndBytes()));
+  if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
+  coder_->CheckBudget(LeastBesides());
 }
 
 CompressionRecord Compression::Run() {
@@ -136,7 +152,7 @@ CompressionRecord Compression::Work() {
 
   statistics_ = ObtainStatistics();
   try {
-    coder_->Plan(statistics_, OtherBytes());
+    coder_->Plan(statistics_, Besides());
   } catch (const Error&) {
     // Settings that cannot be met: statistics alone are nothing to go on with.
     if (!work_->Finished(kEndShards + 1)) work_->Discard();
@@ -157,7 +173,7 @@ CompressionRecord Compression::Work() {
       PassFinishedLayer(l, stream, original_stream);
       continue;
     }
-    coder_->SetOtherBytes(l, OtherBytes(), finished_matrix_bytes());
+    coder_->SetOtherBytes(l, Besides(), finished_matrix_bytes());
     finished_.push_back(CompressLayer(l, stream, original_stream));
   }
   progress_.End();
@@ -219,12 +235,8 @@ void Compression::Begin() {
   identity.Add("device", Device::Cpu().Describe());
   identity.Add("instruction set", InstructionSet());
   work_.emplace(paths_.out, identity, shards());
-  if (calibration_->tokens() < 4 * InputCols(config(), InputKind::kDown)) {
-    LogWarning(
-        "{} calibration tokens for matrices of up to {} input channels: moments lean on damping; use more "
-        "--samples",
-        calibration_->tokens(), InputCols(config(), InputKind::kDown));
-  }
+  const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
+  if (!warning.empty()) LogWarning("{}", warning);
 }
 
 double Compression::EstimatedEndBytes() const {
@@ -286,7 +298,7 @@ uint64_t Compression::finished_matrix_bytes() const {
 }
 
 // Bytes of the weight files besides the matrices: exact for what is written, estimated for the rest.
-uint64_t Compression::OtherBytes() const {
+OtherBytes Compression::Besides() const {
   uint64_t written = 0, index = kIndexBytes;
   for (const ShardRecord& shard : finished_) {
     written += shard.bytes;
@@ -298,7 +310,60 @@ uint64_t Compression::OtherBytes() const {
   const uint64_t per_layer = layers_done > 0 ? (besides - end_bytes_) / layers_done +
                                                    index / (layers_done + kEndShards) + kHeaderSlack
                                              : kHeaderBytesPerMatrix * kLinearKinds.size();
-  return besides + index + per_layer * layers_left;
+  return {.expected = besides + index + per_layer * layers_left,
+          .least = besides + index + layer_overhead_ * layers_left};
+}
+
+// Bytes of a layer's shard and of its index entries besides the matrices, counted on matrices of the least
+// size; only where the budget counts the file.
+uint64_t Compression::LayerOverhead() const {
+  const size_t last = config().layers - 1;  // whose names are the longest
+  PackedShard shard;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config(), kind);
+    shard.Add(LinearTensorName(*config().family, last, kind), coder_->Smallest(shape.rows, shape.cols));
+  }
+  const uint64_t matrices = shard.data_bytes();
+  AddCopied(last, shard);
+  uint64_t bytes = shard.header_bytes() + shard.data_bytes() - matrices + kHeaderSlack;
+  for (const std::string& name : shard.tensor_names()) bytes += name.size() + kIndexEntryBytes;
+  return bytes;
+}
+
+// Besides() before anything is written.
+OtherBytes Compression::LeastBesides() const {
+  uint64_t bytes = kIndexBytes + layer_overhead_ * config().layers;
+  PackedShard shard;
+  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer) continue;
+    const Treatment treatment = TreatmentOf(place.role, config().tied_head);
+    if (treatment == Treatment::kCopied) CopyTensor(weights_.checkpoint(), tensor, shard);
+    if (treatment != Treatment::kRounded || tensor.shape.size() != 2) continue;
+    const uint64_t rows = tensor.shape[0], cols = tensor.shape[1];
+    const std::vector<uint8_t> widths(cols, static_cast<uint8_t>(settings_.embedding_bits));
+    bytes +=
+        settings_.embedding_bits == 16
+            ? 2 * rows * cols
+            : FixedStoredBits(rows, widths, settings_.fixed.group_size, MaskKind::kNone, {}, false).total() /
+                  8;
+    // Of one row there are the same parts.
+    if (settings_.embedding_bits < 16)
+      shard.Add(ModuleName(tensor.name),
+                Pack(RoundToNearest(Matrix<float>(1, cols, 0.0f), settings_.embedding_bits,
+                                    settings_.fixed.group_size)));
+  }
+  for (const std::string& name : shard.tensor_names()) bytes += name.size() + kIndexEntryBytes;
+  bytes += shard.header_bytes();
+  return {.expected = bytes, .least = bytes};
+}
+
+void Compression::AddCopied(size_t layer, PackedShard& shard) const {
+  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
+    const TensorPlace place = PlaceOf(*config().family, tensor.name);
+    if (place.layer == layer && TreatmentOf(place.role, config().tied_head) == Treatment::kCopied)
+      CopyTensor(weights_.checkpoint(), tensor, shard);
+  }
 }
 
 ShardRecord Compression::WriteEnds() {
@@ -326,6 +391,10 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
   LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
   const auto solve = [&](InputKind input, const InputMoments& moments) {
+    const std::string where = fmt::format("layer {}, inputs of {}", l, InputName(input));
+    CheckFinite(moments.h, where + ", second moments");
+    if (moments.drift.data != nullptr) CheckFinite(moments.drift, where + ", drift");
+    if (moments.residual.data != nullptr) CheckFinite(moments.residual, where + ", drift of the stream");
     coder_->BeginInput(moments.h);
     std::optional<DampedFactor> drift_inverse;
     if (moments.drift.data != nullptr) drift_inverse = DriftInverse(moments.h, settings_.drift.damping);
@@ -336,6 +405,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
       Matrix<float> w = weights.Take(kind);
       if (original_layer) original_layer->SetLinear(kind, w);
       if (drift_inverse) w = CompensateDrift(w, moments, *drift_inverse, settings_.drift.compensation);
+      CheckFinite(w, LinearTensorName(*config().family, l, kind));
       CodedMatrix coded = coder_->Solve(l, kind, w);
       layer.SetLinear(kind, coded.weights);
       shard.Add(LinearTensorName(*config().family, l, kind), std::move(coded.packed));
@@ -346,11 +416,7 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
 
   record.matrix_bytes = shard.data_bytes();
-  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    const TensorPlace place = PlaceOf(*config().family, tensor.name);
-    if (place.layer == l && TreatmentOf(place.role, config().tied_head) == Treatment::kCopied)
-      CopyTensor(weights_.checkpoint(), tensor, shard);
-  }
+  AddCopied(l, shard);
   return WriteShard(kEndShards + l + 1, shard, std::move(record));
 }
 

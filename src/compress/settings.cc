@@ -1,6 +1,7 @@
 #include "compress/settings.h"
 
 #include <functional>
+#include <optional>
 
 #include "base/error.h"
 #include "record/options.h"
@@ -14,6 +15,7 @@ template <typename T>
 Json ToJson(const T& value) {
   return value;
 }
+Json ToJson(const std::optional<size_t>& value) { return value ? Json(*value) : Json(nullptr); }
 Json ToJson(Coding coding) { return coding == Coding::kFixed ? "fixed" : "entropy"; }
 Json ToJson(GroupingMethod method) { return GroupingMethodName(method); }
 Json ToJson(Estimator estimator) { return EstimatorName(estimator); }
@@ -23,6 +25,7 @@ template <typename T>
 void FromJson(const Json& json, T& value) {
   value = json.get<T>();
 }
+void FromJson(const Json& json, std::optional<size_t>& value) { value = json.get<size_t>(); }
 void FromJson(const Json& json, Coding& coding) {
   coding = json == "fixed" ? Coding::kFixed : Coding::kEntropy;
 }
@@ -83,7 +86,7 @@ Json SourcesToJson(const CompressionSettings& settings) {
 void SetSources(const Json& value, CompressionSettings& settings) {
   settings.calibration.sources.clear();
   for (const Json& source : value) {
-    DataSpec spec = ParseDataSpec(source.value("kind", "text") + "=" + source.value("path", ""));
+    DataSpec spec = MakeDataSpec(source.value("kind", "text"), source.at("path"));
     spec.weight = source.value("weight", 1.0);
     settings.calibration.sources.push_back(spec);
   }
@@ -146,7 +149,7 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "samples", [](auto& s) -> auto& { return s.calibration.samples; }),
       Bind(
-          "calib-seqlen", [](auto& s) -> auto& { return s.calibration.seqlen; }),
+          "seqlen", [](auto& s) -> auto& { return s.calibration.seqlen; }),
       {"seed", [](const auto& s) { return ToJson(s.seed); },
        [](const Json& value, auto& s) { s.seed = s.calibration.seed = value.template get<uint64_t>(); }},
       {"calib", SourcesToJson, SetSources},

@@ -23,7 +23,7 @@ constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"
 
 Experiment ReadExperiment(const fs::path& path) {
   Experiment experiment;
-  experiment.json = ReadJson(path);
+  experiment.json = ReadJson(path, DuplicateKeys::kRefuse);
   const std::string where = path.string();
   const fs::path base = path.has_parent_path() ? path.parent_path() : fs::path(".");
   experiment.name = path.stem().string();
@@ -40,6 +40,9 @@ Experiment ReadExperiment(const fs::path& path) {
     Fail("{}: \"name\" is {}, expected {}", where, ShownJson(experiment.json["name"]), kLabelRule);
   for (const char* key : {"model", "directory", "evaluate", "compress"}) {
     if (!experiment.json.contains(key)) Fail("{}: has no \"{}\"", where, key);
+  }
+  for (const char* key : {"name", "model", "directory"}) {
+    if (experiment.json.value(key, Json("-")) == "") Fail("{}: \"{}\" is empty, expected text", where, key);
   }
   experiment.directory = (base / directory).lexically_normal();
   experiment.evaluation = RequestFromJson(*evaluate, where + ", \"evaluate\"");

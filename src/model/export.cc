@@ -72,7 +72,7 @@ void WriteValues(const std::string& name, std::span<const float> values, DType d
   for (size_t i = 0; i < values.size(); ++i) {
     halves[i] = ToF16(values[i]);
     if ((halves[i].bits & 0x7FFFu) >= 0x7C00u) {
-      Fail("tensor {}: value {} does not fit FP16; export with --dtype f32", name, values[i]);
+      Fail("tensor {}: value {} does not fit FP16; export with --dtype fp32", name, values[i]);
     }
   }
   writer.Write(std::as_bytes(std::span(halves)));

@@ -134,7 +134,7 @@ void CheckShape(const RandomCheckpointSpec& spec) {
   if (!(spec.rope_theta > 0) || !std::isfinite(spec.rope_theta))
     Fail("--rope-theta is {}, expected a positive number", spec.rope_theta);
   if (spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16) {
-    Fail("--dtype is {}, expected f16, bf16 or f32", DTypeName(spec.dtype));
+    Fail("--dtype is {}, expected fp16, bf16 or fp32", DTypeName(spec.dtype));
   }
   if (spec.attention_bias && TypeOf(spec).biases != BiasRule::kConfig) {
     std::vector<const ModelType*> types = ModelTypes();

@@ -120,14 +120,19 @@ namespace {
 bool IsSet(const Json& json) { return json.is_object() && (json.contains("ppl") || json.contains("error")); }
 
 Ordered<SetRecord> SetsIn(const Json& sets, const std::string& where, WrongTypes wrong_types) {
+  const bool ours = wrong_types == WrongTypes::kRefuse;
+  if (wrong_types == WrongTypes::kRefuseInSets) wrong_types = WrongTypes::kRefuse;
   Ordered<SetRecord> records;
   for (const auto& [name, json] : sets.items()) {
     if (!IsSet(json)) continue;
+    // In files of others, why there is no perplexity may stand in its place.
+    Json figures = json;
+    if (const auto reason = json.find("ppl"); !ours && reason != json.end() && reason->is_string()) {
+      figures.erase("ppl");
+      if (!json.contains("error")) figures["error"] = *reason;
+    }
     records.emplace_back(
-        name, FieldReader::Read<SetRecord>(json, fmt::format("{}, set {}", where, name), wrong_types));
-    SetRecord& set = records.back().second;
-    if (const auto reason = json.find("ppl"); !set.error && reason != json.end() && reason->is_string())
-      set.error = reason->get<std::string>();
+        name, FieldReader::Read<SetRecord>(figures, fmt::format("{}, set {}", where, name), wrong_types));
   }
   return records;
 }
@@ -145,7 +150,10 @@ EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, 
         "{{\"ppl\": 5.79}}}}",
         where);
   }
-  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(json, where, wrong_types);
+  Json besides = json;  // all but the sets
+  besides.erase("datasets");
+  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(
+      besides, where, wrong_types == WrongTypes::kRefuseInSets ? WrongTypes::kSkip : wrong_types);
   record.sets = std::move(sets);
   if (plain) record.other = nullptr;  // the sets
   return record;

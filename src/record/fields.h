@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <optional>
@@ -34,7 +33,7 @@ class FieldReader {
     if (Take(*found, key, read)) {
       value = std::move(read);
     } else if (wrong_types_ == WrongTypes::kRefuse) {
-      reader_.RefuseType(key, *found);
+      reader_.RefuseType(key, *found, TypeText(value));
     }
   }
   // The writer's concern.
@@ -60,6 +59,23 @@ class FieldReader {
   }
 
  private:
+  template <typename T>
+  static std::string TypeText(const std::optional<T>&) {
+    return TypeText(T());
+  }
+  template <typename T>
+  static std::string TypeText(const Ordered<T>&) {
+    return "an object";
+  }
+  // A list whose items may be what is wrong.
+  template <typename T>
+  static std::string TypeText(const std::vector<T>&) {
+    return "an array, each item " + TypeText(T());
+  }
+  template <typename T>
+  static std::string TypeText(const T&) {
+    return JsonTypeText<T>();
+  }
   std::string Below(const std::string& key) const { return reader_.where() + ", \"" + key + "\""; }
 
   template <typename T>
@@ -78,17 +94,7 @@ class FieldReader {
     value = json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
     return true;
   }
-  bool Take(const Json& json, const std::string&, uint64_t& value) {
-    if (json.is_number_integer()) {
-      if (!json.is_number_unsigned() && json.get<int64_t>() < 0) return false;
-      value = json.get<uint64_t>();
-      return true;
-    }
-    const double number = json.is_number() ? json.get<double>() : -1;
-    if (!(number >= 0 && number < 0x1p64 && number == std::floor(number))) return false;
-    value = static_cast<uint64_t>(number);
-    return true;
-  }
+  bool Take(const Json& json, const std::string&, uint64_t& value) { return ReadWhole(json, value); }
   bool Take(const Json& json, const std::string&, std::string& value) {
     if (!json.is_string()) return false;
     value = json.get<std::string>();

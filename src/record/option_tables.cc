@@ -21,6 +21,58 @@ Option Seed(OptionPlace place) {
           .chinese = "随机种子"};
 }
 
+// Types of numbers as other programs name them, too.
+std::vector<Spelling> DTypeSpellings() {
+  return {{"f16", "fp16"},  {"f32", "fp32"},      {"float16", "fp16"},
+          {"half", "fp16"}, {"bfloat16", "bf16"}, {"float32", "fp32"}};
+}
+
+Option JsonSwitch() {
+  return {.name = "json",
+          .kind = OptionKind::kSwitch,
+          .group = "General",
+          .help = "Print the result as JSON on stdout",
+          .value = false,
+          .place = OptionPlace::kFlag};
+}
+
+// The file that a result goes to.
+Option Output(const char* group, const char* help) {
+  return {.name = "output",
+          .kind = OptionKind::kPath,
+          .group = group,
+          .help = help,
+          .place = OptionPlace::kFlag,
+          .letter = "o"};
+}
+
+// Tokens of a window, of calibration and of evaluation.
+Option Window(const char* group, double least) {
+  return {.name = "seqlen",
+          .kind = OptionKind::kInteger,
+          .group = group,
+          .help = "Tokens of a window [the smaller of 2048 and the model's positions]",
+          .least = least,
+          .most = kMostTokens,
+          .unit = "tokens"};
+}
+
+Option CalibrationWindow() {
+  Option option = Window("Calibration", 8);
+  option.old_names = {"calib-seqlen"};
+  return option;
+}
+
+Option SpecialTokens(const char* group) {
+  return {
+      .name = "special-tokens",
+      .kind = OptionKind::kSwitch,
+      .group = group,
+      .help = "\"<unk>\" and the like in a text become control tokens, as Hugging Face's tokenizer does it",
+      .value = false,
+      .place = OptionPlace::kFlag};
+}
+
 std::vector<Option> MakeCompressionOptions() {
   const IdleRule with_fixed = {"coding", "fixed", "--coding entropy"};
   const IdleRule with_entropy = {"coding", "entropy", "--coding fixed"};
@@ -296,6 +348,7 @@ std::vector<Option> MakeCompressionOptions() {
        .help = "Arithmetic of the calibration passes",
        .value = "bf16",
        .words = {"bf16", "fp32"},
+       .spellings = DTypeSpellings(),
        .english = "arithmetic",
        .chinese = "计算精度"},
       {.name = "samples",
@@ -306,15 +359,7 @@ std::vector<Option> MakeCompressionOptions() {
        .least = 1,
        .most = kMostWindows,
        .unit = "windows"},
-      {.name = "calib-seqlen",
-       .kind = OptionKind::kInteger,
-       .group = "Calibration",
-       .help = "Tokens a window",
-       .value = 2048,
-       .least = 8,
-       .most = kMostTokens,
-       .unit = "tokens",
-       .key = "seqlen"},
+      CalibrationWindow(),
       Seed(OptionPlace::kKey),
       {.name = "calib",
        .kind = OptionKind::kSources,
@@ -323,7 +368,7 @@ std::vector<Option> MakeCompressionOptions() {
        .words = {"kind", "path", "weight"},
        .required = true},
       {.name = "statistics",
-       .kind = OptionKind::kText,
+       .kind = OptionKind::kPath,
        .group = "Calibration",
        .help = "Keep the statistics in this file and use them again",
        .place = OptionPlace::kFlag},
@@ -340,7 +385,7 @@ std::vector<Option> MakeEvaluationOptions() {
        .words = {"kind", "name", "path"},
        .required = true},
       {.name = "reference",
-       .kind = OptionKind::kText,
+       .kind = OptionKind::kPath,
        .group = "Evaluation",
        .help = "Checkpoint that the model was compressed from: measures how far its predictions have moved",
        .place = OptionPlace::kFlag},
@@ -350,31 +395,21 @@ std::vector<Option> MakeEvaluationOptions() {
        .help = "gptq scores whole windows, llamacpp puts BOS in each window and scores its second half",
        .value = "gptq",
        .words = {"gptq", "llamacpp"}},
-      {.name = "seqlen",
-       .kind = OptionKind::kInteger,
-       .group = "Evaluation",
-       .help = "Tokens of a window [the smaller of 2048 and the model's positions]",
-       .least = 2,
-       .most = kMostTokens,
-       .unit = "tokens"},
+      Window("Evaluation", 2),
       {.name = "dtype",
        .kind = OptionKind::kChoice,
        .group = "Evaluation",
        .help = "Arithmetic; auto: the fastest here",
        .value = "auto",
-       .words = {"auto", "fp32", "bf16"}},
+       .words = {"auto", "fp32", "bf16"},
+       .spellings = DTypeSpellings()},
       {.name = "max-windows",
        .kind = OptionKind::kInteger,
        .group = "Evaluation",
        .help = "Windows of each text at most; 0: all",
        .value = 0,
        .most = kMostExactInteger},
-      {.name = "special-tokens",
-       .kind = OptionKind::kSwitch,
-       .group = "Evaluation",
-       .help = "\"<unk>\" and the like in a text become control tokens, as Hugging Face's tokenizer does it",
-       .value = false,
-       .place = OptionPlace::kFlag},
+      SpecialTokens("Evaluation"),
       {.name = "activation-memory",
        .kind = OptionKind::kBytes,
        .group = "Evaluation",
@@ -396,6 +431,7 @@ std::vector<Option> MakeEvaluationOptions() {
        .help = "Compressed models are measured against the original one, too",
        .value = false,
        .place = OptionPlace::kKey},
+      Output("Evaluation", "Write the result (JSON) to this file"),
   };
 }
 
@@ -464,9 +500,10 @@ std::vector<Option> MakeSynthesisOptions() {
        .kind = OptionKind::kChoice,
        .group = "Files",
        .help = "Of the weights",
-       .value = "f16",
-       .words = {"f16", "bf16", "f32"},
-       .place = OptionPlace::kFlag},
+       .value = "fp16",
+       .words = {"fp16", "bf16", "fp32"},
+       .place = OptionPlace::kFlag,
+       .spellings = DTypeSpellings()},
       {.name = "shard-bytes",
        .kind = OptionKind::kBytes,
        .group = "Files",
@@ -475,10 +512,94 @@ std::vector<Option> MakeSynthesisOptions() {
        .unit = "bytes",
        .place = OptionPlace::kFlag},
       {.name = "tokenizer",
-       .kind = OptionKind::kText,
+       .kind = OptionKind::kPath,
        .group = "Files",
        .help = "Copy the tokenizer of this checkpoint or this tokenizer.model",
        .place = OptionPlace::kFlag},
+  };
+}
+
+std::vector<Option> MakeComparisonOptions() {
+  return {
+      {.name = "format",
+       .kind = OptionKind::kChoice,
+       .group = "Report",
+       .help = "Of the report [what the name of -o says, else text]",
+       .words = {"text", "json", "markdown", "html"},
+       .place = OptionPlace::kFlag},
+      Output("Report", "Write the report to this file instead of stdout"),
+      {.name = "html",
+       .kind = OptionKind::kPath,
+       .group = "Report",
+       .help = "Also write the report as an HTML page to this file",
+       .place = OptionPlace::kFlag},
+      {.name = "lang",
+       .kind = OptionKind::kChoice,
+       .group = "Report",
+       .help = "Language of the report",
+       .value = "en",
+       .words = {"en", "zh"},
+       .place = OptionPlace::kFlag},
+      {.name = "force",
+       .kind = OptionKind::kSwitch,
+       .group = "Report",
+       .help = "Compare results that were not measured alike; the report says so",
+       .value = false,
+       .place = OptionPlace::kFlag},
+      {.name = "json",
+       .kind = OptionKind::kSwitch,
+       .group = "Report",
+       .help = "The same as --format json",
+       .value = false,
+       .place = OptionPlace::kFlag},
+  };
+}
+
+std::vector<Option> MakeExportOptions() {
+  return {
+      {.name = "to",
+       .kind = OptionKind::kChoice,
+       .group = "Files",
+       .help = "Layout; hf: safetensors as Hugging Face's programs read them",
+       .value = "hf",
+       .words = {"hf"},
+       .place = OptionPlace::kFlag},
+      {.name = "dtype",
+       .kind = OptionKind::kChoice,
+       .group = "Files",
+       .help = "Of the weights; fp32: the decoded weights exactly",
+       .value = "fp16",
+       .words = {"fp16", "fp32"},
+       .place = OptionPlace::kFlag,
+       .spellings = DTypeSpellings()},
+  };
+}
+
+std::vector<Option> MakeStatusOptions() {
+  Option json = JsonSwitch();
+  json.help = "Print the status as JSON, with \"state\": running, done, stopped or unknown (another host's)";
+  return {
+      {.name = "watch",
+       .kind = OptionKind::kSwitch,
+       .group = "General",
+       .help = "Show it anew each second until the run ends",
+       .value = false,
+       .place = OptionPlace::kFlag},
+      json,
+  };
+}
+
+std::vector<Option> MakeTokenizingOptions() {
+  Option special = SpecialTokens("Text");
+  special.old_names = {"special"};
+  return {
+      {.name = "bos",
+       .kind = OptionKind::kSwitch,
+       .group = "Text",
+       .help = "Put the token that begins a text in front",
+       .value = true,
+       .place = OptionPlace::kFlag},
+      special,
   };
 }
 
@@ -500,17 +621,13 @@ std::vector<Option> MakeCommonOptions() {
        .words = {"error", "warning", "info", "debug"},
        .place = OptionPlace::kFlag},
       {.name = "device",
-       .kind = OptionKind::kText,
+       .kind = OptionKind::kChoice,
        .group = "General",
-       .help = "Where to compute: cpu",
+       .help = "Where to compute; auto: on the best device of this build",
        .value = "cpu",
+       .words = {"cpu", "auto"},
        .place = OptionPlace::kFlag},
-      {.name = "json",
-       .kind = OptionKind::kSwitch,
-       .group = "General",
-       .help = "Print the result as JSON on stdout",
-       .value = false,
-       .place = OptionPlace::kFlag},
+      JsonSwitch(),
   };
 }
 
@@ -528,6 +645,31 @@ std::span<const Option> EvaluationOptionTable() {
 
 std::span<const Option> SynthesisOptionTable() {
   static const std::vector<Option> options = MakeSynthesisOptions();
+  return options;
+}
+
+std::span<const Option> ComparisonOptionTable() {
+  static const std::vector<Option> options = MakeComparisonOptions();
+  return options;
+}
+
+std::span<const Option> ExportOptionTable() {
+  static const std::vector<Option> options = MakeExportOptions();
+  return options;
+}
+
+std::span<const Option> InspectionOptionTable() {
+  static const std::vector<Option> options = {JsonSwitch()};
+  return options;
+}
+
+std::span<const Option> StatusOptionTable() {
+  static const std::vector<Option> options = MakeStatusOptions();
+  return options;
+}
+
+std::span<const Option> TokenizingOptionTable() {
+  static const std::vector<Option> options = MakeTokenizingOptions();
   return options;
 }
 

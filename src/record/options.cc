@@ -68,6 +68,14 @@ bool InRange(const Option& option, const Json& value) {
   return above && below;
 }
 
+// A number of bytes, whole up to the rounding of "4.35MB".
+Json CheckedBytes(const Option& option, const Json& value, const std::string& where) {
+  if (!value.is_number()) RefuseType(option, value, where, "a number, ");
+  if (!InRange(option, value)) Refuse(option, value, where);
+  if (!IsWhole(value)) Refuse(option, value, where, "a whole number, ");
+  return value;
+}
+
 Json CheckedInteger(const Option& option, const Json& value, const std::string& where) {
   if (!value.is_number()) RefuseType(option, value, where, "a whole number, ");
   if (!IsWhole(value)) Refuse(option, value, where, "a whole number, ");
@@ -112,14 +120,44 @@ Json CheckedSources(const Option& option, const Json& value, const std::string& 
         Fail("{}: unknown key \"{}\", expected one of {}", inside, key, fmt::join(option.words, ", "));
       const bool number = key == "weight";
       if (number ? !item.is_number() : !item.is_string()) {
-        Fail("{}: \"{}\" is {}, which is not of the right type, expected {}", inside, key, item.dump(),
-             number ? "a positive number" : "text");
+        Fail("{}: \"{}\" is {}, which is not of the right type, expected {}", inside, key,
+             ShownValue(item, inside), number ? "a positive number" : "text");
       }
+      if (!number && item == "") Fail("{}: \"{}\" is empty, expected text", inside, key);
       if (number && !(item.get<double>() > 0 && std::isfinite(item.get<double>())))
         Fail("{}: \"{}\" is {}, expected a positive number", inside, key, ShownValue(item, inside));
     }
+    if (!source.contains("path")) Fail("{}: a text has no \"path\"", inside);
   }
   return value;
+}
+
+// Insertions, deletions, replacements and swaps of neighbours that make one text of the other.
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> steps(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        steps[i][j] = i + j;
+        continue;
+      }
+      steps[i][j] = std::min(
+          {steps[i - 1][j] + 1, steps[i][j - 1] + 1, steps[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        steps[i][j] = std::min(steps[i][j], steps[i - 2][j - 2] + 1);
+    }
+  }
+  return steps[a.size()][b.size()];
+}
+
+std::string_view WithoutDashes(std::string_view name) {
+  return name.substr(std::min(name.find_first_not_of('-'), name.size()));
+}
+
+// ", did you mean ...?" behind what is not known; empty when nothing is like it.
+std::string Suggestion(const std::string& name, const std::vector<std::string>& known) {
+  const std::string nearest = NearestName(name, known);
+  return nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest);
 }
 
 // The number that all of `text` stands for; the text itself when it stands for none.
@@ -136,6 +174,31 @@ Json ParseNumber(const std::string& text) {
 }
 
 }  // namespace
+
+std::string NearestName(const std::string& name, const std::vector<std::string>& known) {
+  const std::string_view bare = WithoutDashes(name);
+  std::string nearest;
+  size_t least = bare.size() / 3 + 2;  // as many changes make another word
+  for (const std::string& other : known) {
+    const std::string_view candidate = WithoutDashes(other);
+    size_t distance = EditDistance(bare, candidate);
+    // A part of a long name is meant more likely than its letters say.
+    if (bare.size() >= 3 && candidate.find(bare) != std::string_view::npos)
+      distance = std::min<size_t>(distance, 2);
+    if (distance < least) least = distance, nearest = other;
+  }
+  return nearest;
+}
+
+std::optional<bool> ParseTruth(std::string_view word) {
+  for (const char* yes : {"true", "yes", "on"}) {
+    if (word == yes) return true;
+  }
+  for (const char* no : {"false", "no", "off"}) {
+    if (word == no) return false;
+  }
+  return std::nullopt;
+}
 
 const Option& FindOption(std::span<const Option> options, const std::string& name) {
   const auto found =
@@ -222,6 +285,8 @@ std::string ExpectedText(const Option& option) {
       return Alternatives(option.words);
     case OptionKind::kText:
       return "text";
+    case OptionKind::kPath:
+      return "a path";
     case OptionKind::kSources:
       return "an array of texts";
   }
@@ -243,8 +308,9 @@ std::string ValueText(const Json& value) {
 
 Json CheckedValue(const Option& option, const Json& value, const std::string& where) {
   switch (option.kind) {
-    case OptionKind::kNumber:
     case OptionKind::kBytes:
+      return CheckedBytes(option, value, where);
+    case OptionKind::kNumber:
       if (!value.is_number()) RefuseType(option, value, where, "a number, ");
       if (!InRange(option, value)) Refuse(option, value, where);
       return value;
@@ -258,12 +324,17 @@ Json CheckedValue(const Option& option, const Json& value, const std::string& wh
       return value;
     case OptionKind::kChoice:
       if (!value.is_string()) RefuseType(option, value, where);
+      for (const Spelling& spelling : option.spellings) {
+        if (value == spelling.given) return spelling.word;
+      }
       if (std::none_of(option.words.begin(), option.words.end(),
                        [&](const char* word) { return value == word; }))
         Refuse(option, value, where);
       return value;
     case OptionKind::kText:
+    case OptionKind::kPath:
       if (!value.is_string()) RefuseType(option, value, where);
+      if (value == "") Refuse(option, value, where);
       return value;
     case OptionKind::kSources:
       return CheckedSources(option, value, where);
@@ -286,12 +357,13 @@ Json ParseValue(const Option& option, const std::vector<std::string>& texts) {
       if (option.least == 0 && ParseNumber(texts[0]) == 0) return 0.0;
       return CheckedValue(option, static_cast<double>(ParseBytes(texts[0], "--" + std::string(option.name))));
     case OptionKind::kBool:
-    case OptionKind::kSwitch:
-      return CheckedValue(option, texts[0] == "true"    ? Json(true)
-                                  : texts[0] == "false" ? Json(false)
-                                                        : Json(texts[0]));
+    case OptionKind::kSwitch: {
+      const std::optional<bool> truth = ParseTruth(texts[0]);
+      return CheckedValue(option, truth ? Json(*truth) : Json(texts[0]));
+    }
     case OptionKind::kChoice:
     case OptionKind::kText:
+    case OptionKind::kPath:
       return CheckedValue(option, texts[0]);
     case OptionKind::kSources:
       break;
@@ -310,7 +382,8 @@ Json ReadOptions(std::span<const Option> options, const Json& json, const std::s
   Json values = Json::object();
   for (const auto& [key, value] : json.items()) {
     if (std::find(known.begin(), known.end(), key) == known.end())
-      Fail("{}: unknown key \"{}\", expected one of {}", where, key, fmt::join(known, ", "));
+      Fail("{}: unknown key \"{}\"{}, expected one of {}", where, key, Suggestion(key, known),
+           fmt::join(known, ", "));
     const Option* option = OptionOfKey(options, key);
     if (*option->one_of == '\0') {
       SetValue(values, *option, CheckedValue(*option, value, where));

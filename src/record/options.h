@@ -3,8 +3,10 @@
 // checks, what compression.json records, help, reports and advised commands all follow from these tables.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -18,12 +20,13 @@ enum class OptionKind {
   kNumber,
   kInteger,
   kIntegers,  // a list of integers, at least one, each once; "2,3,4" on the command line
-  kBool,      // true or false
-  kSwitch,    // a flag without a value on the command line, true or false in JSON
+  kBool,      // true or false in JSON, one of the words of ParseTruth on the command line
+  kSwitch,    // the same, but a flag that needs no value; --no-NAME undoes one that is on by itself
   kChoice,    // one word of several
-  kBytes,     // a number of bytes; "40MB" on the command line
-  kText,
-  kSources  // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
+  kBytes,     // a whole number of bytes; "40MB" on the command line
+  kText,      // never empty
+  kPath,      // never empty
+  kSources    // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
 };
 
 // Where an option may be given.
@@ -35,6 +38,12 @@ struct IdleRule {
   Json value;                // its value
   const char* instead;       // what to give where the option is to have an effect: "--coding entropy"
   const char* because = "";  // behind "--grouping waterfill": ", which forms no groups"
+};
+
+// Another spelling of one of an option's words.
+struct Spelling {
+  const char* given;
+  const char* word;
 };
 
 struct Option {
@@ -56,8 +65,11 @@ struct Option {
   const char* key = "";  // in JSON; "": the name with '_' for '-'
   const char* one_of =
       "";  // of options that exclude one another: the key that holds {"kind": name, "value": value}
-  bool required = false;     // on the command line
-  const char* english = "";  // label in reports; "": none
+  bool required = false;                    // on the command line
+  const char* letter = "";                  // short form of the flag, without its dash
+  std::vector<const char*> old_names = {};  // flags that it had: taken for one more version, in no help
+  std::vector<Spelling> spellings = {};     // choices: taken, and known by its word from there on
+  const char* english = "";                 // label in reports; "": none
   const char* chinese = "";
 };
 
@@ -67,6 +79,12 @@ std::span<const Option> CompressionOptionTable();
 std::span<const Option> EvaluationOptionTable();
 // `mica synthesize`.
 std::span<const Option> SynthesisOptionTable();
+// `mica compare`, `mica export`, `mica inspect`, `mica status`, `mica tokenize`.
+std::span<const Option> ComparisonOptionTable();
+std::span<const Option> ExportOptionTable();
+std::span<const Option> InspectionOptionTable();
+std::span<const Option> StatusOptionTable();
+std::span<const Option> TokenizingOptionTable();
 // Flags of every working command.
 std::span<const Option> CommonOptionTable();
 
@@ -88,6 +106,11 @@ void SetValue(Json& values, const Option& option, Json value);
 const IdleRule* IdleIn(const Option& option, const Json& settings);
 // Removes the options that change nothing because of the value that `option` has.
 void EraseIdle(Json& settings, const std::string& option);
+
+// The `known` name that looks most like `name`, dashes apart; empty when none does.
+std::string NearestName(const std::string& name, const std::vector<std::string>& known);
+// True for "true", "yes" and "on", false for "false", "no" and "off", none for other words.
+std::optional<bool> ParseTruth(std::string_view word);
 
 // "0 to 4", "more than 0 and at most 16 bits", "fixed or entropy", "true or false".
 std::string ExpectedText(const Option& option);

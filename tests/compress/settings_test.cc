@@ -184,8 +184,7 @@ TEST_P(EverySetting, OutOfRangeIsRefusedInAnExperiment) {
   for (const auto& [value, shown] : WrongValues(*GetParam())) {
     const Json json = With(value);
     ExpectError([&] { SettingsFromJson(json, "file"); },
-                {"file", GetParam()->name == std::string("calib-seqlen") ? "seqlen" : KeyOf(*GetParam()),
-                 shown, ExpectedText(*GetParam())});
+                {"file", KeyOf(*GetParam()), shown, ExpectedText(*GetParam())});
   }
 }
 
@@ -252,7 +251,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
             R"("drift_compensation":0.5,"drift_damping":0.03,"drift_windows":32,"fisher_windows":8,)"
-            R"("embedding_bits":8,"dtype":"bf16","samples":128,"seqlen":2048,"seed":0,"calib":[]})");
+            R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,"calib":[]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"coding", "entropy"},
                                              {"budget", {{"kind", "size"}, {"value", 40000000}}},
                                              {"seed", 7},
@@ -264,7 +263,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
             R"("statistics_windows":16,"drift_compensation":0.5,"drift_damping":0.03,)"
             R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
-            R"("seqlen":2048,"seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
+            R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"sparsity", 0.5},
                                              {"pattern", "2:4"},
                                              {"groups", 5},
@@ -279,7 +278,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
             R"("statistics_windows":32,"drift_compensation":0.5,"drift_damping":0.03,)"
             R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"
-            R"("samples":128,"seqlen":2048,"seed":0,"calib":[]})");
+            R"("samples":128,"seed":0,"calib":[]})");
 }
 
 }  // namespace

@@ -121,6 +121,20 @@ TEST(EvaluationRecordTest, WrongTypesAreRefusedOrSkipped) {
   refused(changed("/model/compression/bits/mean_code_bits", true),
           ", \"model\", \"compression\", \"bits\": ", "\"mean_code_bits\" is true");
   // A list of values with another one among them says nothing; other records of a list keep their places.
+  // Files of others must be right in what is compared.
+  const auto refused_in_sets = [&](const Json& json, const std::string& key) {
+    EXPECT_THAT([&] { Read(json, WrongTypes::kRefuseInSets); }, ThrowsMessage<Error>(HasSubstr(key)));
+  };
+  refused_in_sets(changed("/datasets/c4/window_nll", "abc"),
+                  "\"window_nll\" is \"abc\", which is not of the right type, expected an array");
+  refused_in_sets(changed("/datasets/c4/time", "3:40"),
+                  "\"time\" is \"3:40\", which is not of the right type, expected a number");
+  refused_in_sets(changed("/datasets/c4/ppl", Json::array({5})), "\"ppl\" is [5]");
+  refused_in_sets(changed("/datasets/c4/windows", 2.5), "expected a whole number");
+  EXPECT_EQ(
+      Read(changed("/datasets/c4/ppl", "out of memory"), WrongTypes::kRefuseInSets).sets[0].second.error,
+      "out of memory");
+  EXPECT_FALSE(Read(changed("/model", "llama-7b"), WrongTypes::kRefuseInSets).model.path);
   Json odd = changed("/datasets/c4/window_nll/0", "2.25");
   odd["datasets"]["c4"]["by_occurrence"][0] = "rare";
   odd["model"]["compression"] = "packed";

@@ -71,7 +71,11 @@ inline std::vector<WrongOptionValue> WrongValues(const Option& option) {
     wrong.push_back({0, "0"});
     wrong.push_back({true, "true"});
   }
-  if (option.kind == OptionKind::kText) wrong.push_back({4, "4"});
+  if (option.kind == OptionKind::kBytes) wrong.push_back({2.5, "2.5"});
+  if (option.kind == OptionKind::kText || option.kind == OptionKind::kPath) {
+    wrong.push_back({4, "4"});
+    wrong.push_back({"", ""});
+  }
   if (option.kind == OptionKind::kSources) wrong.push_back({"text=FILE", "text=FILE"});
   return wrong;
 }
@@ -95,6 +99,7 @@ inline std::vector<Json> Borders(const Option& option) {
     case OptionKind::kChoice:
       return std::vector<Json>(option.words.begin(), option.words.end());
     case OptionKind::kText:
+    case OptionKind::kPath:
       return {"cpu"};
     case OptionKind::kSources:
       return {Json::array({{{"kind", "text"}, {"path", "FILE"}}})};

@@ -13,10 +13,17 @@ namespace {
 
 using ::testing::HasSubstr;
 
+const std::vector<std::span<const Option>>& AllTables() {
+  static const std::vector<std::span<const Option>> tables = {
+      CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(),
+      ComparisonOptionTable(),  ExportOptionTable(),     InspectionOptionTable(),
+      StatusOptionTable(),      TokenizingOptionTable(), CommonOptionTable()};
+  return tables;
+}
+
 std::vector<const Option*> AllOptions() {
   std::vector<const Option*> all;
-  for (const auto table :
-       {CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(), CommonOptionTable()})
+  for (const auto table : AllTables())
     for (const Option& option : table) all.push_back(&option);
   return all;
 }
@@ -85,10 +92,10 @@ INSTANTIATE_TEST_SUITE_P(Options, EveryOption, ::testing::ValuesIn(AllOptions())
 });
 
 TEST(OptionTable, NamesAndKeysAreUnique) {
-  for (const auto table :
-       {CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(), CommonOptionTable()}) {
+  for (const auto table : AllTables()) {
     std::set<std::string> names, keys;
     for (const Option& option : table) {
+      for (const char* old : option.old_names) EXPECT_TRUE(names.insert(old).second) << old;
       EXPECT_TRUE(names.insert(option.name).second) << option.name;
       EXPECT_TRUE(keys.insert(KeyOf(option)).second) << option.name;
     }
@@ -105,8 +112,50 @@ TEST(OptionTable, WholeNumbersBecomeIntegers) {
 TEST(OptionTable, SizesAreReadWithTheirUnit) {
   const Option& size = FindOption(CompressionOptionTable(), "size");
   EXPECT_EQ(ParseValue(size, {"1.5MB"}), 1.5e6);
-  ExpectError([&] { ParseValue(size, {"0"}); }, {"--size is '0'", "expected a number of bytes"});
-  ExpectError([&] { ParseValue(size, {"4XB"}); }, {"--size is '4XB'", "expected a number of bytes"});
+  EXPECT_EQ(ParseValue(size, {"4.35MB"}), 4.35e6);
+  EXPECT_EQ(ParseValue(size, {"2GiB"}), 2147483648.0);
+  for (const char* wrong : {"2.9", "nanMB", "inf", "0x10", " 4MB", "4 MB", "4MBB", "-4MB", "1e400MB", "MB"})
+    ExpectError([&] { ParseValue(size, {wrong}); }, {"--size is '", wrong, "whole number of bytes"});
+  ExpectError([&] { ParseValue(size, {"0"}); }, {"--size is '0'", "expected a whole number of bytes"});
+  ExpectError([&] { ParseValue(size, {"4XB"}); }, {"--size is '4XB'", "expected a whole number of bytes"});
+}
+
+TEST(OptionTable, OneThingHasOneNameEverywhere) {
+  // Windows, types of numbers and control tokens in texts are the same things for every command.
+  for (const auto table : {CompressionOptionTable(), EvaluationOptionTable()})
+    EXPECT_EQ(FindOption(table, "seqlen").help,
+              std::string(FindOption(CompressionOptionTable(), "seqlen").help));
+  EXPECT_STREQ(FindOption(TokenizingOptionTable(), "special-tokens").help,
+               FindOption(EvaluationOptionTable(), "special-tokens").help);
+  for (const auto table :
+       {CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(), ExportOptionTable()}) {
+    const Option& dtype = FindOption(table, "dtype");
+    for (const char* spelling : {"f32", "float32", "fp32"}) EXPECT_EQ(ParseValue(dtype, {spelling}), "fp32");
+  }
+  EXPECT_EQ(CheckedValue(FindOption(SynthesisOptionTable(), "dtype"), "f16", "file"), "fp16");
+  ExpectError([] { ParseValue(FindOption(CompressionOptionTable(), "dtype"), {"f16"}); },
+              {"--dtype", "bf16 or fp32"});
+}
+
+TEST(OptionTable, TruthHasOneSetOfWords) {
+  const Option& trellis = FindOption(CompressionOptionTable(), "trellis");
+  const Option& json = FindOption(CommonOptionTable(), "json");
+  for (const Option* option : {&trellis, &json}) {
+    for (const char* yes : {"true", "yes", "on"}) EXPECT_EQ(ParseValue(*option, {yes}), true);
+    for (const char* no : {"false", "no", "off"}) EXPECT_EQ(ParseValue(*option, {no}), false);
+    for (const char* neither : {"", "1", "0", "maybe", "TRUE"})
+      ExpectError([&] { ParseValue(*option, {neither}); }, {option->name, "true or false"});
+  }
+}
+
+TEST(OptionTable, TheNearestNameIsFound) {
+  const std::vector<std::string> known = {"--lambda", "--calib", "--seqlen", "--damping", "--drift-damping"};
+  EXPECT_EQ(NearestName("--lamda", known), "--lambda");
+  EXPECT_EQ(NearestName("-seqlen", known), "--seqlen");
+  EXPECT_EQ(NearestName("--claib", known), "--calib");
+  EXPECT_EQ(NearestName("--drift-dampening", known), "--drift-damping");
+  EXPECT_EQ(NearestName("--verbose", known), "");
+  EXPECT_EQ(NearestName("-x", known), "");
 }
 
 TEST(OptionTable, PresetsAndCodingDecideDefaults) {
@@ -120,7 +169,7 @@ TEST(OptionTable, PresetsAndCodingDecideDefaults) {
 
 TEST(ReadOptions, NamesWhatItDoesNotKnow) {
   const auto read = [](const Json& json) { ReadOptions(CompressionOptionTable(), json, "file"); };
-  ExpectError([&] { read({{"lamda", 1}}); }, {"file", "\"lamda\"", "lambda"});
+  ExpectError([&] { read({{"lamda", 1}}); }, {"file", "\"lamda\"", "did you mean \"lambda\"?"});
   ExpectError([&] { read({{"statistics", "f"}}); }, {"\"statistics\""});  // a flag only
   ExpectError([&] { read(4); }, {"file", "number", "an object"});
   ExpectError([&] { read({{"budget", 4}}); }, {"\"budget\"", "an object"});
@@ -133,6 +182,8 @@ TEST(ReadOptions, NamesWhatItDoesNotKnow) {
       },
       {"\"calib\"", "\"file\"", "path"});
   ExpectError([&] { read({{"calib", {{{"path", 4}}}}}); }, {"\"calib\"", "\"path\" is 4"});
+  ExpectError([&] { read({{"calib", {{{"path", ""}}}}}); }, {"\"calib\"", "\"path\" is empty"});
+  ExpectError([&] { read({{"calib", {{{"kind", "c4"}}}}}); }, {"\"calib\"", "no \"path\""});
   ExpectError([&] { read({{"calib", {{{"weight", 0}}}}}); }, {"\"weight\" is 0", "positive"});
   ExpectError([&] { read({{"calib", {"text=f"}}}); }, {"\"calib\"", "an object"});
   EXPECT_EQ(ReadOptions(CompressionOptionTable(), {{"budget", {{"kind", "bpw"}, {"value", 3}}}}, "file"),

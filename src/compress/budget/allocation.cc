@@ -266,6 +266,10 @@ class Allocator {
     budget_ = static_cast<uint64_t>(std::clamp(bits, 0.0, 1e18));
   }
 
+  Reach Reachable() const {
+    return {PerWeight(Total(AllAt(options_.size() - 1))), PerWeight(Total(AllAt(0)))};
+  }
+
   Allocation Run() {
     CheckReach();
     ends_ = BestWithinBudget();
@@ -496,6 +500,10 @@ class Allocator {
 };
 
 }  // namespace
+
+Reach ReachOf(const std::vector<MatrixDemand>& matrices, const AllocationSettings& settings) {
+  return Allocator(matrices, settings).Reachable();
+}
 
 Allocation Allocate(const std::vector<MatrixDemand>& matrices, const AllocationSettings& settings) {
   return Allocator(matrices, settings).Run();

@@ -52,6 +52,12 @@ struct Allocation {
   double predicted_loss = 0;
 };
 
+// What the options can store, in the measure of `kind`: all columns at the least width, and at the most.
+struct Reach {
+  double least = 0, most = 0;
+};
+Reach ReachOf(const std::vector<MatrixDemand>& matrices, const AllocationSettings& settings);
+
 // Least predicted loss at the budget, with every stored bit (codes, scales, zeros, masks) at the same price
 // whatever the kind of budget, so that no scale group is opened for a few columns that do not pay for it. The
 // budget is met within 0.01 and never exceeded, as far as the size of one column allows; with channel groups,

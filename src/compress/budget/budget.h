@@ -9,6 +9,11 @@ enum class BudgetTarget {
   kFileBytes       // bytes of the weight files
 };
 
+// The option that sets it, without its dashes.
+inline const char* BudgetOption(BudgetTarget target) {
+  return target == BudgetTarget::kMeanBits ? "bits" : target == BudgetTarget::kBitsPerWeight ? "bpw" : "size";
+}
+
 struct Budget {
   BudgetTarget target = BudgetTarget::kMeanBits;
   double value = 4.0;  // bits, or bytes

@@ -80,14 +80,7 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
 }
 
 double BitsPerWeightForFile(double file_bytes, uint64_t other_bytes, uint64_t compressed_weights) {
-  const double left = file_bytes - static_cast<double>(other_bytes);
-  if (left <= 0) {
-    Fail(
-        "--size is {:.0f} bytes, but embedding, head, norms and headers alone take {}; ask for more or lower "
-        "--embedding-bits",
-        file_bytes, other_bytes);
-  }
-  return 8 * left / static_cast<double>(compressed_weights);
+  return 8 * (file_bytes - static_cast<double>(other_bytes)) / static_cast<double>(compressed_weights);
 }
 
 uint64_t CompressedWeights(const ModelConfig& config) {

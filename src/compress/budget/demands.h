@@ -26,8 +26,7 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
                                   const SparsityPattern& sparsity, const SensitivitySettings& settings);
 
 // Bits per weight of the compressed matrices that make the weight files `file_bytes` long, when everything
-// else in them (embedding, head, norms, headers) takes `other_bytes`. Throws Error saying the least that is
-// possible when nothing is left.
+// else in them (embedding, head, norms, headers) takes `other_bytes`; negative when that is more.
 double BitsPerWeightForFile(double file_bytes, uint64_t other_bytes, uint64_t compressed_weights);
 
 // Weights in the matrices that are compressed.

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,7 +17,7 @@ namespace mica {
 struct CalibrationSettings {
   std::vector<DataSpec> sources;  // weights are shares of the windows
   size_t samples = 128;           // windows
-  size_t seqlen = 2048;           // tokens a window
+  std::optional<size_t> seqlen;   // tokens a window; none: what suits the model (model/window.h)
   uint64_t seed = 0;
 };
 
@@ -24,17 +26,31 @@ struct Calibration {
   size_t seqlen = 0;
   std::vector<int32_t> ids;  // [samples, seqlen]
   CalibrationRecord provenance;
+  // Of `ids`, those that do not repeat what other windows have: tokens by the kContext tokens up to them.
+  size_t distinct_tokens = 0;
 
   size_t tokens() const { return ids.size(); }
   // `windows` of the windows, evenly spaced (all when there are no more); provenance is that of the whole.
   Calibration Subset(size_t windows) const;
 };
 
+// Tokens in a row that make two places of a text the same.
+inline constexpr size_t kContext = 16;
+
+// Of ids [windows, window], those whose context, the kContext tokens up to them (less at the start of a
+// window), occurs for the first time: a text that is drawn from twelve times over, and one of a thousand
+// equal documents, have few.
+size_t DistinctTokens(std::span<const int32_t> ids, size_t window);
+
+// One line that says how few of the tokens are distinct and what to do; empty where they are many. Also where
+// they are few for matrices of up to `widest_input` input channels.
+std::string CalibrationWarning(const Calibration& calibration, size_t widest_input);
+
 // Each text is tokenised whole with one BOS in front; a window is seqlen consecutive tokens. The text is cut
 // into as many equal stretches as it gives windows and each window starts at random inside its stretch;
 // windows overlap only when the text is too short to keep them apart. The windows of the sources are
 // interleaved. The same settings and files give the same windows. Throws Error when a text has fewer than
-// seqlen tokens.
+// seqlen tokens. settings.seqlen must be known.
 Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer);
 
 }  // namespace mica

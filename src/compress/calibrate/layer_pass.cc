@@ -5,6 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/context.h"
+#include "base/error.h"
 #include "base/system.h"
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/moments.h"
@@ -27,6 +29,15 @@ struct Side {
     const size_t all = stream->portions();
     return (portion + 1) * portions / all != portion * portions / all;
   }
+  // In the portions that it takes.
+  size_t Windows() const {
+    size_t tokens = 0;
+    for (size_t portion = 0; portion < stream->portions(); ++portion) {
+      const size_t first = portion * stream->portion_tokens();
+      if (Takes(portion)) tokens += std::min(stream->portion_tokens(), stream->tokens() - first);
+    }
+    return tokens / stream->window();
+  }
 };
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
@@ -47,10 +58,12 @@ class Pass {
     if (original.layer == nullptr) return;
     const size_t windows = stream.tokens() / stream.window();
     const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
-    sides_.push_back({original.layer,
-                      original.stream,
-                      (stream.portions() * wanted + windows - 1) / windows,  // whole portions
-                      {}});
+    Side side{original.layer,
+              original.stream,
+              (stream.portions() * wanted + windows - 1) / windows,  // whole portions
+              {}};
+    while (side.Windows() < wanted) ++side.portions;  // the last portion may be short
+    sides_.push_back(std::move(side));
   }
 
   void Run() {
@@ -74,7 +87,11 @@ class Pass {
       Activations& kept = Keep(side, portion, input);
       side.layer->MlpHidden(normed.view(), kept);
     };
-    if (solve_) Sweep(InputKind::kAttention, attention, false, false);
+    if (solve_) {
+      Sweep(InputKind::kAttention, attention, false, false);
+    } else {
+      progress_(stream_tokens());  // of the sweep that nobody asks for
+    }
     Sweep(InputKind::kOutput, context, false, true);
     Sweep(InputKind::kMlp, mlp, true, false);
     Sweep(InputKind::kDown, hidden, false, true);
@@ -92,6 +109,8 @@ class Pass {
   }
 
  private:
+  size_t stream_tokens() const { return sides_[0].stream->tokens(); }
+
   // A stage whose result the next sweep needs computes it in `stored`.
   static Activations& Keep(Side& side, size_t portion, Activations& input) {
     if (side.stored.size() <= portion) side.stored.resize(portion + 1);
@@ -141,7 +160,7 @@ class Pass {
             streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].rows));
         }
       }
-      moments->Add(views[0]);
+      InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(views[0]); });
       if (drift && compared) drift->Add(views[1], views[0], views[0]);
       if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
       progress_(views[0].rows);
@@ -181,6 +200,13 @@ size_t InputCols(const ModelConfig& config, InputKind kind) {
   }
   MICA_CHECK(false);
   return 0;
+}
+
+const char* InputName(InputKind input) {
+  for (const LinearKind kind : kLinearKinds) {
+    if (InputOf(kind) == input) return LinearName(kind);
+  }
+  MICA_CHECK(false);
 }
 
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,

@@ -18,6 +18,9 @@ namespace mica {
 // Input channels of the linear layers that share this input.
 size_t InputCols(const ModelConfig& config, InputKind kind);
 
+// The first of those linear layers ("mlp.gate_proj"), for messages.
+const char* InputName(InputKind input);
+
 // Called when the moments of an input are known (drift only with the original model): the caller compresses
 // the matrices that take it and puts the results into the layer. The views are gone after the call.
 using InputSolver = std::function<void(InputKind input, const InputMoments& moments)>;

@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/matrix.h"
+#include "compress/budget/allocation.h"
 #include "compress/budget/budget.h"
 #include "compress/inform/statistics.h"
 #include "format/mask/sparsity_pattern.h"
@@ -23,6 +25,12 @@ struct CoderTask {
   Budget budget;
   SparsityPattern sparsity;
   double damping = 0.01;  // of the moments, times their mean diagonal
+};
+
+// What the weight files hold besides the matrices, bytes.
+struct OtherBytes {
+  uint64_t expected = 0;  // with room for headers that turn out longer: what plans are made with
+  uint64_t least = 0;     // as near as is known: what a plan is made with that has no such room
 };
 
 struct CodedMatrix {
@@ -44,20 +52,23 @@ class Coder {
   virtual const char* name() const = 0;  // as options and files have it
 
   // Throws Error when no plan can meet the budget, whatever the model's weights and inputs are: known before
-  // any work. other_bytes: what the weight files hold at least besides the matrices.
-  virtual void CheckBudget(uint64_t other_bytes) const = 0;
+  // any work.
+  virtual void CheckBudget(const OtherBytes& other) const = 0;
+  // A matrix of this shape that is stored in as little as any, of the same parts as others: what its headers
+  // take can be counted.
+  virtual PackedMatrix Smallest(size_t rows, size_t cols) const = 0;
   // Bits that the matrices take at least when the budget is met.
   virtual double LeastBits(double other_bytes) const = 0;
   // Asks for what Plan needs to know.
   virtual void Require(StatisticsSettings& settings) const = 0;
 
   // Plans all matrices. Keeps the address of statistics. Throws Error when the budget is out of reach.
-  virtual void Plan(const Statistics& statistics, uint64_t other_bytes) = 0;
+  virtual void Plan(const Statistics& statistics, const OtherBytes& other) = 0;
   // Bits per weight that the plan stores.
   virtual double planned_bits_per_weight() const = 0;
   // With a budget in file bytes: the files hold other bytes besides the matrices than was thought. Called
   // before a layer; matrix_bytes: stored for the matrices so far.
-  virtual void SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes) = 0;
+  virtual void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) = 0;
 
   // The matrices that come next take the input whose second moments are h, [cols, cols]; h stays until the
   // next call.
@@ -67,8 +78,13 @@ class Coder {
   virtual void Replay(const MatrixRecord& record) = 0;
 
  protected:
-  // The budget as bits per weight (of code or stored, as the target says).
-  double BudgetPerWeight(uint64_t other_bytes) const;
+  // What the coding stores matrices in, behind a range of budgets: "bit widths 2,3,4".
+  virtual std::string limits() const = 0;
+  // The budget as bits per weight (of code or stored, as the target says) of `weights` of the model, with
+  // matrix_bytes of the others stored. reach: what those can take, in the same measure. Throws Error naming
+  // the option, its value and what it may be when the budget lies outside.
+  double BudgetPerWeight(const OtherBytes& other, const Reach& reach, uint64_t weights,
+                         uint64_t matrix_bytes = 0) const;
   bool counts_file() const { return task_.budget.target == BudgetTarget::kFileBytes; }
 
   const CoderTask task_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/threads.h"
 #include "ops/linalg/linalg.h"
 
@@ -65,6 +66,7 @@ DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> orde
   }
   MICA_CHECK(h.cols == h.rows);
   MICA_CHECK(order_.size() == h.rows);
+  CheckFinite(h, fmt::format("second moments of {} channels", h.rows));
   for (uint32_t p = 0; p < order_.size(); ++p) {
     if (!(h(order_[p], order_[p]) > 0)) dead_.push_back(p);
   }
@@ -95,7 +97,11 @@ void DampedFactor::UndampedMoments(MatrixView<const float> h, MatrixView<float> 
 void DampedFactor::ScaledMoments(MatrixView<const float> h, MatrixView<float> out) const {
   const size_t n = order_.size();
   std::vector<double> inverse_root(n);
-  for (size_t j = 0; j < n; ++j) inverse_root[j] = 1.0 / std::sqrt(h(order_[j], order_[j]) + damping());
+  // A channel without energy goes with no other.
+  for (size_t j = 0; j < n; ++j) {
+    const double energy = h(order_[j], order_[j]);
+    inverse_root[j] = energy > 0 ? 1.0 / std::sqrt(energy + damping()) : 0.0;
+  }
   ParallelFor(n, [&](size_t i) {
     for (size_t j = 0; j < n; ++j)
       out(i, j) = static_cast<float>(h(order_[i], order_[j]) * inverse_root[i] * inverse_root[j]);

@@ -22,7 +22,7 @@ enum class FactorForm {
 };
 
 // How channels without energy (H_jj = 0: inputs that are always zero) become factorable, and how the sum on
-// the diagonal is rounded.
+// the diagonal is rounded. Scaled moments need no choice: a diagonal of ones makes them uncorrelated.
 enum class DeadChannels {
   kMeanEnergy,  // get the mean energy; H_jj and the damping are added in FP32
   kApart  // uncorrelated with all others, mean energy and damping; H_jj and the damping are added in FP64
@@ -44,7 +44,7 @@ struct DampingPolicy {
 class DampedFactor {
  public:
   // h: [n, n] symmetric. order: [n] position -> channel, rows and columns of the factor; empty: as they are.
-  // Memory: 4 n^2 bytes. Throws Error(policy.failure).
+  // Memory: 4 n^2 bytes. Throws Error when h is not finite, and Error(policy.failure).
   DampedFactor(MatrixView<const float> h, std::vector<uint32_t> order, FactorForm form,
                const DampingPolicy& policy);
 

@@ -158,6 +158,13 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
       } else {
         for (double& sum : fisher.outputs[l][kind].fisher) sum /= tokens;
       }
+      for (const double energy : fisher.outputs[l][kind].fisher) {
+        if (std::isfinite(energy)) continue;
+        Fail(
+            "layer {}, gradients at the outputs of {}: their mean square is {}, expected a finite number; "
+            "check the model's weights, or use --fisher-windows 0",
+            l, LinearName(kLinearKinds[kind]), energy);
+      }
     }
     grams[l].clear();
     if (!settings.token_weights) continue;

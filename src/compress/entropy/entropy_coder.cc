@@ -1,6 +1,7 @@
 #include "compress/entropy/entropy_coder.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -20,12 +21,6 @@ constexpr double kZeroMargin = 0.002;
 // Integers have 16 bits, so a larger budget would not make them finer.
 constexpr double kLeastBits = 0.1, kMostBits = 16;
 
-void CheckReach(double per_weight) {
-  if (per_weight >= kLeastBits && per_weight <= kMostBits) return;
-  Fail("{:.3f} bits per weight are out of reach for --coding entropy, expected {} to {}", per_weight,
-       kLeastBits, kMostBits);
-}
-
 }  // namespace
 
 double EntropyCoder::weights() const { return static_cast<double>(CompressedWeights(config_)); }
@@ -36,7 +31,36 @@ StepSettings EntropyCoder::step_settings() const {
   return steps;
 }
 
-void EntropyCoder::CheckBudget(uint64_t other_bytes) const { CheckReach(BudgetPerWeight(other_bytes)); }
+Reach EntropyCoder::ReachOfModel() const {
+  Reach reach{kLeastBits, kMostBits};
+  if (task_.budget.target == BudgetTarget::kMeanBits) return reach;
+  // Nothing but zeros still has steps and tables.
+  double bits = 0;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config_, kind);
+    bits += static_cast<double>(config_.layers * Smallest(shape.rows, shape.cols).bits());
+  }
+  reach.least = std::max(reach.least, bits / weights());
+  return reach;
+}
+
+void EntropyCoder::CheckBudget(const OtherBytes& other) const {
+  BudgetPerWeight(other, ReachOfModel(), CompressedWeights(config_));
+}
+
+PackedMatrix EntropyCoder::Smallest(size_t rows, size_t cols) const {
+  EntropyMatrix matrix;
+  matrix.rows = rows;
+  matrix.cols = cols;
+  matrix.states = settings_.trellis ? kTrellisStates : 1;
+  matrix.n = Matrix<int16_t>(rows, cols, 0);
+  matrix.row_step.assign(rows, 0);
+  matrix.col_step.assign(cols, 0);
+  if (settings_.trellis && settings_.row_feedback) matrix.row_key.assign(rows, 0);
+  matrix.tables = DefaultEntropyTables(matrix.states);
+  FitEntropyModel(matrix);
+  return Pack(matrix);
+}
 
 double EntropyCoder::LeastBits(double other_bytes) const {
   if (counts_file()) return std::max(0.0, 8 * (task_.budget.value - other_bytes));
@@ -48,22 +72,26 @@ void EntropyCoder::Require(StatisticsSettings& settings) const {
   settings.fisher.output_moments = settings_.row_feedback;
 }
 
-void EntropyCoder::Plan(const Statistics& statistics, uint64_t other_bytes) {
+void EntropyCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   statistics_ = &statistics;
-  const double per_weight = BudgetPerWeight(other_bytes);
-  CheckReach(per_weight);
+  const double per_weight = BudgetPerWeight(other, ReachOfModel(), CompressedWeights(config_));
   std::vector<StepSizes> sizes;
   for (const auto& layer : statistics.linears) {
     for (const LinearStatistics& linear : layer) sizes.push_back(linear.sizes);
   }
   budget_bits_ = per_weight * weights();
   const double zeros = task_.sparsity.rate > 0 ? std::min(1.0, task_.sparsity.rate + kZeroMargin) : 0.0;
-  control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis);
+  try {
+    control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis);
+  } catch (const Error& error) {
+    Fail("--{} is {:.12g}: {}", BudgetOption(task_.budget.target), task_.budget.value, error.what());
+  }
 }
 
-void EntropyCoder::SetOtherBytes(size_t, uint64_t other_bytes, uint64_t) {
+void EntropyCoder::SetOtherBytes(size_t, const OtherBytes& other, uint64_t) {
   if (!counts_file()) return;
-  budget_bits_ = BudgetPerWeight(other_bytes) * weights();
+  const Reach any{0, std::numeric_limits<double>::infinity()};  // whether it is enough shows at the end
+  budget_bits_ = BudgetPerWeight(other, any, CompressedWeights(config_)) * weights();
   control_->SetBudget(budget_bits_ - 0.25 * kBudgetSlack * weights());
 }
 
@@ -113,9 +141,9 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
   }
   if (Excess(attempt) > 0) {
     Fail(
-        "a budget of {:.3f} bits per weight is out of reach: the matrices up to {} alone take {:.3f}, tables "
-        "and "
-        "steps included; ask for more bits",
+        "--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
+        "{:.3f}, tables and steps included",
+        BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value),
         budget_bits_ / weights(), LinearTensorName(*config_.family, layer, kind),
         (control_->bits_so_far() + attempt.counted_bits) / weights());
   }

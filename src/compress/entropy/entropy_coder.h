@@ -18,12 +18,13 @@ class EntropyCoder final : public Coder {
       : Coder(task, config), settings_(settings) {}
 
   const char* name() const override { return "entropy"; }
-  void CheckBudget(uint64_t other_bytes) const override;
+  void CheckBudget(const OtherBytes& other) const override;
+  PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings& settings) const override;
-  void Plan(const Statistics& statistics, uint64_t other_bytes) override;
+  void Plan(const Statistics& statistics, const OtherBytes& other) override;
   double planned_bits_per_weight() const override { return budget_bits_ / weights(); }
-  void SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes) override;
+  void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) override;
   void BeginInput(MatrixView<const float> h) override;
   CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) override;
   void Replay(const MatrixRecord& record) override;
@@ -44,6 +45,9 @@ class EntropyCoder final : public Coder {
     return control_->bits_so_far() + attempt.counted_bits - budget_bits_;
   }
   StepSettings step_settings() const;
+  std::string limits() const override { return "--coding entropy"; }
+  // What the budget may be for the whole model, bits per weight.
+  Reach ReachOfModel() const;
 
   const EntropySettings settings_;
   const Statistics* statistics_ = nullptr;

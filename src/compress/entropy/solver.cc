@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/threads.h"
 #include "ops/codes/entropy_model.h"
 #include "ops/linalg/linalg.h"
@@ -166,6 +167,7 @@ EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double
   MICA_CHECK(plan.columns->col_step.size() == cols);
   MICA_CHECK(plan.columns->u.rows() == cols);
   MICA_CHECK(plan.v.empty() || plan.v.cols() % kCodedTileRows == 0 || plan.v.cols() >= rows);
+  CheckFinite(w, "weights");
   EntropyMatrix solution;
   solution.rows = rows;
   solution.cols = cols;

@@ -1,6 +1,9 @@
 #include "compress/fixed/fixed_coder.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -41,17 +44,33 @@ BudgetKind FixedCoder::kind() const {
                                                         : BudgetKind::kBitsPerWeight;
 }
 
-void FixedCoder::CheckBudget(uint64_t other_bytes) const {
-  const double per_weight = BudgetPerWeight(other_bytes);
+std::string FixedCoder::limits() const {
+  return fmt::format("bit widths {}", fmt::join(settings_.bit_options, ","));
+}
+
+void FixedCoder::CheckBudget(const OtherBytes& other) const {
   const std::vector<MatrixDemand> demands =
       Demands(FlatStatistics(config_), config_, task_.sparsity, settings_.sensitivity);
-  try {
-    Allocate(demands, Allocating(kind(), per_weight));
-  } catch (const Error& error) {
-    if (!counts_file()) throw;
-    Fail("--size is {:.0f} bytes, of which embedding, head and norms take {}; for the rest, {}",
-         task_.budget.value, other_bytes, error.what());
+  BudgetPerWeight(other, ReachOf(demands, Allocating(kind(), 0)), CompressedWeights(config_));
+}
+
+PackedMatrix FixedCoder::Smallest(size_t rows, size_t cols) const {
+  // Width 0 has fewer parts, and is never alone in a matrix that is worth anything.
+  uint8_t least = 16;
+  for (const uint8_t bits : settings_.bit_options) {
+    if (bits > 0) least = std::min(least, bits);
   }
+  FixedMatrix matrix = RoundToNearest(Matrix<float>(rows, cols, 0.0f), least, settings_.group_size);
+  matrix.mask = MaskOf(task_.sparsity);
+  if (matrix.mask != MaskKind::kNone) {
+    const size_t every = matrix.mask.cols > 0 ? matrix.mask.cols : 1;
+    const size_t kept = matrix.mask.cols > 0 ? matrix.mask.kept : 1;
+    matrix.keep = Matrix<uint8_t>(rows, cols, 0);
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t c = 0; c < cols; ++c) matrix.keep(r, c) = c % every < kept ? 1 : 0;
+    }
+  }
+  return Pack(matrix);
 }
 
 double FixedCoder::LeastBits(double other_bytes) const {
@@ -61,21 +80,25 @@ double FixedCoder::LeastBits(double other_bytes) const {
   return kept * task_.budget.value * static_cast<double>(CompressedWeights(config_));
 }
 
-void FixedCoder::Plan(const Statistics& statistics, uint64_t other_bytes) {
+void FixedCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   statistics_ = &statistics;
   demands_ = Demands(statistics, config_, task_.sparsity, settings_.sensitivity);
-  allocation_ = Allocate(demands_, Allocating(kind(), BudgetPerWeight(other_bytes)));
+  const Reach reach = ReachOf(demands_, Allocating(kind(), 0));
+  allocation_ =
+      Allocate(demands_, Allocating(kind(), BudgetPerWeight(other, reach, CompressedWeights(config_))));
 }
 
-void FixedCoder::SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes) {
+void FixedCoder::SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) {
   if (!counts_file() || layer + 1 != config_.layers) return;
   // Widths are planned at once; the last layer takes up what the headers really needed.
   const auto matrices = static_cast<std::ptrdiff_t>(kLinearKinds.size());
-  const double left = BitsPerWeightForFile(task_.budget.value, other_bytes + matrix_bytes,
-                                           CompressedWeights(config_) / config_.layers);
+  const std::vector<MatrixDemand> last(demands_.end() - matrices, demands_.end());
+  Reach reach = ReachOf(last, Allocating(BudgetKind::kBitsPerWeight, 0));
+  reach.most = std::numeric_limits<double>::infinity();  // what they cannot take is left over
+  const double left =
+      BudgetPerWeight(other, reach, CompressedWeights(config_) / config_.layers, matrix_bytes);
   const double most = *std::max_element(settings_.bit_options.begin(), settings_.bit_options.end());
-  Allocation refit = Allocate({demands_.end() - matrices, demands_.end()},
-                              Allocating(BudgetKind::kBitsPerWeight, std::min(left, most)));
+  Allocation refit = Allocate(last, Allocating(BudgetKind::kBitsPerWeight, std::min(left, most)));
   std::move(refit.widths.begin(), refit.widths.end(), allocation_.widths.end() - matrices);
 }
 

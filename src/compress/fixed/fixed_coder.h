@@ -15,12 +15,13 @@ class FixedCoder final : public Coder {
       : Coder(task, config), settings_(settings) {}
 
   const char* name() const override { return "fixed"; }
-  void CheckBudget(uint64_t other_bytes) const override;
+  void CheckBudget(const OtherBytes& other) const override;
+  PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings&) const override {}
-  void Plan(const Statistics& statistics, uint64_t other_bytes) override;
+  void Plan(const Statistics& statistics, const OtherBytes& other) override;
   double planned_bits_per_weight() const override { return allocation_.bits_per_weight; }
-  void SetOtherBytes(size_t layer, uint64_t other_bytes, uint64_t matrix_bytes) override;
+  void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) override;
   void BeginInput(MatrixView<const float> h) override { h_ = h; }
   CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) override;
   void Replay(const MatrixRecord&) override {}  // widths are planned at once
@@ -28,6 +29,7 @@ class FixedCoder final : public Coder {
  private:
   AllocationSettings Allocating(BudgetKind kind, double budget) const;
   BudgetKind kind() const;
+  std::string limits() const override;
 
   const FixedSettings settings_;
   const Statistics* statistics_ = nullptr;

@@ -1,6 +1,7 @@
 #include "compress/fixed/plain_tensors.h"
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/half.h"
 #include "base/threads.h"
 #include "compress/fixed/solver.h"
@@ -24,7 +25,10 @@ void AddRounded(const Checkpoint& checkpoint, const std::string& name, int bits,
   Matrix<float> w(tensor.shape[0], tensor.shape[1]);
   ReadFloats(tensor, 0, {w.data(), w.size()});
   checkpoint.Release(tensor);
+  const std::string where = fmt::format("{}: tensor {}", tensor.file, tensor.name);
+  CheckFinite(w, where);
   if (bits < 16) return shard.Add(name, Pack(RoundToNearest(w, bits, group_size)));
+  CheckFitsHalf(w, where);
   std::vector<std::byte> bytes(w.size() * sizeof(F16));
   F16* values = reinterpret_cast<F16*>(bytes.data());
   ParallelFor(w.rows(), [&](size_t r) {

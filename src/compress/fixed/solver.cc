@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/threads.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/fixed/plan.h"
@@ -14,18 +15,11 @@
 namespace mica {
 namespace {
 
-void CheckFinite(MatrixView<const float> values, const char* what) {
-  ParallelFor(values.rows, [&](size_t r) {
-    const float* row = values.row(r);
-    float sum = 0;  // of zeros, unless a value is not finite
-    for (size_t c = 0; c < values.cols; ++c) sum += row[c] * 0.0f;
-    if (sum == 0.0f) return;
-    for (size_t c = 0; c < values.cols; ++c) {
-      if (!std::isfinite(row[c])) {
-        Fail("{}: row {}, column {} is {}, expected a finite number", what, r, c, row[c]);
-      }
-    }
-  });
+// The columns that are stored as FP16.
+void CheckHalves(MatrixView<const float> w, const std::vector<uint8_t>& widths) {
+  for (size_t c = 0; c < w.cols; ++c) {
+    if (widths[c] == 16) CheckFitsHalf(w.Cols(c, 1), fmt::format("weights of column {}", c));
+  }
 }
 
 // The least power of two that no weight exceeds, as an exponent: scales have a narrow range of their own.
@@ -39,6 +33,8 @@ int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups)
   });
   const float most = largest.empty() ? 0.0f : *std::max_element(largest.begin(), largest.end());
   if (!(most > 0)) return 0;
+  if (!(most <= std::ldexp(1.0f, kMaxExponent)))
+    Fail("weights reach {:.3g}, beyond the 2^{} that scales can hold; check the model", most, kMaxExponent);
   return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
 }
 
@@ -224,6 +220,7 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   }
   CheckFinite(w, "weights");
   CheckFinite(h, "second moments");
+  CheckHalves(w, widths);
   std::vector<float> diagonal(w.cols);
   for (size_t j = 0; j < w.cols; ++j) diagonal[j] = h(j, j);
 

@@ -72,20 +72,16 @@ std::vector<double> ConditionalInformation(MatrixView<const float> second_moment
   MICA_CHECK(second_moment.cols == n);
   MICA_CHECK(n > 0);
   MICA_CHECK(damping >= 0);
-  DampingPolicy policy{.share = damping, .mean = 0, .most_raises = 0};
+  // Where none was asked for, as much as the rounding of the sums needs.
+  constexpr double kLeastDamping = 1e-3;
+  DampingPolicy policy{.share = damping,
+                       .mean = 0,
+                       .first_raise = 1e-6,
+                       .most_share = std::max(damping, kLeastDamping),
+                       .failure = fmt::format("second moments of {} channels are not positive definite at "
+                                              "damping {}; the calibration inputs are corrupt",
+                                              n, std::max(damping, kLeastDamping))};
   for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);
-  for (size_t j = 0; j < n; ++j) {
-    if (!(second_moment(j, j) + damping * policy.mean > 0)) {
-      Fail(
-          "second moments: channel {} has energy {} at damping {}, expected a positive number; raise the "
-          "damping",
-          j, second_moment(j, j), damping);
-    }
-  }
-  policy.failure = fmt::format(
-      "second moments of {} channels are not positive definite at damping {}; raise the damping or give more "
-      "calibration text",
-      n, damping);
   const DampedFactor factor(second_moment, {}, FactorForm::kScaledLowerInverse, policy);
   const MatrixView<const float> lower = factor.matrix();
   // [H^-1]_jj of the scaled matrix is the squared norm of column j of L^-1.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/system.h"
@@ -76,6 +77,11 @@ InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mea
   statistics.groups = grouping.groups;
   statistics.silhouette = grouping.silhouette;
   return statistics;
+}
+
+// What a failure is about: "layer 2, inputs of mlp.down_proj".
+std::string InputPlace(size_t layer, InputKind input) {
+  return fmt::format("layer {}, inputs of {}", layer, InputName(input));
 }
 
 std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<double>& fisher) {
@@ -158,7 +164,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const size_t first_token = portion * stream.portion_tokens();
       Matrix<float> x = stream.Load(portion);
       layer->Forward(x, stream.window(), [&](InputKind kind, ConstTensor inputs) {
-        moments[static_cast<size_t>(kind)].Add(inputs);
+        InContext(InputPlace(l, kind), [&] { moments[static_cast<size_t>(kind)].Add(inputs); });
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
       stream.Store(portion, x);
@@ -171,7 +177,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const Matrix<float> h = moments[k].SecondMoment();
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
-      statistics.inputs[l][k] = Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+      statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] {
+        return Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+      });
       if (settings.fisher.token_weights)
         statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
       StepSettings steps;

@@ -19,12 +19,11 @@
 #include "model/config.h"
 #include "model/fingerprint.h"
 #include "model/weights.h"
+#include "model/window.h"
 #include "record/identity.h"
 
 namespace mica {
 namespace {
-
-constexpr size_t kDefaultSeqlen = 2048;
 
 // A text on its way to be measured.
 struct PreparedSet {
@@ -184,7 +183,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
     : request(asked),
       weights(ModelWeights::Open(request.model)),
       tokenizer(Tokenizer::Open(request.model)),
-      seqlen(request.seqlen != 0 ? request.seqlen : std::min(kDefaultSeqlen, weights.config().max_positions)),
+      seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
   settings.precision = request.precision.value_or(FastestPrecision());
   settings.activation_bytes = request.activation_bytes;

@@ -22,8 +22,8 @@ struct EvaluationRequest {
   std::filesystem::path reference;  // checkpoint to measure the divergence from; empty: none
   std::vector<DataSpec> data;       // at least one; names must differ
   Convention convention = Convention::kGptq;
-  size_t seqlen = 0;       // tokens of a window; 0: the smaller of 2048 and the model's positions
-  size_t max_windows = 0;  // per set; 0: all
+  std::optional<size_t> seqlen;  // tokens of a window; none: what suits the model (model/window.h)
+  size_t max_windows = 0;        // per set; 0: all
   bool special_tokens =
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
   std::optional<Precision> precision;  // none: the fastest of this machine

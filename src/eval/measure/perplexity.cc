@@ -151,12 +151,6 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
            reference->vocab, config.vocab);
     }
   }
-  if (windows.window > config.max_positions) {
-    LogWarning(
-        "windows of {} tokens are longer than the {} positions this model has learnt "
-        "(max_position_embeddings); its perplexity will suffer",
-        windows.window, config.max_positions);
-  }
   CheckTokens(config, windows.ids);
   const uint64_t needed =
       PlannedEvaluationBytes(config, windows.window, windows.count(), settings, reference);

@@ -1,5 +1,8 @@
 #include "eval/measure/request.h"
 
+#include <optional>
+#include <string>
+
 #include "base/error.h"
 #include "record/options.h"
 
@@ -15,17 +18,16 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   request.special_tokens = value("special-tokens");
   request.force = value("force");
   request.max_windows = value("max-windows");
-  if (const Json seqlen = value("seqlen"); !seqlen.is_null()) request.seqlen = seqlen;
+  if (const Json seqlen = value("seqlen"); !seqlen.is_null()) request.seqlen = seqlen.get<size_t>();
   if (const Json bytes = value("activation-memory"); !bytes.is_null()) request.activation_bytes = bytes;
   if (const Json reference = value("reference"); !reference.is_null())
     request.reference = reference.get<std::string>();
   if (const std::string dtype = value("dtype"); dtype != "auto")
     request.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {
-    DataSpec spec = ParseDataSpec(set.value("kind", "text") + "=" + set.value("path", ""));
-    spec.name = set.value("name", spec.name);
-    CheckDataName(spec.name, where.empty() ? "--data" : where + ": \"data\"");
-    request.data.push_back(spec);
+    std::optional<std::string> name;
+    if (set.contains("name")) name = set.at("name").get<std::string>();
+    request.data.push_back(MakeDataSpec(set.value("kind", "text"), set.at("path"), name));
   }
   if (request.data.empty()) Fail("{}: \"data\" names no text to evaluate on", where);
   return request;

@@ -95,8 +95,9 @@ std::string CompressCommand(const Comparison& comparison, const SettingsRecord& 
     command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
   }
   // Recorded with the calibration, or with the settings.
-  const Json calibration = ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
-  for (const char* name : {"samples", "calib-seqlen"}) {
+  const Json calibration =
+      ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
+  for (const char* name : {"samples", "seqlen"}) {
     const Option& option = FindOption(CompressionOptionTable(), name);
     if (settings.Has(KeyOf(option))) continue;
     if (const Json* value = ValueIn(calibration, option); value != nullptr && !value->is_null())

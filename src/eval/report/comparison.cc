@@ -48,12 +48,13 @@ std::vector<ClassComparison> CompareClasses(const SetRecord& baseline, const Set
     for (const auto figure : {&TokenClassRecord::from, &TokenClassRecord::to, &TokenClassRecord::tokens}) {
       if ((a.*figure).value_or(0) != (b.*figure).value_or(0)) return {};
     }
+    if (!a.tokens || !a.nll || !b.nll) return {};
     ClassComparison row;
     row.from = a.from.value_or(0);
     row.to = a.to.value_or(0);
-    row.share = static_cast<double>(a.tokens.value_or(0));
-    row.baseline_nll = a.nll.value_or(0);
-    row.excess_nats = b.nll.value_or(0) - row.baseline_nll;
+    row.share = static_cast<double>(*a.tokens);
+    row.baseline_nll = *a.nll;
+    row.excess_nats = *b.nll - row.baseline_nll;
     tokens += row.share;
     loss += row.share * row.excess_nats;
     classes.push_back(row);

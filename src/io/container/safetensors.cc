@@ -222,31 +222,50 @@ uint64_t SpecBytes(const TensorSpec& spec) {
   return *bytes;
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
-                                     const std::map<std::string, std::string>& metadata)
-    : file_(path) {
+namespace {
+
+// The header as it stands in a file: length, text, padding. Sets data_bytes to what it announces.
+std::string HeaderText(const std::vector<TensorSpec>& specs,
+                       const std::map<std::string, std::string>& metadata, const std::string& where,
+                       uint64_t& data_bytes) {
   Json header = Json::object();
   if (!metadata.empty()) header[std::string(kMetadata)] = metadata;
   std::unordered_set<std::string> names;
+  data_bytes = 0;
   for (const TensorSpec& spec : specs) {
     MICA_CHECK(names.insert(spec.name).second);
-    const uint64_t begin = data_bytes_;
-    data_bytes_ += SpecBytes(spec);
+    const uint64_t begin = data_bytes;
+    data_bytes += SpecBytes(spec);
     header[spec.name] = {
-        {"dtype", DTypeName(spec.dtype)}, {"shape", spec.shape}, {"data_offsets", {begin, data_bytes_}}};
+        {"dtype", DTypeName(spec.dtype)}, {"shape", spec.shape}, {"data_offsets", {begin, data_bytes}}};
   }
   std::string text;
   try {
     text = header.dump();
   } catch (const nlohmann::json::exception& failure) {
-    Fail("{}: cannot be written: a tensor's name or the metadata is not UTF-8 ({})", path.string(),
+    Fail("{}: cannot be written: a tensor's name or the metadata is not UTF-8 ({})", where,
          JsonReason(failure));
   }
   uint64_t length = text.size();
   text.append((64 - (sizeof(length) + length) % 64) % 64, ' ');
   length = text.size();
-  file_.Write(&length, sizeof(length));
-  file_.Write(text);
+  std::string bytes(sizeof(length), '\0');
+  std::memcpy(bytes.data(), &length, sizeof(length));
+  return bytes + text;
+}
+
+}  // namespace
+
+uint64_t SafetensorsHeaderBytes(const std::vector<TensorSpec>& specs,
+                                const std::map<std::string, std::string>& metadata) {
+  uint64_t data_bytes = 0;
+  return HeaderText(specs, metadata, "header", data_bytes).size();
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path) {
+  file_.Write(HeaderText(specs, metadata, path.string(), data_bytes_));
   header_bytes_ = file_.bytes_written();
 }
 

@@ -38,6 +38,10 @@ struct TensorSpec {
 // Bytes of the tensor; throws Error when they exceed 2^63 - 1.
 uint64_t SpecBytes(const TensorSpec& spec);
 
+// Bytes before the tensors' own in a file of these, its length field and padding included.
+uint64_t SafetensorsHeaderBytes(const std::vector<TensorSpec>& specs,
+                                const std::map<std::string, std::string>& metadata);
+
 // Writes one file atomically, tensor by tensor, in the order of `specs` (offsets in that order, no gaps; the
 // header is padded with spaces so that tensor data begin at a multiple of 64 bytes).
 class SafetensorsWriter {

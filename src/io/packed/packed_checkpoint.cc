@@ -96,6 +96,12 @@ uint64_t PackedShard::data_bytes() const {
   return bytes;
 }
 
+uint64_t PackedShard::header_bytes() const {
+  std::vector<TensorSpec> specs;
+  for (const PackedTensor& tensor : tensors_) specs.push_back(tensor.spec);
+  return SafetensorsHeaderBytes(specs, metadata_);
+}
+
 uint64_t PackedShard::Write(const std::filesystem::path& path) const {
   std::vector<TensorSpec> specs;
   for (const PackedTensor& tensor : tensors_) specs.push_back(tensor.spec);

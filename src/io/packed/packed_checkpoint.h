@@ -49,6 +49,8 @@ class PackedShard {
   std::vector<std::string> tensor_names() const;
   // Bytes of all tensors, without the header.
   uint64_t data_bytes() const;
+  // Bytes before the tensors' own in the file.
+  uint64_t header_bytes() const;
   // Writes the file atomically; bytes of the file.
   uint64_t Write(const std::filesystem::path& path) const;
 

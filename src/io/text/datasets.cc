@@ -274,40 +274,47 @@ void CheckDataName(const std::string& name, const std::string& where) {
   if (!IsLabel(name)) Fail("{} has the name '{}', expected {}", where, Printable(name), kLabelRule);
 }
 
-DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
-  const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
-  const size_t equals = argument.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
-    Fail("data set '{}' is not of the form {}", Printable(argument), form);
-  }
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
+                      const std::optional<std::string>& name) {
   DataSpec spec;
-  const std::string_view label = std::string_view(argument).substr(0, equals);
-  const size_t colon = label.rfind(':');
-  const std::string_view kind = colon == std::string_view::npos ? label : label.substr(colon + 1);
-  spec.name = colon == std::string_view::npos ? label : label.substr(0, colon);
+  spec.name = name.value_or(kind);
+  spec.path = path;
   const auto known = std::find_if(std::begin(kKinds), std::end(kKinds),
                                   [&](const KindName& one) { return kind == one.name; });
   if (known == std::end(kKinds)) {
-    Fail("data set '{}' has the kind '{}', expected wikitext2, ptb, c4 or text", Printable(argument),
+    Fail("data set '{}' has the kind '{}', expected wikitext2, ptb, c4 or text", Printable(path),
          Printable(kind));
   }
   spec.kind = known->kind;
-  CheckDataName(spec.name, fmt::format("data set '{}'", Printable(argument)));
-  std::string_view file = std::string_view(argument).substr(equals + 1);
-  if (weighted) {
+  CheckDataName(spec.name, fmt::format("data set '{}'", Printable(path)));
+  return spec;
+}
+
+DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
+  const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
+  const size_t equals = argument.find('='), colon = argument.substr(0, equals).rfind(':');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
+    Fail("data set '{}' is not of the form {}", Printable(argument), form);
+  }
+  const std::string label = argument.substr(0, equals);
+  std::string file = argument.substr(equals + 1);
+  std::optional<double> weight;
+  std::error_code code;
+  if (weighted && !std::filesystem::exists(file, code)) {
     const size_t last = file.rfind(':');
-    const std::optional<double> weight =
-        last == std::string_view::npos ? std::nullopt : ParseWeight(file.substr(last + 1));
+    if (last != std::string::npos) weight = ParseWeight(std::string_view(file).substr(last + 1));
     if (weight) {
       if (!std::isfinite(*weight) || *weight <= 0) {
         Fail("data set '{}' has the weight {}, expected a positive number", Printable(argument), *weight);
       }
-      spec.weight = *weight;
-      file = file.substr(0, last);
+      file.resize(last);
       if (file.empty()) Fail("data set '{}' is not of the form {}", Printable(argument), form);
     }
   }
-  spec.path = file;
+  DataSpec spec = colon == std::string::npos
+                      ? MakeDataSpec(label, file)
+                      : MakeDataSpec(label.substr(colon + 1), file, label.substr(0, colon));
+  spec.weight = weight.value_or(1.0);
   return spec;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,12 @@ struct DataSpec {
 // Throws Error unless a data set may have this name (base/text.h); `where` says which set it is.
 void CheckDataName(const std::string& name, const std::string& where);
 
-// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE. Throws Error
-// (usage).
+// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE; where a file
+// has the whole as its name ("d/t:2"), that is meant. Throws Error (usage).
 DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);
+// The same from its parts; without a name it has that of its kind.
+DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
+                      const std::optional<std::string>& name = std::nullopt);
 const char* DataKindName(DataKind kind);
 
 struct LoadedText {

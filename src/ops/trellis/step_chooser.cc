@@ -12,6 +12,14 @@ namespace {
 constexpr float kScalarSlope = 0.1155f;
 constexpr float kTrellisSlope = 0.37f;
 constexpr float kNever = 1e30f;
+// Sizes in steps above this are no nearer to any integer than this one, and their squares would overflow.
+constexpr float kBeyondAll = 131072.0f;
+
+// |w| in steps; NaN counts as the largest.
+float SizeInSteps(float w, float inverse) {
+  const float x = std::fabs(w) * inverse;
+  return x < kBeyondAll ? x : kBeyondAll;
+}
 
 }  // namespace
 
@@ -22,7 +30,7 @@ StepChooser::StepChooser(const EntropyRates* rates, const StepPrices& prices)
       zero_price_(static_cast<float>(prices.zero_price) * (prices.trellis ? 4.0f : 1.0f)) {}
 
 int StepChooser::Round(float w, const TileColumn& column, size_t r) const {
-  const float x = std::fabs(w) * column.inverse[r];
+  const float x = SizeInSteps(w, column.inverse[r]);
   const int nearest = static_cast<int>(std::min(x + 0.5f, static_cast<float>(kMaxInteger)));
   int best = nearest;
   if (rates_ != nullptr || zero_price_ > 0) {
@@ -57,10 +65,10 @@ void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
     alignas(64) float w[kCodedTileRows];  // what its errors have made of the rows to come
   };
   struct Arrival {
-    int16_t n;
-    uint8_t from;
+    int16_t n = 0;
+    uint8_t from = 0;
   };
-  Survivor survivors[2][kTrellisStates];
+  Survivor survivors[2][kTrellisStates] = {};
   Arrival arrivals[kCodedTileRows][kTrellisStates];
   Survivor *now = survivors[0], *next = survivors[1];
   now[0].total = 0;
@@ -76,7 +84,7 @@ void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
       for (int parity = 0; parity < 2; ++parity) {
         float cost;
         int16_t magnitude;
-        Candidate(std::fabs(w) * column.inverse[r], q, parity, bits, &cost, &magnitude);
+        Candidate(SizeInSteps(w, column.inverse[r]), q, parity, bits, &cost, &magnitude);
         const int to = trellis_.next[static_cast<size_t>(s)][static_cast<size_t>(parity)];
         if (now[s].total + cost >= next[to].total) continue;
         next[to].total = now[s].total + cost;

@@ -100,7 +100,8 @@ TEST(Demands, LeavePatternsAlone) {
 
 TEST(BitsPerWeightForFile, IsWhatIsLeft) {
   EXPECT_DOUBLE_EQ(BitsPerWeightForFile(1100, 100, 2000), 4.0);
-  EXPECT_THROW(BitsPerWeightForFile(100, 100, 2000), Error);
+  EXPECT_EQ(BitsPerWeightForFile(100, 100, 2000), 0.0);
+  EXPECT_LT(BitsPerWeightForFile(100, 200, 2000), 0.0);
 }
 
 }  // namespace

@@ -270,8 +270,10 @@ TEST_P(LayerPass, DriftAgainstTheSameModelIsExactlyZero) {
 }
 
 TEST_P(LayerPass, DriftAgainstAnotherModelIsTheMeanOverThePortionsItTakes) {
-  // 150 of 300 windows need two of the three portions: the last two of the evenly spaced choice.
-  for (const auto& [windows, first_taken] : {std::pair<size_t, size_t>{kWindows, 0}, {150, 1}}) {
+  // 150 of 300 windows need two of the three portions: the last two of the evenly spaced choice. One would do
+  // for 100 but is the short one, and 172 are too few for 180.
+  for (const auto& [windows, first_taken] :
+       {std::pair<size_t, size_t>{kWindows, 0}, {150, 1}, {100, 1}, {180, 0}, {44, 2}}) {
     SCOPED_TRACE(testing::Message() << windows << " windows");
     ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
     const std::vector<Matrix<float>> reference_before = Portions(reference);
@@ -446,6 +448,10 @@ TEST_P(LayerPass, ProgressCountsEveryTokenOnceASweep) {
   Solved solved;
   PassLayer(layer, model_.config(), stream, GetParam(), Noting(model_.weights(), solved, layer),
             {&original, &reference, kWindows}, {}, [&](uint64_t done) { tokens += done; });
+  EXPECT_EQ(tokens, kLayerSweeps * calibration_.tokens());
+  // A layer that was finished before counts as much.
+  tokens = 0;
+  PassLayer(layer, model_.config(), stream, GetParam(), {}, {}, {}, [&](uint64_t done) { tokens += done; });
   EXPECT_EQ(tokens, kLayerSweeps * calibration_.tokens());
 }
 

@@ -130,6 +130,37 @@ TEST(DampedFactor, DeadChannelsGetTheMeanEnergyAndAreNamedByPosition) {
   }
 }
 
+TEST(DampedFactor, DeadChannelsOfScaledMomentsGoWithNoOther) {
+  Matrix<float> h = Moments(400, 7);
+  for (const double share : {0.0, 0.01}) {
+    const DampedFactor factor(h, {}, FactorForm::kScaledLowerInverse,
+                              {.share = share, .mean = MeanEnergy(h), .failure = "never"});
+    EXPECT_EQ(factor.raises(), 0);
+    for (size_t j = 0; j < kChannels; ++j) EXPECT_EQ(factor.matrix()(7, j), j == 7 ? 1.0f : 0.0f);
+  }
+}
+
+TEST(DampedFactor, NoMomentsAtAllCanBeFactored) {
+  const Matrix<float> h(kChannels, kChannels, 0.0f);
+  for (const FactorForm form :
+       {FactorForm::kUpperOfInverse, FactorForm::kInverse, FactorForm::kScaledLowerInverse}) {
+    for (const DeadChannels dead : {DeadChannels::kMeanEnergy, DeadChannels::kApart}) {
+      const DampedFactor factor(h, {}, form,
+                                {.share = 0, .mean = MeanEnergy(h), .dead = dead, .failure = "never"});
+      EXPECT_EQ(factor.raises(), 0);
+    }
+  }
+}
+
+TEST(DampedFactor, MomentsThatAreNotFiniteAreNamed) {
+  for (const float bad : {NAN, INFINITY}) {
+    Matrix<float> h = Moments(400);
+    h(3, 4) = bad;
+    ExpectError([&] { DampedFactor(h, {}, FactorForm::kInverse, {.failure = "at any damping"}); },
+                {"second moments", "row 3, column 4"});
+  }
+}
+
 // Two equal channels whose moments are lifted off the cone: positive definite only with more than `lack`
 // added.
 Matrix<float> Indefinite(float lack) {

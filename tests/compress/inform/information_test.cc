@@ -341,10 +341,19 @@ TEST(ConditionalInformation, IsZeroWithoutCorrelation) {
   Matrix<float> h(5, 5, 0.0f);
   for (size_t i = 0; i < 5; ++i) h(i, i) = std::pow(10.0f, static_cast<float>(i));
   EXPECT_THAT(ConditionalInformation(h, 0), testing::Each(0.0));
-  h(3, 3) = 0;  // a dead channel is on its own too, once damped
+  h(3, 3) = 0;  // a dead channel is on its own too, damped or not
   EXPECT_THAT(ConditionalInformation(h, 0.01), testing::Each(0.0));
-  EXPECT_THAT(MessageOf([&] { ConditionalInformation(h, 0); }),
-              testing::HasSubstr("channel 3 has energy 0 at damping 0"));
+  EXPECT_THAT(ConditionalInformation(h, 0), testing::Each(0.0));
+  h.Fill(0);  // a whole block of them
+  EXPECT_THAT(ConditionalInformation(h, 0), testing::Each(0.0));
+  EXPECT_THAT(ConditionalInformation(h, 0.01), testing::Each(0.0));
+}
+
+TEST(ConditionalInformation, TakesRankDeficientMomentsWithoutDamping) {
+  Matrix<float> h(3, 3, 1.0f);  // three times the same channel
+  for (const double information : ConditionalInformation(h, 0)) EXPECT_GT(information, 1);
+  h(1, 1) = NAN;
+  EXPECT_THAT(MessageOf([&] { ConditionalInformation(h, 0); }), testing::HasSubstr("row 1, column 1 is nan"));
 }
 
 double LogDeterminant(Matrix<double> h) {

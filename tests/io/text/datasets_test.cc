@@ -165,6 +165,19 @@ TEST(DataSpecTest, Parses) {
   }
 }
 
+TEST_F(DatasetsTest, AFileWithAColonInItsNameIsFound) {
+  const std::filesystem::path path = directory_ / "t:2";
+  WriteBytes(path, "text");
+  EXPECT_EQ(ParseDataSpec("text=" + path.string(), true).path, path);
+  EXPECT_EQ(ParseDataSpec("text=" + path.string(), true).weight, 1.0);
+  const DataSpec weighted = ParseDataSpec("text=" + path.string() + ":3", true);
+  EXPECT_EQ(weighted.path, path);
+  EXPECT_EQ(weighted.weight, 3.0);
+  EXPECT_EQ(ParseDataSpec("text=" + path.string()).path, path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(ParseDataSpec("text=" + path.string(), true).weight, 2.0);
+}
+
 TEST(DataSpecTest, RefusesOtherForms) {
   ExpectError([] { ParseDataSpec("wiki.raw"); }, {"'wiki.raw'", "[NAME:]KIND=FILE"});
   ExpectError([] { ParseDataSpec("c4="); }, {"'c4='"});

@@ -93,6 +93,12 @@ std::vector<int> Follow(const StepChooser& chooser, const TileColumn& column) {
   return {n.begin(), n.end()};
 }
 
+// Fills the part of the stack that the next call will use.
+[[gnu::noinline]] void Scribble(int byte) {
+  volatile uint8_t memory[1 << 16];
+  for (volatile uint8_t& one : memory) one = static_cast<uint8_t>(byte);
+}
+
 TEST(FollowTrellis, FindsTheCheapestOfAllPaths) {
   const EntropyRates default_rates(DefaultEntropyTables(kTrellisStates));
   for (const Choice& choice : kChoices) {
@@ -177,6 +183,50 @@ TEST(FollowTrellis, DiagonalFeedbackIsNone) {
     column.v = diagonal.data();
     column.v_stride = 40;
     EXPECT_EQ(Follow(chooser, column), without);
+  }
+}
+
+// What no integer reaches, and what is no number, gets the largest integers there are, whatever lay in
+// memory.
+TEST(FollowTrellis, ValuesBeyondAllIntegersEndWithTheLargest) {
+  const EntropyRates default_rates(DefaultEntropyTables(kTrellisStates));
+  for (const Choice& choice : kChoices) {
+    const StepChooser chooser(choice.rates ? &default_rates : nullptr, SettingsOf(choice, true));
+    for (const bool feedback : {false, true}) {
+      for (const float huge : {1e10f, -1e10f, 3e38f, -3e38f, INFINITY, -INFINITY, NAN}) {
+        Tile tile(40, feedback, 4, 3);
+        const std::vector<int> before = Follow(chooser, tile.Column(choice.rates));
+        tile.SetWeight(20, huge);
+        std::vector<int> n(40);
+        for (const int scribble : {0x00, 0xFF, 0x7F}) {
+          Scribble(scribble);
+          std::vector<int> again = Follow(chooser, tile.Column(choice.rates));
+          if (scribble != 0x00) {
+            EXPECT_EQ(again, n);
+          }
+          n = std::move(again);
+        }
+        EXPECT_GE(std::abs(n[20]), 16000) << choice.name << ", " << huge;
+        EXPECT_EQ(n[20] < 0, huge < 0) << choice.name << ", " << huge;
+        for (const int one : n) EXPECT_LE(std::abs(one), kMaxInteger);
+        EXPECT_EQ(std::vector<int>(n.begin(), n.begin() + 16),
+                  std::vector<int>(before.begin(), before.begin() + 16))
+            << "rows well before it are as they were";
+      }
+    }
+  }
+}
+
+TEST(Round, ValuesBeyondAllIntegersGetTheLargest) {
+  const EntropyRates default_rates(DefaultEntropyTables(1));
+  for (const Choice& choice : kChoices) {
+    const StepChooser chooser(choice.rates ? &default_rates : nullptr, SettingsOf(choice, false));
+    const Tile tile(1, false, 4, 3);
+    for (const float huge : {1e10f, 3e38f, INFINITY}) {
+      EXPECT_EQ(chooser.Round(huge, tile.Column(choice.rates), 0), kMaxInteger) << choice.name;
+      EXPECT_EQ(chooser.Round(-huge, tile.Column(choice.rates), 0), -kMaxInteger) << choice.name;
+    }
+    EXPECT_EQ(chooser.Round(NAN, tile.Column(choice.rates), 0), kMaxInteger) << choice.name;
   }
 }
 

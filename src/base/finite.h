@@ -1,0 +1,16 @@
+// Values that arithmetic cannot go on with, found before they spread.
+#pragma once
+
+#include <string_view>
+
+#include "base/matrix.h"
+
+namespace mica {
+
+// Throws Error naming `what` and the place of the first value of a row that is NaN or infinite.
+void CheckFinite(MatrixView<const float> values, std::string_view what);
+
+// Throws Error naming `what` and the place of a value that FP16 does not hold (65504 at most).
+void CheckFitsHalf(MatrixView<const float> values, std::string_view what);
+
+}  // namespace mica

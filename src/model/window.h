@@ -1,0 +1,15 @@
+// How many tokens the windows have that a model reads, where calibrating and evaluating alike.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+#include "model/config.h"
+
+namespace mica {
+
+// `asked`, or what suits the model: 2048, or its positions where it has learnt fewer. Warns, once for each
+// length, of windows that are longer than those positions.
+size_t WindowTokens(std::optional<size_t> asked, const ModelConfig& config);
+
+}  // namespace mica
