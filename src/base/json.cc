@@ -21,6 +21,7 @@ Json ParseJson(std::string_view text, const std::string& where) {
     if (depth > kMaxDepth) Fail("{}: JSON nested deeper than {} levels", where, kMaxDepth);
     return true;
   };
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) Fail("{}: is empty, expected JSON", where);
   try {
     return Json::parse(text, limit_depth);
   } catch (const nlohmann::json::exception& failure) {
@@ -53,7 +54,10 @@ const Json* JsonReader::Find(const char* key) {
 }
 
 void JsonReader::RefuseType(const char* key, const Json& value) const {
-  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, value.dump());
+  constexpr size_t kShown = 60;  // of a value that may be a whole file
+  std::string shown = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
+  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, shown);
 }
 
 Json JsonReader::Rest() const {

@@ -25,6 +25,8 @@ void WriteStdout(std::string_view content);
 // a path) are replaced.
 std::string JsonText(const Json& json);
 
+// Columns of the terminal that stdout is, at least 20; `otherwise` where it is none or does not say.
+size_t TerminalColumns(size_t otherwise);
 // Terminal columns that UTF-8 text takes: 2 for East Asian wide characters, 1 for others.
 size_t DisplayWidth(std::string_view text);
 // `text` filled with blanks to `width` columns, on the left when `right_aligned`.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -32,16 +33,16 @@ std::string FormatOf(const CompareOptions& options) {
   return "text";
 }
 
-std::string Render(const Comparison& comparison, const Document& document, const std::string& format) {
+std::string Render(const Comparison& comparison, const Document& document, const std::string& format,
+                   size_t columns) {
   if (format == "json") return JsonText(ComparisonJson(comparison));
   if (format == "markdown") return RenderMarkdown(document);
   if (format == "html") return RenderHtml(document);
-  return RenderText(document);
+  return RenderText(document, columns);
 }
 
-// Of any program: what is understood is compared.
 EvaluationRecord ReadResult(const fs::path& path) {
-  return EvaluationFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
+  return AnyEvaluationFromJson(ReadJson(path), path.string());
 }
 
 void RunCompare(const CompareOptions& options) {
@@ -55,7 +56,9 @@ void RunCompare(const CompareOptions& options) {
   const Comparison comparison =
       Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), options.force);
   const Document document = BuildReport(comparison, language);
-  const std::string report = Render(comparison, document, FormatOf(options));
+  const std::string report = Render(
+      comparison, document, FormatOf(options),
+      options.out.empty() ? std::min(kReportColumns, TerminalColumns(kReportColumns)) : kReportColumns);
   if (!options.html.empty()) WriteOutput(options.html, RenderHtml(document));
   if (!options.out.empty()) {
     WriteOutput(options.out, report);

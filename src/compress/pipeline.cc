@@ -19,7 +19,10 @@
 #include "compress/fixed/plain_tensors.h"
 #include "compress/inform/statistics.h"
 #include "compress/work_directory.h"
+#include "io/container/safetensors.h"
+#include "io/container/shard_index.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/companions.h"
 #include "model/packed.h"
 #include "model/sizes.h"
 #include "record/compression.h"
@@ -38,8 +41,6 @@ constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be l
 constexpr size_t kEndShards = 1;
 
 constexpr const char* kReportName = "compression.json";
-const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
-                                    "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
 
 // What makes two runs end in the same bytes; texts count by their fingerprints, not by their paths.
 Json IdentityOf(const CompressionRecord& record) {
@@ -354,21 +355,15 @@ ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
 }
 
 CompressionRecord Compression::Finish() {
-  Json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", Json::object()}};
-  uint64_t total_size = 0;
+  ShardIndex index;
   for (size_t i = 0; i < finished_.size(); ++i) {
-    total_size += finished_[i].bytes;
-    for (const std::string& name : finished_[i].tensors) {
-      index["weight_map"][name] = work_->ShardPath(i + 1, shards()).filename().string();
-    }
+    const fs::path shard = work_->ShardPath(i + 1, shards());
+    for (const TensorView& tensor : OpenSafetensors(shard).tensors)
+      index.Add(tensor.name, tensor.data.size(), shard.filename().string());
     if (finished_[i].layer) record_.layers.push_back(*finished_[i].layer);
   }
-  index["metadata"]["total_size"] = total_size;
-  WriteJson(paths_.out / "model.safetensors.index.json", index);
-  for (const char* name : kCopiedFiles) {
-    const fs::path source = weights_.checkpoint().directory() / name;
-    if (fs::exists(source)) WriteFileAtomically(paths_.out / name, ReadFile(source));
-  }
+  index.Write(paths_.out / "model.safetensors.index.json");
+  CopyCompanions(weights_.checkpoint().directory(), paths_.out);
   record_.bits = Totals(record_.layers);
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();

@@ -89,6 +89,14 @@ const IdleRule* IdleIn(const Option& option, const Json& settings);
 // Removes the options that change nothing because of the value that `option` has.
 void EraseIdle(Json& settings, const std::string& option);
 
+// The settings of a compression (an object of keys) without those that say nothing: values that an option has
+// under this preset and coding anyhow, and values that follow from other settings.
+Json EssentialSettings(const Json& settings);
+// Settings as in a run whose compression.json has `settings`, but for what is `given`; of the run's, what
+// changes nothing beside it or contradicts it is left out. Unknown keys of the run throw Error naming
+// `where`.
+Json SettingsLike(const Json& settings, const Json& given, const std::string& where);
+
 // "0 to 4", "more than 0 and at most 16 bits", "fixed or entropy", "true or false".
 std::string ExpectedText(const Option& option);
 // A value as the command line takes it: 0.25, true, "2,3,4".

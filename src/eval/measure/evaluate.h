@@ -16,12 +16,15 @@
 
 namespace mica {
 
+// Tokens of a window where no number is given and the model has as many positions.
+inline constexpr size_t kUsualWindow = 2048;
+
 struct EvaluationRequest {
   std::filesystem::path model;      // plain or packed checkpoint
   std::filesystem::path reference;  // checkpoint to measure the divergence from; empty: none
   std::vector<DataSpec> data;       // at least one; names must differ
   Convention convention = Convention::kGptq;
-  size_t seqlen = 0;       // tokens of a window; 0: the smaller of 2048 and the model's positions
+  size_t seqlen = 0;       // tokens of a window; 0: the smaller of kUsualWindow and the model's positions
   size_t max_windows = 0;  // per set; 0: all
   bool special_tokens =
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
