@@ -162,7 +162,6 @@ class CompareTest(ProgramTest):
         self.fail_with("void.json: is empty", "compare", base, self.write("void.json", ""))
         self.fail_with("it is a model's configuration", "compare", base, DEMO / "config.json")
         self.fail_with("it is an experiment", "compare", base, DEMO / "experiment.json")
-        self.fail_with("model.safetensors", "compare", base, DEMO / "model.safetensors")
         self.fail_with("it is a comparison", "compare", base, self.write("comparison.json", self.succeed("compare", base, small, "--json")))
         self.fail_with('set c4: "ppl" is "11"', "compare", self.write("a.json", result(10)), self.write("b.json", result("11")))
         self.fail_with('"settings": "seqlen" is "long"', "compare", self.write("a.json", result(10)), self.write("b.json", result(11, seqlen="long")))

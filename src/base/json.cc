@@ -54,10 +54,7 @@ const Json* JsonReader::Find(const char* key) {
 }
 
 void JsonReader::RefuseType(const char* key, const Json& value) const {
-  constexpr size_t kShown = 60;  // of a value that may be a whole file
-  std::string shown = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
-  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, shown);
+  Fail("{}: \"{}\" is {}, which is not of the right type", where_, key, value.dump());
 }
 
 Json JsonReader::Rest() const {
