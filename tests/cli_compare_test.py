@@ -1,11 +1,16 @@
 """mica compare and mica status from the outside: reports, refusals, runs seen from another terminal."""
 import html.parser
 import json
+import fcntl
 import os
+import pathlib
+import pty
 import re
 import shlex
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 from program import DEMO, MICA, ProgramTest, main, mica, read_json
@@ -72,7 +77,7 @@ class CompareTest(ProgramTest):
                 for figure in ("5.79", "7.17", "76.2 %", "0.5 %", "10.29", "out of memory", "未测量" if language == "zh" else "not measured"):
                     self.assertIn(figure, report, (language, form))
         numbers = json.loads(self.succeed("compare", base, small, "--json"))
-        self.assertAlmostEqual(numbers["datasets"]["wikitext2"]["retention_percent"], 100 * (2 - 7.17 / 5.79))
+        self.assertEqual(numbers["datasets"]["wikitext2"]["retention_percent"], round(100 * (2 - 7.17 / 5.79), 1))
         self.assertIsNone(numbers["datasets"]["c4"]["retention_percent"])
         self.assertEqual(numbers["verdict"]["worst_set"], "ptb")
 
@@ -99,7 +104,7 @@ class CompareTest(ProgramTest):
         self.assertTrue(advice)
         known = {name: mica(name, "--help").stdout for name in ("compress", "eval")}
         for one in advice:
-            words = one["command"].split()
+            words = shlex.split(one["command"])
             self.assertEqual(words[0], "mica")
             for flag in (word for word in words if word.startswith("--")):
                 self.assertRegex(known[words[1]], re.escape(flag) + r"\b", one["command"])
@@ -127,7 +132,13 @@ class CompareTest(ProgramTest):
         results[1].write_text(json.dumps(small))
         comparison = json.loads(self.succeed("compare", *results, "--json"))
         self.assertEqual([one["kind"] for one in comparison["advice"]], ["samples", "sparsity"])
-        self.succeed(*shlex.split(comparison["advice"][1]["command"])[1:])
+        words = shlex.split(comparison["advice"][1]["command"])
+        self.assertEqual(words[:5], ["mica", "compress", "--like", str(packed), words[4]])
+        self.succeed(*words[1:])
+        before, after = (read_json(path / "compression.json") for path in (packed, pathlib.Path(words[4])))
+        changed = {key for key in before["settings"] if before["settings"][key] != after["settings"].get(key)}
+        self.assertEqual(changed - {"pattern", "saliency_exponent"}, {"sparsity"})
+        self.assertEqual(before["calibration"], after["calibration"])
         self.assertEqual(comparison["datasets"]["text"]["divergence"], divergence)
         self.assertIn("KL divergence, nats", self.succeed("compare", *results))
         report = self.succeed("compare", *results, "--lang", "zh")
@@ -148,10 +159,80 @@ class CompareTest(ProgramTest):
         self.fail_with("absent.json", "compare", self.folder / "absent.json", small)
         self.fail_with("broken.json", "compare", self.write("broken.json", "{"), small)
         self.fail_with("no perplexities", "compare", base, self.write("empty.json", "{}"))
+        self.fail_with("void.json: is empty", "compare", base, self.write("void.json", ""))
+        self.fail_with("it is a model's configuration", "compare", base, DEMO / "config.json")
+        self.fail_with("it is an experiment", "compare", base, DEMO / "experiment.json")
+        self.fail_with("it is a comparison", "compare", base, self.write("comparison.json", self.succeed("compare", base, small, "--json")))
+        self.fail_with('set c4: "ppl" is "11"', "compare", self.write("a.json", result(10)), self.write("b.json", result("11")))
+        self.fail_with('"settings": "seqlen" is "long"', "compare", self.write("a.json", result(10)), self.write("b.json", result(11, seqlen="long")))
+        self.fail_with('set c4: "ppl" is not a number', "compare", base, self.write("list.json", {"c4": {"ppl": [3]}}))
         self.fail_with("not a JSON object", "compare", base, self.write("list.json", "[1]"))
         self.fail_with("absent/report.html", "compare", base, small, "--html", self.folder / "absent" / "report.html")
         self.assertEqual(mica("compare", base, small, "--lang", "fr").returncode, 2)
         self.assertEqual(mica("compare", base).returncode, 2)
+
+
+    def test_a_destroyed_model(self):
+        base = self.write("base.json", {"w": {"ppl": 5.0, "nll": 1.609}})
+        for name, set in (("nll", {"ppl": None, "nll": 800.0}), ("ppl", {"ppl": 1e308})):
+            small = self.write(f"{name}.json", {"w": set})
+            for form in ("text", "markdown", "html", "json"):
+                for language in ("en", "zh"):
+                    report = self.succeed("compare", base, small, "--format", form, "--lang", language)
+                    self.assertNotRegex(report, r"-?\binf\b|\bnan\b|\d{30}", (name, form))
+            numbers = json.loads(report := self.succeed("compare", base, small, "--json"))
+            self.assertEqual(numbers["verdict"]["stars"], 2, report)
+            self.assertGreater(numbers["datasets"]["w"]["excess_nats"], 700)
+        # What is shown is what is rated.
+        numbers = json.loads(self.succeed("compare", self.write("a.json", {"w": {"ppl": 100}}), self.write("b.json", {"w": {"ppl": 105.04}}), "--json"))
+        self.assertEqual((numbers["verdict"]["worst_retention_percent"], numbers["verdict"]["stars"]), (95.0, 5))
+
+    def test_names_in_advice_run_nothing(self):
+        name = "x;touch pwn;$(touch pwn)'`touch pwn`\n\x1b[2Jtouch pwn"
+        base = {"settings": {"special_tokens": True, "seqlen": 64}, "datasets": {name: {"ppl": 5, "data": {"kind": name, "path": name}}}}
+        small = {"model": {"path": name, "compression": {"model": {"path": name}, "settings": {name: name, "budget": {"kind": name, "value": 3}}}},
+                 "settings": {"special_tokens": True}, "datasets": {"y": {"ppl": 6, "data": {"path": name}}}}
+        report = json.loads(self.succeed("compare", self.write("base.json", base), self.write("small.json", small), "--json"))
+        self.assertEqual(len(report["advice"]), 2)
+        for one in report["advice"]:
+            self.assertIn("--special-tokens", one["command"])
+            for shell in ("sh", "bash"):
+                subprocess.run([shell], input="mica() { :; }\n" + one["command"], text=True, cwd=self.folder, check=True, capture_output=True)
+        self.assertNotIn("pwn", [path.name for path in self.folder.iterdir()])
+
+    def test_commands_fit_the_terminal(self):
+        base, small = self.pair(result(10), compressed_result(12))
+        for columns in (50, 80):
+            leader, follower = pty.openpty()
+            fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+            process = subprocess.Popen([MICA, "compare", str(base), str(small), "--lang", "en"], stdout=follower, stderr=subprocess.PIPE)
+            os.close(follower)
+            shown = b""
+            while True:
+                try:
+                    block = os.read(leader, 65536)
+                except OSError:  # how Linux ends it
+                    break
+                if not block:
+                    break
+                shown += block
+            os.close(leader)
+            self.assertEqual(process.wait(), 0)
+            process.stderr.close()
+            lines = shown.decode().replace("\r", "").splitlines()
+            at = next(i for i, line in enumerate(lines) if line.startswith("    mica "))
+            last = next(i for i in range(at, len(lines)) if not lines[i].endswith("\\"))
+            self.assertTrue(all(len(line) <= columns for line in lines[at:last + 1]), lines[at:last + 1])
+            self.assertEqual(last > at, columns == 50)
+
+    def test_reports_begin_with_the_verdict(self):
+        base, small = self.pair(result(10), compressed_result(12))
+        for language, titles in (("en", ("Verdict", "Perplexity", "Compression", "Cost", "Configuration")),
+                                 ("zh", ("结论", "困惑度", "压缩", "开销", "配置"))):
+            for form, pattern in (("text", "\n{}\n-"), ("markdown", "\n## {}\n"), ("html", "<h2>{}</h2>")):
+                report = self.succeed("compare", base, small, "--format", form, "--lang", language)
+                places = [report.index(pattern.format(title)) for title in titles]
+                self.assertEqual(places, sorted(places), (language, form))
 
 
 class StatusTest(ProgramTest):

@@ -1,5 +1,6 @@
 """mica compress from the outside: budgets, what is stored, stopping and going on, bad input."""
 import json
+import pathlib
 import random
 import shutil
 import signal
@@ -118,6 +119,43 @@ class CompressTest(ProgramTest):
                                            "--max-windows", "4", "--dtype", "fp32", "--json")) for name in ("packed", "hf")]
         packed, exported = (result["datasets"]["text"]["ppl"] for result in results)
         self.assertAlmostEqual(packed, exported, delta=2e-3 * packed)
+
+    def test_like_a_run_but(self):
+        tiny = self.folder / "tiny"
+        self.succeed("synthesize", tiny, "--tokenizer", DEMO, "--layers", 1, "--hidden", 64, "--ffn", 96, "--heads", 2, "--shard-bytes", "500kB")
+        (tiny / "chat_template.jinja").write_text("{{ messages }}")
+        (tiny / "generation_config.json").write_text("{}")
+        first = self.compress("first", "--bits", 3.5, "--pattern", "2:4", "--preset", "fast", "--seed", 7, model=tiny)
+        packed = self.folder / "first"
+        self.succeed("compress", "--like", packed, self.folder / "again")
+        self.assertEqual(same_bytes(packed, self.folder / "again"), [])
+        again = read_json(self.folder / "again" / "compression.json")
+        self.assertEqual((again["settings"], again["calibration"]), (first["settings"], first["calibration"]))
+        self.succeed("compress", self.folder / "other", "--like", packed, "--bpw", 4.25, "--sparsity", 0)
+        other = read_json(self.folder / "other" / "compression.json")["settings"]
+        self.assertEqual((other["budget"], other["sparsity"], other["pattern"], other["seed"]), ({"kind": "bpw", "value": 4.25}, 0, "none", 7))
+        self.assertEqual(other["refine_passes"], first["settings"]["refine_passes"])
+        # Another model of the same run; what is idle beside it is refused as ever.
+        self.succeed("compress", self.model, self.folder / "large", "--like", packed, "--seed", 8)
+        self.assertEqual(read_json(self.folder / "large" / "compression.json")["settings"]["seed"], 8)
+        self.fail_with("--lambda changes nothing", "compress", "--like", packed, self.folder / "x", "--lambda", 0.5)
+        self.fail_with("has no compression.json", "compress", "--like", tiny, self.folder / "x")
+        for usage in (["--like", packed], [tiny], [tiny, self.folder / "x", "--bits", 4]):
+            self.assertEqual(mica("compress", *map(str, usage)).returncode, 2, usage)
+        # What goes with a model goes along, and total_size means one thing.
+        self.succeed("export", packed, self.folder / "plain")
+        for directory in (packed, self.folder / "plain"):
+            for name in ("chat_template.jinja", "generation_config.json", "tokenizer.model"):
+                self.assertEqual((directory / name).read_bytes(), (tiny / name).read_bytes())
+        for directory in (tiny, packed):
+            size = 0
+            for file in directory.glob("*.safetensors"):
+                raw = file.read_bytes()
+                size += len(raw) - 8 - int.from_bytes(raw[:8], "little")
+            self.assertEqual(read_json(directory / "model.safetensors.index.json")["metadata"]["total_size"], size)
+        text = pathlib.Path(first["calibration"]["sources"][0]["path"])
+        text.write_text(text.read_text(encoding="utf-8") + " More.", encoding="utf-8")
+        self.assertIn("is not the text any more", mica("compress", "--like", packed, self.folder / "later").stderr)
 
     def test_groupings_and_estimators_run(self):
         for grouping, estimator in (("spectral", "gaussian"), ("hierarchical", "copula"), ("kmeans", "histogram"), (None, None)):

@@ -1,6 +1,7 @@
 """mica eval from the outside: figures, result file, bad input, a full disk, Ctrl-C."""
 import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -71,6 +72,28 @@ class EvalTest(ProgramTest):
         self.assertEqual(len({r["datasets"]["text"]["ppl"] for r in results}), 1)
         self.assertEqual(len({r["model"]["fingerprint"] for r in results}), 1)
         self.assertEqual(len({r["model"]["layout"] for r in results}), 4, [r["model"]["layout"] for r in results])
+
+    def test_bits_per_byte_are_of_the_text(self):
+        """A tokenizer without a piece for the blank: three byte pieces that stand for one byte."""
+        model = self.folder / "model"
+        self.succeed("synthesize", model, "--tokenizer", DEMO)
+        pieces = (model / "tokenizer.model").read_bytes()
+        (model / "tokenizer.model").write_bytes(pieces.replace(b"\n\x03\xe2\x96\x81", b"\n\x03\xe2\x96\x82", 1))
+        text = self.folder / "text.txt"
+        text.write_text("1 2 (3) 4  " * 60)
+        tokens = len(json.loads(self.succeed("tokenize", model, text)))
+        result = json.loads(self.succeed("eval", model, "--data", f"text={text}", "--seqlen", tokens, "--json"))["datasets"]["text"]
+        self.assertEqual(result["scored_tokens"], tokens - 1)  # all of the text
+        self.assertAlmostEqual(result["bits_per_byte"], result["nll"] * (tokens - 1) / math.log(2) / len(text.read_bytes()), 9)
+
+    def test_sets_named_like_phases(self):
+        arguments = [f"{name}:text={self.prose()}" for name in ("texts", "fingerprint", "compress", "total", "pass")]
+        result = self.evaluate(*(word for data in arguments for word in ("--data", data)), "--seqlen", 16, "--max-windows", 1)
+        self.assertEqual(list(result["time"]), ["texts", "fingerprint", "weights", "pass", "total"])
+        self.assertEqual(list(result["datasets"]), ["texts", "fingerprint", "compress", "total", "pass"])
+        for phase in ("weights", "pass"):
+            self.assertAlmostEqual(result["time"][phase], sum(s["phases"][phase] for s in result["datasets"].values()))
+        self.assertLess(max(s["time"] for s in result["datasets"].values()), result["time"]["total"])
 
     def test_conventions_differ_and_are_recorded(self):
         results = [self.evaluate("--data", f"text={self.prose()}", *QUICK, "--convention", name) for name in ("gptq", "llamacpp")]

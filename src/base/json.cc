@@ -35,6 +35,7 @@ Json ParseJson(std::string_view text, const std::string& where, DuplicateKeys du
     if (event == Json::parse_event_t::object_end) keys.resize(level + 1);
     return true;
   };
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) Fail("{}: is empty, expected JSON", where);
   try {
     return Json::parse(text, watch);
   } catch (const nlohmann::json::exception& failure) {

@@ -74,6 +74,7 @@ void OutputDirectory::Commit() {
   WriteFileAtomically(making_ / kPlaced, names);
   std::error_code code;
   for (const std::string& name : names_) {
+    if (fs::path(name).has_parent_path()) MakeDirectories((path_ / name).parent_path());
     fs::rename(making_ / name, path_ / name, code);
     if (code) Fail("{}: cannot be put in place ({})", (path_ / name).string(), code.message());
   }

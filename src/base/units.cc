@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <numbers>
 #include <string_view>
 #include <system_error>
 
@@ -14,6 +16,16 @@ std::string FormatDuration(double seconds) {
   const long total = std::lround(std::max(0.0, seconds));
   if (total < 3600) return fmt::format("{}:{:02}", total / 60, total % 60);
   return fmt::format("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
+}
+
+std::string FormatPerplexity(double nats, int decimals) {
+  constexpr double kMostPlain = 1e7;
+  if (nats < std::log(kMostPlain)) return fmt::format("{:.{}f}", std::exp(nats), decimals);
+  const double digits = nats / std::numbers::ln10;
+  double exponent = std::floor(digits);
+  double mantissa = std::round(10 * std::pow(10, digits - exponent)) / 10;
+  if (mantissa >= 10) mantissa /= 10, exponent += 1;
+  return fmt::format("{:.1f}e+{:.0f}", mantissa, exponent);
 }
 
 std::string FormatBytes(double bytes) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -31,18 +32,16 @@ std::string FormatOf(const Json& format, bool json, const fs::path& out) {
   return "text";
 }
 
-std::string Render(const Comparison& comparison, const Document& document, const std::string& format) {
+std::string Render(const Comparison& comparison, const Document& document, const std::string& format,
+                   size_t columns) {
   if (format == "json") return JsonText(ComparisonJson(comparison));
   if (format == "markdown") return RenderMarkdown(document);
   if (format == "html") return RenderHtml(document);
-  return RenderText(document);
+  return RenderText(document, columns);
 }
 
-// Of any program: what is understood is compared. A file of this one, and every set, must be right.
 EvaluationRecord ReadResult(const fs::path& path) {
-  const Json json = ReadJson(path);
-  const bool ours = json.is_object() && json.contains("mica");
-  return EvaluationFromJson(json, path.string(), ours ? WrongTypes::kRefuse : WrongTypes::kRefuseInSets);
+  return AnyEvaluationFromJson(ReadJson(path), path.string());
 }
 
 void RunCompare(const CompareOptions& options) {
@@ -63,7 +62,9 @@ void RunCompare(const CompareOptions& options) {
   const Comparison comparison =
       Compare(baseline, options.baseline.string(), compressed, options.compressed.string(), value("force"));
   const Document document = BuildReport(comparison, language);
-  const std::string report = Render(comparison, document, FormatOf(format, json, out));
+  const std::string report =
+      Render(comparison, document, FormatOf(format, json, out),
+             out.empty() ? std::min(kReportColumns, TerminalColumns(kReportColumns)) : kReportColumns);
   std::vector<FileResult> results;
   if (!html.empty()) results.push_back({html, RenderHtml(document)});
   if (!out.empty()) results.push_back({out, report});

@@ -1,8 +1,13 @@
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/text.h"
@@ -20,6 +25,7 @@ namespace {
 struct CompressOptions {
   CommonOptions common;
   CompressionPaths paths;
+  std::filesystem::path like;   // packed checkpoint whose run is repeated but for what is given; or empty
   Json given = Json::object();  // as an experiment's "compress" would say it
 };
 
@@ -43,15 +49,57 @@ std::string Summary(const CompressionRecord& record, const std::string& out) {
   return text;
 }
 
+CompressionRecord ReadCompression(const std::filesystem::path& packed) {
+  const std::filesystem::path file = packed / "compression.json";
+  if (!std::filesystem::exists(file))
+    Fail("--like {}: has no compression.json; give a directory that 'mica compress' has finished",
+         packed.string());
+  return CompressionFromJson(ReadJson(file), file.string(), WrongTypes::kRefuse);
+}
+
+// Completes what is given with what the run that it is to be like had.
+void TakeFromRun(const CompressionRecord& run, CompressOptions& options) {
+  const std::string where = (options.like / "compression.json").string();
+  if (options.paths.out.empty()) {  // the only operand
+    options.paths.out = options.paths.model;
+    if (!run.model.path) Fail("{}: does not say which model was compressed; give it before OUT", where);
+    options.paths.model = *run.model.path;
+  }
+  if (!options.common.given.contains("seed"))
+    options.given["seed"] = run.calibration.seed.value_or(options.common.seed);
+  options.given = SettingsLike(run.settings.values, options.given, where + ", \"settings\"");
+}
+
+// What was to be as it was, and is not.
+void WarnOfDifferences(const CompressionRecord& run, const CompressionRecord& record) {
+  if (run.model.path == record.model.path && run.model.fingerprint != record.model.fingerprint)
+    LogWarning("{}: is not the model any more that the run it was to be like compressed", *record.model.path);
+  for (const CalibrationSource& source : record.calibration.sources) {
+    for (const CalibrationSource& before : run.calibration.sources) {
+      if (before.path == source.path && before.kind == source.kind && before.sha256 != source.sha256)
+        LogWarning("{}: is not the text any more that the run it was to be like was calibrated on",
+                   *source.path);
+    }
+  }
+}
+
 void Compress(CompressOptions& options) {
   ApplyCommonOptions(options.common);
+  const bool like = !options.like.empty();
+  if (options.paths.model.empty() || (!like && options.paths.out.empty()))
+    throw CLI::RequiredError(like || !options.paths.model.empty() ? "out" : "model");
+  if (!like && !options.given.contains("calib")) throw CLI::RequiredError("--calib");
   options.paths.statistics = options.given.value("statistics", "");
   options.given["seed"] = options.common.seed;
+  const Json given = options.given;
+  std::optional<CompressionRecord> run;
+  if (like) TakeFromRun(run.emplace(ReadCompression(options.like)), options);
   const CompressionSettings settings = SettingsFromJson(options.given, "");
-  RefuseIdleOptions(settings, GivenIn(options.given));
+  RefuseIdleOptions(settings, GivenIn(given));
 
   Progress progress(!options.common.json);
   const CompressionRecord record = CompressModel(options.paths, settings, progress);
+  if (run) WarnOfDifferences(*run, record);
   WriteStdout(options.common.json ? JsonText(ToJson(record)) : Summary(record, options.paths.out.string()));
 }
 
@@ -61,11 +109,15 @@ void AddCompressCommand(CLI::App& app) {
   auto options = std::make_shared<CompressOptions>();
   CLI::App& command =
       *app.add_subcommand("compress", "Compress a checkpoint to an exact budget and write it packed");
-  command.add_option("model", options->paths.model, "Checkpoint directory")->required();
-  command
-      .add_option("out", options->paths.out, "Packed checkpoint, a new directory (or that of a stopped run)")
-      ->required();
+  command.add_option("model", options->paths.model,
+                     "Checkpoint directory; with --like only where it is another one");
+  command.add_option("out", options->paths.out,
+                     "Packed checkpoint, a new directory (or that of a stopped run)");
+  command.add_option("--like", options->like,
+                     "Packed checkpoint: model, texts and all options are those of its compression, but for "
+                     "what is given here");
   AddFlags(command, CompressionOptionTable(), options->given);
+  command.get_option("--calib")->required(false);  // with --like; asked for otherwise
   AddCommonOptions(command, options->common);
   command.callback([options] { Compress(*options); });
 }

@@ -78,7 +78,7 @@ std::string FiguresText(const LastFigures& last) {
   std::string sets;
   for (const auto& [name, perplexity] : last.perplexities) {
     const std::string figure =
-        std::isnan(perplexity) ? "null" : fmt::format("{:.{}f}", perplexity, perplexity < 1 ? 4 : 2);
+        std::isnan(perplexity) ? "null" : FormatPerplexity(std::log(perplexity), perplexity < 1 ? 4 : 2);
     sets += (sets.empty() ? "" : ", ") + name + " " + figure;
   }
   return (last.stage ? "stage " + *last.stage + ", " : "") + "ppl (" + sets + ")";

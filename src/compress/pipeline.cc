@@ -24,7 +24,10 @@
 #include "compress/work_directory.h"
 #include "device/device.h"
 #include "format/fixed/layout.h"
+#include "io/container/safetensors.h"
+#include "io/container/shard_index.h"
 #include "io/packed/packed_checkpoint.h"
+#include "model/companions.h"
 #include "model/fingerprint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
@@ -45,8 +48,6 @@ constexpr uint64_t kIndexBytes = 128,
                    kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
 constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
 constexpr const char* kReportName = "compression.json";
-const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
-                                    "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
 
 // What a finished shard says of one of its layer's matrices.
 const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
@@ -121,7 +122,7 @@ void Compression::Check() {
   CheckSettings(settings_);
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
-  CheckWindow(config(), settings_.calibration.seqlen);
+  CheckWindow(config(), *settings_.calibration.seqlen);
   calibration_ = DrawCalibration(settings_.calibration, Tokenizer::Open(paths_.model));
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
@@ -454,21 +455,15 @@ ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
 }
 
 CompressionRecord Compression::Finish() {
-  Json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", Json::object()}};
-  uint64_t total_size = 0;
+  ShardIndex index;
   for (size_t i = 0; i < finished_.size(); ++i) {
-    total_size += finished_[i].bytes;
-    for (const std::string& name : finished_[i].tensors) {
-      index["weight_map"][name] = work_->ShardPath(i + 1).filename().string();
-    }
+    const fs::path shard = work_->ShardPath(i + 1);
+    for (const TensorView& tensor : OpenSafetensors(shard).tensors)
+      index.Add(tensor.name, tensor.data.size(), shard.filename().string());
     if (finished_[i].layer) record_.layers.push_back(*finished_[i].layer);
   }
-  index["metadata"]["total_size"] = total_size;
-  WriteJson(paths_.out / "model.safetensors.index.json", index);
-  for (const char* name : kCopiedFiles) {
-    const fs::path source = weights_.checkpoint().directory() / name;
-    if (fs::exists(source)) WriteFileAtomically(paths_.out / name, ReadFile(source));
-  }
+  index.Write(paths_.out / "model.safetensors.index.json");
+  CopyCompanions(weights_.checkpoint().directory(), paths_.out);
   record_.bits = Totals(record_.layers);
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();

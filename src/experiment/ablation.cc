@@ -75,9 +75,9 @@ VariantResult ResultOf(const Variant& variant, const EvaluationRecord& baseline,
     if (before == nullptr) Fail("{}: has set {}, which the baseline has not", path.string(), name);
     VariantResult::Set set;
     set.name = name;
-    set.perplexity = Need(measured.perplexity, "perplexity", path);
-    set.excess_nats =
-        std::log(set.perplexity / Need(before->perplexity, "perplexity", path.parent_path() / kBaseline));
+    const double nats = Need(LogPerplexity(measured), "perplexity", path);
+    set.perplexity = measured.perplexity.value_or(std::exp(nats));
+    set.excess_nats = nats - Need(LogPerplexity(*before), "perplexity", path.parent_path() / kBaseline);
     if (divergence) {
       set.kl = Need(Need(measured.divergence, "divergence", path).kl, "divergence", path);
       kl_sum += *set.kl;

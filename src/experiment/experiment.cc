@@ -1,5 +1,6 @@
 #include "experiment/experiment.h"
 
+#include <algorithm>
 #include <iterator>
 
 #include "base/error.h"
@@ -80,7 +81,8 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
     WriteFileAtomically(directory.path() / (stem + ".txt"), RenderText(document));
     WriteFileAtomically(directory.path() / (stem + ".md"), RenderMarkdown(document));
     WriteFileAtomically(directory.path() / (stem + ".html"), RenderHtml(document));
-    if (language == Language::kEnglish) report = RenderText(document);
+    if (language == Language::kEnglish)
+      report = RenderText(document, std::min(kReportColumns, TerminalColumns(kReportColumns)));
   }
   directory.Stage("done");
   if (!quiet) WriteStdout(report);

@@ -1,6 +1,9 @@
 #include "experiment/experiment_directory.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -106,8 +109,11 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
   if (ReadJson(path() / kExperiment) != experiment_.json) WriteJson(path() / kExperiment, experiment_.json);
   const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string(), WrongTypes::kRefuse);
   Ordered<double> perplexities;
-  for (const auto& [name, set] : record.sets)
-    perplexities.emplace_back(name, set.perplexity.value_or(std::numeric_limits<double>::quiet_NaN()));
+  for (const auto& [name, set] : record.sets) {
+    const std::optional<double> nats = LogPerplexity(set);
+    perplexities.emplace_back(name, nats ? std::min(std::exp(*nats), std::numeric_limits<double>::max())
+                                         : std::numeric_limits<double>::quiet_NaN());
+  }
   status_.SetLast(stage, perplexities);
   return record;
 }

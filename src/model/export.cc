@@ -17,8 +17,10 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "io/container/safetensors.h"
+#include "io/container/shard_index.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/companions.h"
 #include "model/family/family.h"
 #include "ops/codes/codes.h"
 
@@ -108,21 +110,14 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   checkpoint.Release(tensor);
 }
 
-void CopyOtherFiles(const fs::path& from, OutputDirectory& to, const Json& config, DType dtype) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string();
-    // The record of the compression speaks of files that are not here.
-    if (!entry.is_regular_file() || name == "config.json" || name == "compression.json" ||
-        name.ends_with(".safetensors") || name.ends_with(".index.json") ||
-        name.starts_with(kTemporaryPrefix)) {
-      continue;
-    }
-    WriteFileAtomically(to.File(name), ReadFile(entry.path()));
-  }
-  Json plain = config;
-  plain.erase("quantization_config");
-  plain["torch_dtype"] = dtype == DType::kF16 ? "float16" : "float32";
-  WriteJson(to.File("config.json"), plain);  // last: what makes the directory a checkpoint
+// The configuration without what the packed one has more. The type of the weights stands under one key:
+// "dtype" where the original says so alone, else "torch_dtype", which every reader knows.
+Json PlainConfig(Json config, DType dtype) {
+  config.erase("quantization_config");
+  const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
+  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16 ? "float16" : "float32";
+  if (!new_key) config.erase("dtype");
+  return config;
 }
 
 }  // namespace
@@ -160,7 +155,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   ExportFacts facts;
   facts.tensors = items.size();
   facts.shards = shards.size();
-  Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", Json::object()}};
+  ShardIndex index;
   progress.Begin("export", items.size(), "tensors");
   for (size_t s = 0; s < shards.size(); ++s) {
     const std::string file = shards.size() == 1
@@ -171,18 +166,15 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
     SafetensorsWriter writer(output.File(file), specs, {{"format", "pt"}});
     for (const Item* item : shards[s]) {
       WriteItem(checkpoint, *item, writer);
-      index["weight_map"][item->spec.name] = file;
+      index.Add(item->spec.name, Bytes(item->spec), file);
       progress.Advance(1, item->spec.name);
     }
     facts.file_bytes += writer.file_bytes();
     writer.Commit();
   }
-  if (shards.size() > 1) {
-    const fs::path path = output.File("model.safetensors.index.json");
-    WriteJson(path, index);
-    facts.file_bytes += fs::file_size(path);
-  }
-  CopyOtherFiles(packed, output, config, options.dtype);
+  if (shards.size() > 1) facts.file_bytes += index.Write(output.File("model.safetensors.index.json"));
+  for (const fs::path& name : Companions(packed)) WriteFileAtomically(output.File(name.string()), ReadFile(packed / name));
+  WriteJson(output.File("config.json"), PlainConfig(config, options.dtype));  // last: what makes it a checkpoint
   output.Commit();
   progress.End();
   return facts;

@@ -14,6 +14,7 @@
 #include "base/system.h"
 #include "base/threads.h"
 #include "base/units.h"
+#include "io/container/shard_index.h"
 #include "io/container/torch_file.h"
 #include "io/text/tokenizer.h"
 #include "model/family/family.h"
@@ -334,13 +335,13 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
   const bool torch = spec.format == CheckpointFormat::kTorch;
   const std::string stem = torch ? "pytorch_model" : "model", extension = torch ? ".bin" : ".safetensors";
   const std::vector<Shard> shards = CutShards(tensors, spec.shard_bytes);
-  Json weight_map = Json::object();
+  ShardIndex index;
   MegabyteProgress megabytes(progress, data_bytes);
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shards.size() == 1
                                  ? stem + extension
                                  : fmt::format("{}-{:05}-of-{:05}{}", stem, i + 1, shards.size(), extension);
-    for (const TensorSpec& tensor : shards[i]) weight_map[tensor.name] = name;
+    for (const TensorSpec& tensor : shards[i]) index.Add(tensor.name, SpecBytes(tensor), name);
     const fs::path path = output.File(name);
     if (torch) {
       TorchWriter writer(path, shards[i]);
@@ -351,11 +352,7 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
     }
   }
   megabytes.End();
-  if (shards.size() > 1) {
-    const fs::path index = output.File(stem + extension + ".index.json");
-    WriteJson(index, {{"metadata", {{"total_size", data_bytes}}}, {"weight_map", weight_map}});
-    facts.file_bytes += fs::file_size(index);
-  }
+  if (shards.size() > 1) facts.file_bytes += index.Write(output.File(stem + extension + ".index.json"));
   WriteJson(output.File("config.json"), Config(spec));
   facts.shards = shards.size();
   output.Commit();

@@ -10,8 +10,6 @@
 namespace mica {
 namespace {
 
-constexpr size_t kUsualWindow = 2048;
-
 // Whether this is the first call with these values: a run reads its windows several times.
 bool First(size_t window, size_t positions) {
   static std::mutex mutex;

@@ -8,7 +8,10 @@
 
 namespace mica {
 
-// `asked`, or what suits the model: 2048, or its positions where it has learnt fewer. Warns, once for each
+// Tokens of a window where no number is given and the model has as many positions.
+inline constexpr size_t kUsualWindow = 2048;
+
+// `asked`, or what suits the model: kUsualWindow, or its positions where it has learnt fewer. Warns, once for each
 // length, of windows that are longer than those positions.
 size_t WindowTokens(std::optional<size_t> asked, const ModelConfig& config);
 

@@ -1,5 +1,8 @@
 #include "record/evaluation.h"
 
+#include <charconv>
+#include <cmath>
+
 #include "base/error.h"
 #include "record/fields.h"
 
@@ -96,6 +99,7 @@ void Fields(Archive& archive, typename Archive::template Of<SetRecord>& record) 
   archive("by_occurrence", record.by_occurrence);
   archive("text_tokens", record.text_tokens);
   archive("tokens_per_second", record.tokens_per_second);
+  archive.UnlessEmpty("phases", record.phases);
   archive("data", record.data);
   archive("divergence", record.divergence);
   archive.Other(record.other);
@@ -117,7 +121,26 @@ void Fields(Archive& archive, typename Archive::template Of<EvaluationRecord>& r
 
 namespace {
 
-bool IsSet(const Json& json) { return json.is_object() && (json.contains("ppl") || json.contains("error")); }
+constexpr double kRounding = 0.001;  // relative, of a perplexity that is written with few digits
+
+bool IsSet(const Json& json) {
+  return json.is_object() && (json.contains("ppl") || json.contains("nll") || json.contains("error"));
+}
+
+bool IsNumber(const std::string& text) {
+  double number = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+  return read.ec == std::errc() && read.ptr == text.data() + text.size() && std::isfinite(number);
+}
+
+// What a file is that was taken for a result, where its keys tell.
+const char* KindOf(const Json& json) {
+  if (json.contains("verdict")) return ", it is a comparison";
+  if (json.contains("layers") && json.contains("bits")) return ", it is the record of a compression";
+  if (json.contains("architectures") || json.contains("model_type")) return ", it is a model's configuration";
+  if (json.contains("compress") && json.contains("evaluate")) return ", it is an experiment";
+  return "";
+}
 
 Ordered<SetRecord> SetsIn(const Json& sets, const std::string& where, WrongTypes wrong_types) {
   const bool ours = wrong_types == WrongTypes::kRefuse;
@@ -157,6 +180,44 @@ EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, 
   record.sets = std::move(sets);
   if (plain) record.other = nullptr;  // the sets
   return record;
+}
+
+EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where) {
+  const bool ours = json.is_object() && (json.contains("mica") || json.contains("datasets"));
+  if (json.is_object() && *KindOf(json) != '\0') {
+    Fail("{}: is no result of 'mica eval'{}; give the file that 'mica eval -o' wrote", where, KindOf(json));
+  }
+  if (ours) {
+    const auto datasets = json.find("datasets");
+    if (datasets == json.end() || !datasets->is_object())
+      Fail("{}: has no object \"datasets\"; expected a result of 'mica eval'", where);
+    for (const auto& [name, set] : datasets->items()) {
+      if (!set.is_object())
+        Fail("{}, \"datasets\": \"{}\" is {}, expected an object", where, name, set.type_name());
+    }
+  } else if (json.is_object()) {
+    for (const auto& [name, set] : json.items()) {
+      if (!IsSet(set)) continue;
+      for (const char* key : {"ppl", "nll"}) {
+        const auto found = set.find(key);
+        if (found == set.end() || found->is_number() || found->is_null()) continue;
+        const bool reason = found->is_string() && !IsNumber(found->get<std::string>());
+        if (!reason) Fail("{}, set {}: \"{}\" is not a number", where, name, key);
+      }
+    }
+  }
+  EvaluationRecord record = EvaluationFromJson(json, where, ours ? WrongTypes::kRefuse : WrongTypes::kSkip);
+  if (record.sets.empty()) Fail("{}: has no perplexities; expected a result of 'mica eval'", where);
+  return record;
+}
+
+std::optional<double> LogPerplexity(const SetRecord& record) {
+  const bool known = record.perplexity && std::isfinite(*record.perplexity);
+  if (!record.nll || !std::isfinite(*record.nll))
+    return known ? std::optional(std::log(*record.perplexity)) : std::nullopt;
+  if (known && !(std::fabs(*record.nll - std::log(*record.perplexity)) <= kRounding))
+    return std::log(*record.perplexity);
+  return record.nll;
 }
 
 Json ToJson(const EvaluationRecord& record) { return FieldWriter::Write(record); }

@@ -85,11 +85,12 @@ struct DivergenceRecord {
 
 // One text that was measured, or that was not and says why.
 struct SetRecord {
-  std::optional<double> perplexity;  // key "ppl"
+  std::optional<double> perplexity;  // key "ppl"; absent where only its logarithm fits a number
   std::optional<std::string> error;  // why there is none ("out of memory"); "ppl" may hold it as well
   std::optional<double> seconds;     // key "time"
   std::optional<double> nll;         // mean negative log likelihood, nats per token
-  // nats of the scored tokens / ln 2 / bytes of text that those stand for (Tokenizer::PieceBytes)
+  // nats of the scored tokens / ln 2 / bytes of the text that those stand for (Tokenizer::EncodeWithBytes);
+  // absent when they stand for none
   std::optional<double> bits_per_byte;
   std::optional<uint64_t> tokens;         // of all windows
   std::optional<uint64_t> scored_tokens;  // of those, tokens that were predicted
@@ -97,11 +98,18 @@ struct SetRecord {
   std::vector<double> window_nll;  // [windows] nats per token of each
   std::vector<TokenClassRecord> by_occurrence;
   std::optional<uint64_t> text_tokens;  // of the whole text
+  // of the model's own pass through layers and head, over all windows
   std::optional<double> tokens_per_second;
+  Ordered<double> phases;  // seconds by phase (eval/measure/perplexity.h, PassSeconds), within "time"
   TextRecord data;
   std::optional<DivergenceRecord> divergence;  // with a reference
   Json other;
 };
+
+// The logarithm of a set's perplexity, nats per token: "nll" where the file has it, unless a perplexity that
+// differs from e^nll by more than a thousandth is more exact, or says that it is something else. Absent where
+// neither is known.
+std::optional<double> LogPerplexity(const SetRecord& record);
 
 // The whole of a result file.
 struct EvaluationRecord {
@@ -112,7 +120,7 @@ struct EvaluationRecord {
   EvaluationSettings settings;
   Host host;
   Ordered<SetRecord> sets;  // key "datasets"
-  PhaseTimes time;          // the texts' reading, the model's fingerprint, each set
+  PhaseTimes time;          // the texts' reading, the model's fingerprint, the sets' phases together
   std::optional<uint64_t> peak_memory_bytes;
   Json other;
 };
@@ -121,6 +129,10 @@ struct EvaluationRecord {
 // 223}, ...}. A set is an object with a "ppl" or an "error"; others of a plain file are passed over. Throws
 // Error naming `where` when `json` is no object or neither has "datasets" nor any set.
 EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, WrongTypes wrong_types);
+// The same for files that are compared, which may be of any program. Whatever has the keys of a result of
+// ours ("mica", "datasets") must have their types, a plain file those of its perplexities. Throws Error
+// naming `where`, also when there is nothing in it to compare.
+EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where);
 Json ToJson(const EvaluationRecord& record);
 
 }  // namespace mica

@@ -265,6 +265,44 @@ void EraseIdle(Json& settings, const std::string& option) {
   }
 }
 
+Json EssentialSettings(const Json& settings) {
+  const auto word = [&](const char* name) {
+    const Json value = ValueOf(settings, FindOption(CompressionOptionTable(), name));
+    return value.is_string() ? value.get<std::string>() : "";
+  };
+  const std::string preset = word("preset"), coding = word("coding");
+  Json essential = settings;
+  for (const Option& option : CompressionOptionTable()) {
+    const Json* value = ValueIn(settings, option);
+    if (value == nullptr) continue;
+    const Json usual =
+        option.name == std::string("preset") ? option.value : DefaultOf(option, preset, coding);
+    if (value->is_null() || *value == usual)
+      essential.erase(*option.one_of != '\0' ? std::string(option.one_of) : KeyOf(option));
+  }
+  // No zeros are asked for, and a mean of 16 bits is width 16 alone.
+  if (word("pattern") == "none") essential.erase("pattern");
+  const Json* bits = ValueIn(settings, FindOption(CompressionOptionTable(), "bits"));
+  if (bits != nullptr && *bits == 16 && settings.value("bit_options", Json()) == Json{16})
+    essential.erase("bit_options");
+  return essential;
+}
+
+Json SettingsLike(const Json& settings, const Json& given, const std::string& where) {
+  Json like = EssentialSettings(ReadOptions(CompressionOptionTable(), settings, where));
+  // The share of zeros and where they may be: a pattern n:m or none has its own share.
+  const std::string pattern = given.value("pattern", "");
+  if (given.contains("sparsity")) like.erase("pattern");
+  if (pattern == "none" || pattern.find(':') != std::string::npos) like.erase("sparsity");
+  const Json inherited = like;
+  for (const auto& [key, value] : given.items()) like[key] = value;
+  for (const Option& option : CompressionOptionTable()) {
+    const std::string key = KeyOf(option);
+    if (inherited.contains(key) && !given.contains(key) && IdleIn(option, like) != nullptr) like.erase(key);
+  }
+  return like;
+}
+
 std::string ExpectedText(const Option& option) {
   switch (option.kind) {
     case OptionKind::kNumber:

@@ -111,6 +111,13 @@ void EraseIdle(Json& settings, const std::string& option);
 std::string NearestName(const std::string& name, const std::vector<std::string>& known);
 // True for "true", "yes" and "on", false for "false", "no" and "off", none for other words.
 std::optional<bool> ParseTruth(std::string_view word);
+// The settings of a compression (an object of keys) without those that say nothing: values that an option has
+// under this preset and coding anyhow, and values that follow from other settings.
+Json EssentialSettings(const Json& settings);
+// Settings as in a run whose compression.json has `settings`, but for what is `given`; of the run's, what
+// changes nothing beside it or contradicts it is left out. Unknown keys of the run throw Error naming
+// `where`.
+Json SettingsLike(const Json& settings, const Json& given, const std::string& where);
 
 // "0 to 4", "more than 0 and at most 16 bits", "fixed or entropy", "true or false".
 std::string ExpectedText(const Option& option);

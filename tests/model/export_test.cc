@@ -87,10 +87,42 @@ TEST_F(Export, Fp32IsExactAndShardsAreIndexed) {
   const Checkpoint plain = Checkpoint::Open(out_);
   EXPECT_EQ(plain.layout(), "safetensors, 3 shards");
   EXPECT_EQ(facts.file_bytes, plain.file_bytes());
+  uint64_t bytes = 0;
+  for (const TensorView& tensor : plain.tensors()) bytes += tensor.data.size();
+  EXPECT_EQ(ReadJson(out_ / "model.safetensors.index.json")["metadata"]["total_size"], bytes);
   const Matrix<float> expected = Weights(up_);
   EXPECT_EQ(std::memcmp(plain.Get("model.layers.0.mlp.up_proj.weight").data.data(), expected.data(),
                         4 * expected.size()),
             0);
+}
+
+TEST_F(Export, CompanionsComeAlongAndTheTypeHasOneKey) {
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+                           "generation_config.json", "added_tokens.json", "modeling_some.py", "LICENSE"})
+    WriteFileAtomically(packed_ / name, name);
+  MakeDirectories(packed_ / "additional_chat_templates");
+  WriteFileAtomically(packed_ / "additional_chat_templates" / "tool_use.jinja", "tools");
+  WriteFileAtomically(packed_ / "letter.txt", "mine");
+  Json config = ReadJson(packed_ / "config.json");
+  config["dtype"] = "bfloat16";
+  WriteJson(packed_ / "config.json", config);
+  ExportPlain(packed_, out_, {}, progress_);
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+                           "generation_config.json", "added_tokens.json", "modeling_some.py", "LICENSE"})
+    EXPECT_EQ(ReadFile(out_ / name), name);
+  EXPECT_EQ(ReadFile(out_ / "additional_chat_templates" / "tool_use.jinja"), "tools");
+  EXPECT_FALSE(std::filesystem::exists(out_ / "letter.txt"));
+  Json plain = ReadJson(out_ / "config.json");
+  EXPECT_EQ(plain["dtype"], "float16");
+  EXPECT_FALSE(plain.contains("torch_dtype"));
+
+  std::filesystem::remove_all(out_);
+  config["torch_dtype"] = "bfloat16";
+  WriteJson(packed_ / "config.json", config);
+  ExportPlain(packed_, out_, {}, progress_);
+  plain = ReadJson(out_ / "config.json");
+  EXPECT_EQ(plain["torch_dtype"], "float16");
+  EXPECT_FALSE(plain.contains("dtype"));
 }
 
 TEST_F(Export, Refusals) {

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <optional>
+
 #include "base/error.h"
 
 namespace mica {
@@ -10,6 +13,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::ThrowsMessage;
 
 // A whole file of a packed model that was measured against a reference, in the order of its keys.
@@ -29,9 +33,10 @@ constexpr const char* kResult = R"({
   "datasets": {"c4": {"ppl": 10.287154, "time": 12.25, "nll": 2.3309, "bits_per_byte": 0.97, "tokens": 4096,
     "scored_tokens": 4094, "windows": 2, "window_nll": [2.25, 2.4118], "by_occurrence": [{"from": 1, "to": 1,
     "tokens": 94, "nll": 8.5}, {"from": 1000, "to": 0, "tokens": 4000, "nll": 2.186}], "text_tokens": 5000,
-    "tokens_per_second": 334.36, "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "bytes": 20000},
+    "tokens_per_second": 334.36, "phases": {"weights": 0.5, "pass": 6.25, "reference": 3.0, "divergence": 2.0},
+    "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "bytes": 20000},
     "divergence": {"kl": 0.0213, "same_top": 0.91, "standard_error": 0.0012}}},
-  "time": {"texts": 1.5, "fingerprint": 0.25, "c4": 12.25}, "peak_memory_bytes": 500000000})";
+  "time": {"texts": 1.5, "fingerprint": 0.25, "pass": 6.25, "total": 15.0}, "peak_memory_bytes": 500000000})";
 
 EvaluationRecord Read(const Json& json, WrongTypes wrong_types = WrongTypes::kRefuse) {
   return EvaluationFromJson(json, "result.json", wrong_types);
@@ -56,7 +61,8 @@ TEST(EvaluationRecordTest, ReadsEveryFigure) {
   EXPECT_EQ(set.data.bytes, 20000u);
   EXPECT_EQ(set.divergence->same_top, 0.91);
   EXPECT_EQ(record.time.phases.size(), 3u);
-  EXPECT_FALSE(record.time.total);
+  EXPECT_EQ(record.time.total, 15);
+  EXPECT_EQ(set.phases.at(1), (std::pair<std::string, double>("pass", 6.25)));
 }
 
 TEST(EvaluationRecordTest, WritesWhatItHasRead) {
@@ -104,6 +110,50 @@ TEST(EvaluationRecordTest, WhatIsNoResultIsRefused) {
         },
         ThrowsMessage<Error>(HasSubstr("result.json: has no perplexities")));
   }
+}
+
+TEST(EvaluationRecordTest, LogarithmsComeFromTheLossWhereItIsExact) {
+  const auto log_of = [](std::optional<double> perplexity, std::optional<double> nll) {
+    SetRecord record;
+    record.perplexity = perplexity;
+    record.nll = nll;
+    return LogPerplexity(record);
+  };
+  EXPECT_EQ(log_of({}, {}), std::nullopt);
+  EXPECT_EQ(log_of(5.0, {}), std::log(5.0));
+  EXPECT_EQ(log_of({}, 800), 800);
+  EXPECT_EQ(log_of(HUGE_VAL, 800), 800);
+  EXPECT_EQ(log_of(5.0, 1.609), 1.609);
+  EXPECT_EQ(log_of(5.0, 3000.0), std::log(5.0)) << "the loss of all tokens, it seems";
+  EXPECT_EQ(log_of(5.0, std::nan("")), std::log(5.0));
+}
+
+TEST(EvaluationRecordTest, AnyFileIsAResultOrNamedForWhatItIsNot) {
+  const auto any = [](const std::string& text) { return AnyEvaluationFromJson(Json::parse(text), "a.json"); };
+  const auto refused = [&](const std::string& text, const std::string& why) {
+    EXPECT_THAT([&] { any(text); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("a.json"), HasSubstr(why), Not(HasSubstr("\n")))))
+        << text;
+  };
+  EXPECT_EQ(any(kResult).sets.size(), 1u);
+  EXPECT_EQ(any(R"({"w": {"ppl": 5}, "model": "llama", "time": "1 h"})").sets.size(), 1u);
+  EXPECT_EQ(any(R"({"w": {"ppl": "out of memory"}})").sets[0].second.error, "out of memory");
+  EXPECT_EQ(any(R"({"w": {"nll": 2}})").sets[0].second.nll, 2);
+  refused("[]", "is not a JSON object");
+  refused("{}", "has no perplexities");
+  refused(R"({"datasets": {}})", "has no perplexities");
+  refused(R"({"datasets": [1]})", "no object \"datasets\"");
+  refused(R"({"mica": {"version": "1"}, "results": 3})", "no object \"datasets\"");
+  refused(R"({"datasets": {"w": 5}})", "\"w\" is number, expected an object");
+  refused(R"({"datasets": {"w": {"ppl": "5"}}})", "set w: \"ppl\" is \"5\"");
+  refused(R"({"datasets": {"w": {"ppl": 5, "window_nll": "none"}}})", "\"window_nll\"");
+  refused(R"({"w": {"ppl": "5.79"}})", "set w: \"ppl\" is not a number");
+  refused(R"({"w": {"ppl": [5.79]}})", "set w: \"ppl\" is not a number");
+  refused(R"({"w": {"ppl": 5, "nll": true}})", "set w: \"nll\" is not a number");
+  refused(R"({"verdict": {}, "datasets": {"w": {"baseline": {"ppl": 5}}}})", "it is a comparison");
+  refused(R"({"settings": {}, "bits": {}, "layers": []})", "record of a compression");
+  refused(R"({"architectures": ["LlamaForCausalLM"]})", "a model's configuration");
+  refused(R"({"model": "m", "compress": {}, "evaluate": {}})", "it is an experiment");
 }
 
 TEST(EvaluationRecordTest, WrongTypesAreRefusedOrSkipped) {

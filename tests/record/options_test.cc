@@ -203,5 +203,35 @@ TEST(IdleOptions, AreThoseThatTheTableSays) {
   EXPECT_EQ(settings, Json({{"coding", "fixed"}, {"sparsity", 0.0}, {"lambda", 1}}));
 }
 
+TEST(SettingsLike, AreThoseOfTheRunButForWhatIsGiven) {
+  const Json run =
+      Json::parse(R"({"coding": "fixed", "budget": {"kind": "bits", "value": 3.0}, "sparsity": 0.5,
+    "pattern": "2:4", "grouping": "waterfill", "bit_options": [2, 3, 4, 6, 8], "group_size": 64, "saliency_exponent": 0.5,
+    "refine_passes": 2, "fisher_windows": 8, "seed": 3, "samples": 16, "seqlen": 2048,
+    "calib": [{"kind": "text", "path": "t", "weight": 1.0}]})");
+  const auto like = [&](const char* given) { return SettingsLike(run, Json::parse(given), "c.json"); };
+  EXPECT_EQ(EssentialSettings(run), Json::parse(R"({"budget": {"kind": "bits", "value": 3.0}, "sparsity": 0.5,
+    "pattern": "2:4", "group_size": 64, "saliency_exponent": 0.5, "refine_passes": 2, "seed": 3, "samples": 16,
+    "calib": [{"kind": "text", "path": "t", "weight": 1.0}]})"));
+  EXPECT_EQ(like("{}"), EssentialSettings(run));
+  EXPECT_EQ(like(R"({"budget": {"kind": "bpw", "value": 4}})")["budget"]["kind"], "bpw");
+  EXPECT_EQ(like(R"({"calib": [{"kind": "c4", "path": "u"}]})")["calib"].size(), 1u);
+  // Another share of zeros is not that of the pattern; without zeros there is no score.
+  EXPECT_FALSE(like(R"({"sparsity": 0.3})").contains("pattern"));
+  const Json dense = like(R"({"sparsity": 0})");
+  EXPECT_FALSE(dense.contains("pattern") || dense.contains("saliency_exponent"));
+  EXPECT_EQ(like(R"({"pattern": "unstructured"})")["sparsity"], 0.5);
+  EXPECT_FALSE(like(R"({"pattern": "none"})").contains("sparsity"));
+  // Of another coding only what that has; its defaults are its own.
+  const Json entropy = like(R"({"coding": "entropy", "sparsity": 0.5})");
+  EXPECT_FALSE(entropy.contains("refine_passes") || entropy.contains("saliency_exponent") ||
+               entropy.contains("fisher_windows"));
+  Json whole = run;
+  whole["budget"]["value"] = 16;
+  whole["bit_options"] = {16};
+  EXPECT_FALSE(SettingsLike(whole, Json::object(), "c.json").contains("bit_options"));
+  EXPECT_THROW(SettingsLike({{"new", 1}}, Json::object(), "c.json"), Error);
+}
+
 }  // namespace
 }  // namespace mica

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <set>
 
@@ -33,12 +34,12 @@ struct PreparedSet {
   TextRecord text;
 };
 
-double ScoredBytes(const Tokenizer& tokenizer, const Windows& windows) {
+// Bytes of the text that the scored tokens stand for. token_bytes: [tokens] of the text without BOS.
+double ScoredBytes(const std::vector<double>& token_bytes, const Windows& windows) {
   double bytes = 0;
   for (size_t w = 0; w < windows.count(); ++w) {
-    for (size_t t = windows.first_scored; t < windows.window; ++t) {
-      bytes += static_cast<double>(tokenizer.PieceBytes(windows.ids[w * windows.window + t]));
-    }
+    for (size_t t = windows.first_scored; t < windows.window; ++t)
+      bytes += token_bytes[w * windows.window + t - 1];  // the text begins behind BOS
   }
   return bytes;
 }
@@ -54,10 +55,10 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bo
   set.text.sha256 = loaded.fingerprint;
   set.text.content_sha256 = loaded.content_fingerprint;
   set.text.bytes = loaded.file_bytes;
-  const std::vector<int32_t> ids =
-      request.special_tokens ? tokenizer.EncodeWithSpecial(loaded.text) : tokenizer.Encode(loaded.text);
-  set.windows = CutWindows(ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
-  set.scored_bytes = ScoredBytes(tokenizer, set.windows);
+  const TextTokens tokens = tokenizer.EncodeWithBytes(loaded.text, request.special_tokens);
+  set.windows =
+      CutWindows(tokens.ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
+  set.scored_bytes = ScoredBytes(tokens.bytes, set.windows);
   LogDebug("{}: {} tokens, {} windows of {}", spec.name, set.windows.text_tokens, set.windows.count(),
            seqlen);
   return set;
@@ -126,6 +127,14 @@ ModelRecord ModelOf(const ModelWeights& weights, const std::filesystem::path& pa
   return record;
 }
 
+// By the names that they have in results.
+Ordered<double> PhasesOf(const PassSeconds& seconds, bool reference) {
+  Ordered<double> phases = {{"weights", seconds.weights}, {"pass", seconds.pass}};
+  if (reference)
+    phases.insert(phases.end(), {{"reference", seconds.reference}, {"divergence", seconds.divergence}});
+  return phases;
+}
+
 SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double seconds) {
   const size_t windows = set.windows.count();
   const uint64_t tokens = set.windows.ids.size();
@@ -135,7 +144,7 @@ SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double secon
   record.perplexity = measured.perplexity;
   record.seconds = seconds;
   record.nll = measured.nll;
-  record.bits_per_byte = bits / std::max(1.0, set.scored_bytes);
+  if (set.scored_bytes > 0) record.bits_per_byte = bits / set.scored_bytes;
   record.tokens = tokens;
   record.scored_tokens = scored;
   record.windows = windows;
@@ -143,7 +152,8 @@ SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double secon
   for (const TokenClass& c : ClassesByOccurrence(set.windows, measured.token_nll))
     record.by_occurrence.push_back({c.from, c.to, c.tokens, c.nll, {}});
   record.text_tokens = set.windows.text_tokens;
-  record.tokens_per_second = static_cast<double>(tokens) / std::max(1e-9, seconds);
+  record.tokens_per_second = static_cast<double>(tokens) / std::max(1e-9, measured.seconds.pass);
+  record.phases = PhasesOf(measured.seconds, !measured.window_kl.empty());
   record.data = set.text;
   if (!measured.window_kl.empty()) {
     DivergenceRecord divergence;
@@ -254,21 +264,33 @@ const EvaluationRecord& Evaluation::Describe() {
 EvaluationRecord Evaluation::Measure(Progress& progress) {
   EvaluationRecord result = Describe();
   State& state = *state_;
+  Ordered<double> sums;  // of the sets' phases
   for (size_t i = 0; i < state.sets.size(); ++i) {
     PreparedSet& set = state.sets[i];
     const double start = MonotonicSeconds();
-    progress.Begin(set.spec.name, set.windows.ids.size(), "tokens");
+    // A set may have the name of another phase.
+    progress.Begin("eval " + set.spec.name, set.windows.ids.size(), "tokens");
     const Perplexity measured = EvaluatePerplexity(
         state.weights, set.windows, state.settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },
         state.reference ? &*state.reference : nullptr);
-    progress.Figure(set.spec.name, measured.perplexity);
+    progress.Figure(set.spec.name, std::min(measured.perplexity, std::numeric_limits<double>::max()));
     progress.End();
     const double seconds = MonotonicSeconds() - start;
     result.sets[i].second = SetOf(set, measured, seconds);
-    result.time.phases.emplace_back(set.spec.name, seconds);
+    for (const auto& [phase, of_phase] : result.sets[i].second.phases) {
+      const auto sum =
+          std::find_if(sums.begin(), sums.end(), [&](const auto& one) { return one.first == phase; });
+      if (sum == sums.end()) {
+        sums.emplace_back(phase, of_phase);
+      } else {
+        sum->second += of_phase;
+      }
+    }
     set.windows.ids = {};
   }
+  result.time.phases.insert(result.time.phases.end(), sums.begin(), sums.end());
+  result.time.total = MonotonicSeconds() - state.began;
   result.peak_memory_bytes = PeakResidentBytes();
   return result;
 }
@@ -293,8 +315,8 @@ std::string SummaryTable(const EvaluationRecord& result) {
   std::vector<std::vector<std::string>> rows = {
       {"set", "perplexity", "nats/token", "bits/byte", "windows", "tokens", "time", "tokens/s"}};
   for (const auto& [name, set] : result.sets) {
-    rows.push_back({name, fmt::format("{:.3f}", set.perplexity.value()),
-                    fmt::format("{:.4f}", set.nll.value()), fmt::format("{:.4f}", set.bits_per_byte.value()),
+    rows.push_back({name, FormatPerplexity(set.nll.value(), 3), fmt::format("{:.4f}", set.nll.value()),
+                    set.bits_per_byte ? fmt::format("{:.4f}", *set.bits_per_byte) : "-",
                     fmt::format("{}", set.windows.value()), fmt::format("{}", set.tokens.value()),
                     FormatDuration(set.seconds.value()),
                     fmt::format("{:.0f}", set.tokens_per_second.value())});
@@ -309,9 +331,7 @@ std::string SummaryTable(const EvaluationRecord& result) {
     }
   }
   text += AlignedTable(rows);
-  double seconds = 0;
-  for (const auto& [phase, of_phase] : result.time.phases) seconds += of_phase;
-  text += fmt::format("\n{} in all, peak memory {}, model {}\n", FormatDuration(seconds),
+  text += fmt::format("\n{} in all, peak memory {}, model {}\n", FormatDuration(result.time.total.value()),
                       FormatBytes(static_cast<double>(result.peak_memory_bytes.value())),
                       model.fingerprint.value().substr(0, 12));
   return text;

@@ -168,14 +168,31 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
 
 namespace {
 
+// Adds the seconds since it was made, or since the last call.
+class Stopwatch {
+ public:
+  void AddTo(double& seconds) {
+    const double now = MonotonicSeconds();
+    seconds += now - since_;
+    since_ = now;
+  }
+
+ private:
+  double since_ = MonotonicSeconds();
+};
+
 // Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
+// Adds to the seconds that reading weights and passing took.
 void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window, Precision precision,
-                const std::string& what, double layer_work, TokenMeter& meter, MatrixView<float> x) {
+                const std::string& what, double layer_work, TokenMeter& meter, MatrixView<float> x,
+                double& reading, double& passing) {
+  Stopwatch watch;
   weights.Embed(ids, x);
   const size_t layers = weights.config().layers, step = StepWindows(window) * window;
   for (size_t index = 0; index < layers; ++index) {
     ThrowIfInterrupted();
     const DecoderLayer layer(weights, index, precision);  // gone before the next one is loaded
+    watch.AddTo(reading);
     const std::string detail = fmt::format("{}layer {}/{}", what, index + 1, layers);
     for (size_t t = 0; t < x.rows; t += step) {
       ThrowIfInterrupted();
@@ -183,6 +200,7 @@ void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_
       layer.Forward(x.Rows(t, tokens), window);
       meter.Add(layer_work * static_cast<double>(tokens), detail);
     }
+    watch.AddTo(passing);
   }
 }
 
@@ -231,8 +249,11 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     const size_t chunk = std::min(chunk_windows, count - first);
     const MatrixView<float> x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
-    PassLayers(weights, ids, window, settings.precision, "", work.layer, meter, x);
+    PassSeconds& seconds = result.seconds;
+    PassLayers(weights, ids, window, settings.precision, "", work.layer, meter, x, seconds.weights,
+               seconds.pass);
 
+    Stopwatch watch;
     for (size_t w = 0; w < chunk; w += head_windows) {
       ThrowIfInterrupted();
       const size_t scored = std::min(head_windows, chunk - w);
@@ -256,10 +277,13 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
       }
       meter.Add(work.head * static_cast<double>(scored * window), "head");
     }
+    watch.AddTo(seconds.pass);
 
     if (reference == nullptr) continue;
     const MatrixView<float> y = reference_stream.view().Rows(0, chunk * window);
-    PassLayers(*reference, ids, window, settings.precision, "reference, ", reference_work.layer, meter, y);
+    PassLayers(*reference, ids, window, settings.precision, "reference, ", reference_work.layer, meter, y,
+               seconds.reference, seconds.reference);
+    watch = Stopwatch();
     const size_t scored = windows.scored_per_window();
     std::vector<float> kl(scored);
     std::vector<uint8_t> same_top(scored);
@@ -277,6 +301,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
       same_tops += static_cast<uint64_t>(std::count(same_top.begin(), same_top.end(), 1));
       meter.Add(reference_work.head * static_cast<double>(window), "divergence");
     }
+    watch.AddTo(seconds.divergence);
   }
 
   result.nll = MeanOf(result.window_nll);

@@ -50,18 +50,27 @@ struct PerplexitySettings {
       uint64_t{512} << 20;  // budget of the residual stream of a chunk; a chunk has at least one window
 };
 
+// Seconds of wall clock that parts of an evaluation took.
+struct PassSeconds {
+  double weights = 0;     // the model's layers and embeddings read, decoded where they are packed, prepared
+  double pass = 0;        // the windows through layers and head: the model's own work
+  double reference = 0;   // the reference's layers, read and passed
+  double divergence = 0;  // both heads once more, their distributions compared
+};
+
 struct Perplexity {
   std::vector<double>
       window_nll;                // [windows] mean negative log likelihood of the window's scored tokens, nats
   std::vector<float> token_nll;  // [windows, scored_per_window] of each scored token, nats
   double nll = 0;                // mean over the windows, nats per token
-  double perplexity = 0;         // exp(nll)
+  double perplexity = 0;         // exp(nll); infinite where that is beyond a number
   // Against a reference, over the same tokens: Kullback-Leibler divergence of the model's next-token
   // distribution from the reference's, nats per token, and the share of tokens where both find the same token
   // most likely.
   std::vector<double> window_kl;  // [windows]; empty without a reference
   double kl = 0;                  // mean over the windows
   double same_top = 0;
+  PassSeconds seconds;
 };
 
 // Called now and then with the number of tokens done since the last call (a share of each token's work counts

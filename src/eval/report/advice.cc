@@ -3,11 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <numbers>
 #include <utility>
 
+#include "base/error.h"
 #include "base/json.h"
+#include "base/shell.h"
+#include "io/text/datasets.h"
+#include "model/window.h"
 #include "record/options.h"
 
 namespace mica {
@@ -35,17 +40,6 @@ double NormalQuantile(double p) {
   return (low + high) / 2;
 }
 
-// `argument` as a POSIX shell reads it back.
-std::string Quoted(const std::string& argument) {
-  const bool plain = !argument.empty() && argument.find_first_not_of(
-                                              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                              "_@%+=:,./-") == std::string::npos;
-  if (plain) return argument;
-  std::string quoted = "'";
-  for (const char c : argument) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
-
 const std::optional<CompressionRecord>& RecordOf(const Comparison& comparison) {
   return comparison.compressed.model.compression;
 }
@@ -65,74 +59,135 @@ std::string OriginalModelPath(const Comparison& comparison) {
   return comparison.baseline.model.path.value_or("MODEL");
 }
 
-// `mica compress` with the given settings, each under its own flag; unknown ones under their names.
-std::string CompressCommand(const Comparison& comparison, const SettingsRecord& settings,
-                            const std::vector<CalibrationSource>& sources, const std::string& suffix) {
-  std::string out = comparison.compressed.model.path.value_or("OUT");
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
-  std::string command = fmt::format("mica compress {} {}", Quoted(OriginalModelPath(comparison)),
-                                    Quoted(out == "OUT" ? out : out + "-" + suffix));
+// The option that a budget was given with; none when the file names one that there is not.
+const Option* BudgetOption(const BudgetRecord& budget) {
+  for (const Option& option : CompressionOptionTable()) {
+    if (std::string(option.one_of) == "budget" && budget.kind == option.name) return &option;
+  }
+  return nullptr;
+}
+
+// A part of a file's name that needs no quotes and names no directory, from any text.
+std::string FileNamePart(const std::string& text) {
+  constexpr size_t kMostBytes = 64;
+  std::string part;
+  for (const char c : text.substr(0, kMostBytes))
+    part += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' ? c : '_';
+  return part;
+}
+
+// Whether the command line would take the value, which may come from any file.
+bool IsPossible(const Option& option, const Json& value) {
+  try {
+    CheckedValue(option, value);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+void AddOption(const Option& option, const Json& value, ShellCommand& command) {
+  if (value.is_null() || !IsPossible(option, value)) return;
+  if (option.kind == OptionKind::kSwitch) {
+    if (value == true) command.Switch(option.name);
+  } else {
+    const bool number = value.is_number_float();
+    command.Option(option.name, number ? fmt::format("{:.10g}", value.get<double>()) : ValueText(value));
+  }
+}
+
+void AddSources(const std::vector<CalibrationSource>& sources, ShellCommand& command) {
   for (const CalibrationSource& source : sources) {
-    const double weight = source.weight.value_or(1);
     const std::string text = source.kind.value_or("text") + "=" + source.path.value_or("FILE");
-    command +=
-        fmt::format(" --calib {}", Quoted(sources.size() > 1 ? fmt::format("{}:{:g}", text, weight) : text));
+    command.Option("calib",
+                   sources.size() > 1 ? fmt::format("{}:{:g}", text, source.weight.value_or(1)) : text);
   }
-  if (sources.empty()) command += " --calib KIND=FILE";
-  for (const auto& [key, value] : settings.values.items()) {
-    const Option* option = OptionOfKey(CompressionOptionTable(), key);
-    if ((option != nullptr && option->kind == OptionKind::kSources) || key == "method" || value.is_null())
-      continue;
-    if (option != nullptr && *option->one_of != '\0') {
-      const BudgetRecord budget = settings.Budget();
-      command += fmt::format(" --{} {:.10g}", budget.kind.value_or(option->name),
-                             budget.value.value_or(option->value.get<double>()));
-      continue;
+}
+
+// `mica compress` as the model was compressed, but for `changes` (an object of keys) and, unless they are
+// empty, the `sources`: from its directory where that is known, else with every setting that is not the usual
+// one.
+ShellCommand CompressCommand(const Comparison& comparison, const Json& changes,
+                             const std::vector<CalibrationSource>& sources, const std::string& suffix) {
+  const std::optional<std::string>& packed = comparison.compressed.model.path;
+  std::string out = packed.value_or("OUT");
+  while (out.size() > 1 && out.back() == '/') out.pop_back();
+  ShellCommand command;
+  command.words = {"mica", "compress"};
+  if (packed) {
+    command.Option("like", *packed);
+    command.Operand(out + "-" + FileNamePart(suffix));
+    AddSources(sources, command);
+    for (const Option& option : CompressionOptionTable()) {
+      if (const Json* value = ValueIn(changes, option)) AddOption(option, *value, command);
     }
-    if (value.is_object()) continue;
-    std::string flag = option != nullptr ? option->name : key;
-    std::replace(flag.begin(), flag.end(), '_', '-');
-    command += fmt::format(" --{} {}", flag, Quoted(ValueText(value)));
+    return command;
   }
-  // Recorded with the calibration, or with the settings.
-  const Json calibration =
-      ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
-  for (const char* name : {"samples", "seqlen"}) {
-    const Option& option = FindOption(CompressionOptionTable(), name);
-    if (settings.Has(KeyOf(option))) continue;
-    if (const Json* value = ValueIn(calibration, option); value != nullptr && !value->is_null())
-      command += fmt::format(" --{} {}", name, ValueText(*value));
+  command.Operand(OriginalModelPath(comparison));
+  command.Operand(out);
+  const std::vector<CalibrationSource> calibration =
+      sources.empty() ? CalibrationSources(comparison) : sources;
+  AddSources(calibration, command);
+  if (calibration.empty()) command.Option("calib", "KIND=FILE");
+  // What is recorded with the calibration instead of with the settings.
+  Json settings = ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
+  for (const auto& [key, value] : SettingsOf(comparison).values.items()) settings[key] = value;
+  Json wanted = EssentialSettings(settings);
+  for (const auto& [key, value] : changes.items()) wanted[key] = value;
+  for (const Option& option : CompressionOptionTable()) {
+    const Json* value = ValueIn(wanted, option);
+    if (value == nullptr || option.kind == OptionKind::kSources || IdleIn(option, wanted) != nullptr)
+      continue;
+    AddOption(option, *value, command);
   }
   return command;
 }
 
-std::string EvalCommand(const Comparison& comparison, const SetComparison& set) {
-  const bool of_baseline = !set.baseline.perplexity;
-  const EvaluationRecord& missing = of_baseline ? comparison.baseline : comparison.compressed;
-  const EvaluationRecord& other = of_baseline ? comparison.compressed : comparison.baseline;
-  const std::string model = of_baseline ? OriginalModelPath(comparison) : missing.model.path.value_or("OUT");
-  const SetRecord* measured = Find(other.sets, set.name);
-  const TextRecord text = measured != nullptr ? measured->data : TextRecord{};
-  const std::string kind = text.kind.value_or(set.name);
-  std::string spec = kind + "=" + text.path.value_or("FILE");
-  if (kind != set.name) spec = set.name + ":" + spec;
-  std::string command = fmt::format("mica eval {} --data {}", Quoted(model), Quoted(spec));
-  const Json settings = ToJson(other.settings);
-  for (const Option& option : EvaluationOptionTable()) {
-    if (option.place != OptionPlace::kFlagAndKey || option.kind == OptionKind::kSources) continue;
-    if (const Json* value = ValueIn(settings, option); value != nullptr && !value->is_null())
-      command += fmt::format(" --{} {}", option.name, ValueText(*value));
-  }
-  return command + fmt::format(" -o {}-{}.json", of_baseline ? "baseline" : "compressed", set.name);
+// A set as --data names it: NAME:KIND=FILE, without the name where it is that of the kind.
+std::string DataArgument(const std::string& name, const TextRecord& text) {
+  const std::string kind = text.kind.value_or(name);
+  constexpr DataKind kKinds[] = {DataKind::kWikitext2, DataKind::kPtb, DataKind::kC4, DataKind::kText};
+  const bool known = std::any_of(std::begin(kKinds), std::end(kKinds),
+                                 [&](DataKind one) { return kind == DataKindName(one); });
+  return (kind == name && known ? "" : name + ":") + (known ? kind : "KIND") + "=" +
+         text.path.value_or("FILE");
 }
 
-// The settings with their budget moved by `bits` per compressed weight; nothing when the budget is not
+ShellCommand EvalCommand(const Comparison& comparison, const SetComparison& set) {
+  const bool of_baseline = !set.baseline.log_perplexity;
+  const EvaluationRecord& missing = of_baseline ? comparison.baseline : comparison.compressed;
+  const EvaluationRecord& other = of_baseline ? comparison.compressed : comparison.baseline;
+  const SetRecord* measured = Find(other.sets, set.name);
+  ShellCommand command;
+  command.words = {"mica", "eval"};
+  command.Operand(of_baseline ? OriginalModelPath(comparison) : missing.model.path.value_or("OUT"));
+  command.Option("data", DataArgument(set.name, measured != nullptr ? measured->data : TextRecord{}));
+  if (!of_baseline && missing.reference && missing.reference->path)
+    command.Option("reference", *missing.reference->path);
+  Json settings = ToJson(other.settings);
+  // The window that is usual with this model.
+  if (const std::optional<uint64_t> positions = other.model.architecture.max_positions;
+      positions && other.settings.seqlen == std::min<uint64_t>(*positions, kUsualWindow))
+    settings.erase("seqlen");
+  for (const Option& option : EvaluationOptionTable()) {
+    if (option.place == OptionPlace::kKey || option.kind == OptionKind::kSources) continue;
+    const Json* value = ValueIn(settings, option);
+    if (value != nullptr && *value != option.value) AddOption(option, *value, command);
+  }
+  command.words.insert(
+      command.words.end(),
+      {"-o", fmt::format("{}-{}.json", of_baseline ? "baseline" : "compressed", FileNamePart(set.name))});
+  return command;
+}
+
+// The run with its budget moved by `bits` per compressed weight; nothing when the budget is not
 // recorded or stays where it is.
 std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, double bits, double found) {
-  SettingsRecord settings = SettingsOf(comparison);
+  const SettingsRecord settings = SettingsOf(comparison);
   const BudgetRecord budget = settings.Budget();
   const std::optional<double>& value = budget.value;
-  if (!value) return std::nullopt;
+  const Option* option = BudgetOption(budget);
+  if (!value || option == nullptr) return std::nullopt;
   const bool bytes = budget.kind == "size";
   double next = 0;
   if (bytes) {
@@ -144,20 +199,20 @@ std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, 
     next = std::clamp(*value + bits, std::min(*value, least), std::max(*value, kMostBits));
   }
   if (next == *value) return std::nullopt;
-  settings.SetBudgetValue(next);
+  Json changes = Json::object();
+  SetValue(changes, *option, next);
   Advice advice;
   advice.kind = kind;
   advice.found = found;
   advice.suggested = next;
-  advice.command =
-      CompressCommand(comparison, settings, CalibrationSources(comparison),
-                      bytes ? fmt::format("{:.0f}MB", next / 1e6) : fmt::format("{:g}bits", next));
+  advice.command = CompressCommand(
+      comparison, changes, {}, bytes ? fmt::format("{:.0f}MB", next / 1e6) : fmt::format("{:g}bits", next));
   return advice;
 }
 
 // What to do about the worst set's excess: fewer forced zeros, a freer pattern, or more bits.
 std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess) {
-  SettingsRecord settings = SettingsOf(comparison);
+  const SettingsRecord settings = SettingsOf(comparison);
   const CompressionFigures& figures = *comparison.compression;
   const double sparsity = settings.Number("sparsity").value_or(0);
   const std::string pattern = settings.Text("pattern").value_or("none");
@@ -166,10 +221,10 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
   if (sparsity > 0 && GaussianPruningError(sparsity) > GaussianGridError(bits)) {
     Advice advice;
     if (pattern.find(':') != std::string::npos) {
-      settings.Set("pattern", "unstructured");
+      const Json changes = {{"sparsity", sparsity}, {"pattern", "unstructured"}};
       advice.kind = AdviceKind::kPattern;
       advice.found = advice.suggested = sparsity;
-      advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison), "unstructured");
+      advice.command = CompressCommand(comparison, changes, {}, "unstructured");
       return advice;
     }
     const double allowed = GaussianPruningError(sparsity) / factor;
@@ -177,16 +232,11 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
     while (next + 0.05 < sparsity && GaussianPruningError(next + 0.05) <= allowed) next += 0.05;
     if (next < 0.1) next = 0;  // a mask costs more than so few zeros save
     next = std::round(next * 100) / 100;
-    settings.Set("sparsity", next);
-    if (next == 0) {
-      if (settings.Has("pattern")) settings.Set("pattern", "none");
-      EraseIdle(settings.values, "sparsity");
-    }
     advice.kind = AdviceKind::kSparsity;
     advice.found = sparsity;
     advice.suggested = next;
-    advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison),
-                                     fmt::format("{:g}sparse", next));
+    advice.command =
+        CompressCommand(comparison, Json::object({{"sparsity", next}}), {}, fmt::format("{:g}sparse", next));
     return advice;
   }
   const double more =
@@ -220,7 +270,7 @@ std::optional<Advice> CheckMismatch(const Comparison& comparison, const SetCompa
   advice.set = worst.name;
   advice.found = *worst.excess_nats;
   advice.suggested = 0.5;
-  advice.command = CompressCommand(comparison, SettingsOf(comparison), sources, kind + "-calib");
+  advice.command = CompressCommand(comparison, Json::object(), sources, kind + "-calib");
   return advice;
 }
 
@@ -236,14 +286,13 @@ std::optional<Advice> CheckSamples(const Comparison& comparison) {
   }
   const auto cols = static_cast<double>(most);
   if (most == 0 || tokens >= kTokensPerColumn * cols) return std::nullopt;
-  SettingsRecord settings = SettingsOf(comparison);
   Advice advice;
   advice.kind = AdviceKind::kSamples;
   advice.found = tokens / cols;
   advice.suggested = std::ceil(samples * kTokensPerColumn * cols / tokens);
-  settings.Set("samples", static_cast<uint64_t>(advice.suggested));
-  advice.command = CompressCommand(comparison, settings, CalibrationSources(comparison),
-                                   fmt::format("{:.0f}samples", advice.suggested));
+  advice.command =
+      CompressCommand(comparison, Json::object({{"samples", static_cast<uint64_t>(advice.suggested)}}), {},
+                      fmt::format("{:.0f}samples", advice.suggested));
   return advice;
 }
 

@@ -18,14 +18,22 @@ constexpr const char* kParts[] = {"codes",      "scales", "zeros", "mask",   "or
 SetFigures FiguresOf(const SetRecord* set, const std::string& name, const std::string& path) {
   SetFigures figures;
   if (set == nullptr) return figures;
-  figures.perplexity = set->perplexity;
-  if (figures.perplexity && !(*figures.perplexity >= 1)) {
-    Fail("{}: set {} has perplexity {}, expected a number of at least 1", path, name, *figures.perplexity);
+  if (set->perplexity && !(*set->perplexity >= 1)) {
+    Fail("{}: set {} has perplexity {}, expected a number of at least 1", path, name, *set->perplexity);
   }
+  figures.log_perplexity = LogPerplexity(*set);
+  if (figures.log_perplexity && !(*figures.log_perplexity >= 0)) {
+    Fail("{}: set {} has a mean negative log likelihood of {} nats, expected a number of at least 0", path,
+         name, *figures.log_perplexity);
+  }
+  if (figures.log_perplexity)
+    figures.perplexity = set->perplexity ? *set->perplexity : std::exp(*figures.log_perplexity);
   figures.seconds = set->seconds;
   figures.tokens_per_second = set->tokens_per_second;
+  // Of a result without phases, which has the reference's pass in its time.
+  if (set->divergence && set->phases.empty()) figures.tokens_per_second.reset();
   figures.bits_per_byte = set->bits_per_byte;
-  if (!figures.perplexity) figures.error = set->error.value_or("");
+  if (!figures.log_perplexity) figures.error = set->error.value_or("");
   return figures;
 }
 
@@ -77,18 +85,18 @@ std::vector<SetComparison> CompareSets(const EvaluationRecord& baseline, const s
     set.name = name;
     set.baseline = FiguresOf(before, name, baseline_path);
     set.compressed = FiguresOf(after, name, compressed_path);
-    if (set.baseline.perplexity && set.compressed.perplexity) {
-      const double base = *set.baseline.perplexity, now = *set.compressed.perplexity;
-      set.change_percent = 100 * (now - base) / base;
-      set.retention = 100 * (1 - (now - base) / base);
-      set.excess_nats = std::log(now / base);
+    if (set.baseline.log_perplexity && set.compressed.log_perplexity) {
+      set.excess_nats = *set.compressed.log_perplexity - *set.baseline.log_perplexity;
+      const Rating rating = RateExcess(*set.excess_nats);
+      set.retention = rating.retention;
+      set.change_percent = 100 - rating.retention;
+      set.stars = rating.stars;
       set.excess_error = ExcessError(*before, *after);
       const DivergenceRecord divergence = after->divergence.value_or(DivergenceRecord{});
       set.kl = divergence.kl;
       set.kl_error = divergence.standard_error;
       set.same_top = divergence.same_top;
       set.classes = CompareClasses(*before, *after);
-      set.stars = StarsOf(*set.retention);
     }
     sets.push_back(std::move(set));
   };
@@ -225,10 +233,11 @@ CompressionFigures FiguresOf(const CompressionRecord& record, const ModelRecord&
 
 }  // namespace
 
-int StarsOf(double retention) {
-  const double rounded =
-      retention + 1e-9;  // 95 % written as a quotient of decimals must not fall short of 95
-  return rounded >= 95 ? 5 : rounded >= 90 ? 4 : rounded >= 85 ? 3 : 2;
+Rating RateExcess(double excess_nats) {
+  // Beyond kMostChange the exponential may be infinite; the tenths of a limited figure are exact.
+  const double retention = std::max(kLeastRetention, 100 - 100 * std::expm1(excess_nats));
+  const double tenths = std::round(10 * retention) + 0.0;  // no -0.0
+  return {tenths / 10, tenths >= 950 ? 5 : tenths >= 900 ? 4 : tenths >= 850 ? 3 : 2};
 }
 
 Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline_path,
@@ -246,9 +255,10 @@ Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline
         baseline_path, compressed_path, JoinClauses(comparison.differences));
   }
   comparison.sets = CompareSets(baseline, baseline_path, compressed, compressed_path);
+  std::optional<double> worst_excess;
   for (const SetComparison& set : comparison.sets) {
-    if (!set.retention || (comparison.worst_retention && *set.retention >= *comparison.worst_retention))
-      continue;
+    if (!set.excess_nats || (worst_excess && *set.excess_nats <= *worst_excess)) continue;
+    worst_excess = set.excess_nats;
     comparison.worst_retention = set.retention;
     comparison.worst_set = set.name;
     comparison.stars = set.stars;
@@ -265,7 +275,8 @@ Json ComparisonJson(const Comparison& comparison) {
   };
   const auto side = [&](const SetFigures& figures) {
     Json json;
-    put(json, "ppl", figures.perplexity);
+    put(json, "ppl", figures.perplexity);  // null where it is infinite
+    put(json, "nll", figures.log_perplexity);
     put(json, "time", figures.seconds);
     put(json, "tokens_per_second", figures.tokens_per_second);
     put(json, "bits_per_byte", figures.bits_per_byte);
@@ -331,7 +342,7 @@ Json ComparisonJson(const Comparison& comparison) {
     if (!advice.set.empty()) entry["set"] = advice.set;
     entry["found"] = advice.found;
     entry["suggested"] = advice.suggested;
-    entry["command"] = advice.command;
+    entry["command"] = advice.command.Line();
     json["advice"].push_back(entry);
   }
   return json;

@@ -9,15 +9,17 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/shell.h"
 #include "record/evaluation.h"
 
 namespace mica {
 
 // One text on one side; what a file does not say is absent.
 struct SetFigures {
-  std::optional<double> perplexity;
-  std::optional<double> seconds;
-  std::optional<double> tokens_per_second;
+  std::optional<double> log_perplexity;     // nats per token; all else follows from it
+  std::optional<double> perplexity;         // infinite where it is beyond a number
+  std::optional<double> seconds;            // in all
+  std::optional<double> tokens_per_second;  // of the model's own pass
   std::optional<double> bits_per_byte;
   std::string error;  // why it was not measured, when the file says so ("out of memory")
 };
@@ -34,7 +36,7 @@ struct ClassComparison {
 struct SetComparison {
   std::string name;
   SetFigures baseline, compressed;
-  // Present when both perplexities are.
+  // Present when both perplexities are; the first two as they are shown, RateExcess has the rule.
   std::optional<double> change_percent;  // 100 (PPL - PPL_base) / PPL_base
   std::optional<double> retention;       // 100 (1 - (PPL - PPL_base) / PPL_base), percent; may be negative
   std::optional<double> excess_nats;     // ln(PPL / PPL_base), nats per token
@@ -83,7 +85,7 @@ struct Advice {
   std::string set;       // the set it is about, where it is about one
   double found = 0;      // the figure that limits: nats, sparsity, bits or tokens per column
   double suggested = 0;  // what the command sets it to
-  std::string
+  ShellCommand
       command;  // the exact command to try next; MODEL, OUT and FILE stand where the result files do not say
 };
 
@@ -101,7 +103,16 @@ struct Comparison {
   std::vector<Advice> advice;  // most useful first
 };
 
-int StarsOf(double retention);
+// A change of perplexity from here on is given as this much, in percent: the model is destroyed.
+inline constexpr double kMostChange = 100'000;
+inline constexpr double kLeastRetention = 100 - kMostChange;
+
+struct Rating {
+  double retention = 0;  // percent, in whole tenths as it is shown
+  int stars = 0;         // of that figure: 5 from 95 %, 4 from 90, 3 from 85, else 2
+};
+// Retention 100 (2 - e^excess_nats), rounded once and then rated; at least kLeastRetention.
+Rating RateExcess(double excess_nats);
 
 // Compares two results, of `mica eval` or of another program. Results of different convention, seqlen, dtype,
 // special tokens, number of windows, evaluation text or original model are refused with an Error, unless

@@ -22,7 +22,7 @@ class Builder {
     document.language = language_;
     document.title = T("title");
     document.summary = Summary();
-    document.sections = {Configuration(), Quality(), Compression(), Cost(), Verdict(), AdviceSection()};
+    document.sections = {Verdict(), Quality(), Compression(), Cost(), AdviceSection(), Configuration()};
     document.footing = T("footing", Version(), Commit(), UtcTime());
     return document;
   }
@@ -48,6 +48,18 @@ class Builder {
   std::string Bytes(const std::optional<Number>& bytes) const {
     return bytes ? FormatBytes(static_cast<double>(*bytes)) : T("not_recorded");
   }
+  // The perplexity e^nats as the file writes it, else as its logarithm says.
+  std::string PerplexityText(const SetFigures& figures) const {
+    if (!figures.log_perplexity) return T("not_measured");
+    const bool finite = std::isfinite(figures.perplexity.value_or(INFINITY));
+    return FormatPerplexity(finite ? std::log(*figures.perplexity) : *figures.log_perplexity);
+  }
+  std::string RetentionText(double retention) const {
+    return fmt::format("{}{:.1f} %", retention <= kLeastRetention ? "≤ " : "", retention);
+  }
+  std::string ChangeText(double change) const {
+    return fmt::format("{}{:+.1f} %", change >= kMostChange ? "≥ " : "", change);
+  }
   // Of the compressed model, absent when the result is not of a packed one.
   const std::optional<CompressionRecord>& Record() const { return comparison_.compressed.model.compression; }
 
@@ -56,19 +68,13 @@ class Builder {
     const std::string verdict = T(fmt::format("verdict.{}", comparison_.stars));
     if (comparison_.compression && comparison_.compression->ratio) {
       return T("summary.full", *comparison_.compression->ratio, comparison_.worst_set,
-               *comparison_.worst_retention, verdict);
+               RetentionText(*comparison_.worst_retention), verdict);
     }
-    return T("summary.quality", comparison_.worst_set, *comparison_.worst_retention, verdict);
+    return T("summary.quality", comparison_.worst_set, RetentionText(*comparison_.worst_retention), verdict);
   }
 
   Section Configuration() const {
     Section section{T("section.configuration"), {}};
-    if (!comparison_.differences.empty()) {
-      std::string all;
-      for (const std::string& difference : comparison_.differences)
-        all += (all.empty() ? "" : "; ") + difference;
-      section.blocks.push_back(Warning{T("warning.differences", all)});
-    }
     Table table{"", {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 3};
     const auto add = [&](const char* key, const std::optional<std::string>& baseline,
                          const std::optional<std::string>& compressed) {
@@ -165,32 +171,32 @@ class Builder {
                  T("column.retention"), T("column.excess"), T("column.rating")},
                 {},
                 1};
-    Chart perplexities{T("quality.chart"), {}, {"█"}, {}, 0};
+    Chart perplexities{T("quality.chart"), {}, {"█"}, {}, 1};  // of the largest
+    double most = 0;                                           // logarithm of that
     Chart retention{T("quality.retention.chart"), {}, {"█"}, {}, 100};
     std::vector<Block> errors;
     for (const SetComparison& set : comparison_.sets) {
-      table.rows.push_back({set.name, Figure(set.baseline.perplexity, "{:.2f}", "not_measured"),
-                            Figure(set.compressed.perplexity, "{:.2f}", "not_measured"),
-                            Figure(set.change_percent, "{:+.1f} %", "not_measured"),
-                            Figure(set.retention, "{:.1f} %", "not_measured"),
+      table.rows.push_back({set.name, PerplexityText(set.baseline), PerplexityText(set.compressed),
+                            set.change_percent ? ChangeText(*set.change_percent) : T("not_measured"),
+                            set.retention ? RetentionText(*set.retention) : T("not_measured"),
                             Figure(set.excess_nats, "{:.4f}", "not_measured") +
                                 (set.excess_error ? fmt::format(" ± {:.4f}", *set.excess_error) : ""),
                             Stars(set.stars)});
       for (const auto& [figures, key, side] :
            {std::tuple{&set.baseline, "quality.bar.baseline", "column.baseline"},
             std::tuple{&set.compressed, "quality.bar.compressed", "column.compressed"}}) {
-        if (figures->perplexity) {
+        if (figures->log_perplexity) {
           perplexities.rows.push_back(
-              {T(key, set.name), {*figures->perplexity}, fmt::format("{:.2f}", *figures->perplexity)});
-          perplexities.full = std::max(perplexities.full, *figures->perplexity);
+              {T(key, set.name), {*figures->log_perplexity}, PerplexityText(*figures)});
+          most = std::max(most, *figures->log_perplexity);
         } else if (!figures->error.empty()) {
           errors.push_back(Warning{T("quality.error", set.name, T(side), figures->error)});
         }
       }
       if (set.retention)
-        retention.rows.push_back(
-            {set.name, {std::max(0.0, *set.retention)}, fmt::format("{:.1f} %", *set.retention)});
+        retention.rows.push_back({set.name, {std::max(0.0, *set.retention)}, RetentionText(*set.retention)});
     }
+    for (Chart::Row& row : perplexities.rows) row.values[0] = std::exp(row.values[0] - most);
     section.blocks.push_back(table);
     section.blocks.insert(section.blocks.end(), errors.begin(), errors.end());
     if (!perplexities.rows.empty()) section.blocks.push_back(perplexities);
@@ -373,25 +379,37 @@ class Builder {
       for (const auto& [phase, seconds] : phases) {
         sum += seconds;
         time.full = std::max(time.full, seconds);
-        time.rows.push_back({T(key, phase), {seconds}, fmt::format("{:.1f}", seconds)});
+        time.rows.push_back(
+            {T(key, TranslateOr(language_, "phase.", phase)), {seconds}, fmt::format("{:.1f}", seconds)});
       }
       return phases.empty() ? std::nullopt : std::optional(sum);
     };
-    const auto baseline_seconds = sum_up(baseline, "cost.baseline");
+    auto baseline_seconds = sum_up(baseline, "cost.baseline");
+    if (comparison_.baseline.time.total) baseline_seconds = comparison_.baseline.time.total;
     auto compress_seconds = sum_up(compress.phases, "cost.compress");
     if (compress.total) compress_seconds = compress.total;
-    const auto compressed_seconds = sum_up(compressed, "cost.compressed");
+    auto compressed_seconds = sum_up(compressed, "cost.compressed");
+    if (comparison_.compressed.time.total) compressed_seconds = comparison_.compressed.time.total;
 
     Table totals{T("cost.summary"), {T("column.item"), T("column.baseline"), T("column.compressed")}, {}, 1};
     const auto add = [&](const std::string& item, const std::string& before, const std::string& after) {
       if (before != T("not_recorded") || after != T("not_recorded"))
         totals.rows.push_back({item, before, after});
     };
-    add(T("cost.evaluation"), Figure(baseline_seconds, "{:.1f}"), Figure(compressed_seconds, "{:.1f}"));
+    const auto add_phase = [&](const char* label, const char* phase) {
+      const auto seconds = [&](const Ordered<double>& phases) {
+        const double* found = Find(phases, phase);
+        return found != nullptr ? fmt::format("{:.1f}", *found) : T("not_recorded");
+      };
+      add(T(label), seconds(baseline), seconds(compressed));
+    };
+    add_phase("cost.pass", "pass");
     for (const SetComparison& set : comparison_.sets) {
       add(T("cost.speed", set.name), Figure(set.baseline.tokens_per_second, "{:.0f}"),
           Figure(set.compressed.tokens_per_second, "{:.0f}"));
     }
+    add_phase("cost.weights", "weights");
+    add(T("cost.evaluation"), Figure(baseline_seconds, "{:.1f}"), Figure(compressed_seconds, "{:.1f}"));
     add(T("cost.memory"), Bytes(comparison_.baseline.peak_memory_bytes),
         Bytes(comparison_.compressed.peak_memory_bytes));
     add(T("cost.compression"), T("not_recorded"), Figure(compress_seconds, "{:.1f}"));
@@ -399,6 +417,8 @@ class Builder {
         Bytes(Record() ? Record()->peak_memory_bytes : std::nullopt));
 
     if (!totals.rows.empty()) section.blocks.push_back(totals);
+    if (comparison_.compressed.reference && Find(compressed, "reference") != nullptr)
+      section.blocks.push_back(Paragraph{T("cost.reference")});
     if (time.full > 0) section.blocks.push_back(time);
     if (section.blocks.empty()) section.blocks.push_back(Paragraph{T("cost.none")});
     return section;
@@ -410,17 +430,22 @@ class Builder {
     const SetComparison* best = nullptr;
     size_t measured = 0;
     for (const SetComparison& set : comparison_.sets) {
-      if (!set.retention) continue;
+      if (!set.excess_nats) continue;
       ++measured;
-      if (worst == nullptr || *set.retention < *worst->retention) worst = &set;
-      if (best == nullptr || *set.retention > *best->retention) best = &set;
+      if (worst == nullptr || *set.excess_nats > *worst->excess_nats) worst = &set;
+      if (best == nullptr || *set.excess_nats < *best->excess_nats) best = &set;
     }
-    section.blocks.push_back(Paragraph{Summary()});
+    if (!comparison_.differences.empty()) {
+      std::string all;
+      for (const std::string& difference : comparison_.differences)
+        all += (all.empty() ? "" : "; ") + difference;
+      section.blocks.push_back(Warning{T("warning.differences", all)});
+    }
     if (worst != nullptr)
       section.blocks.push_back(Paragraph{T("verdict.overall", Stars(comparison_.stars), worst->name)});
     if (measured > 1) {
-      section.blocks.push_back(
-          Paragraph{T("verdict.spread", *worst->retention, worst->name, *best->retention, best->name)});
+      section.blocks.push_back(Paragraph{T("verdict.spread", RetentionText(*worst->retention), worst->name,
+                                           RetentionText(*best->retention), best->name)});
     }
     if (measured < comparison_.sets.size())
       section.blocks.push_back(Paragraph{T("verdict.sets", measured, comparison_.sets.size())});
@@ -432,7 +457,7 @@ class Builder {
       case AdviceKind::kMeasure:
         return T("advice.measure", advice.set);
       case AdviceKind::kRoom:
-        return T("advice.room", advice.found, advice.suggested);
+        return T("advice.room", RetentionText(advice.found), advice.suggested);
       case AdviceKind::kSparsity:
         return T("advice.sparsity", 100 * advice.found, 100 * advice.suggested);
       case AdviceKind::kPattern:

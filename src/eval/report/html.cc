@@ -125,7 +125,7 @@ struct HtmlRenderer {
     return "<p class=\"warning\">" + Escaped(warning.text) + "</p>\n";
   }
   std::string operator()(const Command& command) const {
-    return "<pre><code>" + Escaped(command.text) + "</code></pre>\n";
+    return "<pre><code>" + Escaped(command.command.Lines(kReportColumns)) + "</code></pre>\n";
   }
   std::string operator()(const Table& table) const {
     std::string html = "<table>";

@@ -32,7 +32,9 @@ std::string RowOf(const std::vector<std::string>& cells) {
 struct MarkdownRenderer {
   std::string operator()(const Paragraph& paragraph) const { return Escaped(paragraph.text) + "\n"; }
   std::string operator()(const Warning& warning) const { return "> **!** " + Escaped(warning.text) + "\n"; }
-  std::string operator()(const Command& command) const { return Fenced(command.text + "\n", "sh"); }
+  std::string operator()(const Command& command) const {
+    return Fenced(command.command.Lines(kReportColumns) + "\n", "sh");
+  }
   std::string operator()(const Table& table) const {
     std::string text = table.caption.empty() ? "" : "**" + Escaped(table.caption) + "**\n\n";
     text += RowOf(table.heading) + "|";

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/shell.h"
 #include "eval/report/comparison.h"
 #include "eval/report/strings.h"
 
@@ -19,9 +20,9 @@ struct Warning {
   std::string text;
 };
 
-// A command line, shown as such.
+// A command line, shown as such; in lines where it is longer than what it stands in.
 struct Command {
-  std::string text;
+  ShellCommand command;
 };
 
 struct Table {
@@ -67,8 +68,11 @@ Document BuildReport(const Comparison& comparison, Language language);
 // came from files.
 Document PrintableDocument(Document document);
 
-// For a terminal, aligned by display width.
-std::string RenderText(const Document& document);
+// Columns that paragraphs and commands are broken at where nothing narrower is known.
+inline constexpr size_t kReportColumns = 100;
+
+// For a terminal, aligned by display width; paragraphs and commands in at most `columns` columns.
+std::string RenderText(const Document& document, size_t columns = kReportColumns);
 // GitHub-flavoured Markdown.
 std::string RenderMarkdown(const Document& document);
 // One self-contained page (no script, no outside resource) with charts as inline SVG.

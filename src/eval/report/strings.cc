@@ -12,10 +12,9 @@ constexpr ReportString kStrings[] = {
     {"footing", "mica {0} ({1}), {2}", "由 mica {0}（{1}）生成，{2}"},
 
     // One line at the top, by what is known.
-    {"summary.full", "{0:.2f} times smaller on disk; the worst set ({1}) keeps {2:.1f} %: {3}",
-     "磁盘体积缩小为 1/{0:.2f}；最差的数据集（{1}）保留率 {2:.1f} %：{3}"},
-    {"summary.quality", "The worst set ({0}) keeps {1:.1f} %: {2}",
-     "最差的数据集（{0}）保留率 {1:.1f} %：{2}"},
+    {"summary.full", "{0:.2f} times smaller on disk; the worst set ({1}) keeps {2}: {3}",
+     "磁盘体积缩小为 1/{0:.2f}；最差的数据集（{1}）保留率 {2}：{3}"},
+    {"summary.quality", "The worst set ({0}) keeps {1}: {2}", "最差的数据集（{0}）保留率 {1}：{2}"},
     {"summary.nothing", "No set was measured on both sides, so nothing can be said of the quality",
      "没有任何数据集在两侧都测量过，无法判断质量"},
 
@@ -93,13 +92,14 @@ constexpr ReportString kStrings[] = {
     {"quality.retention.chart", "Retention, percent", "保留率（%）"},
     {"quality.formula",
      "Retention = 100 (1 - (PPL - PPL of the baseline) / PPL of the baseline); below 0 when the perplexity "
-     "more than doubles. "
-     "Excess nats = ln(PPL / PPL of the baseline), with the standard error over windows. Rating: 5 stars "
-     "from 95 %, 4 from 90 %, 3 from 85 %, else "
+     "more than doubles, ≤ where it is a thousandfold. "
+     "Excess nats = ln(PPL / PPL of the baseline), with the standard error over windows. Rating, of "
+     "retention as it stands here: 5 stars from 95 %, 4 from 90 %, 3 from 85 %, else "
      "2.",
-     "保留率 = 100 (1 - (PPL - 基线 PPL) / 基线 PPL)，困惑度超过基线两倍时为负。超额损失 = ln(PPL / 基线 "
+     "保留率 = 100 (1 - (PPL - 基线 PPL) / 基线 PPL)，困惑度超过基线两倍时为负，达到千倍时以 ≤ "
+     "标出。超额损失 = ln(PPL / 基线 "
      "PPL)，附各窗口间的标准误。"
-     "评级：95 % 起五星，90 % 起四星，85 % 起三星，其余两星。"},
+     "评级按此处显示的保留率：95 % 起五星，90 % 起四星，85 % 起三星，其余两星。"},
     {"quality.error", "{0}: {1} could not be measured ({2})", "{0}：{1}未能测量（{2}）"},
 
     {"compression.none",
@@ -149,11 +149,26 @@ constexpr ReportString kStrings[] = {
     {"cost.compressed", "compressed: {0}", "压缩后：{0}"},
     {"cost.total", "total", "合计"},
     {"cost.summary", "Totals", "汇总"},
-    {"cost.evaluation", "evaluation, seconds", "评估用时（秒）"},
+    {"cost.pass", "the model's own pass, seconds", "模型自身前向用时（秒）"},
+    {"cost.weights", "its weights read or decoded, seconds", "读取或解码权重用时（秒）"},
+    {"cost.evaluation", "evaluation in all, seconds", "评估总用时（秒）"},
     {"cost.compression", "compression, seconds", "压缩用时（秒）"},
-    {"cost.speed", "tokens per second ({0})", "每秒 token 数（{0}）"},
+    {"cost.speed", "tokens per second of that pass ({0})", "前向每秒 token 数（{0}）"},
     {"cost.memory", "peak memory of evaluation", "评估峰值内存"},
     {"cost.compression_memory", "peak memory of compression", "压缩峰值内存"},
+    {"cost.reference",
+     "The compressed model was measured against a reference: its evaluation in all, and its peak memory, "
+     "hold "
+     "the reference's pass and the comparison of both as well. The pass and tokens per second are the "
+     "model's own on both sides.",
+     "压缩模型还与参考模型做了对比：其评估总用时和峰值内存包含参考模型的前向与两者的比较。前向用时和每秒 "
+     "token 数在两侧都只计模型自身。"},
+    {"phase.texts", "texts", "文本"},
+    {"phase.fingerprint", "fingerprint", "指纹"},
+    {"phase.weights", "weights", "权重"},
+    {"phase.pass", "pass", "前向"},
+    {"phase.reference", "reference", "参考模型"},
+    {"phase.divergence", "divergence", "散度"},
     {"cost.none", "Neither file records times or memory.", "两个文件都没有记录时间或内存。"},
 
     {"verdict.5", "hardly any loss", "几乎无损"},
@@ -164,8 +179,7 @@ constexpr ReportString kStrings[] = {
      "{1} 个数据集中有 {0} 个在两侧都完成测量。"},
     {"verdict.overall", "Overall rating, that of the worst set ({1}): {0}",
      "总评级（取最差的数据集 {1}）：{0}"},
-    {"verdict.spread", "Retention runs from {0:.1f} % ({1}) to {2:.1f} % ({3}).",
-     "保留率从 {0:.1f} %（{1}）到 {2:.1f} %（{3}）。"},
+    {"verdict.spread", "Retention runs from {0} ({1}) to {2} ({3}).", "保留率从 {0}（{1}）到 {2}（{3}）。"},
 
     {"advice.none", "Nothing stands out in these figures.", "这些数据中没有突出的问题。"},
     {"advice.measure",
@@ -173,8 +187,8 @@ constexpr ReportString kStrings[] = {
      "the model:",
      "{0} 没有在两侧都测量。这里的评估只在内存中保留一层，与模型大小无关："},
     {"advice.room",
-     "Every set keeps 95 % or more (the worst {0:.1f} %), so a smaller budget is worth a try ({1:g}):",
-     "所有数据集的保留率都在 95 % 以上（最差 {0:.1f} %），可以尝试更小的预算（{1:g}）："},
+     "Every set keeps 95 % or more (the worst {0}), so a smaller budget is worth a try ({1:g}):",
+     "所有数据集的保留率都在 95 % 以上（最差 {0}），可以尝试更小的预算（{1:g}）："},
     {"advice.sparsity",
      "The forced zeros limit the result: pruning {0:.0f} % of the weights costs more than the bit widths do. "
      "Try {1:.0f} %:",

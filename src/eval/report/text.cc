@@ -7,16 +7,15 @@
 namespace mica {
 namespace {
 
-constexpr size_t kBarColumns = 36;    // of a full bar
-constexpr size_t kLineColumns = 100;  // paragraphs are broken before this
+constexpr size_t kBarColumns = 36;  // of a full bar
 
-// Breaks at blanks; a language without blanks is broken between its wide characters.
-std::string Wrapped(const std::string& text, const std::string& indent) {
+// Breaks at blanks before `columns`; a language without blanks is broken between its wide characters.
+std::string Wrapped(const std::string& text, const std::string& indent, size_t columns) {
   std::string out = indent, word;
   size_t column = indent.size();
   const auto flush = [&] {
     const size_t width = DisplayWidth(word);
-    if (column + width > kLineColumns && column > indent.size()) {
+    if (column + width > columns && column > indent.size()) {
       while (out.back() == ' ') out.pop_back();
       out += "\n" + indent;
       column = indent.size();
@@ -52,9 +51,16 @@ std::string Legend(const Chart& chart, const std::string& indent) {
 }
 
 struct TextRenderer {
-  std::string operator()(const Paragraph& paragraph) const { return Wrapped(paragraph.text, "  "); }
-  std::string operator()(const Warning& warning) const { return Wrapped("! " + warning.text, "  "); }
-  std::string operator()(const Command& command) const { return "    " + command.text + "\n"; }
+  size_t columns;
+
+  std::string operator()(const Paragraph& paragraph) const { return Wrapped(paragraph.text, "  ", columns); }
+  std::string operator()(const Warning& warning) const { return Wrapped("! " + warning.text, "  ", columns); }
+  std::string operator()(const Command& command) const {
+    const std::string indent = "    ";
+    std::string lines = command.command.Lines(columns - std::min(columns, indent.size())), text = indent;
+    for (const char c : lines) text += c == '\n' ? "\n" + indent : std::string(1, c);
+    return text + "\n";
+  }
   std::string operator()(const Table& table) const {
     std::vector<std::vector<std::string>> rows = {table.heading};
     rows.insert(rows.end(), table.rows.begin(), table.rows.end());
@@ -90,10 +96,10 @@ std::string ChartText(const Chart& chart, const std::string& indent) {
   return text;
 }
 
-std::string RenderText(const Document& given) {
+std::string RenderText(const Document& given, size_t columns) {
   const Document document = PrintableDocument(given);
   std::string text = document.title + "\n" + std::string(DisplayWidth(document.title), '=') + "\n" +
-                     Wrapped(document.summary, "");
+                     Wrapped(document.summary, "", columns);
   for (const Section& section : document.sections) {
     text += "\n" + section.title + "\n" + std::string(DisplayWidth(section.title), '-') + "\n";
     bool first = true;
@@ -101,7 +107,7 @@ std::string RenderText(const Document& given) {
       const bool tight = first || std::holds_alternative<Paragraph>(block) ||
                          std::holds_alternative<Command>(block) || std::holds_alternative<Warning>(block);
       if (!tight) text += "\n";
-      text += std::visit(TextRenderer(), block);
+      text += std::visit(TextRenderer{columns}, block);
       first = false;
     }
   }

@@ -3,6 +3,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <iterator>
 #include <optional>
 #include <span>
@@ -141,7 +142,77 @@ struct Tokenizer::State {
     parts.push_back(text);
     return parts;
   }
+
+  // Appends the ids of a text without control pieces and, if wanted, where in the text what each token stands
+  // for ends. The library gives all of a character to the last of its byte pieces.
+  void Append(std::string_view text, std::vector<int32_t>& ids, std::vector<size_t>* ends) const;
+  // The same where control pieces in the text become their ids.
+  void AppendWithSpecial(std::string_view text, std::vector<int32_t>& ids, std::vector<size_t>* ends) const;
+  // The byte that a byte piece stands for; nothing for other pieces.
+  std::optional<uint8_t> ByteOf(int32_t id) const {
+    if (!processor.IsByte(id)) return std::nullopt;
+    unsigned byte = 0;
+    return std::sscanf(processor.IdToPiece(id).c_str(), "<0x%2X>", &byte) == 1 ? std::optional<uint8_t>(byte)
+                                                                               : std::nullopt;
+  }
 };
+
+void Tokenizer::State::Append(std::string_view text, std::vector<int32_t>& ids,
+                              std::vector<size_t>* ends) const {
+  if (const size_t at = FirstInvalidUtf8(text); at != std::string_view::npos) {
+    Fail("the text is not UTF-8 at byte {}; convert it first", at);
+  }
+  const std::vector<std::string_view> parts = Cut(text);
+  std::vector<std::vector<int32_t>> part_ids(parts.size());
+  std::vector<std::vector<size_t>> part_ends(parts.size());
+  ParallelFor(parts.size(), [&](size_t i) {
+    sentencepiece::ImmutableSentencePieceText encoded;
+    const sentencepiece::util::Status status = processor.Encode(parts[i], encoded.mutable_proto());
+    if (!status.ok()) Fail("the text cannot be tokenized ({})", Printable(status.ToString()));
+    const size_t begin = static_cast<size_t>(parts[i].data() - text.data());
+    for (size_t t = 0; t < encoded.pieces_size(); ++t) {
+      const auto piece = encoded.pieces(static_cast<int>(t));
+      part_ids[i].push_back(static_cast<int32_t>(piece.id()));
+      if (ends != nullptr) part_ends[i].push_back(begin + piece.end());
+    }
+  });
+  size_t count = ids.size();
+  for (const std::vector<int32_t>& part : part_ids) count += part.size();
+  ids.reserve(count);
+  for (const std::vector<int32_t>& part : part_ids) ids.insert(ids.end(), part.begin(), part.end());
+  if (ends == nullptr) return;
+  ends->reserve(count);
+  for (const std::vector<size_t>& part : part_ends) ends->insert(ends->end(), part.begin(), part.end());
+}
+
+void Tokenizer::State::AppendWithSpecial(std::string_view text, std::vector<int32_t>& ids,
+                                         std::vector<size_t>* ends) const {
+  const auto encode = [&](size_t begin, size_t end) {
+    if (begin == end) return;
+    const size_t before = ids.size();
+    Append(text.substr(begin, end - begin), ids, ends);
+    if (ends == nullptr) return;
+    for (size_t t = before; t < ends->size(); ++t) (*ends)[t] += begin;
+  };
+  // Position of each piece's next occurrence; searched again only once passed, so the text is scanned once
+  // per piece.
+  std::vector<size_t> next(special.size());
+  for (size_t i = 0; i < next.size(); ++i) next[i] = text.find(special[i].first);
+  size_t done = 0;
+  for (;;) {
+    const auto nearest = std::min_element(next.begin(), next.end());
+    if (nearest == next.end() || *nearest == std::string_view::npos) break;
+    const auto& [piece, id] = special[static_cast<size_t>(nearest - next.begin())];
+    encode(done, *nearest);
+    ids.push_back(id);
+    done = *nearest + piece.size();
+    if (ends != nullptr) ends->push_back(done);
+    for (size_t i = 0; i < next.size(); ++i) {
+      if (next[i] < done) next[i] = text.find(special[i].first, done);
+    }
+  }
+  encode(done, text.size());
+}
 
 Tokenizer::Tokenizer() : state_(std::make_unique<State>()) {}
 Tokenizer::~Tokenizer() = default;
@@ -188,48 +259,38 @@ Tokenizer Tokenizer::Open(const fs::path& path) {
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
-  if (const size_t at = FirstInvalidUtf8(text); at != std::string_view::npos) {
-    Fail("the text is not UTF-8 at byte {}; convert it first", at);
-  }
-  const std::vector<std::string_view> parts = state_->Cut(text);
-  std::vector<std::vector<int>> encoded(parts.size());
-  ParallelFor(parts.size(), [&](size_t i) {
-    const sentencepiece::util::Status status = state_->processor.Encode(parts[i], &encoded[i]);
-    if (!status.ok()) Fail("the text cannot be tokenized ({})", Printable(status.ToString()));
-  });
-  size_t count = 0;
-  for (const std::vector<int>& part : encoded) count += part.size();
   std::vector<int32_t> ids;
-  ids.reserve(count);
-  for (const std::vector<int>& part : encoded) ids.insert(ids.end(), part.begin(), part.end());
+  state_->Append(text, ids, nullptr);
   return ids;
 }
 
 std::vector<int32_t> Tokenizer::EncodeWithSpecial(std::string_view text) const {
   std::vector<int32_t> ids;
-  const auto encode = [&](std::string_view part) {
-    if (part.empty()) return;
-    const std::vector<int32_t> encoded = Encode(part);
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
-  };
-  // Position of each piece's next occurrence; searched again only once passed, so the text is scanned once
-  // per piece.
-  std::vector<size_t> next(state_->special.size());
-  for (size_t i = 0; i < next.size(); ++i) next[i] = text.find(state_->special[i].first);
-  size_t done = 0;
-  for (;;) {
-    const auto nearest = std::min_element(next.begin(), next.end());
-    if (nearest == next.end() || *nearest == std::string_view::npos) break;
-    const auto& [piece, id] = state_->special[static_cast<size_t>(nearest - next.begin())];
-    encode(text.substr(done, *nearest - done));
-    ids.push_back(id);
-    done = *nearest + piece.size();
-    for (size_t i = 0; i < next.size(); ++i) {
-      if (next[i] < done) next[i] = text.find(state_->special[i].first, done);
-    }
-  }
-  encode(text.substr(done));
+  state_->AppendWithSpecial(text, ids, nullptr);
   return ids;
+}
+
+TextTokens Tokenizer::EncodeWithBytes(std::string_view text, bool special) const {
+  TextTokens tokens;
+  std::vector<size_t> ends;
+  special ? state_->AppendWithSpecial(text, tokens.ids, &ends) : state_->Append(text, tokens.ids, &ends);
+  if (!ends.empty()) ends.back() = text.size();
+  size_t done = 0;
+  for (size_t first = 0; first < ends.size();) {
+    size_t end = first + 1;  // of the tokens that share what follows
+    if (state_->ByteOf(tokens.ids[first])) {
+      const auto continues = [&](size_t at) {
+        const std::optional<uint8_t> byte = state_->ByteOf(tokens.ids[at]);
+        return byte && (*byte & 0xC0) == 0x80;  // not the first byte of a character
+      };
+      while (end < ends.size() && continues(end)) ++end;
+    }
+    const size_t until = std::max(done, ends[end - 1]);
+    tokens.bytes.resize(end, static_cast<double>(until - done) / static_cast<double>(end - first));
+    done = until;
+    first = end;
+  }
+  return tokens;
 }
 
 std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const {
@@ -242,19 +303,6 @@ std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const {
       state_->processor.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
   if (!status.ok()) Fail("the token ids cannot be decoded ({})", Printable(status.ToString()));
   return text;
-}
-
-size_t Tokenizer::PieceBytes(int32_t id) const {
-  if (id < 0 || id >= vocab_size())
-    Fail("token id {} is outside the vocabulary of {} pieces", id, vocab_size());
-  const sentencepiece::SentencePieceProcessor& processor = state_->processor;
-  if (processor.IsControl(id) || processor.IsUnknown(id)) return 0;
-  if (processor.IsByte(id)) return 1;
-  size_t bytes = 0;
-  for (std::string_view piece = processor.IdToPiece(id); !piece.empty(); ++bytes) {
-    piece.remove_prefix(piece.starts_with(kBlank) ? kBlank.size() : 1);
-  }
-  return bytes;
 }
 
 int32_t Tokenizer::bos() const {

@@ -10,6 +10,12 @@
 
 namespace mica {
 
+// The tokens of a text.
+struct TextTokens {
+  std::vector<int32_t> ids;   // [tokens]
+  std::vector<double> bytes;  // [tokens] of the text that the token stands for; need not be whole
+};
+
 class Tokenizer {
  public:
   // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has
@@ -28,12 +34,14 @@ class Tokenizer {
   // As Encode, but "<s>", "</s>" and "<unk>" in the text become their control ids (what Hugging Face's
   // LlamaTokenizer does).
   std::vector<int32_t> EncodeWithSpecial(std::string_view text) const;
+  // The ids of Encode, or of EncodeWithSpecial where `special`, and the bytes of the text as it was given
+  // that each token stands for: from the end of what the tokens before it stand for to its own end, so over
+  // all tokens they sum to the text's. What normalisation changes or removes counts as it was in the text,
+  // at the end of the text with the last token; an added blank counts nothing; the byte pieces of one
+  // character share its bytes evenly.
+  TextTokens EncodeWithBytes(std::string_view text, bool special = false) const;
   std::string Decode(const std::vector<int32_t>& ids) const;
 
-  // Bytes of text that a piece stands for: 1 for a byte piece, 0 for a control piece, otherwise the bytes of
-  // its surface with each "\u2581" (the mark of a blank) counted as 1. Over Encode(text) they sum to the
-  // text's bytes + 1, the blank that LLaMA puts in front.
-  size_t PieceBytes(int32_t id) const;
   int32_t bos() const;
   int32_t vocab_size() const;
   // SHA-256 of tokenizer.model.

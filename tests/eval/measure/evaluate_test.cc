@@ -56,9 +56,9 @@ TEST(EvaluateTest, DemoReachesTheReferenceOfItsAuthors) {
   EXPECT_EQ(set["tokens"], reference["ids"].size());
   EXPECT_EQ(set["scored_tokens"], scored);
   EXPECT_EQ(set["text_tokens"], reference["ids"].size());
-  // All tokens of the text are scored: its bytes and the blank that LLaMA puts in front.
-  EXPECT_NEAR(set["bits_per_byte"].get<double>(),
-              sum / std::numbers::ln2 / static_cast<double>(text.size() + 1), 1e-5);
+  // All tokens of the text are scored; the blank that LLaMA puts in front is none of its bytes.
+  EXPECT_NEAR(set["bits_per_byte"].get<double>(), sum / std::numbers::ln2 / static_cast<double>(text.size()),
+              1e-5);
   EXPECT_EQ(set["data"]["sha256"], Sha256Hex(text));
   EXPECT_EQ(set["data"]["bytes"], text.size());
   EXPECT_EQ(set["data"]["kind"], "text");
@@ -99,13 +99,61 @@ TEST(EvaluateTest, ResultSaysWhatWasMeasuredAndHow) {
   }
   EXPECT_EQ(tokens, 2 * 3);
   EXPECT_NEAR(nll / tokens, set["nll"].get<double>(), 1e-6);
-  EXPECT_GT(result["datasets"]["sample"]["time"].get<double>(), 0);
+  EXPECT_GT(set["time"].get<double>(), 0);
+  // The model's own pass alone is what tokens per second are of.
+  EXPECT_NEAR(set["tokens_per_second"].get<double>() * set["phases"]["pass"].get<double>(), 16, 1e-6);
+  EXPECT_LE(set["phases"]["pass"].get<double>() + set["phases"]["weights"].get<double>(),
+            set["time"].get<double>());
+  EXPECT_FALSE(set["phases"].contains("reference"));
   EXPECT_GT(result["peak_memory_bytes"].get<double>(), 1e6);
   for (const char* key : {"mica", "created", "host", "time"}) EXPECT_TRUE(result.contains(key)) << key;
 
   const std::string table = SummaryTable(EvaluationFromJson(result, "result", WrongTypes::kRefuse));
   EXPECT_THAT(table, HasSubstr(fmt::format("{:.3f}", result["datasets"]["sample"]["ppl"].get<double>())));
   EXPECT_THAT(table, HasSubstr("18.7 M parameters"));
+}
+
+TEST(EvaluateTest, TimesOfSetsDoNotMeetThoseOfPhases) {
+  const TemporaryDirectory directory;
+  WriteFileAtomically(directory.path() / "text.txt", "the man of the house and the man of the town");
+  EvaluationRequest request = DemoRequest(directory.path() / "text.txt");
+  request.data[0].name = "texts";
+  request.data.push_back({"total", DataKind::kText, directory.path() / "text.txt", 1.0});
+  request.seqlen = 8;
+  request.max_windows = 1;
+  request.reference = kDemo;
+  const Json result = EvaluateQuietly(request);
+  std::vector<std::string> phases;
+  double sum = 0;
+  for (const auto& [name, seconds] : result["time"].items()) {
+    phases.push_back(name);
+    if (name != "total") sum += seconds.get<double>();
+  }
+  EXPECT_EQ(phases, (std::vector<std::string>{"texts", "fingerprint", "weights", "pass", "reference",
+                                              "divergence", "total"}));
+  EXPECT_LE(sum, result["time"]["total"].get<double>());
+  for (const char* phase : {"weights", "pass", "reference", "divergence"}) {
+    EXPECT_NEAR(result["time"][phase].get<double>(),
+                result["datasets"]["texts"]["phases"][phase].get<double>() +
+                    result["datasets"]["total"]["phases"][phase].get<double>(),
+                1e-9);
+  }
+}
+
+TEST(EvaluateTest, BitsPerByteCountTheBytesOfTheScoredTokens) {
+  const TemporaryDirectory directory;
+  WriteFileAtomically(directory.path() / "text.txt", "the man of the house and the man of the town");
+  EvaluationRequest request = DemoRequest(directory.path() / "text.txt");
+  request.seqlen = 4;  // <s> the man of | the house and the | ...
+  request.max_windows = 2;
+  Json set = EvaluateQuietly(request)["datasets"]["sample"];
+  // " man of": 3 + 4 + 3; "the house and the", of which the first is not scored: 6 + 4 + 4.
+  EXPECT_NEAR(set["bits_per_byte"].get<double>() * 24, set["nll"].get<double>() * 6 / std::numbers::ln2,
+              1e-9);
+  request.convention = Convention::kLlamacpp;
+  set = EvaluateQuietly(request)["datasets"]["sample"];
+  // The last token of each window is scored: " of" and " the".
+  EXPECT_NEAR(set["bits_per_byte"].get<double>() * 7, set["nll"].get<double>() * 2 / std::numbers::ln2, 1e-9);
 }
 
 TEST(EvaluateTest, PeakMemoryIsThatOfTheEvaluation) {

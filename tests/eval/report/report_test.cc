@@ -13,6 +13,7 @@
 namespace mica {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -89,7 +90,7 @@ std::vector<std::string> Texts(const Document& document) {
     for (const Block& block : section.blocks) {
       if (const auto* paragraph = std::get_if<Paragraph>(&block)) texts.push_back(paragraph->text);
       if (const auto* warning = std::get_if<Warning>(&block)) texts.push_back(warning->text);
-      if (const auto* command = std::get_if<Command>(&block)) texts.push_back(command->text);
+      if (const auto* command = std::get_if<Command>(&block)) texts.push_back(command->command.Line());
       if (const auto* table = std::get_if<Table>(&block)) {
         texts.push_back(table->caption);
         for (const std::string& cell : table->heading) texts.push_back(cell);
@@ -175,6 +176,79 @@ TEST(ReportTest, CodesWithoutWidthsShowTheirMeanLength) {
   EXPECT_THAT(text, Not(HasSubstr("Widths")));
   EXPECT_THAT(text, HasSubstr("Mean code bits by kind of linear layer\n  self_attn.q_proj  ████████████████  "
                               "                    3.50"));
+}
+
+TEST(ReportTest, VerdictComesFirstAndSettingsLast) {
+  for (const auto& [language, expected] :
+       {std::pair{Language::kEnglish, std::vector<std::string>{"Verdict", "Perplexity", "Compression", "Cost",
+                                                               "What to try next", "Configuration"}},
+        {Language::kChinese,
+         std::vector<std::string>{"结论", "困惑度", "压缩", "开销", "下一步建议", "配置"}}}) {
+    const Document document = BuildReport(FullComparison(), language);
+    std::vector<std::string> titles;
+    for (const Section& section : document.sections) titles.push_back(section.title);
+    EXPECT_EQ(titles, expected);
+    for (const std::string& text : {RenderText(document), RenderMarkdown(document), RenderHtml(document)}) {
+      size_t at = text.find(document.summary);
+      for (const std::string& title : {expected[0], expected[1], expected[2], expected[3], expected[5]}) {
+        const size_t next = std::min({text.find("\n" + title + "\n", at), text.find("## " + title, at),
+                                      text.find("<h2>" + title, at)});
+        ASSERT_NE(next, std::string::npos) << title;
+        at = next;
+      }
+    }
+  }
+}
+
+TEST(ReportTest, CostComparesTheModelsOwnPasses) {
+  Json baseline = SampleResult({{"c4", 10}}), compressed = SampleCompressedResult({{"c4", 11}});
+  baseline["time"] = {{"texts", 1.0}, {"weights", 0.5}, {"pass", 20.5}, {"total", 22.5}};
+  compressed["time"] = {{"texts", 1.0},      {"weights", 2.5},     {"pass", 20.75},
+                        {"reference", 21.0}, {"divergence", 30.0}, {"total", 75.5}};
+  for (Json* result : {&baseline, &compressed}) (*result)["datasets"]["c4"]["phases"] = {{"pass", 20.5}};
+  compressed["datasets"]["c4"]["divergence"] = {{"kl", 0.02}};
+  compressed["reference"] = {{"path", "models/some"}};
+  const Comparison comparison = Compare(baseline, "a", compressed, "b");
+  const std::string text = RenderText(BuildReport(comparison, Language::kEnglish));
+  EXPECT_THAT(text, ContainsRegex("the model's own pass, seconds +20.5 +20.8\n"));
+  EXPECT_THAT(text, ContainsRegex("tokens per second of that pass \\(c4\\) +777 +777\n"));
+  EXPECT_THAT(text, ContainsRegex("its weights read or decoded, seconds +0.5 +2.5\n"));
+  EXPECT_THAT(text, ContainsRegex("evaluation in all, seconds +22.5 +75.5\n"));
+  EXPECT_THAT(text, HasSubstr("compressed: divergence"));
+  EXPECT_THAT(text, HasSubstr("measured against a reference"));
+  EXPECT_THAT(RenderText(BuildReport(FullComparison(), Language::kEnglish)),
+              Not(HasSubstr("measured against a reference")));
+}
+
+TEST(ReportTest, DestroyedModelsTakeNoThreeHundredDigits) {
+  Json destroyed = SampleCompressedResult({{"c4", 10}, {"ptb", 1e308}});
+  destroyed["datasets"]["c4"]["ppl"] = nullptr;
+  destroyed["datasets"]["c4"]["nll"] = 800.0;
+  const Comparison comparison = Compare(SampleResult({{"c4", 10}, {"ptb", 5}}), "a", destroyed, "b");
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildReport(comparison, language);
+    for (const std::string& text : {RenderText(document), RenderMarkdown(document), RenderHtml(document)}) {
+      EXPECT_THAT(text, HasSubstr("2.7e+347"));
+      EXPECT_THAT(text, HasSubstr("1.0e+308"));
+      EXPECT_THAT(text, HasSubstr("≤ -99900.0 %"));
+      EXPECT_THAT(text, HasSubstr("★★☆☆☆"));
+      EXPECT_THAT(text, Not(ContainsRegex("-?inf|nan %|[0-9]{40}")));
+    }
+  }
+}
+
+TEST(ReportTest, CommandsAreBrokenToTheWidth) {
+  const Document document = BuildReport(FullComparison(), Language::kEnglish);
+  const std::string text = RenderText(document, 60);
+  for (size_t at = text.find("    mica "); at != std::string::npos; at = text.find("    mica ", at + 1)) {
+    for (size_t begin = at;;) {
+      const size_t end = text.find('\n', begin);
+      EXPECT_LE(end - begin, 60u) << text.substr(begin, end - begin);
+      if (text[end - 1] != '\\') break;
+      begin = end + 1;
+    }
+  }
+  EXPECT_THAT(text, HasSubstr(" \\\n        --"));
 }
 
 TEST(ReportTest, ForcedComparisonsCarryTheirWarning) {

@@ -10,11 +10,11 @@
 
 namespace mica {
 
-// Compares what the files hold.
+// Compares what the files hold, as `mica compare` reads them.
 inline Comparison Compare(const Json& baseline, const std::string& baseline_path, const Json& compressed,
                           const std::string& compressed_path, bool force = false) {
-  return Compare(EvaluationFromJson(baseline, baseline_path, WrongTypes::kSkip), baseline_path,
-                 EvaluationFromJson(compressed, compressed_path, WrongTypes::kSkip), compressed_path, force);
+  return Compare(AnyEvaluationFromJson(baseline, baseline_path), baseline_path,
+                 AnyEvaluationFromJson(compressed, compressed_path), compressed_path, force);
 }
 
 using Perplexities = std::vector<std::pair<std::string, double>>;

@@ -1,9 +1,11 @@
 #include "io/text/tokenizer.h"
 
+#include <gmock/gmock.h>
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 #include <optional>
 #include <random>
 
@@ -40,6 +42,8 @@ Ids Library(const fs::path& model, const std::string& text) {
   EXPECT_TRUE(processor.Encode(text, &ids).ok());
   return {ids.begin(), ids.end()};
 }
+
+double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 TEST(TokenizerTest, EncodesTheReferenceText) {
   const Json reference = ReadJson(Demo() / "reference.json");
@@ -185,24 +189,83 @@ TEST(TokenizerTest, WholeTextsHaveThePublishedNumberOfWindows) {
     spec.path = *Data() / spec.path;
     if (!fs::exists(spec.path)) GTEST_SKIP() << spec.path << " is missing";
     const std::string text = LoadText(spec).text;
-    const Ids ids = tokenizer.Encode(text);
-    EXPECT_EQ((ids.size() + 1) / 2048, windows) << argument;
-    size_t bytes = 0;
-    for (const int32_t id : ids) bytes += tokenizer.PieceBytes(id);
-    EXPECT_EQ(bytes, text.size() + 1) << argument;
+    const TextTokens tokens = tokenizer.EncodeWithBytes(text);
+    EXPECT_EQ((tokens.ids.size() + 1) / 2048, windows) << argument;
+    EXPECT_NEAR(Sum(tokens.bytes), static_cast<double>(text.size()), 1e-3) << argument;
   }
 }
 
-TEST(TokenizerTest, PieceBytesAreThoseOfTheText) {
+// The demo tokenizer with `from`, which it has once behind `behind`, replaced by `to` of the same length.
+Tokenizer Changed(const TemporaryDirectory& directory, std::string_view behind, std::string_view from,
+                  std::string_view to) {
+  std::string model = ReadFile(Demo() / "tokenizer.model");
+  const size_t at = model.find(std::string(behind) + std::string(from));
+  EXPECT_NE(at, std::string::npos);
+  model.replace(at + behind.size(), from.size(), to);
+  test::WriteBytes(directory / "tokenizer.model", model);
+  return Tokenizer::Open(directory.path());
+}
+
+using Bytes = std::vector<double>;
+using ::testing::DoubleEq;
+using ::testing::ElementsAre;
+
+TEST(TokenizerTest, TokensStandForTheirBytesOfTheText) {
   const Tokenizer tokenizer = Tokenizer::Open(Demo());
-  for (const std::string text : {"The capital of France", " two  blanks ", "\u00fcber \U0001F600\n", "a"}) {
-    size_t bytes = 0;
-    for (const int32_t id : tokenizer.Encode(text)) bytes += tokenizer.PieceBytes(id);
-    EXPECT_EQ(bytes, text.size() + 1) << text;
+  // The blank put in front is not the text's; those between words are the next word's.
+  EXPECT_EQ(tokenizer.EncodeWithBytes("the man of the").bytes, (Bytes{3, 4, 3, 4}));
+  // Four byte pieces of a character of four bytes, behind the blank put in front.
+  EXPECT_EQ(tokenizer.EncodeWithBytes("\U0001F600").bytes, (Bytes{0, 1, 1, 1, 1}));
+  // With control pieces: "<s>" is three bytes of the text, and the blank that begins each part none.
+  const TextTokens special = tokenizer.EncodeWithBytes("the<s>the</s>", true);
+  EXPECT_EQ(special.ids, tokenizer.EncodeWithSpecial("the<s>the</s>"));
+  EXPECT_EQ(special.bytes, (Bytes{3, 3, 3, 4}));
+  EXPECT_TRUE(tokenizer.EncodeWithBytes("").bytes.empty());
+  for (const std::string text :
+       {"The capital of France", " two  blanks ", "\u00fcber \U0001F600\n", "a", "\u2581 \u2581"}) {
+    for (const bool with_special : {false, true}) {
+      const TextTokens tokens = tokenizer.EncodeWithBytes(text, with_special);
+      EXPECT_EQ(tokens.ids, with_special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text));
+      EXPECT_NEAR(Sum(tokens.bytes), static_cast<double>(text.size()), 1e-9) << text;
+    }
   }
-  EXPECT_EQ(tokenizer.PieceBytes(0), 0u);
-  EXPECT_EQ(tokenizer.PieceBytes(tokenizer.bos()), 0u);
-  ExpectError([&] { tokenizer.PieceBytes(16000); }, {"16000"});
+}
+
+TEST(TokenizerTest, BytesOfACutTextAreThoseOfTheWhole) {
+  const Tokenizer tokenizer = Tokenizer::Open(Demo());
+  std::string text;
+  while (text.size() < 300'000) text += "the man of the\n\u4e2d\U0001F600 ";  // some pieces, some bytes
+  const TextTokens tokens = tokenizer.EncodeWithBytes(text);
+  const TextTokens once = tokenizer.EncodeWithBytes(text.substr(0, 1000));
+  EXPECT_NEAR(Sum(tokens.bytes), static_cast<double>(text.size()), 1e-6);
+  for (size_t t = 0; t + 1 < once.bytes.size(); ++t) EXPECT_EQ(tokens.bytes[t], once.bytes[t]) << t;
+  EXPECT_LE(*std::max_element(tokens.bytes.begin(), tokens.bytes.end()), 4);
+}
+
+TEST(TokenizerTest, AnUnknownBlankIsThreePiecesAndOneByte) {
+  const TemporaryDirectory directory;
+  const Tokenizer tokenizer = Changed(directory, "\n\x03", "\u2581", "\u2582");  // no piece for the blank
+  const TextTokens tokens = tokenizer.EncodeWithBytes("1 2");
+  // E2 96 81 in front stands for nothing, E2 96 81 between for a blank.
+  const double third = 1.0 / 3;
+  EXPECT_THAT(tokens.bytes, ElementsAre(0, 0, 0, 1, DoubleEq(third), DoubleEq(third), DoubleEq(third), 1));
+}
+
+TEST(TokenizerTest, UnknownCharactersAreOnePieceWithAllTheirBytes) {
+  const TemporaryDirectory directory;
+  const Tokenizer tokenizer =
+      Changed(directory, "", "\x98\x02\x01", std::string("\x98\x02\0", 3));  // no bytes
+  const TextTokens tokens = tokenizer.EncodeWithBytes("the \U0001F600\U0001F601 the");
+  EXPECT_EQ(tokens.ids.size(), 4u);
+  EXPECT_EQ(tokens.bytes, (Bytes{3, 1, 8, 4}));
+}
+
+TEST(TokenizerTest, RemovedBlanksCountWithWhatFollows) {
+  const TemporaryDirectory directory;
+  const Tokenizer tokenizer =
+      Changed(directory, std::string("identity\x12\0", 10), std::string("\x18\x01 \0", 4),
+              "\x18\x01 \x01");  // remove_extra_whitespaces
+  EXPECT_EQ(tokenizer.EncodeWithBytes("  the   man  ").bytes, (Bytes{5, 8}));
 }
 
 TEST(TokenizerTest, NamesWhatIsWrong) {

@@ -1,0 +1,20 @@
+// What goes with a model's weights wherever they go.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace mica {
+
+// Whether a file of this name in a checkpoint directory belongs to the model whatever form its weights have:
+// tokenizer, chat templates, generation settings, code that its config.json names, licence. Neither weights
+// nor config.json.
+bool IsCompanion(const std::string& name);
+// The companions in a checkpoint directory, sorted, relative to it ("tokenizer.model",
+// "additional_chat_templates/tool_use.jinja").
+std::vector<std::filesystem::path> Companions(const std::filesystem::path& checkpoint);
+// Copies them, each atomically, over those in `to`.
+void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace mica
