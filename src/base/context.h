@@ -8,7 +8,8 @@
 
 namespace mica {
 
-// work(); the message of an Error that it throws says first what it was about: "WHERE: MESSAGE".
+// work(); the message of an Error that it throws says first what it was about: "WHERE: MESSAGE"; as it is
+// where `where` is empty.
 template <typename Work>
 decltype(auto) InContext(const std::string& where, Work&& work) {
   try {
@@ -16,6 +17,7 @@ decltype(auto) InContext(const std::string& where, Work&& work) {
   } catch (const Interrupted&) {
     throw;
   } catch (const Error& error) {
+    if (where.empty()) throw;
     throw Error(where + ": " + error.what());
   }
 }

@@ -65,6 +65,7 @@ fs::path OutputDirectory::File(const std::string& name) {
   MICA_CHECK(name != kLock);
   MICA_CHECK(name != kPlaced);
   names_.push_back(name);
+  if (fs::path(name).has_parent_path()) MakeDirectories((making_ / name).parent_path());
   return making_ / name;
 }
 

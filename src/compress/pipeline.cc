@@ -46,7 +46,7 @@ namespace {
 constexpr uint64_t kHeaderBytesPerMatrix = 1600;
 constexpr uint64_t kIndexBytes = 128,
                    kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
-constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be longer than those before
+constexpr uint64_t kHeaderSlack = 96;      // by which a header may be longer than one like it
 constexpr const char* kReportName = "compression.json";
 
 // What a finished shard says of one of its layer's matrices.
@@ -348,6 +348,7 @@ OtherBytes Compression::LeastBesides() const {
             ? 2 * rows * cols
             : FixedStoredBits(rows, widths, settings_.fixed.group_size, MaskKind::kNone, {}, false).total() /
                   8;
+    bytes += kHeaderSlack;
     // Of one row there are the same parts.
     if (settings_.embedding_bits < 16)
       shard.Add(ModuleName(tensor.name),

@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "record/options.h"
 
@@ -245,7 +246,7 @@ CompressionSettings SettingsFromJson(const Json& json, const std::string& where)
     if (binding == nullptr) continue;
     const Json* given = ValueIn(values, option);
     const Json value = given != nullptr ? *given : DefaultOf(option, preset, coding);
-    if (!value.is_null()) binding->write(value, settings);
+    if (!value.is_null()) InContext(where, [&] { binding->write(value, settings); });
   }
   CompleteSettings(settings, GivenIn(values));
   return settings;

@@ -35,7 +35,7 @@ std::string Spelled(const Option& option, const std::string& where) {
 
 std::string ShownValue(const Json& value, const std::string& where) {
   if (value.is_number_float()) return fmt::format("{}", value.get<double>());  // NaN has no JSON
-  if (value.is_string() && where.empty()) return "'" + value.get<std::string>() + "'";
+  if (value.is_string() && where.empty()) return fmt::format("'{}'", value.get<std::string>());
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -44,7 +44,7 @@ std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_
   return windows;
 }
 
-constexpr double kRepeated = 0.9;        // share of distinct tokens below which windows repeat one another
+constexpr double kRepeated = 0.8;        // share of distinct tokens below which windows repeat one another
 constexpr size_t kTokensPerChannel = 4;  // with fewer, moments say little of how channels go together
 
 }  // namespace

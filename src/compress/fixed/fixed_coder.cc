@@ -61,6 +61,7 @@ PackedMatrix FixedCoder::Smallest(size_t rows, size_t cols) const {
     if (bits > 0) least = std::min(least, bits);
   }
   FixedMatrix matrix = RoundToNearest(Matrix<float>(rows, cols, 0.0f), least, settings_.group_size);
+  std::reverse(matrix.order.begin(), matrix.order.end());  // which is stored where it is not their own
   matrix.mask = MaskOf(task_.sparsity);
   if (matrix.mask != MaskKind::kNone) {
     const size_t every = matrix.mask.cols > 0 ? matrix.mask.cols : 1;

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "record/options.h"
 
@@ -27,7 +28,8 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {
     std::optional<std::string> name;
     if (set.contains("name")) name = set.at("name").get<std::string>();
-    request.data.push_back(MakeDataSpec(set.value("kind", "text"), set.at("path"), name));
+    request.data.push_back(
+        InContext(where, [&] { return MakeDataSpec(set.value("kind", "text"), set.at("path"), name); }));
   }
   if (request.data.empty()) Fail("{}: \"data\" names no text to evaluate on", where);
   return request;
