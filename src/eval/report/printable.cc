@@ -12,7 +12,7 @@ void Clean(std::vector<std::string>& texts) {
 struct Cleaner {
   void operator()(Paragraph& paragraph) const { Clean(paragraph.text); }
   void operator()(Warning& warning) const { Clean(warning.text); }
-  void operator()(Command& command) const { command.text = PrintableLines(command.text); }
+  void operator()(Command&) const {}  // its words are quoted, and printable with that (base/shell.h)
   void operator()(Table& table) const {
     Clean(table.caption);
     Clean(table.heading);

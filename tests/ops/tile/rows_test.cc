@@ -133,8 +133,10 @@ TEST_P(RowsTest, ConversionsAreExact) {
     std::vector<float> copied(n), back(n);
     table().f32.from_f32(values.data(), n, copied.data());
     table().f32.to_f32(values.data(), n, back.data());
-    EXPECT_EQ(std::memcmp(copied.data(), values.data(), n * sizeof(float)), 0);
-    EXPECT_EQ(std::memcmp(back.data(), values.data(), n * sizeof(float)), 0);
+    if (n > 0) {  // bits, since NaN equals nothing
+      EXPECT_EQ(std::memcmp(copied.data(), values.data(), n * sizeof(float)), 0);
+      EXPECT_EQ(std::memcmp(back.data(), values.data(), n * sizeof(float)), 0);
+    }
     for (size_t i = 0; i < n; ++i) {
       EXPECT_EQ(bf16[i].bits, ToBF16(values[i]).bits) << values[i];
       if (std::isnan(values[i])) {
