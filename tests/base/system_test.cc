@@ -7,13 +7,14 @@
 
 #include <cerrno>
 #include <csignal>
+#include <vector>
 
 namespace mica {
 namespace {
 
 // The exit code of a child process that has closed `closed` and then runs `body`.
 template <typename Body>
-int InChildWithout(std::initializer_list<int> closed, const Body& body) {
+int InChildWithout(const std::vector<int>& closed, const Body& body) {
   const pid_t child = ::fork();
   if (child == 0) {
     for (const int descriptor : closed) ::close(descriptor);
@@ -26,8 +27,8 @@ int InChildWithout(std::initializer_list<int> closed, const Body& body) {
 }
 
 TEST(SystemTest, ClosedStandardDescriptorsAreTakenAndStayUseless) {
-  for (const std::initializer_list<int> closed :
-       {std::initializer_list<int>{0}, {1}, {2}, {0, 1, 2}, {1, 2}, {}}) {
+  const std::vector<std::vector<int>> cases = {{0}, {1}, {2}, {0, 1, 2}, {1, 2}, {}};
+  for (const std::vector<int>& closed : cases) {
     const int code = InChildWithout(closed, [&] {
       if (::open("/dev/null", O_WRONLY) <= STDERR_FILENO) return 1;
       char byte = 'x';
