@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 
 namespace mica {
 namespace {
@@ -24,6 +25,7 @@ Json ParseJson(std::string_view text, const std::string& where) {
   try {
     return Json::parse(text, limit_depth);
   } catch (const nlohmann::json::exception& failure) {
+    RefuseOtherKind(text, where, kJsonFile);
     std::string reason = failure.what();
     if (const size_t end_of_id = reason.find("] "); end_of_id != std::string::npos)
       reason = reason.substr(end_of_id + 2);

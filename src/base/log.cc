@@ -3,6 +3,9 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <mutex>
+#include <set>
+
 #include "base/error.h"
 
 namespace mica {
@@ -41,6 +44,13 @@ LogLevel ParseLogLevel(const std::string& name) {
   if (name == "info") return LogLevel::kInfo;
   if (name == "debug") return LogLevel::kDebug;
   Fail("--log-level is '{}', expected error, warning, info or debug", name);
+}
+
+void LogWarningOnce(const std::string& message) {
+  static std::mutex mutex;
+  static std::set<std::string> shown;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (shown.insert(message).second) LogMessage(LogLevel::kWarning, message);
 }
 
 void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ namespace {
 struct TokenizeOptions {
   std::filesystem::path model;
   std::filesystem::path file;
-  bool bos = true;
+  std::optional<bool> bos;  // as the tokenizer's files say
   bool special = false;
 };
 
@@ -37,7 +38,7 @@ void Tokenize(const TokenizeOptions& options) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
   }
   std::vector<int32_t> ids = options.special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
-  if (options.bos) ids.insert(ids.begin(), tokenizer.bos());
+  if (options.bos ? *options.bos : tokenizer.text_bos().has_value()) ids.insert(ids.begin(), tokenizer.bos());
   std::string line = "[";
   for (size_t i = 0; i < ids.size(); ++i) line += (i == 0 ? "" : ",") + std::to_string(ids[i]);
   WriteStdout(line + "]\n");
@@ -50,7 +51,8 @@ void AddTokenizeCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("tokenize", "Print the token ids of a text as a JSON array");
   command.add_option("model", options->model, "Checkpoint directory or tokenizer.model")->required();
   command.add_option("file", options->file, "UTF-8 text, taken as it is; - for standard input")->required();
-  command.add_flag("--bos,!--no-bos", options->bos, "Put the token that begins a text in front [yes]");
+  command.add_flag("--bos,!--no-bos", options->bos,
+                   "Put the token that begins a text in front\n[as tokenizer_config.json says]");
   command.add_flag("--special", options->special,
                    "\"<s>\", \"</s>\" and \"<unk>\" in the text become control tokens, as Hugging Face's "
                    "tokenizer does it");

@@ -22,6 +22,7 @@
 #include "io/packed/packed_checkpoint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
+#include "model/vocabulary.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -37,7 +38,6 @@ constexpr uint64_t kHeaderSlack = 96;      // by which a layer's header may be l
 // Shards before the first layer's: embedding, final norm and output head.
 constexpr size_t kEndShards = 1;
 
-constexpr const char* kReportName = "compression.json";
 const char* const kCopiedFiles[] = {"tokenizer.model",         "tokenizer_config.json",  "tokenizer.json",
                                     "special_tokens_map.json", "generation_config.json", "added_tokens.json"};
 
@@ -152,7 +152,7 @@ CompressionRecord Compression::Run() {
 void Compression::Identify() {
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
-  const Tokenizer tokenizer = Tokenizer::Open(paths_.model);
+  const Tokenizer tokenizer = OpenTokenizer(paths_.model, config());
   calibration_ = DrawCalibration(settings_.calibration, tokenizer);
   record_.program = ThisProgram();
   record_.settings.values = SettingsToJson(settings_);
@@ -160,7 +160,7 @@ void Compression::Identify() {
   record_.model.file_bytes = weights_.checkpoint().file_bytes();
   record_.calibration = calibration_->provenance;
   progress_.Begin("fingerprint", 1, "files");
-  record_.model.fingerprint = weights_.checkpoint().Fingerprint();
+  record_.model.fingerprint = weights_.Fingerprint();
   progress_.Advance(1);
   progress_.End();
 }
@@ -168,13 +168,13 @@ void Compression::Identify() {
 // Nothing when `out` holds no finished run, or that of another identity. What the run may not have come to
 // remove goes.
 std::optional<CompressionRecord> Compression::FinishedRun() const {
-  const fs::path path = paths_.out / kReportName;
+  const fs::path path = paths_.out / kCompressionFile;
   std::error_code code;
   if (!fs::exists(path, code)) return std::nullopt;
   CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
   if (!found.model.fingerprint || IdentityOf(found) != IdentityOf(record_) || !found.file.bytes_after)
     return std::nullopt;
-  if (const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes(); bytes != *found.file.bytes_after) {
+  if (const uint64_t bytes = Checkpoint::Open(paths_.out, true).file_bytes(); bytes != *found.file.bytes_after) {
     Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
          paths_.out.string(), bytes, *found.file.bytes_after);
   }
@@ -388,7 +388,11 @@ CompressionRecord Compression::Finish() {
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   record_.bits.breakdown_bytes.assign(sizes.bytes.begin(), sizes.bytes.end());
-  record_.file = {before, after, static_cast<double>(before) / static_cast<double>(after), {}};
+  record_.file = {before,
+                  after,
+                  static_cast<double>(before) / static_cast<double>(after),
+                  ShardsOf(Checkpoint::Open(paths_.out, true)),
+                  {}};
   for (const auto& [phase, seconds] : progress_.PhaseSeconds()) {
     const double* earlier = Find(phases_before_, phase);
     const double own = seconds - (earlier != nullptr ? *earlier : 0);
@@ -398,7 +402,7 @@ CompressionRecord Compression::Finish() {
   record_.created = UtcTime();
   record_.peak_memory_bytes = PeakResidentBytes();
   record_.host = ThisHost();
-  WriteJson(paths_.out / kReportName, ToJson(record_));
+  WriteJson(paths_.out / kCompressionFile, ToJson(record_));
   WorkDirectory::Clear(
       paths_.out);  // last, so that a run killed before goes on, and one killed here is finished
   return record_;

@@ -7,21 +7,22 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "io/container/checkpoint.h"
 
 namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kWork = ".work";
-
 bool HoldsNothingElse(const fs::path& out) {
-  return std::all_of(fs::directory_iterator(out), fs::directory_iterator(),
-                     [](const fs::directory_entry& entry) { return entry.path().filename() == kWork; });
+  return std::all_of(
+      fs::directory_iterator(out), fs::directory_iterator(),
+      [](const fs::directory_entry& entry) { return entry.path().filename() == kUnfinishedDirectory; });
 }
 
 }  // namespace
 
-WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity) : out_(out), work_(out / kWork) {
+WorkDirectory::WorkDirectory(const fs::path& out, const Json& identity)
+    : out_(out), work_(out / kUnfinishedDirectory) {
   const fs::path identity_path = work_ / "identity.json";
   std::error_code code;
   if (fs::exists(out_, code)) {
@@ -77,7 +78,7 @@ void WorkDirectory::Discard(size_t shards) const {
 
 void WorkDirectory::Clear(const fs::path& out) {
   std::error_code code;
-  fs::remove_all(out / kWork, code);
+  fs::remove_all(out / kUnfinishedDirectory, code);
 }
 
 }  // namespace mica

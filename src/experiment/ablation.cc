@@ -208,7 +208,7 @@ Ablation RunAblation(const Experiment& experiment, bool quiet) {
     const std::string name = DirectoryName(variant.name);
     const fs::path packed = directory.path() / name;
     directory.Stage("compress " + variant.name);
-    if (!fs::exists(packed / "compression.json"))
+    if (!fs::exists(packed / kCompressionFile))
       CompressModel({experiment.evaluation.model, packed, {}}, variant.compression, directory.progress());
     const EvaluationRecord result = directory.Evaluated("evaluate " + variant.name, packed, name + ".json");
     ablation.rows.push_back(

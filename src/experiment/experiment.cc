@@ -10,6 +10,7 @@
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "record/compression.h"
 #include "record/options.h"
 
 namespace mica {
@@ -20,9 +21,11 @@ constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"
 
 }  // namespace
 
-Experiment ReadExperiment(const fs::path& path) {
+Experiment ReadExperiment(const fs::path& path) { return ExperimentFromJson(ReadJson(path), path); }
+
+Experiment ExperimentFromJson(Json json, const fs::path& path) {
   Experiment experiment;
-  experiment.json = ReadJson(path);
+  experiment.json = std::move(json);
   const std::string where = path.string();
   const fs::path base = path.has_parent_path() ? path.parent_path() : fs::path(".");
   experiment.name = path.stem().string();
@@ -60,7 +63,7 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   const EvaluationRecord baseline =
       directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
   directory.Stage("compress");
-  if (!fs::exists(packed / "compression.json")) {
+  if (!fs::exists(packed / kCompressionFile)) {
     CompressModel({experiment.evaluation.model, packed, directory.path() / "statistics.safetensors"},
                   experiment.compression, directory.progress());
   }

@@ -18,6 +18,7 @@
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/family/family.h"
+#include "model/packed.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -126,7 +127,7 @@ void CopyOtherFiles(const fs::path& from, const fs::path& to, const Json& config
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const std::string name = entry.path().filename().string();
     // The record of the compression speaks of files that are not here.
-    if (!entry.is_regular_file() || name == "config.json" || name == "compression.json" ||
+    if (!entry.is_regular_file() || name == "config.json" || name == kCompressionFile ||
         name.ends_with(".safetensors") || name.ends_with(".index.json") || name.ends_with(".tmp")) {
       continue;
     }
@@ -143,6 +144,7 @@ void CopyOtherFiles(const fs::path& from, const fs::path& to, const Json& config
 ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const ExportOptions& options,
                         Progress& progress) {
   MICA_CHECK(options.dtype == DType::kF16 || options.dtype == DType::kF32);
+  CheckModelDirectory(packed);
   const Json config = ReadJson(packed / "config.json");
   if (!IsPacked(config, (packed / "config.json").string())) {
     Fail(
@@ -152,7 +154,8 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out))) {
     Fail("{}: already exists and is not an empty directory; give a new one", out.string());
   }
-  const Checkpoint checkpoint = Checkpoint::Open(packed);
+  const Checkpoint checkpoint = Checkpoint::Open(packed, true);
+  CheckPackedDirectory(checkpoint, ParseConfig(config, (packed / "config.json").string()));
   const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;

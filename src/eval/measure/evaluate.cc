@@ -16,6 +16,7 @@
 #include "eval/measure/token_classes.h"
 #include "io/text/tokenizer.h"
 #include "model/config.h"
+#include "model/vocabulary.h"
 #include "model/weights.h"
 
 namespace mica {
@@ -42,7 +43,7 @@ double ScoredBytes(const Tokenizer& tokenizer, const Windows& windows) {
   return bytes;
 }
 
-PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bos, size_t seqlen,
+PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, size_t seqlen,
                     const EvaluationRequest& request) {
   ThrowIfInterrupted();
   PreparedSet set;
@@ -52,7 +53,8 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bo
   set.file_bytes = loaded.file_bytes;
   const std::vector<int32_t> ids =
       request.special_tokens ? tokenizer.EncodeWithSpecial(loaded.text) : tokenizer.Encode(loaded.text);
-  set.windows = CutWindows(ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
+  set.windows = CutWindows(ids, tokenizer.text_bos(), seqlen, request.convention, request.max_windows,
+                           spec.path.string());
   set.scored_bytes = ScoredBytes(tokenizer, set.windows);
   LogDebug("{}: {} tokens, {} windows of {}", spec.name, set.windows.text_tokens, set.windows.count(),
            seqlen);
@@ -80,7 +82,7 @@ ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
 // missing.
 std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
   if (!weights.packed()) return std::nullopt;
-  const std::filesystem::path path = weights.checkpoint().directory() / "compression.json";
+  const std::filesystem::path path = weights.checkpoint().directory() / kCompressionFile;
   if (std::filesystem::exists(path))
     return CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
   LogWarning("{}: is missing, so the result will not say how the model was compressed", path.string());
@@ -162,8 +164,7 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
   ResetPeakResidentBytes();
   const ModelWeights weights = ModelWeights::Open(request.model);
   const ModelConfig& config = weights.config();
-  const Tokenizer tokenizer = Tokenizer::Open(request.model);
-  const int32_t bos = tokenizer.bos();
+  const Tokenizer tokenizer = OpenTokenizer(request.model, config);
   const size_t seqlen = request.seqlen != 0 ? request.seqlen : std::min(kDefaultSeqlen, config.max_positions);
 
   PerplexitySettings settings;
@@ -175,12 +176,12 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
   if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
   std::vector<PreparedSet> sets;
   for (const DataSpec& spec : request.data) {
-    sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
+    sets.push_back(Prepare(spec, tokenizer, seqlen, request));
     if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
     CheckEvaluation(config, sets.back().windows, settings, reference ? &reference->config() : nullptr);
   }
   const double texts_ready = MonotonicSeconds();
-  const std::string fingerprint = weights.checkpoint().Fingerprint();
+  const std::string fingerprint = weights.Fingerprint();
 
   EvaluationRecord result;
   result.time.phases = {{"texts", texts_ready - began}, {"fingerprint", MonotonicSeconds() - texts_ready}};
@@ -190,7 +191,7 @@ EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) 
   if (reference) {
     const std::string origin =
         compression ? compression->model.fingerprint.value_or(fingerprint) : fingerprint;
-    const std::string of_reference = reference->checkpoint().Fingerprint();
+    const std::string of_reference = reference->Fingerprint();
     if (weights.packed() && origin != of_reference)
       LogWarning("{}: is not the model that {} was compressed from", request.reference.string(),
                  request.model.string());

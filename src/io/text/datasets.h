@@ -1,8 +1,10 @@
 // Evaluation and calibration texts: how a file of each kind becomes one text.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,7 +35,10 @@ struct LoadedText {
 };
 
 // Reads and joins. Throws Error for a missing or empty file, bad gzip/zstd/JSON (with the line number),
-// invalid UTF-8 (with the byte offset), or text beyond 8 GiB once decompressed.
+// invalid UTF-8 (with the byte offset), text beyond 8 GiB once decompressed, and for what is no text (UTF-16,
+// an archive, a Git LFS pointer), which it names.
 LoadedText LoadText(const DataSpec& spec);
+// The same for a file's bytes that are in memory; `where` is its name in errors.
+std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::string& where);
 
 }  // namespace mica

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,9 +13,12 @@ namespace mica {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has
-  // only tokenizer.json (a byte-level BPE: LLaMA 3, Qwen2) is refused with that name.
+  // Reads tokenizer.model of a checkpoint directory, and what tokenizer_config.json and added_tokens.json say
+  // besides, or the file alone. Throws Error; what is there in place of a SentencePiece model (tokenizer.json
+  // alone, LLaMA 3's tiktoken vocabulary, a Git LFS pointer) is named for what it is.
   static Tokenizer Open(const std::filesystem::path& path);
+  // The same for the bytes of a tokenizer.model; `where` is its name in errors.
+  static Tokenizer Parse(const std::string& model, const std::string& where);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -33,7 +37,12 @@ class Tokenizer {
   // text's bytes + 1, the blank that LLaMA puts in front.
   size_t PieceBytes(int32_t id) const;
   int32_t bos() const;
+  // The token that a text begins with: bos(), or none where tokenizer_config.json says add_bos_token false.
+  std::optional<int32_t> text_bos() const;
   int32_t vocab_size() const;
+  // Ids that the model must know for the tokens that the files beside tokenizer.model add: 1 + the highest,
+  // or vocab_size() when they add none. Encode does not use those tokens, and warns of a text that holds one.
+  int32_t vocab_size_with_added() const;
   // SHA-256 of tokenizer.model.
   const std::string& fingerprint() const;
 
