@@ -1,8 +1,6 @@
 // The reader of packed matrices against damaged ones whose checksums are right, as a faulty or hostile writer
 // could leave them. The input is a list of edits to one of a few valid checkpoints; whatever they do, reading
 // must end in weights or in an Error.
-#include <unistd.h>
-
 #include <cstring>
 #include <filesystem>
 #include <variant>
@@ -14,6 +12,7 @@
 #include "io/packed/stored_matrix.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
+#include "place.h"
 #include "seeds.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/format/fixed/testing.h"
@@ -100,28 +99,6 @@ void Edit(Base& base, Input& input) {
   }
 }
 
-// A directory for one run, in memory if there is such a place. (A fuzzer ends without destructors of static
-// objects.)
-class Place {
- public:
-  Place() {
-    const std::filesystem::path memory = "/dev/shm";
-    path_ = (std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path()) /
-            fmt::format("mica_packed_fuzz_{}", getpid());
-    std::filesystem::create_directories(path_);
-  }
-  ~Place() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 void Run(Input input) {
   Base base = Bases()[input.Byte() % Bases().size()];
   while (!input.empty()) Edit(base, input);
@@ -131,7 +108,7 @@ void Run(Input input) {
     crc32[tensor.spec.name.substr(2)] = Crc32(tensor.bytes);
     specs.push_back(tensor.spec);
   }
-  const Place place;
+  const Place place("packed");
   SafetensorsWriter writer(place.path() / "model.safetensors", specs,
                            {{MatrixKey("L"), FactsText(base.facts, crc32)}});
   for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);

@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
   try {
-    for (const TensorView& tensor : ParseTorchFile(bytes, "fuzz")) {
+    for (const TensorView& tensor : ParseTorchFile(bytes, "fuzz").tensors) {
       MICA_CHECK(tensor.data.size() == tensor.elements() * DTypeBytes(tensor.dtype));
       if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16)
         continue;

@@ -222,7 +222,7 @@ class CheckpointTest(ProgramTest):
         cases = {
             "truncated": (good[:-1000], "truncated"),
             "overlong": (good + b"x" * 10, "10 bytes after the last tensor"),
-            "empty": (b"", "truncated"),
+            "empty": (b"", "is empty"),
             "huge header": (struct.pack("<Q", 1 << 60) + good[8:], "1152921504606846976"),
             "outside": (changed(lambda h: h[first].update(data_offsets=[1 << 50, (1 << 50) + 2])), first),
             "dtype": (changed(lambda h: h[first].update(dtype="F4")), "dtype F4"),

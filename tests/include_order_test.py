@@ -10,10 +10,10 @@ ARROWS = {  # folder -> what it stands on
     "format": {"base"},
     "ops": {"device", "format"},
     "io": {"format"},
-    "model": {"ops", "io"},
     "record": {"base"},
-    "compress": {"model", "record"},
-    "eval": {"model", "record"},
+    "model": {"ops", "io", "record"},
+    "compress": {"model"},
+    "eval": {"model"},
     "experiment": {"compress", "eval"},
     "cli": {"experiment"},
 }

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/system.h"
 
 namespace mica {
@@ -63,29 +64,43 @@ bool Names(const fs::path& path, int descriptor) {
          opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
-uint64_t RegularFileSize(const fs::path& path, int descriptor) {
+FileState StateOf(const struct stat& status) {
+  return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
+          static_cast<uint64_t>(status.st_size), status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+}
+
+FileState RegularFileState(const fs::path& path, int descriptor) {
   struct stat status;
   if (::fstat(descriptor, &status) != 0) Fail("{}: {}", path.string(), Reason());
   if (!S_ISREG(status.st_mode)) Fail("{}: is not a regular file; give the path of a file", path.string());
-  return static_cast<uint64_t>(status.st_size);
+  return StateOf(status);
 }
 
 }  // namespace
 
 std::shared_ptr<MappedFile> MappedFile::Open(const fs::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) Fail("{}: cannot be opened ({}); check the path", path.string(), Reason());
+  if (file.get() < 0) throw Error(CannotOpen(path, errno));
   std::shared_ptr<MappedFile> mapped(new MappedFile);
   mapped->path_ = path;
-  mapped->size_ = RegularFileSize(path, file.get());
+  mapped->opened_ = RegularFileState(path, file.get());
+  mapped->size_ = mapped->opened_.size;
   if (mapped->size_ == 0) return mapped;  // an empty file cannot be mapped
   void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) Fail("{}: cannot be mapped into memory ({})", path.string(), Reason());
   mapped->data_ = static_cast<const std::byte*>(data);
+  mapped->guard_ = std::make_unique<MapGuard>(data, mapped->size_, path.string());
   return mapped;
 }
 
+void MappedFile::CheckUnchanged() const {
+  struct stat status;
+  if (::stat(path_.c_str(), &status) != 0 || StateOf(status) == opened_) return;
+  Fail("{}: changed while it was read; run the command again when nobody is writing it", path_.string());
+}
+
 MappedFile::~MappedFile() {
+  guard_.reset();
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
@@ -242,8 +257,8 @@ void WriteFileAtomically(const fs::path& path, std::string_view content) {
 
 std::string ReadFile(const fs::path& path, uint64_t limit) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) Fail("{}: cannot be opened ({}); check the path", path.string(), Reason());
-  const uint64_t size = RegularFileSize(path, file.get());
+  if (file.get() < 0) throw Error(CannotOpen(path, errno));
+  const uint64_t size = RegularFileState(path, file.get()).size;
   if (size > limit) Fail("{}: is {} bytes long, expected at most {}", path.string(), size, limit);
   std::string content(size, '\0');
   size_t done = 0;

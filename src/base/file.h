@@ -10,11 +10,22 @@
 #include <string_view>
 #include <vector>
 
+#include "base/map_guard.h"
+
 namespace mica {
+
+// By what it is told whether a file is still the one that was opened.
+struct FileState {
+  uint64_t device = 0, inode = 0, size = 0;
+  int64_t seconds = 0, nanoseconds = 0;  // of the last change of its content
+
+  bool operator==(const FileState&) const = default;
+};
 
 // A read-only memory map of a whole file. Pages come in as they are touched and can be given back, so a file
 // larger than memory can be read through it. Throws Error (with the path and the system's reason) if the file
-// cannot be opened.
+// cannot be opened. A file that becomes shorter while it is read ends the program with one line
+// (map_guard.h).
 class MappedFile {
  public:
   static std::shared_ptr<MappedFile> Open(const std::filesystem::path& path);
@@ -26,6 +37,11 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   size_t size() const { return size_; }
 
+  // Throws Error when the file has been written or replaced since it was opened: what was read up to now may
+  // be a mixture. One look at its size and time, for after each tensor. A file that was only deleted is still
+  // whole.
+  void CheckUnchanged() const;
+
   // Tells the system that this part of the map will not be read again soon: its pages leave the resident set.
   // `part` must lie inside bytes(); reading it again later is allowed and reads from disk or page cache.
   void Release(std::span<const std::byte> part) const;
@@ -35,6 +51,8 @@ class MappedFile {
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  FileState opened_;
+  std::unique_ptr<MapGuard> guard_;
 };
 
 // A file that appears under its name only when complete: bytes go to a temporary file beside it, of a name of

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/text.h"
 
 namespace mica {
@@ -39,6 +40,7 @@ Json ParseJson(std::string_view text, const std::string& where, DuplicateKeys du
   try {
     return Json::parse(text, watch);
   } catch (const nlohmann::json::exception& failure) {
+    RefuseOtherKind(text, where, kJsonFile);
     Fail("{}: is not valid JSON ({})", where, JsonReason(failure));
   }
 }

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <mutex>
+#include <set>
 
 #include "base/error.h"
 #include "base/terminal.h"
@@ -49,6 +51,13 @@ LogLevel ParseLogLevel(const std::string& name) {
   if (name == "info") return LogLevel::kInfo;
   if (name == "debug") return LogLevel::kDebug;
   Fail("--log-level is '{}', expected error, warning, info or debug", name);
+}
+
+void LogWarningOnce(const std::string& message) {
+  static std::mutex mutex;
+  static std::set<std::string> shown;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (shown.insert(message).second) LogMessage(LogLevel::kWarning, message);
 }
 
 void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }

@@ -23,6 +23,12 @@ template <typename... Args>
 void LogWarning(fmt::format_string<Args...> format, Args&&... args) {
   LogMessage(LogLevel::kWarning, fmt::format(format, std::forward<Args>(args)...));
 }
+// A warning about what the user has, not about what happens: shown once a process, however often it is met.
+void LogWarningOnce(const std::string& message);
+template <typename... Args>
+void LogWarningOnce(fmt::format_string<Args...> format, Args&&... args) requires(sizeof...(Args) > 0) {
+  LogWarningOnce(fmt::format(format, std::forward<Args>(args)...));
+}
 template <typename... Args>
 void LogInfo(fmt::format_string<Args...> format, Args&&... args) {
   LogMessage(LogLevel::kInfo, fmt::format(format, std::forward<Args>(args)...));

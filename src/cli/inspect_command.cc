@@ -68,7 +68,7 @@ Inspection Inspect(const fs::path& path) {
     result.config = weights.config();
     if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
   }
-  result.checkpoint = Checkpoint::Open(path);
+  result.checkpoint = Checkpoint::Open(path, result.packed.has_value());
   uint64_t elements = 0;
   for (const TensorView& tensor : result.checkpoint.tensors()) {
     DTypeTotal& total = result.dtypes[DTypeName(tensor.dtype)];

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,9 @@ void Tokenize(const TokenizeOptions& options) {
   }
   std::vector<int32_t> ids =
       is_set("special-tokens") ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
-  if (is_set("bos")) ids.insert(ids.begin(), tokenizer.bos());
+  const Json* bos = ValueIn(options.given, FindOption(TokenizingOptionTable(), "bos"));
+  if (bos != nullptr ? bos->get<bool>() : tokenizer.text_bos().has_value())
+    ids.insert(ids.begin(), tokenizer.bos());
   std::string line = "[";
   for (size_t i = 0; i < ids.size(); ++i) line += (i == 0 ? "" : ",") + std::to_string(ids[i]);
   WriteStdout(line + "]\n");

@@ -31,6 +31,7 @@
 #include "model/fingerprint.h"
 #include "model/packed.h"
 #include "model/sizes.h"
+#include "model/vocabulary.h"
 #include "model/window.h"
 #include "ops/codes/codes.h"
 #include "ops/instruction_set.h"
@@ -47,7 +48,6 @@ constexpr uint64_t kHeaderBytesPerMatrix = 1600;
 constexpr uint64_t kIndexBytes = 128,
                    kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
 constexpr uint64_t kHeaderSlack = 96;      // by which a header may be longer than one like it
-constexpr const char* kReportName = "compression.json";
 
 // What a finished shard says of one of its layer's matrices.
 const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
@@ -123,7 +123,7 @@ void Compression::Check() {
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
   CheckWindow(config(), *settings_.calibration.seqlen);
-  calibration_ = DrawCalibration(settings_.calibration, Tokenizer::Open(paths_.model));
+  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
   if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
@@ -207,7 +207,7 @@ void Compression::Identify() {
 // Nothing when `out` holds no finished run; throws Error when that was of another kind. What the run may not
 // have come to remove goes.
 std::optional<CompressionRecord> Compression::FinishedRun() const {
-  const fs::path path = paths_.out / kReportName;
+  const fs::path path = paths_.out / kCompressionFile;
   std::error_code code;
   if (!fs::exists(path, code)) return std::nullopt;
   CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
@@ -219,7 +219,8 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
   }
   if (!found.file.bytes_after)
     Fail("{}: does not say how many bytes were written; delete the directory to begin anew", path.string());
-  if (const uint64_t bytes = Checkpoint::Open(paths_.out).file_bytes(); bytes != *found.file.bytes_after) {
+  if (const uint64_t bytes = Checkpoint::Open(paths_.out, true).file_bytes();
+      bytes != *found.file.bytes_after) {
     Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
          paths_.out.string(), bytes, *found.file.bytes_after);
   }
@@ -484,7 +485,11 @@ CompressionRecord Compression::Finish() {
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   record_.bits.breakdown_bytes.assign(sizes.bytes.begin(), sizes.bytes.end());
-  record_.file = {before, after, static_cast<double>(before) / static_cast<double>(after), {}};
+  record_.file = {before,
+                  after,
+                  static_cast<double>(before) / static_cast<double>(after),
+                  ShardsOf(Checkpoint::Open(paths_.out, true)),
+                  {}};
   for (const auto& [phase, seconds] : progress_.PhaseSeconds()) {
     const double* earlier = Find(phases_before_, phase);
     const double own = seconds - (earlier != nullptr ? *earlier : 0);
@@ -494,7 +499,7 @@ CompressionRecord Compression::Finish() {
   record_.created = UtcTime();
   record_.peak_memory_bytes = PeakResidentBytes();
   record_.host = ThisHost();
-  WriteJson(paths_.out / kReportName, ToJson(record_));
+  WriteJson(paths_.out / kCompressionFile, ToJson(record_));
   WorkDirectory::Clear(
       paths_.out);  // last, so that a run killed before goes on, and one killed here is finished
   return record_;

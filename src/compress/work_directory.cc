@@ -6,20 +6,20 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "io/container/checkpoint.h"
 
 namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kWork = ".work";
 constexpr const char* kLock = "lock";
 constexpr const char* kIdentity = "identity.json";
 
-bool HoldsNothingElse(const fs::path& out) { return HoldsNothing(out, {kWork}); }
+bool HoldsNothingElse(const fs::path& out) { return HoldsNothing(out, {kUnfinishedDirectory}); }
 
 void RefuseOtherFiles(const fs::path& out) {
   std::error_code code;
-  if (!fs::exists(out, code) || fs::exists(out / kWork / kIdentity, code)) return;
+  if (!fs::exists(out, code) || fs::exists(out / kUnfinishedDirectory / kIdentity, code)) return;
   if (!fs::is_directory(out, code))
     Fail("{}: is not a directory; give a directory for the packed checkpoint", out.string());
   if (!HoldsNothingElse(out)) Fail("{}: is not empty; give a new directory, or delete it", out.string());
@@ -30,8 +30,8 @@ void RefuseOtherFiles(const fs::path& out) {
 std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
   RefuseOtherFiles(out);
   MakeDirectories(out);
-  MakeDirectories(out / kWork);
-  auto lock = std::make_unique<FileLock>(out / kWork / kLock, out);
+  MakeDirectories(out / kUnfinishedDirectory);
+  auto lock = std::make_unique<FileLock>(out / kUnfinishedDirectory / kLock, out);
   try {
     RefuseOtherFiles(out);
   } catch (const Error&) {  // a run that has ended meanwhile
@@ -39,12 +39,12 @@ std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
     throw;
   }
   RemoveTemporaryFiles(out);
-  RemoveTemporaryFiles(out / kWork);
+  RemoveTemporaryFiles(out / kUnfinishedDirectory);
   return lock;
 }
 
 WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards)
-    : out_(out), work_(out / kWork), shards_(shards) {
+    : out_(out), work_(out / kUnfinishedDirectory), shards_(shards) {
   const fs::path identity_path = work_ / kIdentity;
   std::error_code code;
   if (fs::exists(out_, code)) {
@@ -125,7 +125,7 @@ void WorkDirectory::Discard() const {
 
 void WorkDirectory::Clear(const fs::path& out) {
   std::error_code code;
-  fs::remove_all(out / kWork, code);
+  fs::remove_all(out / kUnfinishedDirectory, code);
 }
 
 }  // namespace mica

@@ -12,6 +12,7 @@
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "record/compression.h"
 #include "record/options.h"
 
 namespace mica {
@@ -23,8 +24,12 @@ constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"
 }  // namespace
 
 Experiment ReadExperiment(const fs::path& path) {
+  return ExperimentFromJson(ReadJson(path, DuplicateKeys::kRefuse), path);
+}
+
+Experiment ExperimentFromJson(Json json, const fs::path& path) {
   Experiment experiment;
-  experiment.json = ReadJson(path, DuplicateKeys::kRefuse);
+  experiment.json = std::move(json);
   const std::string where = path.string();
   const fs::path base = path.has_parent_path() ? path.parent_path() : fs::path(".");
   experiment.name = path.stem().string();

@@ -26,6 +26,8 @@ struct Experiment {
 //    "evaluate": {the keys of RequestFromJson, and "divergence": false},
 //    "compress": {the keys of SettingsFromJson}}
 Experiment ReadExperiment(const std::filesystem::path& path);
+// The same for the content of a file that would be at `path`.
+Experiment ExperimentFromJson(Json json, const std::filesystem::path& path);
 
 // Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
 // DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json

@@ -93,20 +93,33 @@ const ModelType& TypeOf(const Reader& reader) {
        JoinNames(ModelTypes(), "and", &ModelType::also));
 }
 
-// Both spellings: "rope_scaling" with "rope_theta" beside it, and the newer "rope_parameters" that holds
-// both.
-void ReadRope(const Reader& reader, ModelConfig* config) {
-  constexpr double kMaxTheta = 1e12;
+void RefusePartialRotary(const Reader& reader) {
+  const Json* rotary = reader.Find("partial_rotary_factor");
+  if (rotary != nullptr && *rotary != 1.0) reader.Refuse("partial_rotary_factor", *rotary, "supported is 1");
+}
+
+// What `key` ("rope_scaling" or "rope_parameters", an object) says of the rotary embedding.
+void ReadRopeObject(const Reader& reader, const char* key, const Json& object, ModelConfig* config) {
+  if (!object.is_object()) reader.Refuse(key, object, "expected null or an object with rope_type");
+  const Reader rope(object, fmt::format("{}: {}", reader.where(), key));
+  for (const auto& [name, value] : object.items()) {
+    if (value.is_object())
+      rope.Refuse(name.c_str(), value, "supported is one rotary embedding for all layers");
+  }
+  constexpr double kMaxTheta = 1e12, kMaxFactor = 1e6;
   const char* const theta = config->family->keys.rope_theta;
-  config->rope_theta = reader.Positive(theta, kMaxTheta, config->rope_theta);
-  const char* key = reader.Find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters";
-  const Json* scaling = reader.Find(key);
-  if (scaling == nullptr) return;
-  if (!scaling->is_object()) reader.Refuse(key, *scaling, "expected null or an object with rope_type");
-  const Reader rope(*scaling, fmt::format("{}: {}", reader.where(), key));
   config->rope_theta = rope.Positive(theta, kMaxTheta, config->rope_theta);
-  const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
-  constexpr double kMaxFactor = 1e6;
+  RefusePartialRotary(rope);
+  const std::string type = rope.Text("rope_type", rope.Text("type", ""));
+  if (type.empty()) {
+    // Numbers of a scaling that nobody named: transformers refuses them, or takes them for "default".
+    for (const auto& [name, value] : object.items()) {
+      if (name != theta && name != "partial_rotary_factor" && !value.is_null())
+        rope.Refuse(name.c_str(), value,
+                    "but there is no rope_type beside it; supported are default, linear and llama3");
+    }
+    return;
+  }
   if (type == "default") return;
   if (type == "linear") {
     config->rope_scaling = RopeScaling::kLinear;
@@ -125,6 +138,28 @@ void ReadRope(const Reader& reader, ModelConfig* config) {
     Fail("{}: {} has type \"{}\", which is not supported; supported are default, linear and llama3",
          reader.where(), key, type);
   }
+}
+
+// Both spellings: "rope_scaling" with "rope_theta" beside it, and the newer "rope_parameters" that holds
+// both. A file that has the two must say the same in them.
+void ReadRope(const Reader& reader, ModelConfig* config) {
+  constexpr double kMaxTheta = 1e12;
+  config->rope_theta = reader.Positive(config->family->keys.rope_theta, kMaxTheta, config->rope_theta);
+  const Json* scaling = reader.Find("rope_scaling");
+  const Json* parameters = reader.Find("rope_parameters");
+  if (parameters != nullptr) ReadRopeObject(reader, "rope_parameters", *parameters, config);
+  if (scaling == nullptr) return;
+  ModelConfig by_scaling = *config;
+  by_scaling.rope_scaling = RopeScaling::kNone;
+  by_scaling.rope_factor = 1.0;
+  ReadRopeObject(reader, "rope_scaling", *scaling, &by_scaling);
+  const bool same = by_scaling.rope_theta == config->rope_theta &&
+                    by_scaling.rope_scaling == config->rope_scaling &&
+                    by_scaling.rope_factor == config->rope_factor;
+  if (parameters != nullptr && !same)
+    reader.Refuse("rope_scaling", *scaling,
+                  "which is not what rope_parameters says; remove the one that is wrong");
+  *config = std::move(by_scaling);
 }
 
 std::string LowerCase(std::string text) {
@@ -147,14 +182,13 @@ void RefuseUnsupported(const Reader& reader, const ModelType& type) {
       activation != nullptr && *activation != family.activation) {
     reader.Refuse(family.keys.activation, *activation, "supported is \"{}\"", family.activation);
   }
-  if (const Json* rotary = reader.Find("partial_rotary_factor"); rotary != nullptr && *rotary != 1.0) {
-    reader.Refuse("partial_rotary_factor", *rotary, "supported is 1");
-  }
+  RefusePartialRotary(reader);
   if (const Json* types = reader.Find("layer_types")) {
     if (!types->is_array()) reader.Refuse("layer_types", *types, "expected an array of layer types");
+    // Both are the same within the window, beyond which CheckWindow refuses.
     for (const Json& layer : *types) {
-      if (layer != "full_attention")
-        reader.Refuse("layer_types", *types, "supported is \"full_attention\" for every layer");
+      if (layer != "full_attention" && layer != "sliding_attention")
+        reader.Refuse("layer_types", *types, "supported are \"full_attention\" and \"sliding_attention\"");
     }
   }
   if (const Json* quantization = reader.Find("quantization_config")) {

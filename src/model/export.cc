@@ -22,6 +22,7 @@
 #include "io/packed/stored_matrix.h"
 #include "model/companions.h"
 #include "model/family/family.h"
+#include "model/packed.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -125,6 +126,7 @@ Json PlainConfig(Json config, DType dtype) {
 ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const ExportOptions& options,
                         Progress& progress) {
   MICA_CHECK(options.dtype == DType::kF16 || options.dtype == DType::kF32);
+  CheckModelDirectory(packed);
   const Json config = ReadJson(packed / "config.json");
   if (!IsPacked(config, (packed / "config.json").string())) {
     Fail(
@@ -132,7 +134,8 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
         packed.string());
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
-  const Checkpoint checkpoint = Checkpoint::Open(packed);
+  const Checkpoint checkpoint = Checkpoint::Open(packed, true);
+  CheckPackedDirectory(checkpoint, ParseConfig(config, (packed / "config.json").string()));
   const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;
@@ -173,8 +176,10 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
     writer.Commit();
   }
   if (shards.size() > 1) facts.file_bytes += index.Write(output.File("model.safetensors.index.json"));
-  for (const fs::path& name : Companions(packed)) WriteFileAtomically(output.File(name.string()), ReadFile(packed / name));
-  WriteJson(output.File("config.json"), PlainConfig(config, options.dtype));  // last: what makes it a checkpoint
+  for (const fs::path& name : Companions(packed))
+    WriteFileAtomically(output.File(name.string()), ReadFile(packed / name));
+  WriteJson(output.File("config.json"),
+            PlainConfig(config, options.dtype));  // last: what makes it a checkpoint
   output.Commit();
   progress.End();
   return facts;

@@ -41,11 +41,8 @@ std::string FactsOf(const ModelConfig& config) {
   return text;
 }
 
-// Whether any layer reads a tensor of a plain checkpoint.
-bool IsRead(const ModelConfig& config, const std::string& tensor) {
-  const TensorPlace place = PlaceOf(*config.family, tensor);
-  if (place.role == TensorRole::kOther || (place.layer && *place.layer >= config.layers)) return false;
-  return TreatmentOf(place.role, config.tied_head) != Treatment::kLeftOut;
+bool IsFloat(const TensorView& tensor) {
+  return tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
 }
 
 }  // namespace
@@ -56,13 +53,14 @@ std::string ModelFingerprint(const ModelWeights& weights) {
   all.Update(FactsOf(weights.config()));
   std::vector<const TensorView*> read;
   for (const TensorView& tensor : checkpoint.tensors()) {
-    if (weights.packed() || IsRead(weights.config(), tensor.name)) read.push_back(&tensor);
+    if (weights.packed() || weights.IsRead(tensor.name)) read.push_back(&tensor);
   }
   if (weights.packed()) {
     for (const std::string& name : PackedNames(checkpoint))
       all.Update(fmt::format("{} {}\n", name, checkpoint.metadata().at(MatrixKey(name))));
   }
-  const std::vector<std::string> hashes = checkpoint.Hashes(read);
+  const std::vector<std::string> hashes = checkpoint.Hashes(
+      read, [&](const TensorView& tensor) { return IsFloat(tensor) && weights.IsRead(tensor.name); });
   for (size_t i = 0; i < read.size(); ++i) {
     all.Update(fmt::format("{} {} {} {}\n", read[i]->name, DTypeName(read[i]->dtype),
                            ShapeText(read[i]->shape), hashes[i]));

@@ -36,7 +36,7 @@ const char* KindOf(TensorRole role) {
 }  // namespace
 
 PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
-  const Checkpoint checkpoint = Checkpoint::Open(directory);
+  const Checkpoint checkpoint = Checkpoint::Open(directory, true);
   PackedSizes sizes;
   for (const char* kind : {"codes", "scales", "zeros", "mask", "order", "groups", "padding", "embeddings",
                            "head", "plain", "norms", "biases", "headers", "other"}) {

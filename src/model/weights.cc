@@ -2,48 +2,29 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <numeric>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/threads.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/packed.h"
+#include "model/unread_tensors.h"
 #include "ops/codes/codes.h"
+#include "record/compression.h"
 
 namespace mica {
+namespace fs = std::filesystem;
 namespace {
 
 std::atomic<uint64_t> g_linear_reads = 0;
 
-// Index of the first value that is not finite, or values.size().
-size_t FirstNotFinite(std::span<const float> values) {
-  constexpr uint32_t kExponent = 0x7F800000u;
-  uint32_t bad = 0;
-  for (const float value : values) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
-  if (bad == 0) return values.size();
-  size_t i = 0;
-  while ((std::bit_cast<uint32_t>(values[i]) & kExponent) != kExponent) ++i;
-  return i;
-}
-
-// values = elements [first, first + values.size()) of a plain tensor; throws Error naming the first that is
-// NaN or infinite.
-void ReadChecked(const TensorView& tensor, uint64_t first, std::span<float> values) {
-  ReadFloats(tensor, first, values);
-  const size_t bad = FirstNotFinite(values);
-  if (bad == values.size()) return;
-  uint64_t element = first + bad;
-  std::vector<uint64_t> place(tensor.shape.size());
-  for (size_t axis = place.size(); axis-- > 0; element /= tensor.shape[axis])
-    place[axis] = element % tensor.shape[axis];
-  Fail("{}: tensor {} holds {} at {}, expected finite values; the checkpoint is damaged", tensor.file,
-       tensor.name, std::bit_cast<uint32_t>(values[bad]) & 0x7FFFFFu ? "NaN" : "infinity", ShapeText(place));
-}
-
-void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std::vector<uint64_t>& shape) {
+// Both add the names of the tensors to `read`.
+void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std::vector<uint64_t>& shape,
+                std::set<std::string>& read) {
   const TensorView& tensor = checkpoint.Get(name);
+  read.insert(name);
   if (tensor.shape != shape) {
     Fail("{}: tensor {} has shape {}, expected {}; the checkpoint does not match its config.json",
          tensor.file, name, ShapeText(tensor.shape), ShapeText(shape));
@@ -53,9 +34,11 @@ void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std
   }
 }
 
-void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t rows, size_t cols) {
-  if (!HasPacked(checkpoint, name)) return CheckPlain(checkpoint, WeightName(name), {rows, cols});
+void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t rows, size_t cols,
+                 std::set<std::string>& read) {
+  if (!HasPacked(checkpoint, name)) return CheckPlain(checkpoint, WeightName(name), {rows, cols}, read);
   const StoredMatrix stored = OpenPacked(checkpoint, name, false);
+  for (const TensorView* part : stored.tensors) read.insert(part->name);
   if (stored.rows() != rows || stored.cols() != cols) {
     Fail("{}: packed matrix {} is {}, expected {}; the checkpoint does not match its config.json",
          checkpoint.directory().string(), name, ShapeText({stored.rows(), stored.cols()}),
@@ -101,40 +84,48 @@ bool HasBias(const ModelConfig& config, LinearKind kind) {
 
 ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
   ModelWeights weights;
+  CheckModelDirectory(directory);
   weights.config_ = LoadConfig(directory);
   weights.packed_ = IsPacked(weights.config_.json, (directory / "config.json").string());
-  weights.checkpoint_ = Checkpoint::Open(directory);
+  weights.checkpoint_ = Checkpoint::Open(directory, weights.packed_);
   const ModelConfig& config = weights.config_;
   const Checkpoint& checkpoint = weights.checkpoint_;
   const Family& family = *config.family;
   const TensorNames& names = family.names;
-  CheckMatrix(checkpoint, names.embedding, config.vocab, config.hidden);
+  if (weights.packed_) {
+    CheckPackedDirectory(checkpoint, config);
+  } else if (fs::exists(directory / kCompressionFile)) {
+    Fail(
+        "{}: has {}, but its config.json is not that of a packed checkpoint; put the one back that mica "
+        "wrote",
+        directory.string(), kCompressionFile);
+  } else if (!checkpoint.unread_files().empty()) {
+    LogWarningOnce("{}: reads {} ({}), as Hugging Face's loader does; not read: {}", directory.string(),
+                   checkpoint.files().front().name, checkpoint.layout(),
+                   ListNames(checkpoint.unread_files()));
+  }
+  std::set<std::string>& read = weights.read_;
+  CheckMatrix(checkpoint, names.embedding, config.vocab, config.hidden, read);
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.attention_norm)), {config.hidden});
-    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.mlp_norm)), {config.hidden});
+    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.attention_norm)), {config.hidden}, read);
+    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.mlp_norm)), {config.hidden}, read);
     for (const LinearKind kind : kLinearKinds) {
       const std::string name = LinearTensorName(family, layer, kind);
       const MatrixShape shape = LinearShape(config, kind);
-      CheckMatrix(checkpoint, name, shape.rows, shape.cols);
+      CheckMatrix(checkpoint, name, shape.rows, shape.cols, read);
       const bool may_have_bias = weights.packed_ && checkpoint.Find(BiasName(name)) != nullptr;
-      if (HasBias(config, kind) || may_have_bias) {
-        CheckPlain(checkpoint, BiasName(name), {shape.rows});
-      } else if (const TensorView* bias = checkpoint.Find(BiasName(name))) {
-        Fail(
-            "{}: tensor {} is present, but config.json gives this linear layer no bias; the checkpoint does "
-            "not match its "
-            "config.json",
-            bias->file, bias->name);
-      }
+      if (HasBias(config, kind) || may_have_bias) CheckPlain(checkpoint, BiasName(name), {shape.rows}, read);
     }
   }
-  CheckPlain(checkpoint, WeightName(names.final_norm), {config.hidden});
-  if (!config.tied_head) CheckMatrix(checkpoint, names.head, config.vocab, config.hidden);
+  CheckPlain(checkpoint, WeightName(names.final_norm), {config.hidden}, read);
+  if (!config.tied_head) CheckMatrix(checkpoint, names.head, config.vocab, config.hidden, read);
+  CheckUnreadTensors(checkpoint, config, read);
   return weights;
 }
 
 const TensorView& ModelWeights::Verified(const std::string& name) const {
   const TensorView& tensor = checkpoint_.Get(name);
+  checkpoint_.Verify(tensor);
   if (packed_ && verified_.insert(name).second) VerifyPlain(checkpoint_, tensor);
   return tensor;
 }
@@ -146,7 +137,7 @@ void ModelWeights::ReadRows(const std::string& name, size_t first, MatrixView<fl
   ParallelFor((out.rows + rows_each - 1) / rows_each, [&](size_t part) {
     const size_t end = std::min(out.rows, (part + 1) * rows_each);
     for (size_t r = part * rows_each; r < end; ++r)
-      ReadChecked(tensor, (first + r) * out.cols, {out.row(r), out.cols});
+      ReadFiniteFloats(tensor, (first + r) * out.cols, {out.row(r), out.cols});
   });
   checkpoint_.Release(tensor);
 }
@@ -154,7 +145,8 @@ void ModelWeights::ReadRows(const std::string& name, size_t first, MatrixView<fl
 std::vector<float> ModelWeights::ReadVector(const std::string& name) const {
   const TensorView& tensor = Verified(name);
   std::vector<float> values(tensor.elements());
-  ReadChecked(tensor, 0, values);
+  ReadFiniteFloats(tensor, 0, values);
+  checkpoint_.Release(tensor);
   return values;
 }
 
@@ -174,7 +166,7 @@ Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
 
 std::vector<float> ModelWeights::Bias(size_t layer, LinearKind kind) const {
   const std::string name = BiasName(LinearTensorName(*config_.family, layer, kind));
-  return checkpoint_.Find(name) == nullptr ? std::vector<float>() : ReadVector(name);
+  return !read_.contains(name) ? std::vector<float>() : ReadVector(name);
 }
 
 std::vector<float> ModelWeights::AttentionNorm(size_t layer) const {
@@ -200,7 +192,7 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
     ParallelFor((ids.size() + kTokensEach - 1) / kTokensEach, [&](size_t part) {
       const size_t end = std::min(ids.size(), (part + 1) * kTokensEach);
       for (size_t t = part * kTokensEach; t < end; ++t) {
-        ReadChecked(tensor, uint64_t{static_cast<uint32_t>(ids[t])} * out.cols, {out.row(t), out.cols});
+        ReadFiniteFloats(tensor, uint64_t{static_cast<uint32_t>(ids[t])} * out.cols, {out.row(t), out.cols});
       }
     });
     checkpoint_.Release(tensor);

@@ -29,8 +29,10 @@ bool HasBias(const ModelConfig& config, LinearKind kind);
 class ModelWeights {
  public:
   // Opens directory (plain or packed), validates config.json and that every tensor the architecture needs is
-  // there with the right shape and a type that can be read. Values are checked when they are read: NaN and
-  // infinity throw Error naming the tensor and the place.
+  // there with the right shape and a type that can be read, that none is stored which would change what is
+  // computed (unread_tensors.h), and that a packed directory is as it was written (packed.h). Values are
+  // checked when they are read: NaN and infinity throw Error naming the tensor and the place, and so does a
+  // checksum that differs.
   static ModelWeights Open(const std::filesystem::path& directory);
 
   const ModelConfig& config() const { return config_; }
@@ -39,6 +41,8 @@ class ModelWeights {
   static uint64_t LinearReads();
   const Checkpoint& checkpoint() const { return checkpoint_; }
   bool packed() const { return packed_; }
+  // Whether any layer reads the tensor, or a part of a packed matrix, of this name.
+  bool IsRead(const std::string& tensor) const { return read_.contains(tensor); }
 
   // [rows, cols] FP32, decoded when packed; the mapped pages are released behind it.
   Matrix<float> Linear(size_t layer, LinearKind kind) const;
@@ -65,6 +69,7 @@ class ModelWeights {
   ModelConfig config_;
   Checkpoint checkpoint_;
   bool packed_ = false;
+  std::set<std::string> read_;  // names of the tensors that the model consists of
   mutable std::set<std::string> verified_;
 };
 

@@ -23,6 +23,9 @@
 
 namespace mica {
 
+// The file of the record in the directory of a packed checkpoint.
+inline constexpr const char* kCompressionFile = "compression.json";
+
 // What a reader does with a value that is not of the type it expects, and with a record that is no object.
 enum class WrongTypes {
   kRefuse,        // throws Error naming file and key: files of our own
@@ -173,10 +176,20 @@ struct BitTotals {
 // rows, cols, mean_code_bits, bits_per_weight and zero_share.
 BitTotals Totals(const std::vector<LayerRecord>& layers);
 
+// A weight file of the packed checkpoint. Its header holds a checksum of every tensor, so the header's stands
+// for the whole file.
+struct ShardFile {
+  std::optional<uint64_t> bytes;
+  std::optional<std::string>
+      header_sha256;  // of the safetensors header with its length, 64 hexadecimal digits
+  Json other;
+};
+
 // Weight files on disk.
 struct FileSizes {
   std::optional<uint64_t> bytes_before, bytes_after;
   std::optional<double> ratio;  // before over after
+  Ordered<ShardFile> shards;    // those after, by name
   Json other;
 };
 

@@ -337,10 +337,18 @@ void Fields(Archive& archive, typename Archive::template Of<BitTotals>& record) 
 }
 
 template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<ShardFile>& record) {
+  archive("bytes", record.bytes);
+  archive("header_sha256", record.header_sha256);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<FileSizes>& record) {
   archive("bytes_before", record.bytes_before);
   archive("bytes_after", record.bytes_after);
   archive("ratio", record.ratio);
+  archive.UnlessEmpty("shards", record.shards);
   archive.Other(record.other);
 }
 

@@ -596,7 +596,7 @@ std::vector<Option> MakeTokenizingOptions() {
       {.name = "bos",
        .kind = OptionKind::kSwitch,
        .group = "Text",
-       .help = "Put the token that begins a text in front",
+       .help = "Put the token that begins a text in front; as the tokenizer's files say where it is left out",
        .value = true,
        .place = OptionPlace::kFlag},
       special,

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <string>
 
 #include "base/error.h"
@@ -150,6 +151,44 @@ TEST_F(FileTest, MapHoldsTheBytesAlsoAfterRelease) {
   map->Release(map->bytes().subspan(100, 5000));
   const std::string_view text(reinterpret_cast<const char*>(map->bytes().data()), map->size());
   EXPECT_EQ(text, std::string(10000, 'x') + "end");
+}
+
+TEST_F(FileTest, AMapKnowsWhenItsFileChanged) {
+  const fs::path path = folder_ / "map";
+  const auto message = [](const std::shared_ptr<MappedFile>& map) {
+    try {
+      map->CheckUnchanged();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  WriteFileAtomically(path, std::string(10000, 'x'));
+  const auto map = MappedFile::Open(path);
+  EXPECT_EQ(message(map), "");
+  WriteFileAtomically(path, std::string(10000, 'y'));  // another file of the same name
+  EXPECT_THAT(message(map), HasSubstr("changed while it was read"));
+  const auto again = MappedFile::Open(path);
+  EXPECT_EQ(message(again), "");
+  std::ofstream(path, std::ios::app) << "z";
+  EXPECT_THAT(message(again), HasSubstr(path.string()));
+  const auto last = MappedFile::Open(path);
+  fs::remove(path);
+  EXPECT_EQ(message(last), "");
+}
+
+TEST_F(FileTest, AMapThatLosesItsPagesEndsInOneLine) {
+  const fs::path path = folder_ / "map";
+  WriteFileAtomically(path, std::string(100000, 'x'));
+  EXPECT_EXIT(
+      {
+        const auto map = MappedFile::Open(path);
+        const auto other = MappedFile::Open(path);
+        fs::resize_file(path, 10);
+        volatile std::byte last = map->bytes()[99999];
+        (void)last;
+      },
+      testing::ExitedWithCode(1), "^mica: .*map: became shorter while it was read");
 }
 
 TEST_F(FileTest, JsonErrorsNameTheFileAndDepthIsBounded) {

@@ -148,6 +148,20 @@ TEST(Config, RefusesUnsupportedByName) {
               HasSubstr("dynamic"));
   EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "linear"}}), HasSubstr("factor is missing"));
   EXPECT_THAT(RefusalWith("rope_scaling", 4), HasSubstr("rope_scaling is 4"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"factor", 4.0}}),
+              HasSubstr("rope_scaling: factor is 4.0, but there is no rope_type"));
+  EXPECT_EQ(RefusalWith("rope_scaling", Json::object()), "");
+  EXPECT_EQ(RefusalWith("rope_scaling", Json{{"type", "default"}, {"factor", 4.0}}), "");
+  EXPECT_EQ(RefusalWith("rope_parameters", Json{{"rope_theta", 10000.0}, {"partial_rotary_factor", 1.0}}),
+            "");
+  EXPECT_THAT(RefusalWith("rope_parameters", Json{{"rope_theta", 10000.0}, {"partial_rotary_factor", 0.5}}),
+              HasSubstr("rope_parameters: partial_rotary_factor is 0.5"));
+  EXPECT_THAT(RefusalWith("rope_parameters", Json{{"rope_theta", 10000.0}, {"low_freq_factor", 1.0}}),
+              HasSubstr("no rope_type"));
+  EXPECT_THAT(RefusalWith("rope_parameters", Json{{"full_attention", {{"rope_theta", 1e6}}}}),
+              HasSubstr("one rotary embedding for all layers"));
+  EXPECT_EQ(RefusalWith("layer_types", Json::array({"full_attention", "sliding_attention"})), "");
+  EXPECT_THAT(RefusalWith("layer_types", Json::array({"chunked_attention"})), HasSubstr("layer_types"));
   EXPECT_THAT(RefusalWith("quantization_config", Json{{"quant_method", "gptq"}, {"bits", 4}}),
               HasSubstr("quant_method \"gptq\""));
   EXPECT_EQ(RefusalWith("architectures", Json::array({"LLaMAForCausalLM"})), "");
@@ -198,6 +212,12 @@ TEST(Rope, LinearAndLlama3ByHand) {
   json.erase("rope_scaling");
   json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 10000.0}};
   EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json"))[1], 0.05, 1e-12);
+
+  // Both spellings side by side say the same, or which one is true is not known.
+  json["rope_scaling"] = json["rope_parameters"];
+  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json"))[1], 0.05, 1e-12);
+  json["rope_scaling"]["factor"] = 4.0;
+  EXPECT_THAT(Refusal(json), HasSubstr("not what rope_parameters says"));
 }
 
 TEST(Rope, TableHoldsCosinesAndSines) {

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
 #include <limits>
 
 #include "tests/error_message.h"
@@ -93,14 +95,113 @@ TEST(Weights, RefusesMissingAndMisshapen) {
               }),
               HasSubstr("model.norm.weight has shape [25], expected [24]"));
   EXPECT_THAT(RefusalAfter([](Tensors& tensors) {
-                tensors["model.layers.0.mlp.up_proj.bias"] = {{40}, std::vector<float>(40)};
+                tensors["model.layers.0.mlp.up_proj.bias"] = {{40}, std::vector<float>(40, 0.5f)};
               }),
-              HasSubstr("gives this linear layer no bias"));
-  // Tensors nobody asks for do no harm: old LLaMA checkpoints hold rotary_emb.inv_freq.
-  EXPECT_EQ(RefusalAfter([](Tensors& tensors) {
-              tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{3}, std::vector<float>(3)};
-            }),
-            "");
+              HasSubstr("up_proj.bias is not zero, but config.json gives this layer no bias"));
+}
+
+// A tensor that nobody reads is refused where it would change what is computed, and listed where not.
+TEST(Weights, UnreadTensors) {
+  const auto with = [](const std::string& name, std::vector<uint64_t> shape, float value,
+                       Json json = TinyConfig()) {
+    return RefusalAfter(
+        [&](Tensors& tensors) {
+          uint64_t elements = 1;
+          for (const uint64_t extent : shape) elements *= extent;
+          tensors[name] = {shape, std::vector<float>(elements, value)};
+        },
+        json);
+  };
+  for (const char* name : {"self_attn.q_norm.weight", "self_attn.k_norm.weight", "mlp.up_proj.weight_scale",
+                           "post_feedforward_layernorm.weight", "self_attn.q_proj.lora_A.weight"}) {
+    EXPECT_THAT(with(std::string("model.layers.1.") + name, {6}, 1.0f),
+                AllOf(HasSubstr(name), HasSubstr("not part of layer 1"), HasSubstr("model_type \"llama\"")));
+  }
+  EXPECT_THAT(with("lm_head.bias", {50}, 1.0f), HasSubstr("lm_head.bias is not zero"));
+  EXPECT_THAT(with("model.layers.0.input_layernorm.bias", {24}, 1.0f),
+              HasSubstr("input_layernorm.bias is not zero"));
+  // Old LLaMA checkpoints hold rotary_emb.inv_freq.
+  for (const char* name :
+       {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.2.mlp.up_proj.weight",
+        "model.layers.17.self_attn.q_norm.weight", "v_head.summary.weight"}) {
+    EXPECT_EQ(with(name, {3}, 1.0f), "") << name;
+  }
+  for (const char* name : {"lm_head.bias", "model.layers.0.mlp.up_proj.bias"})
+    EXPECT_EQ(with(name, {3}, 0.0f), "");
+  Json tied = TinyConfig();
+  tied["tie_word_embeddings"] = true;
+  EXPECT_THAT(
+      with("lm_head.weight", {50, 24}, 1.0f, tied),
+      AllOf(HasSubstr("lm_head.weight differs from the embedding"), HasSubstr("tie_word_embeddings")));
+  EXPECT_THAT(with("lm_head.weight", {49, 24}, 1.0f, tied), HasSubstr("differs from the embedding"));
+  EXPECT_EQ(
+      RefusalAfter([](Tensors& tensors) { tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]; },
+                   tied),
+      "");
+}
+
+TEST(Weights, UnreadTensorsAreListedOnce) {
+  const TemporaryDirectory directory;
+  Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);
+  for (const char* name : {"model.layers.2.a", "model.layers.2.b", "model.layers.2.c", "model.layers.2.d",
+                           "model.layers.2.e", "model.layers.2.f", "v_head.weight"}) {
+    tensors[name] = {{1}, {1.0f}};
+  }
+  WriteModel(directory.path(), TinyConfig(), tensors);
+  testing::internal::CaptureStderr();
+  ModelWeights::Open(directory.path());
+  ModelWeights::Open(directory.path());
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(
+      said,
+      HasSubstr("7 tensors are stored that the model does not read: model.layers.2.a, model.layers.2.b, "
+                "model.layers.2.c, model.layers.2.d, model.layers.2.e and 2 more"));
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+}
+
+TEST(Weights, TwoLayoutsAreNamed) {
+  const TemporaryDirectory directory;
+  WriteModel(directory.path(), TinyConfig(), RandomTensors(ParseConfig(TinyConfig(), "test"), 1));
+  WriteFileAtomically(directory / "pytorch_model.bin", "not read");
+  WriteFileAtomically(directory / "consolidated.safetensors", "not read");
+  WriteFileAtomically(directory / "training_args.bin", "no weights");
+  testing::internal::CaptureStderr();
+  ModelWeights::Open(directory.path());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("reads model.safetensors (safetensors), as Hugging Face's loader does"),
+                    HasSubstr("not read: consolidated.safetensors, pytorch_model.bin\n")));
+  WriteFileAtomically(directory / "compression.json", "{}");
+  EXPECT_THAT(MessageOf([&] { ModelWeights::Open(directory.path()); }),
+              HasSubstr("has compression.json, but its config.json is not that of a packed checkpoint"));
+}
+
+TEST(Weights, FingerprintNamesWhatIsNotFinite) {
+  const TemporaryDirectory directory;
+  Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);
+  tensors["model.layers.5.mask"] = {{2}, {0.0f, -std::numeric_limits<float>::infinity()}};  // nobody reads it
+  WriteModel(directory.path(), TinyConfig(), tensors);
+  EXPECT_EQ(ModelWeights::Open(directory.path()).Fingerprint(),
+            Checkpoint::Open(directory.path()).Fingerprint());
+  tensors["model.embed_tokens.weight"].second[24 * 49 + 3] = std::numeric_limits<float>::quiet_NaN();
+  WriteModel(directory.path(), TinyConfig(), tensors);
+  EXPECT_THAT(MessageOf([&] { ModelWeights::Open(directory.path()).Fingerprint(); }),
+              HasSubstr("model.embed_tokens.weight holds NaN at [49, 3]"));
+}
+
+TEST(Weights, AFileThatChangesIsNamed) {
+  const TemporaryDirectory directory;
+  Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);
+  WriteModel(directory.path(), TinyConfig(), tensors);
+  const ModelWeights weights = ModelWeights::Open(directory.path());
+  EXPECT_EQ(MessageOf([&] { weights.Linear(0, LinearKind::kQ); }), "");
+  {
+    std::fstream file(directory / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('x');
+  }
+  EXPECT_THAT(MessageOf([&] { weights.Linear(0, LinearKind::kQ); }),
+              AllOf(HasSubstr("model.safetensors: changed while it was read")));
+  EXPECT_THAT(MessageOf([&] { weights.FinalNorm(); }), HasSubstr("changed while it was read"));
 }
 
 TEST(Weights, RefusesOtherTypes) {

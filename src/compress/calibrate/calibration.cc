@@ -101,7 +101,8 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
   for (size_t i = 0; i < settings.sources.size(); ++i) {
     const DataSpec& source = settings.sources[i];
     const LoadedText loaded = LoadText(source);
-    std::vector<int32_t> ids = {tokenizer.bos()};
+    std::vector<int32_t> ids;
+    if (const std::optional<int32_t> bos = tokenizer.text_bos()) ids.push_back(*bos);
     const std::vector<int32_t> encoded = tokenizer.Encode(loaded.text);
     ids.insert(ids.end(), encoded.begin(), encoded.end());
     if (ids.size() < seqlen) {

@@ -19,6 +19,7 @@
 #include "io/text/tokenizer.h"
 #include "model/config.h"
 #include "model/fingerprint.h"
+#include "model/vocabulary.h"
 #include "model/weights.h"
 #include "model/window.h"
 #include "record/identity.h"
@@ -34,17 +35,18 @@ struct PreparedSet {
   TextRecord text;
 };
 
-// Bytes of the text that the scored tokens stand for. token_bytes: [tokens] of the text without BOS.
-double ScoredBytes(const std::vector<double>& token_bytes, const Windows& windows) {
+// Bytes of the text that the scored tokens stand for. token_bytes: [tokens] of the text; before: tokens of
+// the windows in front of it.
+double ScoredBytes(const std::vector<double>& token_bytes, size_t before, const Windows& windows) {
   double bytes = 0;
   for (size_t w = 0; w < windows.count(); ++w) {
     for (size_t t = windows.first_scored; t < windows.window; ++t)
-      bytes += token_bytes[w * windows.window + t - 1];  // the text begins behind BOS
+      bytes += token_bytes[w * windows.window + t - before];
   }
   return bytes;
 }
 
-PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bos, size_t seqlen,
+PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, size_t seqlen,
                     const EvaluationRequest& request) {
   ThrowIfInterrupted();
   PreparedSet set;
@@ -56,9 +58,10 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, int32_t bo
   set.text.content_sha256 = loaded.content_fingerprint;
   set.text.bytes = loaded.file_bytes;
   const TextTokens tokens = tokenizer.EncodeWithBytes(loaded.text, request.special_tokens);
+  const std::optional<int32_t> bos = tokenizer.text_bos();
   set.windows =
       CutWindows(tokens.ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
-  set.scored_bytes = ScoredBytes(tokens.bytes, set.windows);
+  set.scored_bytes = ScoredBytes(tokens.bytes, bos ? 1 : 0, set.windows);
   LogDebug("{}: {} tokens, {} windows of {}", spec.name, set.windows.text_tokens, set.windows.count(),
            seqlen);
   return set;
@@ -85,7 +88,7 @@ ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
 // missing.
 std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
   if (!weights.packed()) return std::nullopt;
-  const std::filesystem::path path = weights.checkpoint().directory() / "compression.json";
+  const std::filesystem::path path = weights.checkpoint().directory() / kCompressionFile;
   if (std::filesystem::exists(path))
     return CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
   LogWarning("{}: is missing, so the result will not say how the model was compressed", path.string());
@@ -192,7 +195,7 @@ struct Evaluation::State {
 Evaluation::State::State(const EvaluationRequest& asked)
     : request(asked),
       weights(ModelWeights::Open(request.model)),
-      tokenizer(Tokenizer::Open(request.model)),
+      tokenizer(OpenTokenizer(request.model, weights.config())),
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
   settings.precision = request.precision.value_or(FastestPrecision());
@@ -202,7 +205,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
     CheckSameTokenizer(tokenizer, request);
   }
   for (const DataSpec& spec : request.data) {
-    sets.push_back(Prepare(spec, tokenizer, tokenizer.bos(), seqlen, request));
+    sets.push_back(Prepare(spec, tokenizer, seqlen, request));
     if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
     CheckEvaluation(weights.config(), sets.back().windows, settings,
                     reference ? &reference->config() : nullptr);

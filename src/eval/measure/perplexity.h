@@ -31,18 +31,18 @@ struct Windows {
   size_t window = 0;         // tokens of one window
   size_t first_scored = 1;   // tokens [first_scored, window) of each window are predicted and scored
   std::vector<int32_t> ids;  // [count, window]
-  size_t text_tokens = 0;    // tokens of the whole text, BOS included
+  size_t text_tokens = 0;    // tokens of the whole text, BOS included if there is one
   size_t count() const { return window == 0 ? 0 : ids.size() / window; }
   size_t scored_per_window() const { return window - first_scored; }
   // The token that position t of window w predicts, or -1 where nothing is scored.
   int32_t Target(size_t w, size_t t) const;
 };
 
-// Cuts `text_ids` (the whole text, without BOS) into windows of `window` tokens, at most `max_windows` of
-// them (0: all). Throws Error naming `where` when the text does not fill one window, or when `window` is too
-// short for the convention to score anything.
-Windows CutWindows(const std::vector<int32_t>& text_ids, int32_t bos, size_t window, Convention convention,
-                   size_t max_windows, const std::string& where);
+// Cuts `text_ids` (the whole text, without BOS), `bos` in front if there is one, into windows of `window`
+// tokens, at most `max_windows` of them (0: all). Throws Error naming `where` when the text does not fill one
+// window, or when `window` is too short for the convention to score anything.
+Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> bos, size_t window,
+                   Convention convention, size_t max_windows, const std::string& where);
 
 struct PerplexitySettings {
   Precision precision = Precision::kFp32;

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/json.h"
 #include "base/text.h"
 
@@ -151,19 +152,28 @@ TensorView CheckEntry(const Entry& entry, std::span<const std::byte> data, const
 
 SafetensorsFile ParseSafetensors(std::span<const std::byte> bytes, const std::string& file) {
   uint64_t header_bytes = 0;
+  const auto refuse_other_kind = [&] {
+    const size_t known = std::min(bytes.size(), kRecognisedBytes);
+    RefuseOtherKind({reinterpret_cast<const char*>(bytes.data()), known}, file, kSafetensorsFile);
+  };
   if (bytes.size() < sizeof(header_bytes)) {
-    Fail("{}: is {} bytes long, too short for a safetensors file; it is truncated", file, bytes.size());
+    refuse_other_kind();
+    Fail("{}: is {} bytes long, too short for a safetensors file; it is truncated, fetch it again", file,
+         bytes.size());
   }
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
   if (header_bytes > kMaxHeaderBytes) {
+    refuse_other_kind();
     Fail(
         "{}: header length is {} bytes, expected at most {}; this is not a safetensors file or it is "
         "corrupted",
         file, header_bytes, kMaxHeaderBytes);
   }
+  if (bytes.size() > sizeof(header_bytes) && bytes[sizeof(header_bytes)] != std::byte{'{'})
+    refuse_other_kind();
   if (header_bytes > bytes.size() - sizeof(header_bytes)) {
-    Fail("{}: header of {} bytes does not fit into the file's {} bytes; it is truncated", file, header_bytes,
-         bytes.size());
+    Fail("{}: is {} bytes long, but its header alone has {}; it is truncated, fetch it again", file,
+         bytes.size(), header_bytes);
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes),
                                 header_bytes);
@@ -175,7 +185,23 @@ SafetensorsFile ParseSafetensors(std::span<const std::byte> bytes, const std::st
   HeaderReader reader(file, entries, result.metadata);
   MICA_CHECK(nlohmann::json::sax_parse(header.begin(), header.end(), &reader));
 
-  const std::span<const std::byte> data = bytes.subspan(sizeof(header_bytes) + header_bytes);
+  result.header = bytes.first(sizeof(header_bytes) + header_bytes);
+  const std::span<const std::byte> data = bytes.subspan(result.header.size());
+  // What the header asks for is said of the whole file before it is said of one tensor; beyond 2^48 it is
+  // nonsense, and CheckEntry names the tensor.
+  const Entry* last = nullptr;
+  for (const Entry& entry : entries) {
+    if (!entry.offsets || entry.offsets->size() != 2 || (*entry.offsets)[1] >= uint64_t{1} << 48) continue;
+    if (last == nullptr || (*entry.offsets)[1] > (*last->offsets)[1]) last = &entry;
+  }
+  if (last != nullptr && (*last->offsets)[1] > data.size()) {
+    Fail(
+        "{}: is {} bytes long, but its header needs {} (tensor {} has data_offsets [{}, {}]); it is "
+        "truncated, fetch "
+        "it again",
+        file, bytes.size(), result.header.size() + (*last->offsets)[1], Printable(last->name),
+        (*last->offsets)[0], (*last->offsets)[1]);
+  }
   result.tensors.reserve(entries.size());
   for (const Entry& entry : entries) result.tensors.push_back(CheckEntry(entry, data, file));
   const auto begin_of = [&](const TensorView& tensor) {

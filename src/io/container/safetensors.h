@@ -17,6 +17,7 @@ struct SafetensorsFile {
   std::shared_ptr<MappedFile> map;              // empty when parsed from bytes
   std::vector<TensorView> tensors;              // in the order of their offsets
   std::map<std::string, std::string> metadata;  // "__metadata__"
+  std::span<const std::byte> header;            // as stored, with its length in front
 };
 
 // Maps and checks a file: header inside the file, at most 100 MB, valid JSON, known dtypes, offsets that

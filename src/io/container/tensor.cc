@@ -1,5 +1,7 @@
 #include "io/container/tensor.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -63,6 +65,18 @@ const Widen kWidenF16 = WidenF16Portable;
 const Widen kWidenBF16 = WidenBF16Portable;
 #endif
 
+constexpr uint32_t kExponent = 0x7F800000u, kMantissa = 0x7FFFFFu;
+
+// Index of the first value that is not finite, or values.size().
+size_t FirstNotFinite(std::span<const float> values) {
+  uint32_t bad = 0;
+  for (const float value : values) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
+  if (bad == 0) return values.size();
+  size_t i = 0;
+  while ((std::bit_cast<uint32_t>(values[i]) & kExponent) != kExponent) ++i;
+  return i;
+}
+
 }  // namespace
 
 std::string ShapeText(const std::vector<uint64_t>& shape) {
@@ -100,6 +114,26 @@ void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> value
       Fail("{}: tensor {} has dtype {}, expected F32, F16 or BF16", tensor.file, Printable(tensor.name),
            DTypeName(tensor.dtype));
   }
+}
+
+void ReadFiniteFloats(const TensorView& tensor, uint64_t first, std::span<float> values) {
+  ReadFloats(tensor, first, values);
+  const size_t bad = FirstNotFinite(values);
+  if (bad == values.size()) return;
+  uint64_t element = first + bad;
+  std::vector<uint64_t> place(tensor.shape.size());
+  for (size_t axis = place.size(); axis-- > 0; element /= tensor.shape[axis])
+    place[axis] = element % tensor.shape[axis];
+  Fail("{}: tensor {} holds {} at {}, expected finite values; the checkpoint is damaged", tensor.file,
+       Printable(tensor.name), std::bit_cast<uint32_t>(values[bad]) & kMantissa ? "NaN" : "infinity",
+       ShapeText(place));
+}
+
+void CheckFinite(const TensorView& tensor, uint64_t first, uint64_t count) {
+  std::array<float, 4096> values;
+  for (uint64_t done = 0; done < count; done += values.size())
+    ReadFiniteFloats(tensor, first + done,
+                     std::span(values).first(std::min<uint64_t>(values.size(), count - done)));
 }
 
 }  // namespace mica

@@ -36,5 +36,9 @@ std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t el
 // values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error
 // for other types. `first` + values.size() must not exceed tensor.elements().
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
+// The same, and throws Error naming tensor and place of the first value that is NaN or infinite.
+void ReadFiniteFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
+// Throws as ReadFiniteFloats does for the elements [first, first + count) of a tensor of such a type.
+void CheckFinite(const TensorView& tensor, uint64_t first, uint64_t count);
 
 }  // namespace mica

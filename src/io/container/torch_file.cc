@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/text.h"
 #include "io/container/pickle.h"
 
@@ -17,19 +18,6 @@ constexpr std::string_view kPickleName = "/data.pkl";
 
 std::string_view AsText(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-// What the file is when it is no zip archive.
-[[noreturn]] void RefuseFormat(std::span<const std::byte> bytes, const std::string& file) {
-  const std::string_view text = AsText(bytes);
-  if (bytes.empty()) Fail("{}: is empty", file);
-  if (text.size() > 1 && text[0] == '\x80' && static_cast<uint8_t>(text[1]) <= 5) {
-    Fail(
-        "{}: is in the format of PyTorch before 1.6 (a bare pickle); load it once with a later PyTorch and "
-        "save it again",
-        file);
-  }
-  Fail("{}: is not a PyTorch checkpoint: it does not begin as a zip archive", file);
 }
 
 // Row-major without gaps; the stride of an extent of one does not matter.
@@ -71,8 +59,11 @@ TensorView View(const PickledTensor& tensor, const ZipEntry& storage, const std:
 
 }  // namespace
 
-std::vector<TensorView> ParseTorchFile(std::span<const std::byte> bytes, const std::string& file) {
-  if (!AsText(bytes).starts_with("PK")) RefuseFormat(bytes, file);
+TorchFile ParseTorchFile(std::span<const std::byte> bytes, const std::string& file) {
+  if (!AsText(bytes).starts_with("PK")) {
+    RefuseOtherKind(AsText(bytes.first(std::min(bytes.size(), kRecognisedBytes))), file, kTorchFile);
+    Fail("{}: is not {}: it does not begin as a zip archive", file, kTorchFile);
+  }
   const std::vector<ZipEntry> entries = ReadZip(bytes, file);
   std::unordered_map<std::string_view, const ZipEntry*> by_name;
   const ZipEntry* pickle = nullptr;
@@ -92,21 +83,25 @@ std::vector<TensorView> ParseTorchFile(std::span<const std::byte> bytes, const s
     Fail("{}: byte order is '{}', expected 'little'", file, Printable(AsText(order->second->data), 20));
   }
 
-  std::vector<TensorView> tensors;
+  TorchFile result;
+  for (const ZipEntry& entry : entries) {
+    if (entry.name.starts_with(prefix + "data/")) result.storages.push_back(entry);
+  }
   for (const PickledTensor& tensor : ReadStateDict(pickle->data, file + ": data.pkl")) {
     const auto storage = by_name.find(prefix + "data/" + tensor.storage);
     if (storage == by_name.end()) {
       Fail("{}: tensor {} is in storage {}data/{}, which the file lacks", file, Printable(tensor.name),
            Printable(prefix), Printable(tensor.storage));
     }
-    tensors.push_back(View(tensor, *storage->second, file));
+    result.tensors.push_back(View(tensor, *storage->second, file));
   }
-  return tensors;
+  return result;
 }
 
 TorchFile OpenTorchFile(const std::filesystem::path& path) {
-  TorchFile result{.map = MappedFile::Open(path), .tensors = {}};
-  result.tensors = ParseTorchFile(result.map->bytes(), path.string());
+  std::shared_ptr<MappedFile> map = MappedFile::Open(path);
+  TorchFile result = ParseTorchFile(map->bytes(), path.string());
+  result.map = std::move(map);
   return result;
 }
 

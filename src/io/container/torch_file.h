@@ -17,19 +17,20 @@
 namespace mica {
 
 struct TorchFile {
-  std::shared_ptr<MappedFile> map;
+  std::shared_ptr<MappedFile> map;  // empty when parsed from bytes
   std::vector<TensorView> tensors;  // in the order of the dictionary; data inside the map
+  std::vector<ZipEntry> storages;   // what holds them; their CRC-32 is for the reader of the values to check
 };
 
 // Maps and checks a file: a stored zip archive (io/zip.h), a dictionary of tensors (io/pickle.h) whose CRC-32
 // is right, little-endian, every tensor contiguous and inside its storage, every storage as long as its
-// tensors say. Nothing in the file is executed. Throws Error with the file, the tensor and both values; files
-// of PyTorch before 1.6 are refused with what to do.
+// tensors say. Nothing in the file is executed. Throws Error with the file, the tensor and both values; a
+// file that is something else, as that of a PyTorch before 1.6, is named for what it is.
 TorchFile OpenTorchFile(const std::filesystem::path& path);
 
 // The same for a file's bytes that are in memory already and outlive the result; `file` is its name in
 // errors.
-std::vector<TensorView> ParseTorchFile(std::span<const std::byte> bytes, const std::string& file);
+TorchFile ParseTorchFile(std::span<const std::byte> bytes, const std::string& file);
 
 // Writes one file atomically, tensor by tensor in the order of `specs`, each in a storage of its own, aligned
 // to 64 bytes; torch.load(weights_only=True) reads it. U32 and U16 have no storage class in PyTorch: Error.

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/threads.h"
 
 namespace mica {
 namespace {
@@ -233,7 +234,16 @@ std::vector<ZipEntry> ReadZip(std::span<const std::byte> bytes, const std::strin
 }
 
 void CheckCrc(const ZipEntry& entry, const std::string& file) {
-  const uint32_t crc = Crc(0, entry.data);
+  if (entry.crc == 0) return;
+  constexpr size_t kPart = size_t{4} << 20;
+  std::vector<uint32_t> parts((entry.data.size() + kPart - 1) / kPart);
+  const auto part = [&](size_t i) {
+    return entry.data.subspan(i * kPart, std::min(kPart, entry.data.size() - i * kPart));
+  };
+  ParallelFor(parts.size(), [&](size_t i) { parts[i] = Crc(0, part(i)); });
+  uint32_t crc = 0;
+  for (size_t i = 0; i < parts.size(); ++i)
+    crc = static_cast<uint32_t>(crc32_combine(crc, parts[i], static_cast<z_off_t>(part(i).size())));
   if (crc != entry.crc) {
     Fail("{}: entry {} has CRC-32 {:08x}, expected {:08x}; the file is corrupted", file,
          Printable(entry.name), crc, entry.crc);

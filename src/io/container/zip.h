@@ -25,7 +25,9 @@ struct ZipEntry {
 // in place.
 std::vector<ZipEntry> ReadZip(std::span<const std::byte> bytes, const std::string& file);
 
-// Throws Error unless the data have the CRC-32 that the archive claims.
+// Throws Error unless the data have the CRC-32 that the archive claims, or it claims 0: PyTorch writes that
+// when it was told not to compute any (torch.serialization.set_crc32_options). Large entries are read by all
+// threads.
 void CheckCrc(const ZipEntry& entry, const std::string& file);
 
 // Writes an archive of stored entries atomically and in one forward pass: sizes and CRC-32 follow each

@@ -13,9 +13,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/sha256.h"
+#include "base/system.h"
 #include "base/text.h"
+#include "base/units.h"
 
 namespace mica {
 namespace {
@@ -51,7 +55,22 @@ class BoundedText {
   std::string text_;
 };
 
-// All members of a gzip file, one after the other.
+std::string_view AsText(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+constexpr std::string_view kGzipMagic = "\x1f\x8b";
+constexpr std::string_view kZstdMagic = "\x28\xb5\x2f\xfd";
+
+// Whether a skippable frame of Zstandard begins here: one of sixteen signatures, and its length (pzstd writes
+// such, and tools that keep an index in the file).
+bool IsSkippableFrame(std::string_view input) {
+  return input.size() >= 8 && (static_cast<uint8_t>(input[0]) & 0xF0) == 0x50 &&
+         input.substr(1, 3) == "\x2a\x4d\x18";
+}
+
+// All members of a gzip file, one after the other. Zero bytes behind the last one are padding (of tar, of
+// tapes) and are passed over, as gzip does.
 std::string Gunzip(std::span<const std::byte> input, const std::string& where) {
   z_stream stream{};
   MICA_CHECK(inflateInit2(&stream, 15 + 16) == Z_OK);  // largest window, gzip header
@@ -60,58 +79,118 @@ std::string Gunzip(std::span<const std::byte> input, const std::string& where) {
   std::string block(kBlockBytes, '\0');
   bool ended = false;
   while (!input.empty() || !ended) {
+    if (ended) {
+      if (std::all_of(input.begin(), input.end(), [](std::byte byte) { return byte == std::byte{0}; })) break;
+      if (!AsText(input).starts_with(kGzipMagic.substr(0, std::min(kGzipMagic.size(), input.size())))) {
+        Fail("{}: {} bytes follow the gzip data that are neither gzip data nor zeros; the file is damaged",
+             where, input.size());
+      }
+      inflateReset(&stream);
+      ended = false;
+    }
     const size_t given = std::min<size_t>(input.size(), kBlockBytes);
     stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(input.data()));
     stream.avail_in = static_cast<uInt>(given);
     stream.next_out = reinterpret_cast<Bytef*>(block.data());
     stream.avail_out = static_cast<uInt>(block.size());
-    if (ended) {
-      inflateReset(&stream);
-      ended = false;
-    }
     const int status = inflate(&stream, Z_NO_FLUSH);
     input = input.subspan(given - stream.avail_in);
     text.Append(std::string_view(block).substr(0, block.size() - stream.avail_out));
     if (status == Z_STREAM_END) {
       ended = true;
     } else if (status == Z_BUF_ERROR) {
-      Fail("{}: the gzip data end too early; the file is truncated", where);
+      Fail("{}: the gzip data end too early; the file is truncated, fetch it again", where);
     } else if (status != Z_OK) {
-      Fail("{}: the gzip data are corrupted ({})", where,
+      Fail("{}: the gzip data are corrupted ({}); fetch the file again", where,
            stream.msg != nullptr ? stream.msg : "unknown fault");
     }
   }
   return text.Take();
 }
 
-// All frames of a Zstandard file.
+// Bytes of the window that decoding the frame at the front of `input` takes (RFC 8878, 3.1.1.1), 0 when the
+// header is not whole.
+uint64_t WindowBytes(std::span<const std::byte> input) {
+  constexpr size_t kDescriptor = 4;
+  if (input.size() < kDescriptor + 2 || !AsText(input).starts_with(kZstdMagic)) return 0;
+  const bool single_segment = (static_cast<uint8_t>(input[kDescriptor]) & 0x20) != 0;
+  if (single_segment) return 0;  // as large as the text at most
+  const uint8_t window = static_cast<uint8_t>(input[kDescriptor + 1]);
+  const uint64_t base = uint64_t{1} << (10 + (window >> 3));
+  return base + base / 8 * (window & 7);
+}
+
+// All frames of a Zstandard file, whatever their window (zstd --long=31), as far as there is memory for it.
 std::string Unzstd(std::span<const std::byte> input, const std::string& where) {
   const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
   MICA_CHECK(context != nullptr);
+  const ZSTD_bounds window = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
+  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, window.upperBound);
+  const auto check_window = [&](size_t at) {
+    const uint64_t needed = WindowBytes(input.subspan(at)), available = AvailableMemoryBytes();
+    if (needed <= available) return;
+    Fail(
+        "{}: its Zstandard window takes {} of memory, {} are free; decompress it first with zstd -d "
+        "--long=31",
+        where, FormatBytes(static_cast<double>(needed)), FormatBytes(static_cast<double>(available)));
+  };
   BoundedText text(where);
   std::string block(kBlockBytes, '\0');
   ZSTD_inBuffer in{input.data(), input.size(), 0};
-  size_t wanted = 1;  // 0 at the end of a frame
-  while (in.pos < in.size || wanted != 0) {
+  size_t wanted = 0;  // 0 at the end of a frame
+  do {
+    if (wanted == 0) check_window(in.pos);
     ZSTD_outBuffer out{block.data(), block.size(), 0};
     const size_t before = in.pos;
     wanted = ZSTD_decompressStream(context.get(), &out, &in);
-    if (ZSTD_isError(wanted) != 0)
-      Fail("{}: the Zstandard data are corrupted ({})", where, ZSTD_getErrorName(wanted));
+    if (ZSTD_isError(wanted) != 0) {
+      Fail("{}: the Zstandard data cannot be decompressed ({}); fetch the file again", where,
+           ZSTD_getErrorName(wanted));
+    }
     text.Append(std::string_view(block).substr(0, out.pos));
     if (wanted != 0 && out.pos == 0 && in.pos == before)
-      Fail("{}: the Zstandard data end too early; the file is truncated", where);
-  }
+      Fail("{}: the Zstandard data end too early; the file is truncated, fetch it again", where);
+  } while (in.pos < in.size || wanted != 0);
   return text.Take();
 }
 
 std::string Decompress(std::span<const std::byte> bytes, const std::string& where) {
-  const std::string_view raw(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (raw.starts_with("\x1f\x8b")) return Gunzip(bytes, where);
-  if (raw.starts_with("\x28\xb5\x2f\xfd")) return Unzstd(bytes, where);
+  const std::string_view raw = AsText(bytes);
+  if (raw.starts_with(kGzipMagic)) return Gunzip(bytes, where);
+  if (raw.starts_with(kZstdMagic) || IsSkippableFrame(raw)) return Unzstd(bytes, where);
   BoundedText text(where);
   text.Append(raw);
   return text.Take();
+}
+
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
+// Throws Error naming what is no text of that kind; warns of what is, but hardly the text that was meant.
+void CheckIsText(std::string_view text, DataKind kind, const std::string& where) {
+  const std::optional<FileKind> file = RecogniseFile(text);
+  if (file && !text.empty()) {
+    const std::string expected = fmt::format("a text of kind {}", DataKindName(kind));
+    if (!file->is_text) RefuseOtherKind(text, where, expected);
+    if (file->is_markup && kind != DataKind::kText) RefuseOtherKind(text, where, expected);
+    if (file->is_markup) LogWarningOnce("{}: is {}; {}", where, file->name, file->advice);
+  }
+  if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
+    Fail("{}: is not UTF-8 at byte {} (0x{:02x}); convert it first (iconv -f ENCODING -t UTF-8)", where, at,
+         static_cast<unsigned>(static_cast<uint8_t>(text[at])));
+  }
+  if (kind != DataKind::kC4 && text.starts_with(kByteOrderMark)) {
+    LogWarningOnce(
+        "{}: begins with a byte order mark, which is measured as a character of the text; remove it with "
+        "sed '1s/^\\xef\\xbb\\xbf//'",
+        where);
+  }
+  const size_t first = text.find('\n');
+  if (kind == DataKind::kText && first != std::string_view::npos && first > 0 && text[first - 1] == '\r') {
+    LogWarningOnce(
+        "{}: has line ends of Windows (CR LF), each measured as two characters; convert them with dos2unix "
+        "or sed 's/\\r$//'",
+        where);
+  }
 }
 
 // Bytes of the white-space character (as Python's str.isspace defines it) at the start of valid UTF-8 text,
@@ -318,33 +397,35 @@ DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
   return spec;
 }
 
-LoadedText LoadText(const DataSpec& spec) {
-  const std::string where = spec.path.string();
-  const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
-  if (file->size() == 0) Fail("{}: is empty", where);
-  LoadedText loaded;
-  loaded.file_bytes = file->size();
-  std::string text = Decompress(file->bytes(), where);
-  loaded.content_fingerprint = Sha256Hex(text);
-  if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
-    Fail("{}: is not UTF-8 at byte {} (0x{:02x}); convert it first", where, at,
-         static_cast<unsigned>(static_cast<uint8_t>(text[at])));
-  }
-  switch (spec.kind) {
+std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::string& where,
+                   std::string* content_fingerprint) {
+  if (bytes.empty()) Fail("{}: is empty", where);
+  std::string text = Decompress(bytes, where);
+  if (content_fingerprint != nullptr) *content_fingerprint = Sha256Hex(text);
+  CheckIsText(text, kind, where);
+  switch (kind) {
     case DataKind::kWikitext2:
-      loaded.text = JoinRows(text);
+      text = JoinRows(text);
       break;
     case DataKind::kPtb:
-      loaded.text = JoinSentences(text);
+      text = JoinSentences(text);
       break;
     case DataKind::kC4:
-      loaded.text = JoinDocuments(text, where);
+      text = JoinDocuments(text, where);
       break;
     case DataKind::kText:
-      loaded.text = std::move(text);
       break;
   }
-  if (Strip(loaded.text).empty()) Fail("{}: holds no text", where);
+  if (Strip(text).empty()) Fail("{}: holds no text", where);
+  return text;
+}
+
+LoadedText LoadText(const DataSpec& spec) {
+  const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
+  LoadedText loaded;
+  loaded.file_bytes = file->size();
+  loaded.text = TextOf(file->bytes(), spec.kind, spec.path.string(), &loaded.content_fingerprint);
+  file->CheckUnchanged();
   loaded.fingerprint = Sha256Hex(loaded.text);
   return loaded;
 }

@@ -1,9 +1,11 @@
 // Evaluation and calibration texts: how a file of each kind becomes one text.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,14 +36,19 @@ DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
 const char* DataKindName(DataKind kind);
 
 struct LoadedText {
-  std::string text;                 // UTF-8
-  std::string fingerprint;          // SHA-256 of `text`: what two files that make the same text have in common
+  std::string text;         // UTF-8
+  std::string fingerprint;  // SHA-256 of `text`: what two files that make the same text have in common
   std::string content_fingerprint;  // SHA-256 of the file once decompressed, whatever its kind makes of it
   uint64_t file_bytes = 0;          // as stored
 };
 
 // Reads and joins. Throws Error for a missing or empty file, bad gzip/zstd/JSON (with the line number),
-// invalid UTF-8 (with the byte offset), or text beyond 8 GiB once decompressed.
+// invalid UTF-8 (with the byte offset), text beyond 8 GiB once decompressed, and for what is no text (UTF-16,
+// an archive, a Git LFS pointer), which it names.
 LoadedText LoadText(const DataSpec& spec);
+// The same for a file's bytes that are in memory; `where` is its name in errors.
+// content_fingerprint, unless null, becomes that of LoadedText.
+std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::string& where,
+                   std::string* content_fingerprint = nullptr);
 
 }  // namespace mica

@@ -3,14 +3,19 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <iterator>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
+#include "base/json.h"
+#include "base/log.h"
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/threads.h"
@@ -111,6 +116,92 @@ ModelSettings ReadSettings(std::string_view model) {
   return settings;
 }
 
+// What a directory has in place of tokenizer.model.
+[[noreturn]] void RefuseWithoutModel(const fs::path& directory) {
+  constexpr const char* kJsonName = "tokenizer.json";
+  constexpr const char* kByteLevel =
+      "byte-level BPE tokenizers (LLaMA 3, Qwen2) are not supported, SentencePiece ones are";
+  if (!IsPresent(directory / kJsonName)) {
+    if (IsPresent(directory / "vocab.json") && IsPresent(directory / "merges.txt"))
+      Fail("{}: has vocab.json and merges.txt but no {}; {}", directory.string(), kFileName, kByteLevel);
+    Fail("{}: has no {}; copy it from the original checkpoint", directory.string(), kFileName);
+  }
+  const Json json = ReadJson(directory / kJsonName);
+  const auto type_of = [](const Json& part) {
+    return part.is_object() && part.contains("type") && part["type"].is_string()
+               ? part["type"].get<std::string>()
+               : "";
+  };
+  // Types of the parts of the tokenizer, a sequence's members among them.
+  std::set<std::string> types;
+  for (const auto& [key, members] :
+       {std::pair("normalizer", "normalizers"), std::pair("pre_tokenizer", "pretokenizers"),
+        std::pair("decoder", "decoders")}) {
+    if (!json.is_object() || !json.contains(key)) continue;
+    types.insert(type_of(json[key]));
+    if (!json[key].is_object() || !json[key].contains(members) || !json[key][members].is_array()) continue;
+    for (const Json& member : json[key][members]) types.insert(type_of(member));
+  }
+  const Json model = json.is_object() && json.contains("model") ? json["model"] : Json();
+  const std::string type = type_of(model);
+  const Json fallback =
+      model.is_object() && model.contains("byte_fallback") ? model["byte_fallback"] : Json();
+  const std::string found = fmt::format("{}: has {} but no {}", directory.string(), kJsonName, kFileName);
+  if (types.contains("ByteLevel")) Fail("{}; {}", found, kByteLevel);
+  if (fallback == true || types.contains("Metaspace") || types.contains("Prepend") || type == "Unigram") {
+    Fail(
+        "{}; it is that of a SentencePiece tokenizer (LLaMA 2, Mistral) in another form: copy {} from the "
+        "original "
+        "checkpoint",
+        found, kFileName);
+  }
+  Fail("{}, and tokenizers of type {} are not supported, SentencePiece ones are", found,
+       type.empty() ? "unknown" : Printable(type, 40));
+}
+
+// What the files beside tokenizer.model say of a text's tokens.
+struct Companions {
+  bool adds_bos = true;                                // tokenizer_config.json: add_bos_token
+  std::vector<std::pair<std::string, int64_t>> added;  // tokens besides the model's pieces, and their ids
+};
+
+Companions ReadCompanions(const fs::path& directory) {
+  constexpr const char* kConfigName = "tokenizer_config.json";
+  constexpr const char* kAddedName = "added_tokens.json";
+  constexpr int64_t kMaxId = int64_t{1} << 24;
+  Companions companions;
+  const auto add = [&](const char* file, const std::string& token, int64_t id) {
+    if (token.empty() || id < 0 || id >= kMaxId)
+      Fail("{}: token \"{}\" has id {}, expected a name and an id from 0 to {}", (directory / file).string(),
+           Printable(token), id, kMaxId - 1);
+    companions.added.emplace_back(token, id);
+  };
+  if (IsPresent(directory / kConfigName)) {
+    const Json json = ReadJson(directory / kConfigName);
+    JsonReader reader(json, (directory / kConfigName).string());
+    if (const Json* flag = reader.Find("add_bos_token"); flag != nullptr && !flag->is_null())
+      reader.Read("add_bos_token", companions.adds_bos);
+    const Json* decoder = reader.Find("added_tokens_decoder");
+    if (decoder != nullptr && decoder->is_object()) {
+      for (const auto& [id, token] : decoder->items()) {
+        int64_t number = -1;
+        std::from_chars(id.data(), id.data() + id.size(), number);
+        if (token.is_object() && token.contains("content") && token["content"].is_string())
+          add(kConfigName, token["content"].get<std::string>(), number);
+      }
+    }
+  }
+  if (IsPresent(directory / kAddedName)) {
+    const Json json = ReadJson(directory / kAddedName);
+    if (!json.is_object())
+      Fail("{}: is {}, expected an object of tokens and ids", (directory / kAddedName).string(),
+           json.type_name());
+    for (const auto& [token, id] : json.items())
+      add(kAddedName, token, id.is_number_integer() ? id.get<int64_t>() : -1);
+  }
+  return companions;
+}
+
 // Whether a blank follows anything else in the piece.
 bool HasInnerBlank(std::string_view piece) {
   while (piece.starts_with(kBlank)) piece.remove_prefix(kBlank.size());
@@ -124,6 +215,9 @@ struct Tokenizer::State {
   std::string fingerprint;
   bool can_cut = false;
   std::vector<std::pair<std::string, int32_t>> special;  // text of a control piece and its id
+  bool adds_bos = true;
+  std::vector<std::string> added;  // tokens that only the files beside the model know
+  int64_t ids_with_added = 0;
 
   // Appends the pieces [begin, end) of `text` that Encode may treat one by one. No piece has a blank behind
   // another character, so no merge crosses the place between another character and a blank, and merges on
@@ -161,6 +255,13 @@ void Tokenizer::State::Append(std::string_view text, std::vector<int32_t>& ids,
                               std::vector<size_t>* ends) const {
   if (const size_t at = FirstInvalidUtf8(text); at != std::string_view::npos) {
     Fail("the text is not UTF-8 at byte {}; convert it first", at);
+  }
+  for (const std::string& token : added) {
+    if (text.find(token) == std::string_view::npos) continue;
+    LogWarningOnce(
+        "the text holds \"{}\", for which the model has a token of its own (added_tokens.json or "
+        "tokenizer_config.json); it is cut as ordinary text",
+        Printable(token));
   }
   const std::vector<std::string_view> parts = Cut(text);
   std::vector<std::vector<int32_t>> part_ids(parts.size());
@@ -228,21 +329,30 @@ Tokenizer Tokenizer::Open(const fs::path& path) {
   fs::path file = path;
   if (fs::is_directory(path)) {
     file = path / kFileName;
-    if (!fs::exists(file) && fs::exists(path / "tokenizer.json")) {
-      Fail(
-          "{}: has tokenizer.json but no {}; byte-level BPE tokenizers (LLaMA 3, Qwen2) are not supported, "
-          "SentencePiece ones are",
-          path.string(), kFileName);
-    }
-    if (!fs::exists(file))
-      Fail("{}: has no {}; copy it from the original checkpoint", path.string(), kFileName);
+    if (!IsPresent(file)) RefuseWithoutModel(path);
   }
-  const std::string model = ReadFile(file, kMaxFileBytes);
+  Tokenizer tokenizer = Parse(ReadFile(file, kMaxFileBytes), file.string());
+  if (file == path) return tokenizer;
+  State& state = *tokenizer.state_;
+  Companions companions = ReadCompanions(path);
+  state.adds_bos = companions.adds_bos;
+  if (!state.adds_bos) state.fingerprint = Sha256Hex(state.fingerprint + ", no BOS");
+  for (auto& [token, id] : companions.added) {
+    state.ids_with_added = std::max(state.ids_with_added, id + 1);
+    if (id >= state.processor.GetPieceSize()) state.added.push_back(std::move(token));
+  }
+  return tokenizer;
+}
+
+Tokenizer Tokenizer::Parse(const std::string& model, const std::string& where) {
   Tokenizer tokenizer;
   State& state = *tokenizer.state_;
   const sentencepiece::util::Status status = state.processor.LoadFromSerializedProto(model);
-  if (!status.ok())
-    Fail("{}: is not a SentencePiece model ({})", file.string(), Printable(status.ToString()));
+  if (!status.ok()) {
+    RefuseOtherKind(model, where, kTokenizerModel);
+    Fail("{}: is not {}, or is cut short at its {} bytes; fetch it again", where, kTokenizerModel,
+         model.size());
+  }
   state.fingerprint = Sha256Hex(model);
 
   const ModelSettings settings = ReadSettings(model);
@@ -255,6 +365,7 @@ Tokenizer Tokenizer::Open(const fs::path& path) {
     if (id >= 0 && !state.processor.IdToPiece(id).empty())
       state.special.emplace_back(state.processor.IdToPiece(id), id);
   }
+  state.ids_with_added = state.processor.GetPieceSize();
   return tokenizer;
 }
 
@@ -310,6 +421,12 @@ int32_t Tokenizer::bos() const {
   if (id < 0) Fail("the tokenizer has no token that begins a text (BOS)");
   return id;
 }
+
+std::optional<int32_t> Tokenizer::text_bos() const {
+  return state_->adds_bos ? std::optional(bos()) : std::nullopt;
+}
+
+int32_t Tokenizer::vocab_size_with_added() const { return static_cast<int32_t>(state_->ids_with_added); }
 
 int32_t Tokenizer::vocab_size() const { return state_->processor.GetPieceSize(); }
 

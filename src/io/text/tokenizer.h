@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,11 +19,14 @@ struct TextTokens {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.model of a checkpoint directory (or the file itself). Throws Error: a directory that has
-  // only tokenizer.json (a byte-level BPE: LLaMA 3, Qwen2) is refused with that name.
+  // Reads tokenizer.model of a checkpoint directory, and what tokenizer_config.json and added_tokens.json say
+  // besides, or the file alone. Throws Error; what is there in place of a SentencePiece model (tokenizer.json
+  // alone, LLaMA 3's tiktoken vocabulary, a Git LFS pointer) is named for what it is.
   static Tokenizer Open(const std::filesystem::path& path);
   // Whether a checkpoint directory comes with one that Open would read.
   static bool IsIn(const std::filesystem::path& directory);
+  // The same for the bytes of a tokenizer.model; `where` is its name in errors.
+  static Tokenizer Parse(const std::string& model, const std::string& where);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -43,8 +47,13 @@ class Tokenizer {
   std::string Decode(const std::vector<int32_t>& ids) const;
 
   int32_t bos() const;
+  // The token that a text begins with: bos(), or none where tokenizer_config.json says add_bos_token false.
+  std::optional<int32_t> text_bos() const;
   int32_t vocab_size() const;
-  // SHA-256 of tokenizer.model.
+  // Ids that the model must know for the tokens that the files beside tokenizer.model add: 1 + the highest,
+  // or vocab_size() when they add none. Encode does not use those tokens, and warns of a text that holds one.
+  int32_t vocab_size_with_added() const;
+  // SHA-256 of tokenizer.model; another one where no BOS is put in front of a text.
   const std::string& fingerprint() const;
 
  private:

@@ -90,8 +90,8 @@ TEST(CheckpointTest, TheFourLayoutsAreOne) {
       if (file.path().filename() != "config.json") bytes += file.file_size();
     }
     EXPECT_EQ(checkpoint.file_bytes(), bytes);
-    EXPECT_EQ(HashesOf(checkpoint), (std::vector<std::string>{Sha256Hex(kData[1]), Sha256Hex(kData[0]),
-                                                              Sha256Hex(kData[2])}));
+    EXPECT_EQ(HashesOf(checkpoint),
+              (std::vector<std::string>{Sha256Hex(kData[1]), Sha256Hex(kData[0]), Sha256Hex(kData[2])}));
   }
 }
 
@@ -173,6 +173,101 @@ TEST(CheckpointTest, RefusesAnIndexThatLies) {
   WriteShards(directory);
   WriteBytes(directory / "s2.safetensors", "short");
   ExpectError([&] { Checkpoint::Open(directory.path()); }, {"s2.safetensors", "truncated"});
+}
+
+TEST(CheckpointTest, ReadsShardsWithoutAnIndex) {
+  const TemporaryDirectory directory;
+  WriteSafetensors(directory / "model-00001-of-00002.safetensors", {0, 1});
+  ExpectError([&] { Checkpoint::Open(directory.path()); },
+              {"has 1 of 2 shards and no model.safetensors.index.json",
+               "model-00002-of-00002.safetensors is missing, complete the download"});
+  WriteSafetensors(directory / "model-00002-of-00002.safetensors", {2});
+  ExpectAll(Checkpoint::Open(directory.path()));
+  EXPECT_EQ(Checkpoint::Open(directory.path()).layout(), "safetensors, 2 shards, no index");
+  WriteSafetensors(directory / "model-00002-of-00002.safetensors", {0, 2});
+  ExpectError(
+      [&] { Checkpoint::Open(directory.path()); },
+      {"model-00002-of-00002.safetensors", "tensor b is in model-00001-of-00002.safetensors as well"});
+  const TemporaryDirectory torch;
+  WriteTorch(torch / "pytorch_model-00002-of-00002.bin", {0, 1});
+  ExpectError([&] { Checkpoint::Open(torch.path()); }, {"pytorch_model-00001-of-00002.bin is missing"});
+  WriteTorch(torch / "pytorch_model-00001-of-00002.bin", {2});
+  ExpectAll(Checkpoint::Open(torch.path()));
+}
+
+TEST(CheckpointTest, SaysWhatADirectoryWithoutWeightsHolds) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"model.safetensors.incomplete", "model.safetensors.incomplete is a download that was not finished"},
+      {"adapter_model.safetensors", "is an adapter; merge it"},
+      {"llama-7b.Q4_K_M.gguf", "llama-7b.Q4_K_M.gguf is another program's format"},
+      {"consolidated.00.pth", "layout of the original LLaMA"},
+      {"weights.safetensors", "rename it to model.safetensors"},
+  };
+  for (const auto& [name, expected] : cases) {
+    const TemporaryDirectory directory;
+    WriteBytes(directory / name, "x");
+    ExpectError([&] { Checkpoint::Open(directory.path()); }, {"holds no weights", expected});
+  }
+  const TemporaryDirectory directory;
+  fs::create_directory(directory / ".work");
+  WriteSafetensors(directory / "model-00001-of-00009.safetensors", {0});
+  ExpectError([&] { Checkpoint::Open(directory.path()); },
+              {"holds a compression that was not finished", "run the same mica compress command again"});
+}
+
+TEST(CheckpointTest, NamesLinksThatLeadNowhere) {
+  const TemporaryDirectory directory;
+  fs::create_symlink("../blobs/4d7a", directory / "model.safetensors");
+  ExpectError([&] { Checkpoint::Open(directory.path()); },
+              {"model.safetensors", "is a link to ../blobs/4d7a, which does not exist"});
+  ExpectError([&] { Checkpoint::Open(directory / "model.safetensors"); }, {"is a link to ../blobs/4d7a"});
+  fs::create_symlink("/nowhere", directory / "m");
+  ExpectError([&] { Checkpoint::Open(directory / "m"); }, {"is a link to /nowhere"});
+  WriteShards(directory);
+  fs::remove(directory / "model.safetensors");
+  fs::remove(directory / "s2.safetensors");
+  fs::create_symlink("../blobs/5e", directory / "s2.safetensors");
+  ExpectError([&] { Checkpoint::Open(directory.path()); }, {"s2.safetensors", "is a link to ../blobs/5e"});
+}
+
+TEST(CheckpointTest, TakesTheFirstLayoutAndNamesTheOthers) {
+  const TemporaryDirectory directory;
+  WriteShards(directory);
+  EXPECT_TRUE(Checkpoint::Open(directory.path()).unread_files().empty());
+  WriteTorch(directory / "pytorch_model.bin", {0, 1});
+  EXPECT_EQ(Checkpoint::Open(directory.path()).unread_files(), std::vector<std::string>{"pytorch_model.bin"});
+  WriteSafetensors(directory / "model.safetensors", {0, 1, 2});
+  const Checkpoint checkpoint = Checkpoint::Open(directory.path());
+  EXPECT_EQ(checkpoint.layout(), "safetensors");
+  EXPECT_EQ(checkpoint.files()[0].name, "model.safetensors");
+  EXPECT_EQ(checkpoint.unread_files(),
+            (std::vector<std::string>{"pytorch_model.bin", "s1.safetensors", "s2.safetensors"}));
+}
+
+// The archive's CRC-32 is compared with the data before they are used, and by the fingerprint.
+TEST(CheckpointTest, ABitFlippedInAPyTorchFileIsNamed) {
+  const TemporaryDirectory directory;
+  WriteTorch(directory / "pytorch_model.bin", {0, 1, 2});
+  const Checkpoint good = Checkpoint::Open(directory.path());
+  for (const TensorView& tensor : good.tensors()) good.Verify(tensor);
+  std::string bytes = ReadFile(directory / "pytorch_model.bin");
+  const size_t at = bytes.find("12345678");
+  bytes[at + 3] ^= 4;
+  WriteFileAtomically(directory / "pytorch_model.bin", bytes);
+  const Checkpoint flipped = Checkpoint::Open(directory.path());
+  flipped.Verify(flipped.Get("a"));
+  for (int i = 0; i < 2; ++i) {
+    ExpectError([&] { flipped.Verify(flipped.Get("b")); },
+                {"pytorch_model.bin", "data/0", "CRC-32", "the file is corrupted"});
+  }
+  ExpectError([&] { flipped.Fingerprint(); }, {"pytorch_model.bin", "CRC-32"});
+  // Written without checksums: zero stands for none.
+  const size_t directory_entry = bytes.rfind("data/0");
+  const size_t crc = bytes.rfind("PK\1\2", directory_entry) + 16;
+  bytes.replace(crc, 4, std::string(4, '\0'));
+  WriteFileAtomically(directory / "pytorch_model.bin", bytes);
+  const Checkpoint unchecked = Checkpoint::Open(directory.path());
+  unchecked.Verify(unchecked.Get("b"));
 }
 
 TEST(CheckpointTest, OpensTheDemo) {

@@ -308,7 +308,7 @@ TEST(TorchFileTest, UsesStoragesInPlace) {
     zip.wide_end = wide;
     zip.comment = wide ? "" : "PK\x05\x06 a comment";
     const std::string bytes = Build(zip);
-    const std::vector<TensorView> tensors = ParseTorchFile(Bytes(bytes), "a.bin");
+    const std::vector<TensorView> tensors = ParseTorchFile(Bytes(bytes), "a.bin").tensors;
     ASSERT_EQ(tensors.size(), 3u);
     EXPECT_EQ(tensors[0].shape, (std::vector<uint64_t>{2, 3}));
     EXPECT_EQ(tensors[0].data.size(), 24u);
@@ -344,7 +344,9 @@ TEST(TorchFileTest, RefusesTensorsThatLie) {
 TEST(TorchFileTest, RefusesOtherFormats) {
   ExpectRefused("", {"is empty"});
   ExpectRefused("\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.", {"PyTorch before 1.6", "save it again"});
-  ExpectRefused("GGUF....", {"not a PyTorch checkpoint"});
+  ExpectRefused("GGUF....", {"is a GGUF file", "expected a PyTorch checkpoint"});
+  ExpectRefused("words", {"is not a PyTorch checkpoint"});
+  ExpectRefused("version https://git-lfs.github.com/spec/v1\n", {"is a Git LFS pointer"});
   ExpectRefused("PK\x03\x04 and nothing else", {"no end record", "truncated"});
   ExpectRefused(Build({.entries = {{.name = "word/document.xml", .data = "<x/>"}}}), {"without a data.pkl"});
   const std::string pickle = F32Tensor(0, {6}, {1}, 6);
@@ -358,7 +360,7 @@ TEST(TorchFileTest, RefusesOtherFormats) {
 TEST(ZipTest, RefusesArchivesThatLie) {
   const std::string pickle = F32Tensor(0, {6}, {1}, 6), storage(24, 'x');
   const HandZip good = Checkpoint(pickle, storage);
-  EXPECT_EQ(ParseTorchFile(Bytes(Build(good)), "a.bin").size(), 1u);
+  EXPECT_EQ(ParseTorchFile(Bytes(Build(good)), "a.bin").tensors.size(), 1u);
   struct Case {
     const char* what;
     std::function<void(HandZip&)> lie;

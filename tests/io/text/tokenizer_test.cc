@@ -271,11 +271,34 @@ TEST(TokenizerTest, RemovedBlanksCountWithWhatFollows) {
 TEST(TokenizerTest, NamesWhatIsWrong) {
   const TemporaryDirectory directory;
   ExpectError([&] { Tokenizer::Open(directory.path()); }, {directory.path().string(), "no tokenizer.model"});
-  test::WriteBytes(directory / "tokenizer.json", "{}");
-  ExpectError([&] { Tokenizer::Open(directory.path()); },
-              {"tokenizer.json", "byte-level BPE", "LLaMA 3, Qwen2"});
+  const std::pair<const char*, const char*> forms[] = {
+      {R"({"pre_tokenizer":{"type":"ByteLevel"},"model":{"type":"BPE"}})",
+       "byte-level BPE tokenizers (LLaMA 3, Qwen2)"},
+      {R"({"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split"},{"type":"ByteLevel"}]},
+"model":{"type":"BPE","byte_fallback":false}})",
+       "byte-level BPE"},
+      {R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend"},{"type":"Replace"}]},"pre_tokenizer":null,
+"model":{"type":"BPE","byte_fallback":true}})",
+       "that of a SentencePiece tokenizer (LLaMA 2, Mistral)"},
+      {R"({"pre_tokenizer":{"type":"Metaspace"},"model":{"type":"BPE"}})",
+       "copy tokenizer.model from the original"},
+      {R"({"model":{"type":"WordPiece"}})", "tokenizers of type WordPiece are not supported"},
+      {"{}", "tokenizers of type unknown are not supported"},
+      {"[1]", "tokenizers of type unknown are not supported"},
+      {"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"},
+  };
+  for (const auto& [json, expected] : forms) {
+    test::WriteBytes(directory / "tokenizer.json", json);
+    ExpectError([&] { Tokenizer::Open(directory.path()); }, {"tokenizer.json", expected});
+  }
   test::WriteBytes(directory / "tokenizer.model", "not a model");
   ExpectError([&] { Tokenizer::Open(directory.path()); }, {"tokenizer.model", "not a SentencePiece model"});
+  test::WriteBytes(directory / "tokenizer.model",
+                   "version https://git-lfs.github.com/spec/v1\nsize 499723\n");
+  ExpectError([&] { Tokenizer::Open(directory.path()); }, {"tokenizer.model", "is a Git LFS pointer"});
+  test::WriteBytes(directory / "tokenizer.model", "IQ== 0\nIg== 1\nIw== 2\nJA== 3\n");
+  ExpectError([&] { Tokenizer::Open(directory.path()); },
+              {"tokenizer.model", "is a tiktoken vocabulary", "LLaMA 3"});
   test::WriteBytes(directory / "tokenizer.model", "");
   ExpectError([&] { Tokenizer::Open(directory.path()); }, {"tokenizer.model"});
   const std::string whole = ReadFile(Demo() / "tokenizer.model");
@@ -287,6 +310,42 @@ TEST(TokenizerTest, NamesWhatIsWrong) {
   ExpectError([&] { tokenizer.Encode("ab\xff"); }, {"not UTF-8 at byte 2"});
   ExpectError([&] { tokenizer.Decode({5, 16000}); }, {"16000"});
   ExpectError([&] { tokenizer.Decode({-1}); }, {"-1"});
+}
+
+TEST(TokenizerTest, FilesBesideTheModelSayWhatATextBeginsWith) {
+  const TemporaryDirectory directory;
+  std::filesystem::copy_file(Demo() / "tokenizer.model", directory / "tokenizer.model");
+  const auto bos = [&] { return Tokenizer::Open(directory.path()).text_bos(); };
+  EXPECT_EQ(bos(), std::optional<int32_t>(1));
+  for (const auto& [flag, expected] : {std::pair("true", true), {"null", true}, {"false", false}}) {
+    test::WriteBytes(directory / "tokenizer_config.json", std::string("{\"add_bos_token\":") + flag + "}");
+    EXPECT_EQ(bos().has_value(), expected) << flag;
+  }
+  EXPECT_EQ(Tokenizer::Open(directory / "tokenizer.model").text_bos(), std::optional<int32_t>(1));
+  test::WriteBytes(directory / "tokenizer_config.json", "{\"add_bos_token\":1}");
+  ExpectError([&] { bos(); }, {"tokenizer_config.json", "add_bos_token"});
+}
+
+TEST(TokenizerTest, WarnsOfATextWithAddedTokens) {
+  const TemporaryDirectory directory;
+  std::filesystem::copy_file(Demo() / "tokenizer.model", directory / "tokenizer.model");
+  test::WriteBytes(directory / "added_tokens.json", "{\"<|user|>\":16000,\"<s>\":1}");
+  test::WriteBytes(
+      directory / "tokenizer_config.json",
+      R"({"added_tokens_decoder":{"2":{"content":"</s>"},"16003":{"content":"<|end|>","special":true}}})");
+  const Tokenizer tokenizer = Tokenizer::Open(directory.path());
+  EXPECT_EQ(tokenizer.vocab_size(), 16000);
+  EXPECT_EQ(tokenizer.vocab_size_with_added(), 16004);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(tokenizer.Encode("a <s> b <|user|> c"), Tokenizer::Open(Demo()).Encode("a <s> b <|user|> c"));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("the text holds \"<|user|>\", for which the model has a token of its own"), said.npos)
+      << said;
+  EXPECT_EQ(said.find("<s>"), said.npos) << said;
+  for (const char* content : {"[]", "{\"a\":-1}", "{\"a\":\"b\"}", "{\"\":5}", "{\"a\":99999999999}"}) {
+    test::WriteBytes(directory / "added_tokens.json", content);
+    ExpectError([&] { Tokenizer::Open(directory.path()); }, {"added_tokens.json"});
+  }
 }
 
 }  // namespace

@@ -1,0 +1,28 @@
+#include "model/vocabulary.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace mica {
+
+Tokenizer OpenTokenizer(const std::filesystem::path& directory, const ModelConfig& config) {
+  Tokenizer tokenizer = Tokenizer::Open(directory);
+  const size_t pieces = static_cast<size_t>(tokenizer.vocab_size());
+  if (pieces > config.vocab) {
+    Fail("{}: the tokenizer has {} pieces, the model a vocabulary of {}; they do not belong together",
+         directory.string(), pieces, config.vocab);
+  }
+  // Rows are filled up to a multiple of 64 to 256, rarely 1024, or kept for tokens to come.
+  constexpr size_t kPadding = 1024;
+  const size_t known = std::max(pieces, static_cast<size_t>(tokenizer.vocab_size_with_added()));
+  if (config.vocab > known + kPadding) {
+    LogWarningOnce(
+        "{}: the tokenizer has {} pieces, the model a vocabulary of {}; is it the tokenizer of this model?",
+        directory.string(), pieces, config.vocab);
+  }
+  return tokenizer;
+}
+
+}  // namespace mica
