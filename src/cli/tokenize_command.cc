@@ -18,7 +18,7 @@ namespace {
 struct TokenizeOptions {
   std::filesystem::path model;
   std::filesystem::path file;
-  std::optional<bool> bos;  // as the tokenizer's files say
+  bool bos = true;
   bool special = false;
 };
 
@@ -31,14 +31,15 @@ std::string ReadText(const std::filesystem::path& file) {
   return text;
 }
 
-void Tokenize(const TokenizeOptions& options) {
+// Without a word from the caller, a text begins as the tokenizer's files say.
+void Tokenize(const TokenizeOptions& options, std::optional<bool> bos) {
   const Tokenizer tokenizer = Tokenizer::Open(options.model);
   const std::string text = ReadText(options.file);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
   }
   std::vector<int32_t> ids = options.special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
-  if (options.bos ? *options.bos : tokenizer.text_bos().has_value()) ids.insert(ids.begin(), tokenizer.bos());
+  if (bos.value_or(tokenizer.text_bos().has_value())) ids.insert(ids.begin(), tokenizer.bos());
   std::string line = "[";
   for (size_t i = 0; i < ids.size(); ++i) line += (i == 0 ? "" : ",") + std::to_string(ids[i]);
   WriteStdout(line + "]\n");
@@ -51,12 +52,14 @@ void AddTokenizeCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("tokenize", "Print the token ids of a text as a JSON array");
   command.add_option("model", options->model, "Checkpoint directory or tokenizer.model")->required();
   command.add_option("file", options->file, "UTF-8 text, taken as it is; - for standard input")->required();
-  command.add_flag("--bos,!--no-bos", options->bos,
-                   "Put the token that begins a text in front\n[as tokenizer_config.json says]");
+  const CLI::Option* bos =
+      command.add_flag("--bos,!--no-bos", options->bos,
+                       "Put the token that begins a text in front\n[as tokenizer_config.json says]");
   command.add_flag("--special", options->special,
                    "\"<s>\", \"</s>\" and \"<unk>\" in the text become control tokens, as Hugging Face's "
                    "tokenizer does it");
-  command.callback([options] { Tokenize(*options); });
+  command.callback(
+      [options, bos] { Tokenize(*options, bos->count() > 0 ? std::optional(options->bos) : std::nullopt); });
 }
 
 }  // namespace mica
