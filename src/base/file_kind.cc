@@ -131,18 +131,22 @@ constexpr WideEncoding kWideEncodings[] = {{"UTF-32LE", 4, true, "\xff\xfe\0\0"s
                                            {"UTF-16LE", 2, true, "\xff\xfe"sv},
                                            {"UTF-16BE", 2, false, "\xfe\xff"sv}};
 
-// Share of the units of `begin` that are ordinary characters in that encoding.
-double OrdinaryShare(std::string_view begin, const WideEncoding& encoding) {
-  size_t units = 0, ordinary = 0;
-  for (size_t at = 0; at + encoding.bytes <= begin.size(); at += encoding.bytes, ++units) {
+// Of the units of `begin` in an encoding: those that are ordinary characters, and those of ASCII among them.
+struct Units {
+  size_t all = 0, ordinary = 0, ascii = 0;
+};
+Units CountUnits(std::string_view begin, const WideEncoding& encoding) {
+  Units units;
+  for (size_t at = 0; at + encoding.bytes <= begin.size(); at += encoding.bytes, ++units.all) {
     uint32_t code = 0;
     for (size_t i = 0; i < encoding.bytes; ++i) {
       const size_t from = encoding.little ? encoding.bytes - 1 - i : i;
       code = code << 8 | static_cast<uint8_t>(begin[at + from]);
     }
-    ordinary += IsOrdinary(code) ? 1 : 0;
+    units.ordinary += IsOrdinary(code) ? 1 : 0;
+    units.ascii += IsOrdinary(code) && code < 0x80 ? 1 : 0;
   }
-  return units == 0 ? 0.0 : static_cast<double>(ordinary) / static_cast<double>(units);
+  return units;
 }
 
 // UTF-16 and UTF-32, whose zero bytes no other text has: with a byte order mark, or where units of that width
@@ -160,12 +164,14 @@ std::optional<FileKind> RecogniseWide(std::string_view begin) {
   // A blank, line end, digit or Latin letter in each 64 units at least.
   const size_t zeros = static_cast<size_t>(std::count(begin.begin(), begin.end(), '\0'));
   if (begin.size() < 4 || zeros * 128 < begin.size()) return std::nullopt;
+  // With its bytes in the other order, Latin text reads as Chinese: of two readings, that with more of ASCII.
   const WideEncoding* likely = nullptr;
-  double best = kNearlyAll;
+  size_t most = 0;
   for (const WideEncoding& encoding : kWideEncodings) {
-    const double share = OrdinaryShare(begin, encoding);
-    if (share <= best) continue;
-    best = share;
+    const Units units = CountUnits(begin, encoding);
+    if (static_cast<double>(units.ordinary) < kNearlyAll * static_cast<double>(units.all)) continue;
+    if (units.all == 0 || (likely != nullptr && units.ascii <= most)) continue;
+    most = units.ascii;
     likely = &encoding;
   }
   return likely == nullptr ? std::nullopt : std::optional(kind(likely->name, likely->name));

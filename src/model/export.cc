@@ -135,7 +135,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
   const Checkpoint checkpoint = Checkpoint::Open(packed, true);
-  CheckPackedDirectory(checkpoint, ParseConfig(config, (packed / "config.json").string()));
+  CheckPackedDirectory(checkpoint);
   const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;

@@ -1,6 +1,7 @@
 #include "model/packed.h"
 
 #include <filesystem>
+#include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -8,6 +9,7 @@
 #include "base/text.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/family/family.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -21,18 +23,20 @@ void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t 
 
 namespace {
 
-void CheckMatrices(const Checkpoint& checkpoint, const ModelConfig& config) {
-  for (size_t layer = 0; layer < config.layers; ++layer) {
-    for (const LinearKind kind : kLinearKinds) {
-      const std::string name = LinearTensorName(*config.family, layer, kind);
-      const TensorView* plain = checkpoint.Find(WeightName(name));
-      if (plain == nullptr) continue;
-      Fail(
-          "{}: tensor {} is not packed, but config.json says that this is a packed checkpoint; move away "
-          "what does "
-          "not belong to it, or compress anew",
-          plain->file, Printable(plain->name));
-    }
+void CheckMatrices(const Checkpoint& checkpoint) {
+  const std::vector<std::string> packed = PackedNames(checkpoint);
+  if (packed.empty()) {
+    Fail(
+        "{}: {} holds no packed matrix, but config.json says that this is a packed checkpoint; put its own "
+        "weight "
+        "files back, or compress anew",
+        checkpoint.directory().string(), Printable(checkpoint.files().front().name));
+  }
+  for (const std::string& name : packed) {
+    const TensorView* plain = checkpoint.Find(WeightName(name));
+    if (plain == nullptr) continue;
+    Fail("{}: tensor {} is there beside the packed matrix of that name; put the file back that mica wrote",
+         plain->file, Printable(plain->name));
   }
 }
 
@@ -73,13 +77,13 @@ Ordered<ShardFile> ShardsOf(const Checkpoint& checkpoint) {
   return shards;
 }
 
-void CheckPackedDirectory(const Checkpoint& checkpoint, const ModelConfig& config) {
+void CheckPackedDirectory(const Checkpoint& checkpoint) {
   if (!checkpoint.unread_files().empty()) {
     Fail("{}: {} lies beside {} of a packed checkpoint and is no part of it; move it away",
          checkpoint.directory().string(), Printable(checkpoint.unread_files().front()),
          Printable(checkpoint.files().front().name));
   }
-  CheckMatrices(checkpoint, config);
+  CheckMatrices(checkpoint);
   const std::filesystem::path path = checkpoint.directory() / kCompressionFile;
   if (!std::filesystem::exists(path)) return;
   CheckFiles(checkpoint, CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse).file);

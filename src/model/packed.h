@@ -6,7 +6,6 @@
 
 #include "base/matrix.h"
 #include "io/container/checkpoint.h"
-#include "model/config.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -17,10 +16,11 @@ namespace mica {
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
                   MatrixView<float> out);
 
-// Throws Error unless what was opened is the packed checkpoint that was written, and all of it: every matrix
-// of a decoder layer comes packed and only packed, the directory has no other weight files, and those that it
-// has are of the bytes that its compression.json knows (if it is there; older ones know the sum alone).
-void CheckPackedDirectory(const Checkpoint& checkpoint, const ModelConfig& config);
+// Throws Error unless what was opened is the packed checkpoint that was written, and all of it: matrices come
+// packed and only packed, the directory has no other weight files, and those that it has are of the bytes
+// that its compression.json knows (if it is there; older ones know the sum alone). Which matrices there must
+// be is for ModelWeights to check.
+void CheckPackedDirectory(const Checkpoint& checkpoint);
 
 // The weight files of a packed checkpoint, as compression.json knows them.
 Ordered<ShardFile> ShardsOf(const Checkpoint& checkpoint);

@@ -93,7 +93,7 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
   const Family& family = *config.family;
   const TensorNames& names = family.names;
   if (weights.packed_) {
-    CheckPackedDirectory(checkpoint, config);
+    CheckPackedDirectory(checkpoint);
   } else if (fs::exists(directory / kCompressionFile)) {
     Fail(
         "{}: has {}, but its config.json is not that of a packed checkpoint; put the one back that mica "
@@ -113,6 +113,13 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
       const std::string name = LinearTensorName(family, layer, kind);
       const MatrixShape shape = LinearShape(config, kind);
       CheckMatrix(checkpoint, name, shape.rows, shape.cols, read);
+      if (weights.packed_ && !HasPacked(checkpoint, name)) {
+        Fail(
+            "{}: tensor {} is not packed, but config.json says that this is a packed checkpoint; put the "
+            "file back "
+            "that mica wrote",
+            checkpoint.Get(WeightName(name)).file, WeightName(name));
+      }
       const bool may_have_bias = weights.packed_ && checkpoint.Find(BiasName(name)) != nullptr;
       if (HasBias(config, kind) || may_have_bias) CheckPlain(checkpoint, BiasName(name), {shape.rows}, read);
     }

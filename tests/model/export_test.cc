@@ -142,6 +142,7 @@ TEST_F(Export, FailureLeavesNothing) {
   std::vector<std::byte> bytes(sizeof(large));
   std::memcpy(bytes.data(), large, sizeof(large));
   shard.AddPlain({"model.norm.weight", DType::kF32, {1}}, bytes);
+  shard.Add("model.layers.0.mlp.up_proj", Pack(up_));
   shard.Write(packed_ / "model.safetensors");
   EXPECT_THAT(MessageOf([&] { ExportPlain(packed_, out_, {}, progress_); }),
               HasSubstr("model.norm.weight: value 1000000 does not fit FP16"));

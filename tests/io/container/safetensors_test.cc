@@ -79,7 +79,7 @@ TEST(SafetensorsTest, RefusesHeadersThatLie) {
       {"not JSON", File("{\"t\":", 0), {"not valid JSON"}},
       {"text after the object", File(good + "x", 4), {"not valid JSON"}},
       {"not UTF-8", File("{\"t\xff\":1}", 0), {"not valid JSON"}},
-      {"truncated data", File(good, 3), {"is 64 bytes long", "needs 65", "tensor t", "[0, 4]", "truncated"}},
+      {"truncated data", File(good, 3), {"is 65 bytes long", "needs 66", "tensor t", "[0, 4]", "truncated"}},
       {"appended bytes", File(good, 9), {"5 bytes after the last tensor"}},
       {"appended bytes, no tensor", File("{}", 1), {"1 bytes after the last tensor"}},
       {"offsets outside", File(One("[4,8]"), 4), {"tensor t", "[4, 8]", "truncated"}},
