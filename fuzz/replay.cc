@@ -14,8 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 int main(int argc, char** argv) {
   namespace fs = std::filesystem;
-  int program_alone = 1;
-  LLVMFuzzerInitialize(&program_alone, &argv);
+  LLVMFuzzerInitialize(&argc, &argv);  // fills an empty directory with the target's own seeds
   size_t inputs = 0;
   try {
     for (int i = 1; i < argc; ++i) {
