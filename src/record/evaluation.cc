@@ -184,7 +184,8 @@ EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, 
 
 EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where) {
   const bool ours = json.is_object() && (json.contains("mica") || json.contains("datasets"));
-  if (json.is_object() && *KindOf(json) != '\0') {
+  const Json sets = json.is_object() ? (ours ? json.value("datasets", Json()) : json) : Json();
+  if (json.is_object() && *KindOf(json) != '\0' && std::none_of(sets.begin(), sets.end(), IsSet)) {
     Fail("{}: is no result of 'mica eval'{}; give the file that 'mica eval -o' wrote", where, KindOf(json));
   }
   if (ours) {
