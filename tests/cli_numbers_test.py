@@ -114,7 +114,7 @@ class NumbersTest(ProgramTest):
         self.succeed("compress", self.model, out, *self.calib, *FEW, "--bits", 4)
         edit(self.model, "model.layers.0.mlp.gate_proj.weight", 70000.0, 64 * 3 + 7, 1)
         shutil.rmtree(out)
-        self.fail_with("column 7", "compress", self.model, out, *self.calib, *FEW, "--bits", 16, "--sparsity", 0.3)
+        self.fail_with("model.layers.0.mlp.gate_proj: weights: row 3, column 7 is 70000", "compress", self.model, out, *self.calib, *FEW, "--bits", 16, "--sparsity", 0.3)
 
     def test_texts_that_repeat_are_said(self):
         out = self.folder / "out"

@@ -20,11 +20,12 @@ void CheckFinite(MatrixView<const float> values, std::string_view what) {
   });
 }
 
-void CheckFitsHalf(MatrixView<const float> values, std::string_view what) {
+void CheckFitsHalf(MatrixView<const float> values, std::string_view what, std::span<const uint8_t> widths) {
+  MICA_CHECK(widths.empty() || widths.size() == values.cols);
   constexpr float kRoundsToInfinity = 65520.0f;  // half a step above the largest
   ParallelFor(values.rows, [&](size_t r) {
     for (size_t c = 0; c < values.cols; ++c) {
-      if (!(std::fabs(values(r, c)) < kRoundsToInfinity)) {
+      if ((widths.empty() || widths[c] == 16) && !(std::fabs(values(r, c)) < kRoundsToInfinity)) {
         Fail("{}: row {}, column {} is {}, but 16 bits (FP16) hold 65504 at most; give it fewer bits", what,
              r, c, values(r, c));
       }

@@ -1,6 +1,8 @@
 // Values that arithmetic cannot go on with, found before they spread.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/matrix.h"
@@ -10,7 +12,9 @@ namespace mica {
 // Throws Error naming `what` and the place of the first value of a row that is NaN or infinite.
 void CheckFinite(MatrixView<const float> values, std::string_view what);
 
-// Throws Error naming `what` and the place of a value that FP16 does not hold (65504 at most).
-void CheckFitsHalf(MatrixView<const float> values, std::string_view what);
+// Throws Error naming `what` and the place of a value that FP16 does not hold (65504 at most). widths:
+// [cols], looked at are the columns of 16 bits; empty: all.
+void CheckFitsHalf(MatrixView<const float> values, std::string_view what,
+                   std::span<const uint8_t> widths = {});
 
 }  // namespace mica

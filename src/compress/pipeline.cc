@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/finite.h"
@@ -398,9 +399,11 @@ ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, Residua
     CheckFinite(moments.h, where + ", second moments");
     if (moments.drift.data != nullptr) CheckFinite(moments.drift, where + ", drift");
     if (moments.residual.data != nullptr) CheckFinite(moments.residual, where + ", drift of the stream");
-    coder_->BeginInput(moments.h);
     std::optional<DampedFactor> drift_inverse;
-    if (moments.drift.data != nullptr) drift_inverse = DriftInverse(moments.h, settings_.drift.damping);
+    InContext(where, [&] {
+      coder_->BeginInput(moments.h);
+      if (moments.drift.data != nullptr) drift_inverse = DriftInverse(moments.h, settings_.drift.damping);
+    });
     for (const LinearKind kind : kLinearKinds) {
       if (InputOf(kind) != input) continue;
       ThrowIfInterrupted();

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "compress/budget/demands.h"
 #include "ops/codes/codes.h"
@@ -117,9 +118,12 @@ EntropyCoder::Attempt EntropyCoder::Try(MatrixView<const float> w, const StepPla
 CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const float> w) {
   const double matrix_weights = static_cast<double>(w.rows) * static_cast<double>(w.cols);
   RateControl::Choice choice = control_->Next();
-  const StepPlan plan =
-      PlanSteps(columns_, statistics_->linears[layer][static_cast<size_t>(kind)].outputs, step_settings());
-  Attempt attempt = Try(w, plan, choice);
+  const std::string name = LinearTensorName(*config_.family, layer, kind);
+  const StepPlan plan = InContext(name, [&] {
+    return PlanSteps(columns_, statistics_->linears[layer][static_cast<size_t>(kind)].outputs,
+                     step_settings());
+  });
+  Attempt attempt = InContext(name, [&] { return Try(w, plan, choice); });
   // The last matrix brings the total to just below the budget; a step of 1 / 512 octave changes it by less
   // than the slack.
   if (layer + 1 == config_.layers && kind == kLinearKinds.back()) {
@@ -144,8 +148,7 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
         "--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
         "{:.3f}, tables and steps included",
         BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value),
-        budget_bits_ / weights(), LinearTensorName(*config_.family, layer, kind),
-        (control_->bits_so_far() + attempt.counted_bits) / weights());
+        budget_bits_ / weights(), name, (control_->bits_so_far() + attempt.counted_bits) / weights());
   }
   const double zeros = attempt.report.zero_share * matrix_weights;
   control_->Record(choice, attempt.counted_bits, zeros);

@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "compress/budget/demands.h"
 #include "compress/curvature/score_histogram.h"
@@ -119,7 +120,9 @@ CodedMatrix FixedCoder::Solve(size_t layer, LinearKind kind, MatrixView<const fl
   SolverReport report;
   CodedMatrix coded;
   coded.weights = Matrix<float>(w.rows, w.cols);
-  const FixedMatrix solved = SolveFixed(w, h_, allocation_.widths[index], solver, &report, coded.weights);
+  const FixedMatrix solved = InContext(LinearTensorName(*config_.family, layer, kind), [&] {
+    return SolveFixed(w, h_, allocation_.widths[index], solver, &report, coded.weights);
+  });
   coded.packed = Pack(solved);
 
   double code_bits = 0;

@@ -1,5 +1,6 @@
 #include "compress/fixed/plain_tensors.h"
 
+#include "base/context.h"
 #include "base/error.h"
 #include "base/finite.h"
 #include "base/half.h"
@@ -27,7 +28,8 @@ void AddRounded(const Checkpoint& checkpoint, const std::string& name, int bits,
   checkpoint.Release(tensor);
   const std::string where = fmt::format("{}: tensor {}", tensor.file, tensor.name);
   CheckFinite(w, where);
-  if (bits < 16) return shard.Add(name, Pack(RoundToNearest(w, bits, group_size)));
+  if (bits < 16)
+    return shard.Add(name, InContext(where, [&] { return Pack(RoundToNearest(w, bits, group_size)); }));
   CheckFitsHalf(w, where);
   std::vector<std::byte> bytes(w.size() * sizeof(F16));
   F16* values = reinterpret_cast<F16*>(bytes.data());

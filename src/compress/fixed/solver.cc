@@ -15,13 +15,6 @@
 namespace mica {
 namespace {
 
-// The columns that are stored as FP16.
-void CheckHalves(MatrixView<const float> w, const std::vector<uint8_t>& widths) {
-  for (size_t c = 0; c < w.cols; ++c) {
-    if (widths[c] == 16) CheckFitsHalf(w.Cols(c, 1), fmt::format("weights of column {}", c));
-  }
-}
-
 // The least power of two that no weight exceeds, as an exponent: scales have a narrow range of their own.
 // FP16 values have a wide one and stay as they are.
 int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups) {
@@ -220,7 +213,7 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   }
   CheckFinite(w, "weights");
   CheckFinite(h, "second moments");
-  CheckHalves(w, widths);
+  CheckFitsHalf(w, "weights", widths);
   std::vector<float> diagonal(w.cols);
   for (size_t j = 0; j < w.cols; ++j) diagonal[j] = h(j, j);
 
