@@ -236,7 +236,7 @@ TEST(AdviceTest, ForcedZerosAreBlamedBeforeWidths) {
             "fixed --bits 4 --sparsity 0.35 "
             "--pattern unstructured --grouping waterfill --groups 0 --bit-options 2,3,4,6,8 --group-size 128 "
             "--embedding-bits 8 --samples "
-            "16 --calib-seqlen 2048 --seed 0");
+            "16 --seqlen 2048 --seed 0");
 }
 
 TEST(AdviceTest, FixedPatternsAreFreedFirst) {
