@@ -112,7 +112,7 @@ std::string MarkdownTable(const std::vector<std::vector<std::string>>& rows) {
   std::string text;
   for (size_t i = 0; i < rows.size(); ++i) {
     text += "|";
-    for (const std::string& cell : rows[i]) text += " " + Printable(cell, std::string_view::npos) + " |";
+    for (const std::string& cell : rows[i]) text += fmt::format(" {} |", Printable(cell, std::string_view::npos));
     text += "\n";
     if (i > 0) continue;
     text += "|";

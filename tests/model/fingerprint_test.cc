@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "base/file.h"
+#include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
 
 namespace mica {
@@ -49,6 +52,14 @@ TEST_F(FingerprintTest, IsTheSameWhateverIsNotRead) {
   Tensors tensors = tensors_;
   tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{3}, {1.0f, 0.1f, 0.01f}};
   EXPECT_EQ(Of(config_, tensors), fingerprint_);
+}
+
+TEST_F(FingerprintTest, NamesWhatIsNotFinite) {
+  Tensors tensors = tensors_;
+  tensors["model.layers.5.mask"] = {{2}, {0.0f, -std::numeric_limits<float>::infinity()}};  // nobody reads it
+  EXPECT_EQ(Of(config_, tensors), fingerprint_);
+  tensors["model.embed_tokens.weight"].second[24 * 49 + 3] = std::numeric_limits<float>::quiet_NaN();
+  ExpectError([&] { Of(config_, tensors); }, {"model.embed_tokens.weight holds NaN at [49, 3]"});
 }
 
 }  // namespace

@@ -175,19 +175,6 @@ TEST(Weights, TwoLayoutsAreNamed) {
               HasSubstr("has compression.json, but its config.json is not that of a packed checkpoint"));
 }
 
-TEST(Weights, FingerprintNamesWhatIsNotFinite) {
-  const TemporaryDirectory directory;
-  Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);
-  tensors["model.layers.5.mask"] = {{2}, {0.0f, -std::numeric_limits<float>::infinity()}};  // nobody reads it
-  WriteModel(directory.path(), TinyConfig(), tensors);
-  EXPECT_EQ(ModelWeights::Open(directory.path()).Fingerprint(),
-            Checkpoint::Open(directory.path()).Fingerprint());
-  tensors["model.embed_tokens.weight"].second[24 * 49 + 3] = std::numeric_limits<float>::quiet_NaN();
-  WriteModel(directory.path(), TinyConfig(), tensors);
-  EXPECT_THAT(MessageOf([&] { ModelWeights::Open(directory.path()).Fingerprint(); }),
-              HasSubstr("model.embed_tokens.weight holds NaN at [49, 3]"));
-}
-
 TEST(Weights, AFileThatChangesIsNamed) {
   const TemporaryDirectory directory;
   Tensors tensors = RandomTensors(ParseConfig(TinyConfig(), "test"), 1);

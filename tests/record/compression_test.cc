@@ -19,7 +19,7 @@ constexpr const char* kFixed = R"({
     "bit_options": [2, 3, 4, 6, 8], "token_weights": false, "seed": 18446744073709551615,
     "calib": [{"kind": "c4", "path": "data/c4.jsonl", "weight": 1.0}]},
   "model": {"path": "models/some", "fingerprint": "86fc", "file_bytes": 9420880},
-  "calibration": {"sources": [{"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "weight": 1.0, "windows": 2}],
+  "calibration": {"sources": [{"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "content_sha256": "f11e", "weight": 1.0, "windows": 2}], "tokenizer": "70ce",
     "samples": 2, "seqlen": 64, "tokens": 128, "seed": 18446744073709551615},
   "bits": {"compressed_weights": 18496, "mean_code_bits": 3.499887569706782, "bits_per_weight": 3.7545421838460156,
     "zero_share": 0.31748909426155786, "histogram": {"2": 8496, "3": 8000, "16": 2000},
@@ -91,7 +91,7 @@ TEST(CompressionRecordTest, IsWrittenInTheOrderOfTheFile) {
   record.created = "2026-11-27T22:06:02Z";
   record.settings.values = Json::parse(kFixed)["settings"];
   record.model = {"models/some", "86fc", 9420880, {}};
-  record.calibration = {{{"c4", "data/c4.jsonl", "cdd5", 1.0, 2, {}}}, 2, 64, 128, UINT64_MAX, {}};
+  record.calibration = {{{"c4", "data/c4.jsonl", "cdd5", "f11e", 1.0, 2, {}}}, "70ce", 2, 64, 128, UINT64_MAX, {}};
   record.bits = {18496,
                  3.499887569706782,
                  3.7545421838460156,
@@ -114,7 +114,7 @@ TEST(CompressionRecordTest, IsWrittenInTheOrderOfTheFile) {
   q.mean_code_bits = 4;
   q.cols = q.rows = 136;
   record.layers = {{0, 92547, {{"self_attn.q_proj", q}}, {}}};
-  record.file = {9420880, 4633353, 2.0332748, {}};
+  record.file = {9420880, 4633353, 2.0332748, {}, {}};
   record.time = {{{"fingerprint", 0.25}, {"compress", 60.5}}, 95.0};
   record.peak_memory_bytes = 800000000;
   EXPECT_EQ(ToJson(record).dump(), Json::parse(kFixed).dump());

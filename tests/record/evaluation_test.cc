@@ -19,7 +19,7 @@ using ::testing::ThrowsMessage;
 // A whole file of a packed model that was measured against a reference, in the order of its keys.
 constexpr const char* kResult = R"({
   "mica": {"version": "0.1.0", "commit": "7a77376ea6d1"}, "created": "2026-11-27T22:06:02Z",
-  "model": {"path": "runs/packed", "fingerprint": "beef", "architecture": {"class": "LlamaForCausalLM",
+  "model": {"path": "runs/packed", "fingerprint": "beef", "tokenizer": "70ce", "architecture": {"class": "LlamaForCausalLM",
     "model_type": "llama", "layers": 2, "hidden": 136, "heads": 4, "kv_heads": 2, "head_dim": 34, "ffn": 300,
     "vocab": 16000, "max_positions": 2048, "rope_theta": 10000.0, "tied_head": false}, "parameters": 4710440,
     "file_bytes": 4633353, "layout": "safetensors", "compression": {"mica": {"version": "0.1.0"},
@@ -34,7 +34,7 @@ constexpr const char* kResult = R"({
     "scored_tokens": 4094, "windows": 2, "window_nll": [2.25, 2.4118], "by_occurrence": [{"from": 1, "to": 1,
     "tokens": 94, "nll": 8.5}, {"from": 1000, "to": 0, "tokens": 4000, "nll": 2.186}], "text_tokens": 5000,
     "tokens_per_second": 334.36, "phases": {"weights": 0.5, "pass": 6.25, "reference": 3.0, "divergence": 2.0},
-    "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "bytes": 20000},
+    "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "content_sha256": "f11e", "bytes": 20000},
     "divergence": {"kl": 0.0213, "same_top": 0.91, "standard_error": 0.0012}}},
   "time": {"texts": 1.5, "fingerprint": 0.25, "pass": 6.25, "total": 15.0}, "peak_memory_bytes": 500000000})";
 

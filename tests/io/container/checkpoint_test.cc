@@ -244,7 +244,7 @@ TEST(CheckpointTest, TakesTheFirstLayoutAndNamesTheOthers) {
             (std::vector<std::string>{"pytorch_model.bin", "s1.safetensors", "s2.safetensors"}));
 }
 
-// The archive's CRC-32 is compared with the data before they are used, and by the fingerprint.
+// The archive's CRC-32 is compared with the data before they are used, and by the hashes.
 TEST(CheckpointTest, ABitFlippedInAPyTorchFileIsNamed) {
   const TemporaryDirectory directory;
   WriteTorch(directory / "pytorch_model.bin", {0, 1, 2});
@@ -260,7 +260,7 @@ TEST(CheckpointTest, ABitFlippedInAPyTorchFileIsNamed) {
     ExpectError([&] { flipped.Verify(flipped.Get("b")); },
                 {"pytorch_model.bin", "data/0", "CRC-32", "the file is corrupted"});
   }
-  ExpectError([&] { flipped.Fingerprint(); }, {"pytorch_model.bin", "CRC-32"});
+  ExpectError([&] { HashesOf(flipped); }, {"pytorch_model.bin", "CRC-32"});
   // Written without checksums: zero stands for none.
   const size_t directory_entry = bytes.rfind("data/0");
   const size_t crc = bytes.rfind("PK\1\2", directory_entry) + 16;
