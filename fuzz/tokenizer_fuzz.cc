@@ -42,11 +42,10 @@ void Run(uint8_t which, const std::string& content) {
   constexpr const char* kNames[] = {"tokenizer_config.json", "added_tokens.json", "tokenizer.json"};
   if (which % 4 == 3) {
     const Tokenizer tokenizer = Tokenizer::Parse(content, "fuzz");
-    for (const std::vector<int32_t>& ids : {tokenizer.Encode(text), tokenizer.EncodeWithSpecial(text)}) {
-      for (const int32_t id : ids) {
-        MICA_CHECK(id >= 0 && id < tokenizer.vocab_size());
-        tokenizer.PieceBytes(id);
-      }
+    for (const bool special : {false, true}) {
+      const TextTokens tokens = tokenizer.EncodeWithBytes(text, special);
+      MICA_CHECK(tokens.ids.size() == tokens.bytes.size());
+      for (const int32_t id : tokens.ids) MICA_CHECK(id >= 0 && id < tokenizer.vocab_size());
     }
     return;
   }

@@ -327,7 +327,7 @@ class FilesTest(ProgramTest):
         self.assertIn(b"\\xff\\x1b/absent: ", command(b"eval", folder + b"/absent", *data).stderr)
 
     def test_usage_is_one_line_of_our_own(self):
-        for wrong, said in (([], "a command is missing"), (["eval"], "model is required"), (["eval", "m", "--threads"], "--threads needs a value"),
+        for wrong, said in (([], "no command is given"), (["eval"], "model is required"), (["eval", "m", "--threads"], "--threads needs a value"),
                             (["eval", "m", "--bad"], "not expected: --bad"), (["compare", "a", "b", "c"], "not expected: c"), (["nonsense"], "nonsense")):
             done = mica(*wrong)
             self.assertEqual(done.returncode, 2, done.stderr)

@@ -26,7 +26,7 @@ class IdentityTest(ProgramTest):
         self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
         self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.eval = self.text("eval.txt", ("docs/architecture.md",))
-        self.small = ("--calib", f"text={self.calib}", "--samples", 4, "--calib-seqlen", 64)
+        self.small = ("--calib", f"text={self.calib}", "--samples", 4, "--seqlen", 64)
 
     def evaluate(self, model, result, data=None):
         self.succeed("eval", model, "--data", f"docs:text={data or self.eval}", "--seqlen", 64, "--max-windows", 2,
@@ -70,31 +70,34 @@ class IdentityTest(ProgramTest):
     def test_a_run_uses_nothing_of_other_inputs(self):
         self.succeed("run", self.experiment())
         baseline = (self.folder / "out" / "baseline.json").read_bytes()
-        same = self.experiment(name="renamed", evaluate__convention="gptq")  # words that change nothing
-        self.succeed("run", same)
+
+        def same():  # in words that change nothing
+            return self.experiment(name="renamed", evaluate__convention="gptq")
+
+        self.succeed("run", same())
         self.assertEqual((self.folder / "out" / "baseline.json").read_bytes(), baseline)
         kept = self.eval.read_text(encoding="utf-8")
         self.eval.write_text(kept + "more", encoding="utf-8")
-        self.fail_with("baseline.json: was made of something else: text of docs ", "run", same)
+        self.fail_with("baseline.json: was made of something else: text of docs ", "run", same())
         self.eval.write_text(kept, encoding="utf-8")
         self.fail_with("seqlen 64 against 32", "run", self.experiment(evaluate__seqlen=32))
         self.fail_with("--bits 4", "run", self.experiment(compress__budget={"kind": "bits", "value": 3}))
         calib = self.calib.read_text(encoding="utf-8")
         self.calib.write_text(calib + "more", encoding="utf-8")
-        self.fail_with("calibration text 1 ", "run", same)
+        self.fail_with("calibration text 1 ", "run", same())
         self.calib.write_text(calib, encoding="utf-8")
         weights = bytearray((self.model / "model.safetensors").read_bytes())
         weights[-2] ^= 1
         (self.model / "model.safetensors").write_bytes(weights)
-        self.fail_with("model ", "run", same)
+        self.fail_with("model ", "run", same())
         weights[-2] ^= 1
         (self.model / "model.safetensors").write_bytes(weights)
         swap_pieces(self.model / "tokenizer.model")
-        self.fail_with("tokenizer ", "run", same)
+        self.fail_with("tokenizer ", "run", same())
         swap_pieces(self.model / "tokenizer.model")
         config = read_json(self.model / "config.json")
         (self.model / "config.json").write_text(json.dumps(dict(reversed(config.items()), comment="not read")))
-        self.succeed("run", same)
+        self.succeed("run", same())
         status = self.succeed("status", self.folder / "out")
         for word in ("done", "compress", "peak memory"):
             self.assertIn(word, status)
@@ -115,7 +118,7 @@ class IdentityTest(ProgramTest):
         self.assertIn("tokenizer ", compress("d"))
 
     def test_a_stopped_compression_goes_on_with_the_same_alone(self):
-        base = ("--calib", f"text={self.calib}", "--samples", 300, "--calib-seqlen", 64, "--bits", 3)
+        base = ("--calib", f"text={self.calib}", "--samples", 300, "--seqlen", 64, "--bits", 3)
         out = self.folder / "out"
         process = subprocess.Popen([MICA, "compress", self.model, out, *map(str, base)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (out / ".work" / "shard-00002.json").exists() and process.poll() is None:

@@ -63,7 +63,7 @@ class ModelFilesTest(ProgramTest):
         for shard in shards:
             shutil.copy(twin / shard, other / shard)
         if any((twin / s).read_bytes() != (packed / s).read_bytes() for s in shards):
-            self.refuse("not the file that compression.json knows", other)
+            self.refuse("compression.json", other)
 
         # All of the original over the packed one, or its config.json alone.
         other = self.copy(packed)

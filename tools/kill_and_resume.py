@@ -85,7 +85,7 @@ def jobs(mica, folder):
                     "--heads", "4"], check=True, capture_output=True)
     text.write_text((SOURCE / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "measured.txt").write_text((SOURCE / "docs" / "architecture.md").read_text(encoding="utf-8"), encoding="utf-8")
-    base = ["compress", model, "out", "--calib", f"text={text}", "--samples", 8, "--calib-seqlen", 128]
+    base = ["compress", model, "out", "--calib", f"text={text}", "--samples", 8, "--seqlen", 128]
     (folder / "experiment.json").write_text(json.dumps({
         "name": "killed", "model": "model", "directory": "out",
         "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "measured.txt"}], "seqlen": 128, "max_windows": 4},

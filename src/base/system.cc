@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <ctime>
 #include <fstream>
 #include <limits>
+#include <new>
 #include <thread>
 
 #include "base/error.h"
@@ -52,6 +54,15 @@ uint64_t AvailableMemoryBytes() {
   if (limit_file >> limit && current_file >> current && limit > current)
     available = std::min(available, limit - current);
   return available;
+}
+
+void RequireAddressSpace(size_t bytes) {
+  struct rlimit limit;
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  void* room =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (room == MAP_FAILED) throw std::bad_alloc();
+  ::munmap(room, bytes);
 }
 
 std::string HostName() {

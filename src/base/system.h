@@ -1,6 +1,7 @@
 // What this process and this machine are: memory, host, version, wall clock, Ctrl-C, standard streams.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -14,6 +15,9 @@ uint64_t PeakResidentBytes();
 void ResetPeakResidentBytes();
 // Memory this process may still take, bytes (MemAvailable, or the control group's limit when that is lower).
 uint64_t AvailableMemoryBytes();
+// Throws std::bad_alloc where the address space is limited (ulimit -v) and has no room for so many bytes more:
+// asked before libraries are called that do not notice that they were given no memory.
+void RequireAddressSpace(size_t bytes);
 
 std::string HostName();
 // "AMD EPYC, 2 processors".

@@ -313,8 +313,8 @@ OtherBytes Compression::Besides() const {
   const uint64_t per_layer = layers_done > 0 ? (besides - end_bytes_) / layers_done +
                                                    index / (layers_done + kEndShards) + kHeaderSlack
                                              : kHeaderBytesPerMatrix * kLinearKinds.size();
-  return {.expected = besides + index + per_layer * layers_left,
-          .least = besides + index + layer_overhead_ * layers_left};
+  const uint64_t least = besides + index + layer_overhead_ * layers_left;
+  return {.expected = std::max(least, besides + index + per_layer * layers_left), .least = least};
 }
 
 // Bytes of a layer's shard and of its index entries besides the matrices, counted on matrices of the least

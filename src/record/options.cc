@@ -362,13 +362,16 @@ Json CheckedValue(const Option& option, const Json& value, const std::string& wh
       return value;
     case OptionKind::kChoice:
       if (!value.is_string()) RefuseType(option, value, where);
-      for (const Spelling& spelling : option.spellings) {
-        if (value == spelling.given) return spelling.word;
+      {
+        Json word = value;
+        for (const Spelling& spelling : option.spellings) {
+          if (value == spelling.given) word = spelling.word;
+        }
+        if (std::none_of(option.words.begin(), option.words.end(),
+                         [&](const char* known) { return word == known; }))
+          Refuse(option, value, where);
+        return word;
       }
-      if (std::none_of(option.words.begin(), option.words.end(),
-                       [&](const char* word) { return value == word; }))
-        Refuse(option, value, where);
-      return value;
     case OptionKind::kText:
     case OptionKind::kPath:
       if (!value.is_string()) RefuseType(option, value, where);

@@ -50,6 +50,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
     settings.coding = coding;
     settings.sparsity.rate = 0.25;
     settings.information.grouping = GroupingMethod::kKmeans;
+    settings.calibration.seqlen = 512;
     const Json before = SettingsToJson(settings);
     EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
     const Json changed = Changed(before);

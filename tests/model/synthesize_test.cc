@@ -157,8 +157,8 @@ TEST(RandomCheckpointTest, RefusesImpossibleShapes) {
 TEST(RandomCheckpointTest, KeepsWhatIsThere) {
   const TemporaryDirectory directory;
   test::WriteBytes(directory / "mine", "x");
-  ExpectError([&] { Write({}, directory.path()); }, {directory.path().string(), "not an empty directory"});
-  ExpectError([&] { Write({}, directory / "mine"); }, {"mine", "not an empty directory"});
+  ExpectError([&] { Write({}, directory.path()); }, {directory.path().string(), "is not an empty directory"});
+  ExpectError([&] { Write({}, directory / "mine"); }, {"mine", "is not a directory"});
   EXPECT_TRUE(fs::exists(directory / "mine"));
 }
 

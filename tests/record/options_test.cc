@@ -133,7 +133,7 @@ TEST(OptionTable, OneThingHasOneNameEverywhere) {
     for (const char* spelling : {"f32", "float32", "fp32"}) EXPECT_EQ(ParseValue(dtype, {spelling}), "fp32");
   }
   EXPECT_EQ(CheckedValue(FindOption(SynthesisOptionTable(), "dtype"), "f16", "file"), "fp16");
-  ExpectError([] { ParseValue(FindOption(CompressionOptionTable(), "dtype"), {"f16"}); },
+  ExpectError([] { ParseValue(FindOption(CompressionOptionTable(), "dtype"), {std::string("f16")}); },
               {"--dtype", "bf16 or fp32"});
 }
 
@@ -212,7 +212,7 @@ TEST(SettingsLike, AreThoseOfTheRunButForWhatIsGiven) {
   const auto like = [&](const char* given) { return SettingsLike(run, Json::parse(given), "c.json"); };
   EXPECT_EQ(EssentialSettings(run), Json::parse(R"({"budget": {"kind": "bits", "value": 3.0}, "sparsity": 0.5,
     "pattern": "2:4", "group_size": 64, "saliency_exponent": 0.5, "refine_passes": 2, "seed": 3, "samples": 16,
-    "calib": [{"kind": "text", "path": "t", "weight": 1.0}]})"));
+    "seqlen": 2048, "calib": [{"kind": "text", "path": "t", "weight": 1.0}]})"));
   EXPECT_EQ(like("{}"), EssentialSettings(run));
   EXPECT_EQ(like(R"({"budget": {"kind": "bpw", "value": 4}})")["budget"]["kind"], "bpw");
   EXPECT_EQ(like(R"({"calib": [{"kind": "c4", "path": "u"}]})")["calib"].size(), 1u);

@@ -101,7 +101,7 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   identity.Add("model", model);
   identity.Add(CalibrationIdentity(calibration.provenance));
   identity.Add("--samples", calibration.provenance.samples);
-  identity.Add("--calib-seqlen", calibration.provenance.seqlen);
+  identity.Add("--seqlen", calibration.provenance.seqlen);
   identity.Add("--grouping", GroupingMethodName(settings.information.grouping));
   identity.Add("--estimator", EstimatorName(settings.information.estimator));
   identity.Add("--groups", settings.information.groups);

@@ -131,7 +131,8 @@ ShellCommand CompressCommand(const Comparison& comparison, const Json& changes,
   if (calibration.empty()) command.Option("calib", "KIND=FILE");
   // What is recorded with the calibration instead of with the settings.
   Json settings = ToJson(RecordOf(comparison) ? RecordOf(comparison)->calibration : CalibrationRecord{});
-  for (const auto& [key, value] : SettingsOf(comparison).values.items()) settings[key] = value;
+  const SettingsRecord recorded = SettingsOf(comparison);
+  for (const auto& [key, value] : recorded.values.items()) settings[key] = value;
   Json wanted = EssentialSettings(settings);
   for (const auto& [key, value] : changes.items()) wanted[key] = value;
   for (const Option& option : CompressionOptionTable()) {

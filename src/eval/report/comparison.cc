@@ -236,8 +236,7 @@ CompressionFigures FiguresOf(const CompressionRecord& record, const ModelRecord&
 Rating RateExcess(double excess_nats) {
   // Beyond kMostChange the exponential may be infinite; the tenths of a limited figure are exact.
   const double retention = std::max(kLeastRetention, 100 - 100 * std::expm1(excess_nats));
-  // Down, so that nothing is shown, or rated, better than it is; a quotient of decimals may fall short a little.
-  const double tenths = std::floor(10 * retention + 1e-6) + 0.0;  // no -0.0
+  const double tenths = std::round(10 * retention) + 0.0;  // no -0.0
   return {tenths / 10, tenths >= 950 ? 5 : tenths >= 900 ? 4 : tenths >= 850 ? 3 : 2};
 }
 
@@ -272,7 +271,7 @@ Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline
 
 Json ComparisonJson(const Comparison& comparison) {
   const auto put = [](Json& json, const char* key, const std::optional<double>& value) {
-    json[key] = value ? Json(*value) : Json(nullptr);
+    json[key] = value && std::isfinite(*value) ? Json(*value) : Json(nullptr);
   };
   const auto side = [&](const SetFigures& figures) {
     Json json;

@@ -111,7 +111,7 @@ struct Rating {
   double retention = 0;  // percent, in whole tenths as it is shown
   int stars = 0;         // of that figure: 5 from 95 %, 4 from 90, 3 from 85, else 2
 };
-// Retention 100 (2 - e^excess_nats), rounded down once and then rated; at least kLeastRetention.
+// Retention 100 (2 - e^excess_nats), rounded once and then rated; at least kLeastRetention.
 Rating RateExcess(double excess_nats);
 
 // Compares two results, of `mica eval` or of another program. Results of different convention, seqlen, dtype,

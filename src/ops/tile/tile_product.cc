@@ -15,6 +15,7 @@
 #include <dnnl.hpp>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "device/scratch.h"
 #include "ops/tile/kernels.h"
 
@@ -22,6 +23,9 @@ namespace mica {
 namespace {
 
 using dnnl::memory;
+
+// Room that oneDNN needs to make the code of a primitive; where there is none, it may crash.
+constexpr size_t kPrimitiveBytes = size_t{32} << 20;
 
 std::atomic<bool> g_allow_native{true};
 std::atomic<uint64_t> g_nanoseconds{0}, g_flops{0};
@@ -92,6 +96,7 @@ struct ShapeHash {
 memory::desc PackedDescription(size_t n, size_t k, bool bf16);
 
 dnnl::matmul::primitive_desc Describe(const Shape& s) {
+  RequireAddressSpace(kPrimitiveBytes);
   const auto type = s.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
   const memory::desc a({Dim(s.m), Dim(s.k)}, type,
                        s.a_transposed ? memory::dims{1, Dim(s.m)} : memory::dims{Dim(s.k), 1});
@@ -255,6 +260,7 @@ void TileProductTransposedA(const BF16* a, const BF16* b, size_t m, size_t n, si
 
 struct PackedOperand::Memory {
   Memory(const void* rows, size_t n, size_t k, bool bf16) {
+    RequireAddressSpace(kPrimitiveBytes);
     const OneThread one_thread;
     const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
     const memory plain(memory::desc({Dim(k), Dim(n)}, type, memory::dims{1, Dim(k)}), Engine(),

@@ -238,7 +238,8 @@ TEST(CompensateDrift, RefusesMomentsThatNoDampingMakesPositiveDefinite) {
               {"5 input channels", "not positive definite"});
   Layer poisoned(3, 5);
   poisoned.h(4, 4) = std::numeric_limits<float>::quiet_NaN();
-  ExpectError([&] { Compensate(poisoned.w, poisoned.Moments(false), 1.0, 0.01); }, {"not positive definite"});
+  ExpectError([&] { Compensate(poisoned.w, poisoned.Moments(false), 1.0, 0.01); },
+              {"row 4, column 4 is nan, expected a finite number"});
 }
 
 }  // namespace

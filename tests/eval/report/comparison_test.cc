@@ -246,7 +246,7 @@ TEST(ComparisonTest, FilesThatAreNoResultsAreRefused) {
   odd["model"]["compression"]["bits"] = "none";
   EXPECT_THAT(
       [&] { CompareQuietly(good, odd); },
-      ThrowsMessage<Error>(HasSubstr("small.json, \"model\", \"compression\": \"bits\" is \"none\"")));
+      ThrowsMessage<Error>(HasSubstr("small.json, \"model\", \"compression\", \"bits\": is string, expected an object")));
 }
 
 TEST(AdviceTest, GaussianErrorsAreTheKnownOnes) {
@@ -340,7 +340,7 @@ TEST(AdviceTest, FarTooFewSamplesComeFirst) {
   ASSERT_EQ(advice.size(), 2u);
   EXPECT_EQ(advice[0].kind, AdviceKind::kSamples);
   EXPECT_EQ(advice[1].kind, AdviceKind::kSparsity);
-  EXPECT_THAT(advice[0].command.Line(), EndsWith("packed-80samples --samples 80"));
+  EXPECT_THAT(advice[0].command.Line(), EndsWith("packed-86samples --samples 86"));
 }
 
 TEST(AdviceTest, WhereNothingIsLostThereIsRoom) {
@@ -406,7 +406,7 @@ TEST(AdviceTest, WithoutTheDirectoryOnlyWhatIsNotUsualIsSaid) {
   EXPECT_EQ(
       comparison.advice[0].command.Line(),
       "mica compress models/some OUT --calib 'c4=data/c4 calib.jsonl' --sparsity 0.5 --pattern unstructured "
-      "--group-size 64 --samples 16");
+      "--group-size 64 --samples 16 --seqlen 2048");
 }
 
 TEST(ComparisonJsonTest, HoldsTheNumbers) {

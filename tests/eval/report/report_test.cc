@@ -232,7 +232,7 @@ TEST(ReportTest, DestroyedModelsTakeNoThreeHundredDigits) {
       EXPECT_THAT(text, HasSubstr("1.0e+308"));
       EXPECT_THAT(text, HasSubstr("≤ -99900.0 %"));
       EXPECT_THAT(text, HasSubstr("★★☆☆☆"));
-      EXPECT_THAT(text, Not(ContainsRegex("-?inf|nan %|[0-9]{40}")));
+      EXPECT_THAT(text, Not(ContainsRegex("[^a-z]inf[^o]|nan %|[0-9]{40}")));
     }
   }
 }
@@ -240,7 +240,7 @@ TEST(ReportTest, DestroyedModelsTakeNoThreeHundredDigits) {
 TEST(ReportTest, CommandsAreBrokenToTheWidth) {
   const Document document = BuildReport(FullComparison(), Language::kEnglish);
   const std::string text = RenderText(document, 60);
-  for (size_t at = text.find("    mica "); at != std::string::npos; at = text.find("    mica ", at + 1)) {
+  for (size_t at = text.find("    mica compress"); at != std::string::npos; at = text.find("    mica compress", at + 1)) {
     for (size_t begin = at;;) {
       const size_t end = text.find('\n', begin);
       EXPECT_LE(end - begin, 60u) << text.substr(begin, end - begin);

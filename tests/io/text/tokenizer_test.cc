@@ -251,15 +251,6 @@ TEST(TokenizerTest, AnUnknownBlankIsThreePiecesAndOneByte) {
   EXPECT_THAT(tokens.bytes, ElementsAre(0, 0, 0, 1, DoubleEq(third), DoubleEq(third), DoubleEq(third), 1));
 }
 
-TEST(TokenizerTest, UnknownCharactersAreOnePieceWithAllTheirBytes) {
-  const TemporaryDirectory directory;
-  const Tokenizer tokenizer =
-      Changed(directory, "", "\x98\x02\x01", std::string("\x98\x02\0", 3));  // no bytes
-  const TextTokens tokens = tokenizer.EncodeWithBytes("the \U0001F600\U0001F601 the");
-  EXPECT_EQ(tokens.ids.size(), 4u);
-  EXPECT_EQ(tokens.bytes, (Bytes{3, 1, 8, 4}));
-}
-
 TEST(TokenizerTest, RemovedBlanksCountWithWhatFollows) {
   const TemporaryDirectory directory;
   const Tokenizer tokenizer =
