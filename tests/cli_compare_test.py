@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -241,7 +242,10 @@ class StatusTest(ProgramTest):
               "seconds_left": 183, "phase_seconds": {"c4": 5}, "peak_memory_bytes": 123456789, "updated": "2026-01-01T00:00:00Z"}
 
     def status(self, **changes):
-        content = {**self.STATUS, "pid": os.getpid(), **changes}
+        stat = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        own = {"pid": os.getpid(), "process_started": int(stat[19]), "boot": pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+               "host": socket.gethostname()}
+        content = {**self.STATUS, **own, **changes}
         path = self.folder / "status.json"
         path.with_suffix(".new").write_text(json.dumps(content))
         path.with_suffix(".new").rename(path)

@@ -207,7 +207,7 @@ EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& wher
       }
     }
   }
-  EvaluationRecord record = EvaluationFromJson(json, where, ours ? WrongTypes::kRefuse : WrongTypes::kSkip);
+  EvaluationRecord record = EvaluationFromJson(json, where, ours ? WrongTypes::kRefuse : WrongTypes::kRefuseInSets);
   if (record.sets.empty()) Fail("{}: has no perplexities; expected a result of 'mica eval'", where);
   return record;
 }
