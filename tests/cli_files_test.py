@@ -327,8 +327,8 @@ class FilesTest(ProgramTest):
         self.assertIn(b"\\xff\\x1b/absent: ", command(b"eval", folder + b"/absent", *data).stderr)
 
     def test_usage_is_one_line_of_our_own(self):
-        for wrong, said in (([], "no command is given"), (["eval"], "model is required"), (["eval", "m", "--threads"], "--threads needs a value"),
-                            (["eval", "m", "--bad"], "not expected: --bad"), (["compare", "a", "b", "c"], "not expected: c"), (["nonsense"], "nonsense")):
+        for wrong, said in (([], "no command is given"), (["eval"], "model is missing"), (["eval", "m", "--threads"], "--threads is given without a value"),
+                            (["eval", "m", "--bad"], "--bad"), (["compare", "a", "b", "c"], "c"), (["nonsense"], "nonsense")):
             done = mica(*wrong)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)

@@ -17,7 +17,7 @@ import tempfile
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
-TIMES = {"time", "seconds", "tokens_per_second", "created", "host", "peak_memory_bytes"}
+TIMES = {"time", "phases", "seconds", "tokens_per_second", "created", "host", "peak_memory_bytes"}
 
 
 def untimed(value):
