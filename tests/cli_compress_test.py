@@ -98,7 +98,7 @@ class CompressTest(ProgramTest):
         self.assertEqual(self.compress("packed", "--bits", 3), report)
         self.assertEqual({path.name: path.read_bytes() for path in (self.folder / "packed").iterdir()}, written)
         again = ["compress", self.model, self.folder / "packed", "--calib", f"text={self.text()}", *SMALL]
-        self.fail_with("not empty", *again, "--bits", 4)
+        self.fail_with("holds a finished run of another kind: --bits 3", *again, "--bits", 4)
         self.compress("other", "--bits", 4)
         shutil.copy(next((self.folder / "other").glob("model-00002*")), self.folder / "packed")
         self.fail_with("delete the directory to begin anew", *again, "--bits", 3)
