@@ -314,7 +314,9 @@ OtherBytes Compression::Besides() const {
                                                    index / (layers_done + kEndShards) + kHeaderSlack
                                              : kHeaderBytesPerMatrix * kLinearKinds.size();
   const uint64_t least = besides + index + layer_overhead_ * layers_left;
-  return {.expected = std::max(least, besides + index + per_layer * layers_left), .least = least};
+  const uint64_t expected = besides + index + per_layer * layers_left;
+  // After the last layer nothing makes up for an index whose other entries were shorter.
+  return {.expected = layers_left == 1 ? std::max(least, expected) : expected, .least = least};
 }
 
 // Bytes of a layer's shard and of its index entries besides the matrices, counted on matrices of the least
