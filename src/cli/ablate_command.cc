@@ -4,11 +4,11 @@
 
 namespace mica {
 
-void AddAblateCommand(CLI::App& app) {
-  AddExperimentCommand(
-      app, "ablate",
-      "Run an experiment once for each way to use information (none, energy, clusters, "
-      "conditional) at equal stored bits",
+Command AblateCommand() {
+  return ExperimentCommand(
+      "ablate",
+      "Run an experiment once for each way to use information (none, energy, clusters, conditional) at equal "
+      "stored bits",
       "Experiment file (JSON) with a budget in bpw",
       [](const Experiment& experiment, bool quiet) { return AblationJson(RunAblation(experiment, quiet)); });
 }

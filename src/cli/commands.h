@@ -1,20 +1,19 @@
-// One function per command: it declares the flags and, as the command's callback, does the work. Failures
-// throw Error.
+// The commands. Each throws Error when its work fails.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command.h"
 
 namespace mica {
 
-void AddInspectCommand(CLI::App& app);
-void AddTokenizeCommand(CLI::App& app);
-void AddEvalCommand(CLI::App& app);
-void AddCompressCommand(CLI::App& app);
-void AddCompareCommand(CLI::App& app);
-void AddRunCommand(CLI::App& app);
-void AddStatusCommand(CLI::App& app);
-void AddAblateCommand(CLI::App& app);
-void AddExportCommand(CLI::App& app);
-void AddSynthesizeCommand(CLI::App& app);
+Command InspectCommand();
+Command TokenizeCommand();
+Command EvalCommand();
+Command CompressCommand();
+Command CompareCommand();
+Command RunCommand();
+Command StatusCommand();
+Command AblateCommand();
+Command ExportCommand();
+Command SynthesizeCommand();
 
 }  // namespace mica

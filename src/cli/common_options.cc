@@ -2,14 +2,11 @@
 
 #include "base/log.h"
 #include "base/threads.h"
-#include "cli/option_flags.h"
 #include "device/device.h"
 
 namespace mica {
 
-void AddCommonOptions(CLI::App& command, CommonOptions& options) {
-  AddFlags(command, CommonOptionTable(), options.given);
-}
+FlagTable CommonFlags(CommonOptions& options) { return {CommonOptionTable(), &options.given}; }
 
 void ApplyCommonOptions(CommonOptions& options) {
   const auto value = [&](const char* name) {

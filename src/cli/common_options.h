@@ -1,10 +1,10 @@
 // Flags that every working command takes.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 
 #include "base/json.h"
+#include "cli/command.h"
 
 namespace mica {
 
@@ -16,7 +16,7 @@ struct CommonOptions {
   Json given = Json::object();
 };
 
-void AddCommonOptions(CLI::App& command, CommonOptions& options);
+FlagTable CommonFlags(CommonOptions& options);
 // Sets threads and log level and fills in the other members; throws Error for a device this build does not
 // have.
 void ApplyCommonOptions(CommonOptions& options);

@@ -6,7 +6,6 @@
 #include "base/json.h"
 #include "base/output.h"
 #include "cli/commands.h"
-#include "cli/option_flags.h"
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "record/options.h"
@@ -73,15 +72,14 @@ void RunCompare(const CompareOptions& options) {
 
 }  // namespace
 
-void AddCompareCommand(CLI::App& app) {
+Command CompareCommand() {
   auto options = std::make_shared<CompareOptions>();
-  CLI::App& command = *app.add_subcommand(
-      "compare", "Compare the result of a compressed model with its baseline's: quality, size, cost, advice");
-  command.add_option("baseline", options->baseline, "Result file of the original model (mica eval -o)")
-      ->required();
-  command.add_option("compressed", options->compressed, "Result file of the compressed model")->required();
-  AddFlags(command, ComparisonOptionTable(), options->given, WrongValue::kIsUsage);
-  command.callback([options] { RunCompare(*options); });
+  return {.name = "compare",
+          .help = "Compare the result of a compressed model with its baseline's: quality, size, cost, advice",
+          .arguments = {{"baseline", &options->baseline, "Result file of the original model (mica eval -o)"},
+                        {"compressed", &options->compressed, "Result file of the compressed model"}},
+          .flags = {{ComparisonOptionTable(), &options->given}},
+          .run = [options] { RunCompare(*options); }};
 }
 
 }  // namespace mica

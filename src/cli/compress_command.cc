@@ -14,7 +14,6 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "cli/option_flags.h"
 #include "compress/pipeline.h"
 #include "compress/settings.h"
 #include "record/options.h"
@@ -83,12 +82,16 @@ void WarnOfDifferences(const CompressionRecord& run, const CompressionRecord& re
   }
 }
 
+[[noreturn]] void FailMissing(const std::string& name) {
+  throw UsageError(name + " is missing; see 'mica compress --help'");
+}
+
 void Compress(CompressOptions& options) {
   ApplyCommonOptions(options.common);
   const bool like = !options.like.empty();
   if (options.paths.model.empty() || (!like && options.paths.out.empty()))
-    throw CLI::RequiredError(like || !options.paths.model.empty() ? "out" : "model");
-  if (!like && !options.given.contains("calib")) throw CLI::RequiredError("--calib");
+    FailMissing(like || !options.paths.model.empty() ? "out" : "model");
+  if (!like && !options.given.contains("calib")) FailMissing("--calib");
   options.paths.statistics = options.given.value("statistics", "");
   options.given["seed"] = options.common.seed;
   const Json given = options.given;
@@ -105,21 +108,21 @@ void Compress(CompressOptions& options) {
 
 }  // namespace
 
-void AddCompressCommand(CLI::App& app) {
+Command CompressCommand() {
   auto options = std::make_shared<CompressOptions>();
-  CLI::App& command =
-      *app.add_subcommand("compress", "Compress a checkpoint to an exact budget and write it packed");
-  command.add_option("model", options->paths.model,
-                     "Checkpoint directory; with --like only where it is another one");
-  command.add_option("out", options->paths.out,
-                     "Packed checkpoint, a new directory (or that of a stopped run)");
-  command.add_option("--like", options->like,
+  return {
+      .name = "compress",
+      .help = "Compress a checkpoint to an exact budget and write it packed",
+      .arguments = {{"model", &options->paths.model,
+                     "Checkpoint directory; with --like only where it is another one", false},
+                    {"out", &options->paths.out,
+                     "Packed checkpoint, a new directory (or that of a stopped run)", false},
+                    {"--like", &options->like,
                      "Packed checkpoint: model, texts and all options are those of its compression, but for "
-                     "what is given here");
-  AddFlags(command, CompressionOptionTable(), options->given);
-  command.get_option("--calib")->required(false);  // with --like; asked for otherwise
-  AddCommonOptions(command, options->common);
-  command.callback([options] { Compress(*options); });
+                     "what is given here",
+                     false}},
+      .flags = {{CompressionOptionTable(), &options->given, false}, CommonFlags(options->common)},
+      .run = [options] { Compress(*options); }};
 }
 
 }  // namespace mica

@@ -9,7 +9,6 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "cli/option_flags.h"
 #include "eval/measure/evaluate.h"
 #include "eval/measure/request.h"
 #include "record/options.h"
@@ -71,13 +70,13 @@ void Eval(EvalOptions& options) {
 
 }  // namespace
 
-void AddEvalCommand(CLI::App& app) {
+Command EvalCommand() {
   auto options = std::make_shared<EvalOptions>();
-  CLI::App& command = *app.add_subcommand("eval", "Measure perplexity of a checkpoint, plain or packed");
-  command.add_option("model", options->model, "Checkpoint directory")->required();
-  AddFlags(command, EvaluationOptionTable(), options->given, WrongValue::kIsUsage);
-  AddCommonOptions(command, options->common);
-  command.callback([options] { Eval(*options); });
+  return {.name = "eval",
+          .help = "Measure perplexity of a checkpoint, plain or packed",
+          .arguments = {{"model", &options->model, "Checkpoint directory"}},
+          .flags = {{EvaluationOptionTable(), &options->given}, CommonFlags(options->common)},
+          .run = [options] { Eval(*options); }};
 }
 
 }  // namespace mica

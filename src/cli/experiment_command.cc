@@ -16,18 +16,18 @@ struct ExperimentOptions {
 
 }  // namespace
 
-void AddExperimentCommand(CLI::App& app, const std::string& name, const std::string& about,
-                          const std::string& about_file,
+Command ExperimentCommand(const std::string& name, const std::string& help, const char* help_of_file,
                           Json (*run)(const Experiment& experiment, bool quiet)) {
   auto options = std::make_shared<ExperimentOptions>();
-  CLI::App& command = *app.add_subcommand(name, about);
-  command.add_option("experiment", options->experiment, about_file)->required();
-  AddCommonOptions(command, options->common);
-  command.callback([options, run] {
-    ApplyCommonOptions(options->common);
-    const Json result = run(ReadExperiment(options->experiment), options->common.json);
-    if (options->common.json) WriteStdout(JsonText(result));
-  });
+  return {.name = name,
+          .help = help,
+          .arguments = {{"experiment", &options->experiment, help_of_file}},
+          .flags = {CommonFlags(options->common)},
+          .run = [options, run] {
+            ApplyCommonOptions(options->common);
+            const Json result = run(ReadExperiment(options->experiment), options->common.json);
+            if (options->common.json) WriteStdout(JsonText(result));
+          }};
 }
 
 }  // namespace mica

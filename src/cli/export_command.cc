@@ -10,35 +10,34 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "cli/option_flags.h"
 #include "model/export.h"
 #include "record/options.h"
 
 namespace mica {
 namespace {
 
-struct ExportCommand {
+struct ExportRequest {
   std::filesystem::path packed, out;
   CommonOptions common;
   Json given = Json::object();
 };
 
-void RunExport(ExportCommand& command) {
-  ApplyCommonOptions(command.common);
+void RunExport(ExportRequest& request) {
+  ApplyCommonOptions(request.common);
   ExportOptions options;
-  const bool exact = ValueOf(command.given, FindOption(ExportOptionTable(), "dtype")) == "fp32";
+  const bool exact = ValueOf(request.given, FindOption(ExportOptionTable(), "dtype")) == "fp32";
   options.dtype = exact ? DType::kF32 : DType::kF16;
-  Progress progress(!command.common.json);
-  const ExportFacts facts = ExportPlain(command.packed, command.out, options, progress);
-  if (command.common.json) {
-    const Json result = {{"out", command.out.string()},
+  Progress progress(!request.common.json);
+  const ExportFacts facts = ExportPlain(request.packed, request.out, options, progress);
+  if (request.common.json) {
+    const Json result = {{"out", request.out.string()},
                          {"tensors", facts.tensors},
                          {"shards", facts.shards},
                          {"file_bytes", facts.file_bytes}};
     WriteStdout(JsonText(result));
   } else {
     WriteStdout(fmt::format("{}: {} tensors in {} {}, {}\n",
-                            Printable(command.out.string(), std::string::npos), facts.tensors, facts.shards,
+                            Printable(request.out.string(), std::string::npos), facts.tensors, facts.shards,
                             facts.shards == 1 ? "file" : "files",
                             FormatBytes(static_cast<double>(facts.file_bytes))));
   }
@@ -46,14 +45,14 @@ void RunExport(ExportCommand& command) {
 
 }  // namespace
 
-void AddExportCommand(CLI::App& app) {
-  CLI::App* export_command = app.add_subcommand("export", "Write a packed checkpoint as a plain one");
-  const auto command = std::make_shared<ExportCommand>();
-  export_command->add_option("packed", command->packed, "Packed checkpoint")->required();
-  export_command->add_option("out", command->out, "Plain checkpoint, a new directory")->required();
-  AddFlags(*export_command, ExportOptionTable(), command->given, WrongValue::kIsUsage);
-  AddCommonOptions(*export_command, command->common);
-  export_command->callback([command] { RunExport(*command); });
+Command ExportCommand() {
+  auto request = std::make_shared<ExportRequest>();
+  return {.name = "export",
+          .help = "Write a packed checkpoint as a plain one",
+          .arguments = {{"packed", &request->packed, "Packed checkpoint"},
+                        {"out", &request->out, "Plain checkpoint, a new directory"}},
+          .flags = {{ExportOptionTable(), &request->given}, CommonFlags(request->common)},
+          .run = [request] { RunExport(*request); }};
 }
 
 }  // namespace mica

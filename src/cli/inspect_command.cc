@@ -12,7 +12,6 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
-#include "cli/option_flags.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/sizes.h"
 #include "model/weights.h"
@@ -209,19 +208,21 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
   return text + "\n" + AlignedTable(tensors, 3);
 }
 
+void RunInspect(const InspectOptions& options) {
+  const Inspection inspection = Inspect(options.model);
+  const bool json = ValueOf(options.given, FindOption(InspectionOptionTable(), "json"));
+  WriteStdout(json ? JsonText(ToJson(inspection, options.model)) : ToText(inspection, options.model));
+}
+
 }  // namespace
 
-void AddInspectCommand(CLI::App& app) {
+Command InspectCommand() {
   auto options = std::make_shared<InspectOptions>();
-  CLI::App& command =
-      *app.add_subcommand("inspect", "Show architecture, tensors and sizes of a checkpoint, plain or packed");
-  command.add_option("model", options->model, "Checkpoint directory or weight file")->required();
-  AddFlags(command, InspectionOptionTable(), options->given, WrongValue::kIsUsage);
-  command.callback([options] {
-    const Inspection inspection = Inspect(options->model);
-    const bool json = ValueOf(options->given, FindOption(InspectionOptionTable(), "json"));
-    WriteStdout(json ? JsonText(ToJson(inspection, options->model)) : ToText(inspection, options->model));
-  });
+  return {.name = "inspect",
+          .help = "Show architecture, tensors and sizes of a checkpoint, plain or packed",
+          .arguments = {{"model", &options->model, "Checkpoint directory or weight file"}},
+          .flags = {{InspectionOptionTable(), &options->given}},
+          .run = [options] { RunInspect(*options); }};
 }
 
 }  // namespace mica

@@ -7,37 +7,20 @@
 #include <exception>
 #include <filesystem>
 #include <new>
-#include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/output.h"
 #include "base/system.h"
 #include "base/units.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
-#include "cli/option_flags.h"
 
 namespace mica {
 namespace {
-
-void AddCommands(CLI::App& app) {
-  app.name("mica");
-  app.set_version_flag("--version", "mica " + Version() + " (" + Commit() + ")");
-  app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
-  AddInspectCommand(app);
-  AddTokenizeCommand(app);
-  AddEvalCommand(app);
-  AddCompressCommand(app);
-  AddCompareCommand(app);
-  AddRunCommand(app);
-  AddStatusCommand(app);
-  AddAblateCommand(app);
-  AddExportCommand(app);
-  AddSynthesizeCommand(app);
-}
 
 std::string OutOfMemory() {
   struct rlimit limit;
@@ -63,24 +46,18 @@ std::string OutOfMemory() {
 // The one place in which whatever ends a command becomes a line and an exit code.
 int Run(int argc, char** argv) {
   try {
-    CLI::App app{
-        "mica compresses LLaMA-family language models by mutual information and proves what it did."};
-    AddCommands(app);
-    try {
-      app.parse(argc, argv);
-    } catch (const CLI::Success& request) {  // --help, --version
-      std::ostringstream text;
-      app.exit(request, text, text);
-      WriteStdout(text.str());
-    } catch (const CLI::ParseError& failure) {
-      LogFailure(UsageText(app, failure));
-      return 2;
-    }
+    const std::vector<Command> commands = {
+        InspectCommand(), TokenizeCommand(), EvalCommand(),   CompressCommand(), CompareCommand(),
+        RunCommand(),     StatusCommand(),   AblateCommand(), ExportCommand(),   SynthesizeCommand()};
+    if (const Command* command = ParseCommandLine(commands, argc, argv)) command->run();
     CloseStdout();
     return 0;
   } catch (const Interrupted& interrupt) {
     LogFailure(std::string(interrupt.what()) + "; what was finished is kept, run the same command to go on");
     return 130;
+  } catch (const UsageError& failure) {
+    LogFailure(failure.what());
+    return 2;
   } catch (const Error& failure) {
     LogFailure(failure.what());
   } catch (const std::bad_alloc&) {

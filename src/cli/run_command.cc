@@ -3,13 +3,14 @@
 
 namespace mica {
 
-void AddRunCommand(CLI::App& app) {
-  AddExperimentCommand(app, "run",
-                       "Run an experiment: measure, compress, measure the packed file, compare; the same "
-                       "command goes on after a stop",
-                       "Experiment file (JSON)", [](const Experiment& experiment, bool quiet) {
-                         return ComparisonJson(RunExperiment(experiment, quiet));
-                       });
+Command RunCommand() {
+  return ExperimentCommand(
+      "run",
+      "Run an experiment: measure, compress, measure the packed file, compare; the same command "
+      "goes on after a stop",
+      "Experiment file (JSON)", [](const Experiment& experiment, bool quiet) {
+        return ComparisonJson(RunExperiment(experiment, quiet));
+      });
 }
 
 }  // namespace mica

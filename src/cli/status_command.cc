@@ -15,7 +15,6 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
-#include "cli/option_flags.h"
 #include "record/options.h"
 #include "record/status.h"
 
@@ -156,8 +155,8 @@ void ShowStatus(const StatusOptions& options) {
     const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
     const std::string text = json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
-    const bool again = watch && (state == RunState::kRunning ||
-                                 (state == RunState::kElsewhere && IsFresh(options.run)));
+    const bool again =
+        watch && (state == RunState::kRunning || (state == RunState::kElsewhere && IsFresh(options.run)));
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
     // line.
     const bool redraw = watch && terminal && !json;
@@ -173,13 +172,13 @@ void ShowStatus(const StatusOptions& options) {
 
 }  // namespace
 
-void AddStatusCommand(CLI::App& app) {
+Command StatusCommand() {
   auto options = std::make_shared<StatusOptions>();
-  CLI::App& command =
-      *app.add_subcommand("status", "Show how far a run is: stage, phase, time left, memory, last figures");
-  command.add_option("run", options->run, "Directory of the run")->required();
-  AddFlags(command, StatusOptionTable(), options->given, WrongValue::kIsUsage);
-  command.callback([options] { ShowStatus(*options); });
+  return {.name = "status",
+          .help = "Show how far a run is: stage, phase, time left, memory, last figures",
+          .arguments = {{"run", &options->run, "Directory of the run"}},
+          .flags = {{StatusOptionTable(), &options->given}},
+          .run = [options] { ShowStatus(*options); }};
 }
 
 }  // namespace mica

@@ -15,7 +15,6 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
-#include "cli/option_flags.h"
 #include "io/text/tokenizer.h"
 #include "model/family/family.h"
 #include "model/synthesize.h"
@@ -101,14 +100,13 @@ void Synthesize(SynthesizeOptions& options) {
 
 }  // namespace
 
-void AddSynthesizeCommand(CLI::App& app) {
+Command SynthesizeCommand() {
   auto options = std::make_shared<SynthesizeOptions>();
-  CLI::App& command = *app.add_subcommand(
-      "synthesize", "Write a checkpoint of any shape with random weights, to test scale and memory");
-  command.add_option("out", options->out, "Directory to write, absent or empty")->required();
-  AddFlags(command, options->table, options->given, WrongValue::kIsUsage);
-  AddCommonOptions(command, options->common);
-  command.callback([options] { Synthesize(*options); });
+  return {.name = "synthesize",
+          .help = "Write a checkpoint of any shape with random weights, to test scale and memory",
+          .arguments = {{"out", &options->out, "Directory to write, absent or empty"}},
+          .flags = {{options->table, &options->given}, CommonFlags(options->common)},
+          .run = [options] { Synthesize(*options); }};
 }
 
 }  // namespace mica

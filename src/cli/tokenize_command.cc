@@ -10,7 +10,6 @@
 #include "base/output.h"
 #include "base/text.h"
 #include "cli/commands.h"
-#include "cli/option_flags.h"
 #include "io/text/tokenizer.h"
 #include "record/options.h"
 
@@ -53,13 +52,14 @@ void Tokenize(const TokenizeOptions& options) {
 
 }  // namespace
 
-void AddTokenizeCommand(CLI::App& app) {
+Command TokenizeCommand() {
   auto options = std::make_shared<TokenizeOptions>();
-  CLI::App& command = *app.add_subcommand("tokenize", "Print the token ids of a text as a JSON array");
-  command.add_option("model", options->model, "Checkpoint directory or tokenizer.model")->required();
-  command.add_option("file", options->file, "UTF-8 text, taken as it is; - for standard input")->required();
-  AddFlags(command, TokenizingOptionTable(), options->given, WrongValue::kIsUsage);
-  command.callback([options] { Tokenize(*options); });
+  return {.name = "tokenize",
+          .help = "Print the token ids of a text as a JSON array",
+          .arguments = {{"model", &options->model, "Checkpoint directory or tokenizer.model"},
+                        {"file", &options->file, "UTF-8 text, taken as it is; - for standard input"}},
+          .flags = {{TokenizingOptionTable(), &options->given}},
+          .run = [options] { Tokenize(*options); }};
 }
 
 }  // namespace mica

@@ -1,11 +1,16 @@
-#include "cli/option_flags.h"
+#include "cli/command_line.h"
 
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
+#include <sstream>
+#include <vector>
 
 #include "base/error.h"
+#include "base/output.h"
+#include "base/system.h"
 #include "io/text/datasets.h"
 
 namespace mica {
@@ -72,14 +77,8 @@ std::string FlagsOf(std::span<const Option> options, const std::string& one_of) 
   return fmt::format("{} and {}", fmt::join(flags, ", "), last);
 }
 
-Json Parse(const Option& option, const std::vector<std::string>& texts, WrongValue wrong) {
-  if (option.kind == OptionKind::kSources) return Sources(option, texts);
-  try {
-    return ParseValue(option, texts);
-  } catch (const Error& error) {
-    if (wrong == WrongValue::kIsUsage) throw CLI::ValidationError(error.what());
-    throw;
-  }
+Json Parse(const Option& option, const std::vector<std::string>& texts) {
+  return option.kind == OptionKind::kSources ? Sources(option, texts) : ParseValue(option, texts);
 }
 
 // "-o,--output"; a switch that is on by itself has an opposite.
@@ -141,30 +140,37 @@ std::string Unexpected(const CLI::App& app) {
   return left.empty() ? "" : left.front();
 }
 
-}  // namespace
-
-void AddFlags(CLI::App& command, std::span<const Option> options, Json& values, WrongValue wrong) {
-  for (const Option& option : options) {
+void AddFlags(CLI::App& command, const FlagTable& table) {
+  for (const Option& option : table.options) {
     if (option.place == OptionPlace::kKey) continue;
-    const auto take = [&option, &values, options, wrong](const std::vector<std::string>& texts) {
+    const auto take = [&option, &values = *table.values,
+                       options = table.options](const std::vector<std::string>& texts) {
       if (*option.one_of != '\0' && values.contains(option.one_of))
         Fail("more than one {}; give one of {}", option.one_of, FlagsOf(options, option.one_of));
       if (option.kind != OptionKind::kSwitch && ValueIn(values, option) != nullptr)
         Fail("--{} is given twice", option.name);
-      SetValue(values, option, Parse(option, texts, wrong));
+      SetValue(values, option, Parse(option, texts));
     };
-    AddFlag(command, option, option.name, take).group(option.group)->required(option.required);
+    const bool required = option.required && table.ask_for_required;
+    AddFlag(command, option, option.name, take).group(option.group)->required(required);
     for (const char* old : option.old_names) AddFlag(command, option, old, take).group("");
   }
 }
 
+void AddCommand(CLI::App& app, const Command& command) {
+  CLI::App& added = *app.add_subcommand(command.name, command.help);
+  for (const Argument& argument : command.arguments)
+    added.add_option(argument.name, *argument.value, argument.help)->required(argument.required);
+  for (const FlagTable& table : command.flags) AddFlags(added, table);
+}
+
+// What is wrong with a command line that the parser does not take.
 std::string UsageText(const CLI::App& app, const CLI::ParseError& failure) {
   const std::vector<CLI::App*> commands = app.get_subcommands();
   const CLI::App& command = commands.empty() ? app : *commands.front();
   const std::string see =
       fmt::format("; see '{} --help'", commands.empty() ? "mica" : "mica " + command.get_name());
   const std::string text = failure.what();
-  if (dynamic_cast<const CLI::ValidationError*>(&failure) != nullptr) return text;
   const std::string unexpected = Unexpected(app);
   if (unexpected.starts_with('-')) {
     const std::vector<std::string> known = LongNames(command);
@@ -186,6 +192,30 @@ std::string UsageText(const CLI::App& app, const CLI::ParseError& failure) {
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&failure) != nullptr)
     return fmt::format("{} is given without a value{}", upto(":"), see);
   return text + see;
+}
+
+}  // namespace
+
+const Command* ParseCommandLine(std::span<const Command> commands, int argc, char** argv) {
+  CLI::App app{"mica compresses LLaMA-family language models by mutual information and proves what it did."};
+  app.name("mica");
+  app.set_version_flag("--version", "mica " + Version() + " (" + Commit() + ")");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  for (const Command& command : commands) AddCommand(app, command);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    std::ostringstream text;
+    app.exit(request, text, text);
+    WriteStdout(text.str());
+    return nullptr;
+  } catch (const CLI::ParseError& failure) {
+    throw UsageError(UsageText(app, failure));
+  }
+  const std::string name = app.get_subcommands().front()->get_name();
+  return &*std::find_if(commands.begin(), commands.end(),
+                        [&](const Command& command) { return command.name == name; });
 }
 
 }  // namespace mica
