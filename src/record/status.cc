@@ -128,8 +128,8 @@ void StatusFile::Write() {
   Ordered<double>& seconds = record_.phase_seconds.phases;
   seconds = earlier_seconds_;
   for (const auto& [phase, now] : state_.phase_seconds) {
-    const auto earlier =
-        std::find_if(seconds.begin(), seconds.end(), [&](const auto& entry) { return entry.first == phase; });
+    const auto earlier = std::find_if(seconds.begin(), seconds.end(),
+                                      [&phase = phase](const auto& entry) { return entry.first == phase; });
     if (earlier == seconds.end()) {
       seconds.emplace_back(phase, now);
     } else {

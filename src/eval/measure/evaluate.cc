@@ -282,8 +282,8 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
     const double seconds = MonotonicSeconds() - start;
     result.sets[i].second = SetOf(set, measured, seconds);
     for (const auto& [phase, of_phase] : result.sets[i].second.phases) {
-      const auto sum =
-          std::find_if(sums.begin(), sums.end(), [&](const auto& one) { return one.first == phase; });
+      const auto sum = std::find_if(sums.begin(), sums.end(),
+                                    [&phase = phase](const auto& one) { return one.first == phase; });
       if (sum == sums.end()) {
         sums.emplace_back(phase, of_phase);
       } else {
