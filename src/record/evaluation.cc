@@ -154,8 +154,11 @@ Ordered<SetRecord> SetsIn(const Json& sets, const std::string& where, WrongTypes
       figures.erase("ppl");
       if (!json.contains("error")) figures["error"] = *reason;
     }
-    records.emplace_back(
-        name, FieldReader::Read<SetRecord>(figures, fmt::format("{}, set {}", where, name), wrong_types));
+    SetRecord record =
+        FieldReader::Read<SetRecord>(figures, fmt::format("{}, set {}", where, name), wrong_types);
+    // A figure of a wrong type may have been all there was.
+    if (!record.perplexity && !record.nll && !record.error) continue;
+    records.emplace_back(name, std::move(record));
   }
   return records;
 }
