@@ -138,8 +138,6 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "drift-compensation", [](auto& s) -> auto& { return s.drift.compensation; }),
       Bind(
-          "drift-damping", [](auto& s) -> auto& { return s.drift.damping; }),
-      Bind(
           "drift-windows", [](auto& s) -> auto& { return s.drift.windows; }),
       Bind(
           "fisher-windows", [](auto& s) -> auto& { return s.fisher.windows; }),

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <vector>
 
 #include "compress/inform/steps.h"
@@ -20,17 +21,25 @@ class RateControl {
   // Replaces the budget (headers of a file turned out longer or shorter).
   void SetBudget(double budget_bits) { budget_bits_ = budget_bits; }
 
+  // Of one matrix.
+  struct Prediction {
+    double bits = 0;   // stored
+    double zeros = 0;  // weights
+  };
   struct Choice {
     double log2_c = 0;
     double zero_price = 0;
-    double predicted_bits = 0;   // of the next matrix, stored
-    double predicted_zeros = 0;  // weights
+    std::vector<Prediction> predicted;  // by matrix
   };
-  // For the next matrix.
-  Choice Next() const;
-  // What the next matrix really took with a choice; the one after it is next now.
-  void Record(const Choice& choice, double stored_bits, double zeros);
+  // For the next `count` matrices, which are solved with one step. Those of earlier choices whose size is not
+  // recorded yet are expected to take what was predicted.
+  Choice Next(size_t count = 1);
+  // A choice that an earlier run made, instead of Next.
+  void Take(const std::vector<Prediction>& predicted);
+  // What the first matrix that was chosen for and is not recorded yet really took.
+  void Record(double stored_bits, double zeros);
 
+  // Of the matrices recorded.
   double bits_so_far() const { return bits_; }
   double zeros_so_far() const { return zeros_; }
 
@@ -38,9 +47,6 @@ class RateControl {
   struct Demand {
     std::vector<double> weights;  // by expected size, kBinsPerOctave a bin
     double total = 0;
-  };
-  struct Prediction {
-    double bits = 0, zeros = 0;
   };
   // Throws Error when no price gives the share of zeros within the budget.
   void CheckZeros() const;
@@ -58,9 +64,11 @@ class RateControl {
   double budget_bits_;
   double zero_share_;
   bool trellis_;
-  size_t next_ = 0;
-  double bits_ = 0, zeros_ = 0;
-  double predicted_bits_ = 0, predicted_zeros_ = 0, weights_ = 0;  // of the matrices done
+  size_t chosen_ = 0;            // matrices that have their choice
+  std::deque<Prediction> open_;  // of the last of them, those that are not recorded
+  double bits_ = 0, zeros_ = 0;  // of the matrices recorded
+  Prediction predicted_;
+  double weights_ = 0;
 };
 
 }  // namespace mica

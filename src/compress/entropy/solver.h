@@ -4,6 +4,8 @@
 // sides.
 #pragma once
 
+#include <vector>
+
 #include "base/matrix.h"
 #include "compress/inform/steps.h"
 #include "format/entropy/entropy_matrix.h"
@@ -27,11 +29,21 @@ struct StepReport {
   double zero_share = 0;      // of the weights
 };
 
-// Row steps are c a_i, rounded to eighths of an octave. The entropy model of the result is not fitted yet.
-// Threads over tiles of rows, each following the one above by a block of columns when rows feed back;
-// independent of their number. weights: out, [rows, cols] as a reader of the stored matrix gets them; not
-// wanted when empty.
-EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
-                         const StepPrices& prices, StepReport* report, MatrixView<float> weights = {});
+// One of the matrices that are solved together.
+struct StepTask {
+  MatrixView<const float> w;  // [rows, cols]
+  const StepPlan* plan;
+  MatrixView<float>
+      weights;  // out, [rows, cols] as a reader of the stored matrix gets them; not wanted when empty
+};
+struct StepSolution {
+  EntropyMatrix matrix;  // without an entropy model of its integers
+  StepReport report;
+};
+
+// Row steps are c a_i, rounded to eighths of an octave. Threads over tiles of rows of all matrices, each
+// following the one above by a block of columns when rows feed back; independent of their number.
+std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double log2_c,
+                                     const StepPrices& prices);
 
 }  // namespace mica

@@ -28,7 +28,7 @@
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 4;  // of what a statistics file holds
+constexpr int kFileVersion = 5;  // of what a statistics file holds
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -59,12 +59,13 @@ double MeanOverPairs(MatrixView<const float> information) {
   return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
 }
 
-InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const TokenSample* sample,
-                          const StatisticsSettings& settings) {
+InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const DampedFactor& factor,
+                          const TokenSample* sample, const StatisticsSettings& settings) {
   InputStatistics statistics;
   statistics.energy.resize(h.rows());
   for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
-  statistics.information = ConditionalInformation(h, settings.damping);
+  statistics.information = factor.Information(h);
+  statistics.inverse_diagonal = factor.InverseDiagonal();
   if (settings.information.grouping == GroupingMethod::kWaterfill) return statistics;
   Matrix<float> information =
       sample == nullptr ? GaussianInformation(h, mean)
@@ -117,6 +118,23 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   identity.Add("device", Device::Cpu().Describe());
   identity.Add("instruction set", InstructionSet());
   return identity;
+}
+
+double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind) {
+  const std::vector<double>& energy = statistics.inputs[layer][static_cast<size_t>(InputOf(kind))].energy;
+  const std::vector<double>& weights = statistics.linears[layer][static_cast<size_t>(kind)].weight_energy;
+  return std::inner_product(energy.begin(), energy.end(), weights.begin(), 0.0);
+}
+
+std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, InputKind input) {
+  std::vector<double> use(statistics.inputs[layer][static_cast<size_t>(input)].energy.size(), 0.0);
+  for (const LinearKind kind : kLinearKinds) {
+    const double signal = InputOf(kind) == input ? SignalOf(statistics, layer, kind) : 0;
+    if (!(signal > 0)) continue;
+    const std::vector<double>& weights = statistics.linears[layer][static_cast<size_t>(kind)].weight_energy;
+    for (size_t j = 0; j < use.size(); ++j) use[j] += weights[j] / signal;
+  }
+  return use;
 }
 
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
@@ -177,19 +195,23 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const Matrix<float> h = moments[k].SecondMoment();
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+      const auto factor = InContext(InputPlace(l, input), [&] {
+        return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
+      });
       statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] {
-        return Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+        return Summarise(h, mean, *factor, sampled ? &samples[k] : nullptr, settings);
       });
       if (settings.fisher.token_weights)
         statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
-      StepSettings steps;
-      steps.damping = settings.damping;
+      // Steps in the order of the channels: their product, and nearly the rates, are those of any other
+      // order.
       std::shared_ptr<const ColumnSteps> columns;
-      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(h, steps));
+      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
       for (const LinearKind kind : kLinearKinds) {
         if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(layer_weights.Take(kind), PlanSteps(columns, linear.outputs, steps));
+        linear.sizes = MeasureSizes(layer_weights.Take(kind),
+                                    PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
       }
     }
   }
@@ -217,6 +239,7 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& input = statistics.inputs[l][k];
       visit(InputName(l, k) + ".energy", input.energy);
       visit(InputName(l, k) + ".information", input.information);
+      visit(InputName(l, k) + ".inverse_diagonal", input.inverse_diagonal);
       visit(InputName(l, k) + ".token_weights", input.token_weights);
     }
     for (size_t k = 0; k < kLinearKinds.size(); ++k) {
