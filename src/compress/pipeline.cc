@@ -170,7 +170,7 @@ CompressionRecord Compression::Work() {
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
   std::optional<ResidualStream> original;
-  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
     if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {

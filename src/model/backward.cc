@@ -12,6 +12,7 @@
 #include "model/head_gradient.h"
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "model/window.h"
 #include "ops/convert/convert.h"
 #include "ops/norm/norm.h"
 #include "ops/product/product.h"
@@ -21,8 +22,6 @@
 namespace mica {
 namespace {
 
-// Tokens of one run through a layer, whole windows of course.
-constexpr size_t kRunTokens = 2048;
 // A uniform number in [0, 1) that depends on nothing but the seed and the place (SplitMix64, Steele et al.
 // 2014).
 double Uniform(uint64_t seed, uint64_t place) {
@@ -143,7 +142,6 @@ class LayerGradient {
 };
 
 // Tokens of the windows that go through a layer together.
-size_t RunTokens(size_t window) { return std::max<size_t>(1, kRunTokens / window) * window; }
 
 // Calls body(first token, tokens) for runs of whole windows.
 template <typename Body>

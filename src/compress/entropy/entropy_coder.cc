@@ -112,8 +112,12 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
     weights.emplace_back(matrix.weights.rows(), matrix.weights.cols());
   }
   for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights, &plans[m], weights[m]});
-  std::vector<StepSolution> solutions =
-      SolveSteps(tasks, choice.log2_c, {settings_.trellis, settings_.lambda, choice.zero_price});
+  std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
+                                                   {.trellis = settings_.trellis,
+                                                    .window = settings_.trellis_window,
+                                                    .ahead = settings_.trellis_ahead,
+                                                    .lambda = settings_.lambda,
+                                                    .zero_price = choice.zero_price});
   std::vector<Solved> solved;
   for (size_t m = 0; m < stage.size(); ++m) {
     solved.push_back({layer, stage[m].kind, std::move(solutions[m]), choice.log2_c, choice.zero_price,

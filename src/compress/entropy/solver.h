@@ -15,10 +15,12 @@ namespace mica {
 
 // Options of coding `entropy`.
 struct EntropySettings {
-  bool trellis = true;       // dependent quantisers along a trellis
-  double lambda = 0.25;      // weight of bits against loss when an integer is chosen; 1 is the slope of the
-                             // high-rate law, 0 rounds to the nearest
-  bool row_feedback = true;  // errors are absorbed by later rows as well (needs Fisher windows)
+  bool trellis = true;        // dependent quantisers along a trellis
+  size_t trellis_window = 0;  // rows that the trellis decides together; 0: whole tiles
+  size_t trellis_ahead = 0;   // rows behind them that it looks at
+  double lambda = 0.25;       // weight of bits against loss when an integer is chosen; 1 is the slope of the
+                              // high-rate law, 0 rounds to the nearest
+  bool row_feedback = true;   // errors are absorbed by later rows as well (needs Fisher windows)
 };
 
 struct StepReport {

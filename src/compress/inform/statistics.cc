@@ -182,7 +182,11 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const size_t first_token = portion * stream.portion_tokens();
       Matrix<float> x = stream.Load(portion);
       layer->Forward(x, stream.window(), [&](InputKind kind, ConstTensor inputs) {
-        InContext(InputPlace(l, kind), [&] { moments[static_cast<size_t>(kind)].Add(inputs); });
+        InContext(InputPlace(l, kind), [&] {
+          ForRuns(inputs.rows, stream.run_tokens(), [&](size_t first, size_t count) {
+            moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
+          });
+        });
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
       stream.Store(portion, x);
