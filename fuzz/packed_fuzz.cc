@@ -12,10 +12,10 @@
 #include "io/packed/stored_matrix.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
-#include "place.h"
 #include "seeds.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/format/fixed/testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -108,7 +108,7 @@ void Run(Input input) {
     crc32[tensor.spec.name.substr(2)] = Crc32(tensor.bytes);
     specs.push_back(tensor.spec);
   }
-  const Place place("packed");
+  const TemporaryDirectory place(MemoryPlace());
   SafetensorsWriter writer(place.path() / "model.safetensors", specs,
                            {{MatrixKey("L"), FactsText(base.facts, crc32)}});
   for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);

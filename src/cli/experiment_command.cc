@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/json.h"
 #include "base/output.h"
 #include "cli/common_options.h"
 
