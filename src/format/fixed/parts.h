@@ -22,7 +22,8 @@ struct FixedGroup : ScaleGroup {
 };
 
 struct FixedParts : FixedFacts {
-  std::string name;  // of the matrix, for messages
+  std::string name;        // of the matrix, for messages
+  std::string codes_name;  // file and tensor of `codes`, for messages
 
   // Bytes as stored (docs/format.md), not owned, possibly unaligned; empty where nothing is stored.
   std::span<const std::byte> codes;      // [groups] streams

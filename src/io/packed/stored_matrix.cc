@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "base/threads.h"
 #include "format/fixed/layout.h"
 #include "io/packed/facts.h"
@@ -10,13 +11,17 @@
 namespace mica {
 namespace {
 
+std::string NameOf(const TensorView& tensor) {
+  return fmt::format("{}: tensor {}", tensor.file, Printable(tensor.name));
+}
+
 // Runs a check of format/, whose errors do not know the tensor.
 template <typename Check>
 auto In(const TensorView& tensor, Check&& check) {
   try {
     return check();
   } catch (const Error& error) {
-    Fail("{}: tensor {}: {}", tensor.file, tensor.name, error.what());
+    Fail("{}: {}", NameOf(tensor), error.what());
   }
 }
 
@@ -55,7 +60,9 @@ FixedParts OpenFixed(PartReader& reader) {
     parts.kept_before.assign((parts.blocks() + 1) * parts.groups.size(), 0);
     In(*mask, [&] { ParallelFor(parts.blocks(), [&](size_t block) { CountKept(block, parts); }); });
   }
-  parts.codes = BytesOf(reader.Part(PartKind::kCodes, DType::kU8, {PlaceCodes(parts)}));
+  const TensorView* codes = reader.Part(PartKind::kCodes, DType::kU8, {PlaceCodes(parts)});
+  parts.codes = BytesOf(codes);
+  if (codes != nullptr) parts.codes_name = NameOf(*codes);
   return parts;
 }
 
@@ -86,7 +93,7 @@ EntropyParts OpenEntropy(PartReader& reader) {
   const TensorView* codes = reader.Part(PartKind::kCodes, DType::kU8, {ReadTileLengths(parts)});
   if (codes == nullptr) Fail("{}: tensor {} holds no bytes for {} tiles", lengths.file, lengths.name, tiles);
   parts.codes = codes->data;
-  parts.codes_name = fmt::format("{}: tensor {}", codes->file, codes->name);
+  parts.codes_name = NameOf(*codes);
 
   const TensorView& side = reader.AnyPart(PartKind::kSide, DType::kU8);
   parts.side = side.data;

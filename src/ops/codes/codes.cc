@@ -1,10 +1,12 @@
 #include "ops/codes/codes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/threads.h"
 #include "format/entropy/encode.h"
 #include "format/entropy/tile_coder.h"
@@ -22,6 +24,17 @@ void CheckRange(const Parts& parts, size_t first_row, MatrixView<float> out) {
       "its "
       "config.json",
       parts.name, parts.rows, parts.cols, out.cols, first_row, first_row + out.rows);
+}
+
+// Codes of 16 bits are FP16 values, and can be what no other code can: NaN or infinite. rows: those from
+// first_row on, decoded.
+void CheckRows(const FixedParts& parts, size_t first_row, MatrixView<const float> rows) {
+  for (size_t r = 0; r < rows.rows; ++r) {
+    const size_t c = FirstNotFinite({rows.row(r), rows.cols});
+    if (c == rows.cols) continue;
+    Fail("{}: holds {} for row {}, column {}, expected finite values; the file is damaged, fetch it again",
+         parts.codes_name, std::isnan(rows(r, c)) ? "NaN" : "infinity", first_row + r, c);
+  }
 }
 
 }  // namespace
@@ -58,13 +71,17 @@ void Decode(const EntropyMatrix& matrix, MatrixView<float> out) {
 
 void Decode(const FixedParts& parts, size_t first_row, MatrixView<float> out) {
   CheckRange(parts, first_row, out);
+  const bool halves = std::any_of(parts.groups.begin(), parts.groups.end(),
+                                  [](const FixedGroup& group) { return group.bits == 16; });
   const size_t last_row = first_row + out.rows;
   const size_t first_block = first_row / kBlockRows;
   const size_t blocks = (last_row + kBlockRows - 1) / kBlockRows - first_block;
   ParallelFor(out.rows == 0 ? 0 : blocks, [&](size_t i) {
     const size_t begin = std::max(first_row, (first_block + i) * kBlockRows);
     const size_t end = std::min(last_row, (first_block + i + 1) * kBlockRows);
-    DecodeRows(parts, begin, end, out.Rows(begin - first_row, end - begin));
+    const MatrixView<float> rows = out.Rows(begin - first_row, end - begin);
+    DecodeRows(parts, begin, end, rows);
+    if (halves) CheckRows(parts, begin, rows);
   });
 }
 

@@ -4,14 +4,17 @@
 
 #include <cmath>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "base/threads.h"
 #include "format/fixed/layout.h"
+#include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
+#include "tests/error_message.h"
 #include "tests/format/fixed/testing.h"
 #include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
-#include "format/stored_bits.h"
 
 namespace mica {
 namespace {
@@ -141,6 +144,28 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"TwoOfFourTail", 20, {{4, 67}}, 32, MaskKind::Cells(2, 4), true},
         Case{"FourOfEight", 70, {{6, 100}, {2, 31}}, 128, MaskKind::Cells(4, 8), false}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+
+// Files with right checksums whose codes of 16 bits are no numbers.
+TEST(PackFixed, HalvesThatAreNoNumbersAreNamedByTensorAndPlace) {
+  const FixedMatrix sound = RandomFixed(130, {{16, 40}, {4, 30}}, 128, MaskKind::kNone, 5);
+  for (const auto& [half, word] : {std::pair<uint16_t, const char*>{0x7C00, "infinity"},
+                                   {0xFC00, "infinity"},
+                                   {0x7E00, "NaN"},
+                                   {0xFC01, "NaN"}}) {
+    FixedMatrix matrix = sound;
+    matrix.codes(70, 7) = half;
+    TemporaryDirectory scratch;
+    PackedShard shard;
+    shard.Add("L", Pack(matrix));
+    shard.Write(scratch / "model.safetensors");
+    const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+    Matrix<float> out(20, matrix.cols);
+    DecodeStored(checkpoint, "L", 0, out);  // rows that are sound
+    ExpectError([&] { DecodeStored(checkpoint, "L", 60, out); },
+                {"model.safetensors: tensor L.codes: holds ", word,
+                 "row 70, column " + std::to_string(matrix.order[7])});
+  }
+}
 
 // More than 65536 columns: the order needs 32 bits.
 TEST(PackFixed, WideOrder) {
