@@ -4,7 +4,7 @@
 
 namespace mica {
 
-Command AblateCommand() {
+Subcommand AblateCommand() {
   return ExperimentCommand(
       "ablate",
       "Run an experiment once for each way to use information (none, energy, clusters, conditional) at equal "

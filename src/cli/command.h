@@ -37,7 +37,7 @@ struct FlagTable {
 };
 
 // What the pointers name must live as long as the command.
-struct Command {
+struct Subcommand {
   std::string name, help;
   std::vector<Argument> arguments;
   std::vector<FlagTable> flags;

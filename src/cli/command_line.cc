@@ -158,7 +158,7 @@ void AddFlags(CLI::App& command, const FlagTable& table) {
   }
 }
 
-void AddCommand(CLI::App& app, const Command& command) {
+void AddCommand(CLI::App& app, const Subcommand& command) {
   CLI::App& added = *app.add_subcommand(command.name, command.help);
   for (const Argument& argument : command.arguments)
     added.add_option(argument.name, *argument.value, argument.help)->required(argument.required);
@@ -197,13 +197,13 @@ std::string UsageText(const CLI::App& app, const CLI::ParseError& failure) {
 
 }  // namespace
 
-const Command* ParseCommandLine(std::span<const Command> commands, int argc, char** argv) {
+const Subcommand* ParseCommandLine(std::span<const Subcommand> commands, int argc, char** argv) {
   CLI::App app{"mica compresses LLaMA-family language models by mutual information and proves what it did."};
   app.name("mica");
   app.set_version_flag("--version", "mica " + Version() + " (" + Commit() + ")");
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  for (const Command& command : commands) AddCommand(app, command);
+  for (const Subcommand& command : commands) AddCommand(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version
@@ -216,7 +216,7 @@ const Command* ParseCommandLine(std::span<const Command> commands, int argc, cha
   }
   const std::string name = app.get_subcommands().front()->get_name();
   return &*std::find_if(commands.begin(), commands.end(),
-                        [&](const Command& command) { return command.name == name; });
+                        [&](const Subcommand& command) { return command.name == name; });
 }
 
 }  // namespace mica

@@ -12,6 +12,6 @@ namespace mica {
 // The command that the arguments ask for, its values filled in and checked. Prints what --help and --version
 // ask for and returns none then. Throws UsageError for a command line that does not fit, in one line, and
 // Error for a value that an option cannot have.
-const Command* ParseCommandLine(std::span<const Command> commands, int argc, char** argv);
+const Subcommand* ParseCommandLine(std::span<const Subcommand> commands, int argc, char** argv);
 
 }  // namespace mica

@@ -5,15 +5,15 @@
 
 namespace mica {
 
-Command InspectCommand();
-Command TokenizeCommand();
-Command EvalCommand();
-Command CompressCommand();
-Command CompareCommand();
-Command RunCommand();
-Command StatusCommand();
-Command AblateCommand();
-Command ExportCommand();
-Command SynthesizeCommand();
+Subcommand InspectCommand();
+Subcommand TokenizeCommand();
+Subcommand EvalCommand();
+Subcommand CompressCommand();
+Subcommand CompareCommand();
+Subcommand RunCommand();
+Subcommand StatusCommand();
+Subcommand AblateCommand();
+Subcommand ExportCommand();
+Subcommand SynthesizeCommand();
 
 }  // namespace mica

@@ -76,7 +76,7 @@ void RunCompare(const CompareOptions& options) {
 
 }  // namespace
 
-Command CompareCommand() {
+Subcommand CompareCommand() {
   auto options = std::make_shared<CompareOptions>();
   return {.name = "compare",
           .help = "Compare the result of a compressed model with its baseline's: quality, size, cost, advice",

@@ -108,7 +108,7 @@ void Compress(CompressOptions& options) {
 
 }  // namespace
 
-Command CompressCommand() {
+Subcommand CompressCommand() {
   auto options = std::make_shared<CompressOptions>();
   return {
       .name = "compress",

@@ -70,7 +70,7 @@ void Eval(EvalOptions& options) {
 
 }  // namespace
 
-Command EvalCommand() {
+Subcommand EvalCommand() {
   auto options = std::make_shared<EvalOptions>();
   return {.name = "eval",
           .help = "Measure perplexity of a checkpoint, plain or packed",

@@ -17,7 +17,7 @@ struct ExperimentOptions {
 
 }  // namespace
 
-Command ExperimentCommand(const std::string& name, const std::string& help, const char* help_of_file,
+Subcommand ExperimentCommand(const std::string& name, const std::string& help, const char* help_of_file,
                           Json (*run)(const Experiment& experiment, bool quiet)) {
   auto options = std::make_shared<ExperimentOptions>();
   return {.name = name,

@@ -46,7 +46,7 @@ void RunExport(ExportRequest& request) {
 
 }  // namespace
 
-Command ExportCommand() {
+Subcommand ExportCommand() {
   auto request = std::make_shared<ExportRequest>();
   return {.name = "export",
           .help = "Write a packed checkpoint as a plain one",

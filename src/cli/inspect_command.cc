@@ -217,7 +217,7 @@ void RunInspect(const InspectOptions& options) {
 
 }  // namespace
 
-Command InspectCommand() {
+Subcommand InspectCommand() {
   auto options = std::make_shared<InspectOptions>();
   return {.name = "inspect",
           .help = "Show architecture, tensors and sizes of a checkpoint, plain or packed",

@@ -46,10 +46,10 @@ std::string OutOfMemory() {
 // The one place in which whatever ends a command becomes a line and an exit code.
 int Run(int argc, char** argv) {
   try {
-    const std::vector<Command> commands = {
+    const std::vector<Subcommand> commands = {
         InspectCommand(), TokenizeCommand(), EvalCommand(),   CompressCommand(), CompareCommand(),
         RunCommand(),     StatusCommand(),   AblateCommand(), ExportCommand(),   SynthesizeCommand()};
-    if (const Command* command = ParseCommandLine(commands, argc, argv)) command->run();
+    if (const Subcommand* command = ParseCommandLine(commands, argc, argv)) command->run();
     CloseStdout();
     return 0;
   } catch (const Interrupted& interrupt) {

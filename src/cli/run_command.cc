@@ -3,7 +3,7 @@
 
 namespace mica {
 
-Command RunCommand() {
+Subcommand RunCommand() {
   return ExperimentCommand(
       "run",
       "Run an experiment: measure, compress, measure the packed file, compare; the same command "

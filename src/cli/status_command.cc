@@ -172,7 +172,7 @@ void ShowStatus(const StatusOptions& options) {
 
 }  // namespace
 
-Command StatusCommand() {
+Subcommand StatusCommand() {
   auto options = std::make_shared<StatusOptions>();
   return {.name = "status",
           .help = "Show how far a run is: stage, phase, time left, memory, last figures",

@@ -101,7 +101,7 @@ void Synthesize(SynthesizeOptions& options) {
 
 }  // namespace
 
-Command SynthesizeCommand() {
+Subcommand SynthesizeCommand() {
   auto options = std::make_shared<SynthesizeOptions>();
   return {.name = "synthesize",
           .help = "Write a checkpoint of any shape with random weights, to test scale and memory",

@@ -53,7 +53,7 @@ void Tokenize(const TokenizeOptions& options) {
 
 }  // namespace
 
-Command TokenizeCommand() {
+Subcommand TokenizeCommand() {
   auto options = std::make_shared<TokenizeOptions>();
   return {.name = "tokenize",
           .help = "Print the token ids of a text as a JSON array",
