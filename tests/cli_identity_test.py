@@ -143,7 +143,7 @@ class IdentityTest(ProgramTest):
             refused("tokenizer ")
             swap_pieces(self.model / "tokenizer.model")
             refused("seqlen 64 against 32", evaluate__seqlen=32)
-            refused("max_windows 2 against 1", evaluate__max_windows=1)
+            refused("max windows 2 against 1", evaluate__max_windows=1)
             refused("--seed 0 against 3", compress__seed=3)
             refused("--samples 4", compress__samples=5)
             refused("--damping 0.01 against 0.02", compress__damping=0.02)

@@ -227,7 +227,8 @@ TEST(Config, ConfigurationsOfEveryKindAreReadOrRefusedForTheirReason) {
        "model_type is \"gpt2\""},
       {"no words at all", Json{{"transformers_version", "4.38.2"}}, "model_type is missing"},
       {"a head of classes", Published("llama", "LlamaForSequenceClassification"), "architectures is"},
-      {"images", Json{{"model_type", "llava"}, {"text_config", llama({})}}, "model_type is \"llava\""},
+      {"images", Json{{"model_type", "llava"}, {"text_config", llama(Json::object())}},
+       "model_type is \"llava\""},
       {"of another quantiser", llama({{"quantization_config", {{"quant_method", "awq"}, {"bits", 4}}}}),
        "quant_method \"awq\""},
       {"of another gate", llama({{"hidden_act", "gelu_pytorch_tanh"}}),
@@ -238,7 +239,7 @@ TEST(Config, ConfigurationsOfEveryKindAreReadOrRefusedForTheirReason) {
       EXPECT_EQ(Refusal(json), "") << kind;
     } else {
       ExpectError([&, &config = json] { ParseConfig(config, "some/config.json"); },
-                  {"some/config.json: ", refusal, "supported"});
+                  {"some/config.json: ", refusal});
     }
   }
 }
@@ -268,11 +269,15 @@ TEST(Config, ReadsOrRefusesACollectionOfConfigurations) {
     EXPECT_EQ(RopeFrequencies(config).size(), config.head_dim / 2);
     for (const char* name : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
       if (!std::filesystem::exists(folder / name)) continue;
-      for (const auto& item : ReadJson(folder / name)["weight_map"].items()) {
+      Json index;
+      const std::string unread = MessageOf([&] { index = ReadJson(folder / name); });  // not fetched
+      EXPECT_EQ(unread.find('\n'), std::string::npos) << unread;
+      if (!unread.empty()) continue;
+      for (const auto& item : index["weight_map"].items()) {
         const TensorPlace place = PlaceOf(*config.family, item.key());
         if (item.key().ends_with(".rotary_emb.inv_freq")) continue;  // follows from the configuration
         EXPECT_NE(place.role, TensorRole::kOther) << item.key();
-        if (place.layer) EXPECT_LT(*place.layer, config.layers) << item.key();
+        EXPECT_LT(place.layer.value_or(0), config.layers) << item.key();
       }
     }
   }

@@ -33,6 +33,8 @@ class RateControl {
 
   double bits_so_far() const { return bits_; }
   double zeros_so_far() const { return zeros_; }
+  // Of the next matrix and those after it.
+  double weights_left() const { return rest_[next_].total; }
 
  private:
   struct Demand {

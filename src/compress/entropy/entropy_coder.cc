@@ -7,6 +7,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "compress/budget/demands.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
@@ -17,6 +18,7 @@ namespace {
 // Of the budget in bits per weight: how far below it the last matrix may leave the total.
 constexpr double kBudgetSlack = 0.004;
 constexpr int kLastMatrixTries = 12;
+constexpr double kLargestRise = 32;  // octaves by which a step may grow at once
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
 // Integers have 16 bits, so a larger budget would not make them finer.
@@ -115,6 +117,26 @@ EntropyCoder::Attempt EntropyCoder::Try(MatrixView<const float> w, const StepPla
   return attempt;
 }
 
+void EntropyCoder::Shrink(MatrixView<const float> w, const StepPlan& plan, double most,
+                          RateControl::Choice& choice, Attempt& attempt) const {
+  double low = choice.log2_c, high = low;
+  for (double rise = 1; attempt.counted_bits > most && rise <= kLargestRise; rise *= 2) {
+    low = choice.log2_c;
+    high = choice.log2_c += rise;
+    attempt = Try(w, plan, choice);
+  }
+  if (attempt.counted_bits > most) return;
+  const double least = most - kBudgetSlack * weights();
+  for (int i = 0; i < kLastMatrixTries && attempt.counted_bits < least; ++i) {
+    choice.log2_c = 0.5 * (low + high);
+    attempt = Try(w, plan, choice);
+    (attempt.counted_bits > most ? low : high) = choice.log2_c;
+  }
+  if (attempt.counted_bits <= most) return;
+  choice.log2_c = high;
+  attempt = Try(w, plan, choice);
+}
+
 CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const float> w) {
   const double matrix_weights = static_cast<double>(w.rows) * static_cast<double>(w.cols);
   RateControl::Choice choice = control_->Next();
@@ -124,6 +146,19 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
                      step_settings());
   });
   Attempt attempt = InContext(name, [&] { return Try(w, plan, choice); });
+  // One weight that dwarfs its matrix, or the inputs of those that follow, takes what was meant for the
+  // others: a matrix that would leave them nothing gets its share of what is left.
+  const double left = budget_bits_ - control_->bits_so_far();
+  const double rest = control_->weights_left() - matrix_weights;
+  if (rest > 0 &&
+      attempt.counted_bits > left - rest * std::min(kLeastBits, 0.25 * budget_bits_ / weights())) {
+    LogWarningOnce(
+        "{}: takes {:.2f} bits per weight at the step of all others, which leaves those after it none; it "
+        "gets a "
+        "larger step. A weight that dwarfs all others makes such a model",
+        name, attempt.counted_bits / matrix_weights);
+    Shrink(w, plan, left * matrix_weights / (rest + matrix_weights), choice, attempt);
+  }
   // The last matrix brings the total to just below the budget; a step of 1 / 512 octave changes it by less
   // than the slack.
   if (layer + 1 == config_.layers && kind == kLinearKinds.back()) {
@@ -138,6 +173,9 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
       choice.log2_c = next;
       attempt = Try(w, plan, choice);
     }
+    // With few bits a weight the rate hardly falls with the step, and none may have fitted.
+    if (Excess(attempt) > 0 && high > 1e8)
+      Shrink(w, plan, budget_bits_ - control_->bits_so_far(), choice, attempt);
     if (Excess(attempt) > 0 && high < 1e8) {
       choice.log2_c = high;
       attempt = Try(w, plan, choice);

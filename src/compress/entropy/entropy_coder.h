@@ -40,6 +40,10 @@ class EntropyCoder final : public Coder {
   Attempt Try(MatrixView<const float> w, const StepPlan& plan, const RateControl::Choice& choice) const;
 
   double weights() const;  // of the whole model
+  // Ever larger steps until a matrix takes `most` bits or fewer, then back as far as it still does; both stay
+  // at the largest step where none does.
+  void Shrink(MatrixView<const float> w, const StepPlan& plan, double most, RateControl::Choice& choice,
+              Attempt& attempt) const;
   // By how much the total exceeds the budget, bits.
   double Excess(const Attempt& attempt) const {
     return control_->bits_so_far() + attempt.counted_bits - budget_bits_;

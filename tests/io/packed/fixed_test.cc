@@ -147,12 +147,11 @@ INSTANTIATE_TEST_SUITE_P(
 
 // Files with right checksums whose codes of 16 bits are no numbers.
 TEST(PackFixed, HalvesThatAreNoNumbersAreNamedByTensorAndPlace) {
-  const FixedMatrix sound = RandomFixed(130, {{16, 40}, {4, 30}}, 128, MaskKind::kNone, 5);
   for (const auto& [half, word] : {std::pair<uint16_t, const char*>{0x7C00, "infinity"},
                                    {0xFC00, "infinity"},
                                    {0x7E00, "NaN"},
                                    {0xFC01, "NaN"}}) {
-    FixedMatrix matrix = sound;
+    FixedMatrix matrix = RandomFixed(130, {{16, 40}, {4, 30}}, 128, MaskKind::kNone, 5);
     matrix.codes(70, 7) = half;
     TemporaryDirectory scratch;
     PackedShard shard;
