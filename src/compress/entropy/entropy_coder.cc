@@ -18,6 +18,9 @@ namespace {
 // Of the budget in bits per weight: how far below it the last matrix may leave the total.
 constexpr double kBudgetSlack = 0.004;
 constexpr int kLastMatrixTries = 12;
+// What must be left for the matrices to come, bits per weight: so much, or this share of the mean if that is
+// less.
+constexpr double kLeastOfRest = 0.3, kLeastShareOfRest = 0.15;
 constexpr double kLargestRise = 32;  // octaves by which a step may grow at once
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
@@ -150,8 +153,8 @@ CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const 
   // others: a matrix that would leave them nothing gets its share of what is left.
   const double left = budget_bits_ - control_->bits_so_far();
   const double rest = control_->weights_left() - matrix_weights;
-  if (rest > 0 &&
-      attempt.counted_bits > left - rest * std::min(kLeastBits, 0.25 * budget_bits_ / weights())) {
+  const double for_rest = rest * std::min(kLeastOfRest, kLeastShareOfRest * budget_bits_ / weights());
+  if (rest > 0 && attempt.counted_bits > left - for_rest) {
     LogWarningOnce(
         "{}: takes {:.2f} bits per weight at the step of all others, which leaves those after it none; it "
         "gets a "
