@@ -21,7 +21,7 @@ case ${1:-ci} in
       corpus=build/fuzz/corpus/$name
       mkdir -p "$corpus"
       echo "== $name"
-      "$target" "$corpus" -max_total_time="${2:-60}" -print_final_stats=1 -rss_limit_mb=4096 -artifact_prefix="build/fuzz/$name-" \
+      "$target" "$corpus" "fuzz/corpus/${name%_fuzz}" -max_total_time="${2:-60}" -print_final_stats=1 -rss_limit_mb=4096 -artifact_prefix="build/fuzz/$name-" \
         >"build/fuzz/$name.log" 2>&1 || { tail -40 "build/fuzz/$name.log"; exit 1; }
       grep -E 'stat::number_of_executed_units|stat::peak_rss_mb' "build/fuzz/$name.log"
     done

@@ -134,9 +134,10 @@ class EvalTest(ProgramTest):
 
     def test_usage_is_exit_code_2(self):
         text = self.prose()
-        for wrong in (["eval"], ["eval", DEMO], ["eval", DEMO, "--data", f"text={text}", "--convention", "mine"],
-                      ["eval", DEMO, "--data", f"text={text}", "--dtype", "fp8"], ["eval", DEMO, "--data", f"text={text}", "--seqlen", "1"]):
+        for wrong in (["eval"], ["eval", DEMO], ["eval", DEMO, "--data", f"text={text}", "--more"]):
             self.assertEqual(mica(*wrong).returncode, 2, wrong)
+        for wrong in (["--convention", "mine"], ["--dtype", "fp8"], ["--seqlen", "1"]):
+            self.assertEqual(mica("eval", DEMO, "--data", f"text={text}", *wrong).returncode, 1, wrong)
 
     def test_unwritable_output_is_found_before_the_work(self):
         began = time.monotonic()

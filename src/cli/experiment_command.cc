@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <memory>
 
-#include "base/json.h"
 #include "base/output.h"
 #include "cli/common_options.h"
 
@@ -18,7 +17,7 @@ struct ExperimentOptions {
 }  // namespace
 
 Subcommand ExperimentCommand(const std::string& name, const std::string& help, const char* help_of_file,
-                          Json (*run)(const Experiment& experiment, bool quiet)) {
+                             Json (*run)(const Experiment& experiment, bool quiet)) {
   auto options = std::make_shared<ExperimentOptions>();
   return {.name = name,
           .help = help,

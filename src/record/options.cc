@@ -116,7 +116,7 @@ Json CheckedSources(const Option& option, const Json& value, const std::string& 
     if (!source.is_object()) Fail("{}: is {}, expected an object", inside, source.type_name());
     for (const auto& [key, item] : source.items()) {
       if (std::none_of(option.words.begin(), option.words.end(),
-                       [&](const char* word) { return key == word; }))
+                       [&key = key](const char* word) { return key == word; }))
         Fail("{}: unknown key \"{}\", expected one of {}", inside, key, fmt::join(option.words, ", "));
       const bool number = key == "weight";
       if (number ? !item.is_number() : !item.is_string()) {

@@ -22,7 +22,8 @@ constexpr size_t kKeys = 512;
 template <typename T>
 void AttentionCpu(const AttentionShape& shape, const AttentionInputs& in, Tensor out_tensor,
                   Tensor log_sums_tensor) {
-  const auto [tokens, window, heads, kv_heads, head_dim] = shape;
+  const size_t tokens = shape.tokens, window = shape.window, heads = shape.heads, kv_heads = shape.kv_heads,
+               head_dim = shape.head_dim;
   const T *q = in.q.host<T>().data, *k = in.k.host<T>().data, *v = in.v.host<T>().data;
   const MatrixView<T> out = out_tensor.host<T>();
   const MatrixView<float> log_sums = log_sums_tensor.host<float>();

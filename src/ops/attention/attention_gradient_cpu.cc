@@ -21,7 +21,8 @@ constexpr size_t kKeys = 512;
 template <typename T>
 void AttentionGradientCpu(const AttentionShape& shape, const AttentionInputs& in,
                           const AttentionFeedback& feedback, const AttentionGradients& out) {
-  const auto [tokens, window, heads, kv_heads, head_dim] = shape;
+  const size_t tokens = shape.tokens, window = shape.window, heads = shape.heads, kv_heads = shape.kv_heads,
+               head_dim = shape.head_dim;
   const T *all_q = in.q.host<T>().data, *all_k = in.k.host<T>().data, *all_v = in.v.host<T>().data;
   const float* log_sums = feedback.log_sums.host<float>().data;
   float *grad_q = out.q.host<float>().data, *all_grad_k = out.k.host<float>().data,
