@@ -106,7 +106,7 @@ PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& 
   add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(codes));
 
   std::vector<std::byte> zeros;
-  std::vector<ColumnRun> runs;
+  std::vector<WidthRun> runs;
   size_t scale_groups = 0;
   for (const ScaleGroup& group : groups) {
     if (runs.empty() || runs.back().bits != group.bits) runs.push_back({group.start, group.bits});

@@ -18,7 +18,7 @@ StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size
     return std::accumulate(first, first + group.count, uint64_t{0});
   });
   for (size_t g = 0; g < groups.size(); ++g) {
-    if (g == 0 || groups[g].bits != groups[g - 1].bits) bits.groups += 8 * sizeof(ColumnRun);
+    if (g == 0 || groups[g].bits != groups[g - 1].bits) bits.groups += 8 * sizeof(WidthRun);
   }
   if (col_exponents) bits.scales += 8 * widths.size();
   if (!identity_order) bits.order = 8 * widths.size() * OrderBytes(widths.size());

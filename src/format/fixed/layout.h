@@ -22,11 +22,11 @@ constexpr uint64_t AlignGroup(uint64_t bytes) {
 inline constexpr size_t kBlockRows = 64;
 
 // One row of L.runs.
-struct ColumnRun {
+struct WidthRun {
   uint32_t start;  // first stored column
   uint32_t bits;
 };
-static_assert(sizeof(ColumnRun) == 8);
+static_assert(sizeof(WidthRun) == 8);
 // The order of the columns is stored in 16 bits where they suffice.
 constexpr size_t OrderBytes(size_t cols) { return cols <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t); }
 // Without a mask, a scale group of 128 columns and 64 rows takes 1024 bytes a bit of width, aligned.

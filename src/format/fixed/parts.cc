@@ -141,11 +141,11 @@ class RowCursor {
 }  // namespace
 
 void ReadRuns(FixedParts& parts) {
-  const size_t count = parts.runs.size() / sizeof(ColumnRun);
+  const size_t count = parts.runs.size() / sizeof(WidthRun);
   std::vector<uint8_t> widths(parts.cols);
   for (size_t i = 0; i < count; ++i) {
-    const ColumnRun run = LoadAt<ColumnRun>(parts.runs, i);
-    const size_t end = i + 1 < count ? LoadAt<ColumnRun>(parts.runs, i + 1).start : parts.cols;
+    const WidthRun run = LoadAt<WidthRun>(parts.runs, i);
+    const size_t end = i + 1 < count ? LoadAt<WidthRun>(parts.runs, i + 1).start : parts.cols;
     if ((i == 0 && run.start != 0) || run.start >= end || end > parts.cols) {
       Fail("run {} starts at column {} and ends before {}, expected rising starts from 0 within {} columns",
            i, run.start, end, parts.cols);

@@ -30,7 +30,7 @@ struct FixedParts : FixedFacts {
   std::span<const std::byte> zeros;          // [scale groups] streams
   std::span<const std::byte> mask_rows;      // [rows, mask.RowBytes(coded_cols)]
   std::span<const std::byte> order;          // uint16_t or uint32_t [cols]
-  std::span<const std::byte> runs;           // ColumnRun [runs]
+  std::span<const std::byte> runs;           // WidthRun [runs]
   std::span<const std::byte> col_exponents;  // int8_t [cols]
 
   // What follows from them.
@@ -47,7 +47,7 @@ struct FixedParts : FixedFacts {
 
 // The parts are checked in this order, rows, cols, group_size, exponent and mask being set. Each of these
 // throws Error that says what is wrong with the tensor, but not its name. Sets groups (without codes_bit),
-// coded_cols and widest_group from runs; runs.size() is a multiple of a ColumnRun.
+// coded_cols and widest_group from runs; runs.size() is a multiple of a WidthRun.
 void ReadRuns(FixedParts& parts);
 // Scale groups and bytes of zeros that belong to these groups.
 size_t ScaleGroupCount(const FixedParts& parts);
