@@ -36,9 +36,6 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Fewer lanes than this are decoded one by one: so few are only in narrow matrices.
-constexpr size_t kLeastLanes = 4;
-
 #if HWY_HAVE_SCALABLE
 
 bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) { return DecodeTile(parts, tile); }
@@ -260,7 +257,7 @@ class LaneDecoder {
 };
 
 bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) {
-  static_assert(kLeastLanes == 4 && kMostLanes == 32);
+  static_assert(kMostLanes == 32);
   switch (parts.lanes) {
     case 4:
       return LaneDecoder<4>(parts, tile).Decode();
@@ -270,7 +267,7 @@ bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) {
       return LaneDecoder<16>(parts, tile).Decode();
     case 32:
       return LaneDecoder<32>(parts, tile).Decode();
-    default:
+    default:  // so few are only in narrow matrices
       return DecodeTile(parts, tile);
   }
 }
