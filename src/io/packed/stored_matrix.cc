@@ -35,7 +35,7 @@ FixedParts OpenFixed(PartReader& reader) {
   static_cast<FixedFacts&>(parts) = reader.Fixed();
   parts.name = reader.name();
 
-  const TensorView& runs = reader.AnyPart(PartKind::kGroups, DType::kU32);
+  const TensorView& runs = reader.AnyPart(PartKind::kRuns, DType::kU32);
   if (runs.shape.size() != 2 || runs.shape[0] == 0 || runs.shape[0] > 7 || runs.shape[1] != 2) {
     Fail("{}: tensor {} has shape {}, expected [1 to 7, 2]", runs.file, runs.name, ShapeText(runs.shape));
   }
@@ -49,6 +49,12 @@ FixedParts OpenFixed(PartReader& reader) {
     const TensorView& order = *reader.Part(PartKind::kOrder, dtype, {parts.cols});
     parts.order = order.data;
     In(order, [&] { ReadOrder(parts); });
+  }
+
+  if (reader.Has(PartKind::kColExponents)) {
+    const TensorView& exponents = *reader.Part(PartKind::kColExponents, DType::kI8, {parts.cols});
+    parts.col_exponents = exponents.data;
+    In(exponents, [&] { ReadColExponents(parts); });
   }
 
   const TensorView* mask =
@@ -73,6 +79,8 @@ EntropyParts OpenEntropy(PartReader& reader) {
   parts.rows = facts.rows;
   parts.cols = facts.cols;
   parts.states = facts.states;
+  parts.lanes = facts.lanes;
+  parts.tile_rows = facts.tile_rows;
   parts.row_resolution = facts.row_resolution;
   parts.tables.first_knot = facts.first_knot;
 
@@ -87,7 +95,7 @@ EntropyParts OpenEntropy(PartReader& reader) {
   parts.knots = tables.data;
   In(tables, [&] { ReadKnots(tables.shape[1], parts); });
 
-  const uint64_t tiles = CodedTiles(parts.rows);
+  const uint64_t tiles = parts.tiles();
   const TensorView& lengths = *reader.Part(PartKind::kTiles, DType::kU32, {tiles});
   parts.tile_lengths = lengths.data;
   const TensorView* codes = reader.Part(PartKind::kCodes, DType::kU8, {ReadTileLengths(parts)});

@@ -9,9 +9,11 @@
 #include "base/finite.h"
 #include "base/threads.h"
 #include "format/entropy/encode.h"
+#include "format/entropy/lanes.h"
 #include "format/entropy/tile_coder.h"
 #include "format/fixed/encode.h"
 #include "format/fixed/layout.h"
+#include "ops/codes/decode_tile.h"
 
 namespace mica {
 namespace {
@@ -48,11 +50,16 @@ PackedMatrix Pack(const FixedMatrix& matrix) {
 
 PackedMatrix Pack(const EntropyMatrix& matrix) {
   CheckMatrix(matrix);
-  const TileCoder coder(matrix.tables, matrix.states);
+  return Pack(matrix, ChooseLanes(matrix));
+}
+
+PackedMatrix Pack(const EntropyMatrix& matrix, size_t lanes) {
+  CheckMatrix(matrix);
+  const TileCoder coder(matrix.tables, matrix.states, lanes);
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
-  std::vector<std::vector<std::byte>> streams(CodedTiles(matrix.rows));
+  std::vector<std::vector<std::byte>> streams(matrix.tiles());
   ParallelFor(streams.size(), [&](size_t tile) { streams[tile] = coder.Encode(matrix, order, tile); });
-  return Assemble(matrix, std::move(streams));
+  return Assemble(matrix, lanes, std::move(streams));
 }
 
 void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
@@ -66,7 +73,7 @@ void Decode(const FixedMatrix& matrix, MatrixView<float> out) {
 
 void Decode(const EntropyMatrix& matrix, MatrixView<float> out) {
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
-  ParallelFor(CodedTiles(matrix.rows), [&](size_t tile) { DecodeTile(matrix, order, tile, out); });
+  ParallelFor(matrix.tiles(), [&](size_t tile) { DecodeTile(matrix, order, tile, out); });
 }
 
 void Decode(const FixedParts& parts, size_t first_row, MatrixView<float> out) {
@@ -89,10 +96,11 @@ void Decode(const EntropyParts& parts, size_t first_row, MatrixView<float> out) 
   CheckRange(parts, first_row, out);
   if (out.rows == 0) return;
   // Rows in their own order stand in known tiles; otherwise any tile may hold one of them.
-  const size_t first_tile = parts.in_order ? first_row / kCodedTileRows : 0;
-  const size_t tiles = CodedTiles(parts.in_order ? first_row + out.rows : parts.rows) - first_tile;
-  ParallelFor(tiles, [&](size_t i) {
-    if (DecodeTile(parts, first_tile + i, first_row, out)) return;
+  const size_t first_tile = parts.in_order ? first_row / parts.tile_rows : 0;
+  const size_t end_tile = parts.in_order ? CodedTiles(first_row + out.rows, parts.tile_rows) : parts.tiles();
+  ParallelFor(end_tile - first_tile, [&](size_t i) {
+    const TileRows tile(parts, first_tile + i, first_row, out);
+    if (!tile.any() || DecodeTileCpu(parts, tile)) return;
     Fail("{}: tile {} does not end where it should; the file is damaged, fetch it again", parts.codes_name,
          first_tile + i);
   });
