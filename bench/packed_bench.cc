@@ -2,11 +2,16 @@
 // weights a second.
 #include <benchmark/benchmark.h>
 
+#include <variant>
+#include <vector>
+
 #include "base/threads.h"
 #include "format/mask/mask_kind.h"
 #include "io/packed/packed_checkpoint.h"
+#include "io/packed/stored_matrix.h"
 #include "model/packed.h"
 #include "ops/codes/codes.h"
+#include "ops/codes/decode_tile.h"
 #include "ops/codes/entropy_model.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/format/fixed/testing.h"
@@ -82,6 +87,59 @@ void BM_DecodeEntropy(benchmark::State& state) {
       static_cast<double>(Pack(matrix).bits()) / static_cast<double>(kRows * kCols);
 }
 BENCHMARK(BM_DecodeEntropy)->ArgsProduct({{1, 4, 8}, {0, 4}})->Args({1, 8});
+
+// One thread and one tile at a time, each instruction set of this machine. Argument: lanes.
+void BM_DecodeTile(benchmark::State& state, bool (*decode)(const EntropyParts&, const TileRows&)) {
+  EntropyMatrix matrix = RandomEntropy(kRows, kCols, 8, 0.5, 1);
+  FitEntropyModel(matrix);
+  TemporaryDirectory scratch;
+  PackedShard shard;
+  shard.Add("L", Pack(matrix, static_cast<size_t>(state.range(0))));
+  shard.Write(scratch / "model.safetensors");
+  const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+  const StoredMatrix stored = OpenPacked(checkpoint, "L");
+  const EntropyParts& parts = std::get<EntropyParts>(stored.parts);
+  Matrix<float> out(kRows, kCols);
+  for (auto _ : state) {
+    for (size_t tile = 0; tile < parts.tiles(); ++tile)
+      MICA_CHECK(decode(parts, TileRows(parts, tile, 0, out)));
+    benchmark::ClobberMemory();
+  }
+  SetRate(state);
+}
+[[maybe_unused]] const bool kDecodersRegistered = [] {
+  std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
+  decoders.push_back({"plain", DecodeTile});
+  for (const TileDecoder& decoder : decoders) {
+    benchmark::RegisterBenchmark(("BM_DecodeTile/" + decoder.name).c_str(), BM_DecodeTile, decoder.decode)
+        ->Arg(4)
+        ->Arg(8)
+        ->Arg(16)
+        ->Arg(32);
+  }
+  return true;
+}();
+
+// What the chosen lanes add to the code lengths. Arguments: rows, columns, deviation in hundredths of an
+// octave.
+void BM_LaneOverhead(benchmark::State& state) {
+  const size_t rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  EntropyMatrix matrix = RandomEntropy(rows, cols, 8, static_cast<double>(state.range(2)) / 100, 1);
+  FitEntropyModel(matrix);
+  const double ideal = EntropyCodeBits(matrix);
+  for (auto _ : state) {
+    const PackedMatrix packed = Pack(matrix);
+    const double weights = static_cast<double>(rows * cols), stored = static_cast<double>(packed.code_bits());
+    state.counters["bits_per_weight"] = static_cast<double>(packed.bits()) / weights;
+    state.counters["lanes"] = static_cast<double>(std::get<EntropyFacts>(packed.facts).lanes);
+    state.counters["overhead_percent"] = 100 * (stored - ideal) / static_cast<double>(packed.bits());
+  }
+}
+BENCHMARK(BM_LaneOverhead)
+    ->ArgsProduct({{5120}, {5120, 13824}, {-120, 45, 145}})
+    ->Args({13824, 5120, 45})
+    ->ArgsProduct({{512}, {512, 1024, 2048, 4096}, {45}})
+    ->Iterations(1);
 
 void BM_PackEntropy(benchmark::State& state) {
   SetThreads(1);

@@ -4,8 +4,8 @@
 #include "base/file.h"
 #include "io/container/checkpoint.h"
 #include "io/container/safetensors.h"
-#include "place.h"
 #include "seeds.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 constexpr const char* kIndex = "model.safetensors.index.json";
 
 const std::filesystem::path& Directory() {
-  static const Place place("index");
+  static const TemporaryDirectory place(MemoryPlace());
   if (!std::filesystem::exists(place.path() / "b.safetensors")) {
     for (const char* name : {"a", "b"}) {
       SafetensorsWriter writer(place.path() / (std::string(name) + ".safetensors"),

@@ -12,10 +12,10 @@
 #include "io/packed/stored_matrix.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
-#include "place.h"
 #include "seeds.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/format/fixed/testing.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -32,22 +32,24 @@ Base BaseOf(PackedMatrix packed) {
 
 Base BaseOf(const FixedMatrix& matrix) { return BaseOf(Pack(matrix)); }
 
-Base BaseOf(EntropyMatrix matrix) {
+Base BaseOf(EntropyMatrix matrix, size_t lanes) {
   FitEntropyModel(matrix);
-  return BaseOf(Pack(matrix));
+  return BaseOf(Pack(matrix, lanes));
 }
 
 const std::vector<Base>& Bases() {
   static const std::vector<Base> bases = [] {
     std::vector<Base> made;
-    made.push_back(
-        BaseOf(RandomFixed(70, {{8, 9}, {4, 40}, {3, 20}, {16, 5}, {0, 4}}, 16, MaskKind::kNone, 1)));
+    made.push_back(BaseOf(
+        WithExponents(RandomFixed(70, {{8, 9}, {4, 40}, {3, 20}, {16, 5}, {0, 4}}, 16, MaskKind::kNone, 1))));
     made.push_back(BaseOf(RandomFixed(70, {{6, 9}, {4, 40}, {2, 20}, {0, 4}}, 16, MaskKind::kBitmap, 2)));
     made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::Cells(2, 4), 3)));
     made.push_back(BaseOf(RandomFixed(66, {{4, 40}, {2, 21}}, 128, MaskKind::Cells(4, 8), 4)));
-    made.push_back(BaseOf(RandomEntropy(140, 30, 1, 1.0, 5)));
-    made.push_back(BaseOf(RandomEntropy(140, 30, 8, 0.0, 6)));
-    made.push_back(BaseOf(RandomEntropy(20, 30, 4, 7.0, 7)));
+    made.push_back(BaseOf(RandomEntropy(140, 30, 1, 1.0, 5), 1));
+    made.push_back(BaseOf(RandomEntropy(140, 30, 8, 0.0, 6), 8));
+    made.push_back(BaseOf(RandomEntropy(20, 30, 4, 7.0, 7), 4));
+    made.push_back(BaseOf(RandomEntropy(140, 70, 8, 0.5, 8), 16));
+    made.push_back(BaseOf(RandomEntropy(30, 70, 8, 13.0, 9), 32));  // raw bits and escapes
     return made;
   }();
   return bases;
@@ -68,8 +70,8 @@ class Input {
 };
 
 void Edit(Base& base, Input& input) {
-  static const char* const kKeys[] = {"coding", "rows",   "cols",       "group_size",
-                                      "mask",   "states", "first_knot", "row_resolution"};
+  static const char* const kKeys[] = {"coding", "rows",       "cols",           "group_size", "mask",
+                                      "states", "first_knot", "row_resolution", "lanes",      "tile_rows"};
   static const char* const kTexts[] = {"fixed", "entropy", "none", "bitmap", "2:4", "4:8"};
   PackedTensor& tensor = base.tensors[input.Byte() % base.tensors.size()];
   std::vector<std::byte>& bytes = tensor.bytes;
@@ -108,7 +110,7 @@ void Run(Input input) {
     crc32[tensor.spec.name.substr(2)] = Crc32(tensor.bytes);
     specs.push_back(tensor.spec);
   }
-  const Place place("packed");
+  const TemporaryDirectory place(MemoryPlace());
   SafetensorsWriter writer(place.path() / "model.safetensors", specs,
                            {{MatrixKey("L"), FactsText(base.facts, crc32)}});
   for (const PackedTensor& tensor : base.tensors) writer.Write(tensor.bytes);
@@ -131,6 +133,11 @@ void Run(Input input) {
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
   std::vector<std::string> seeds;  // each checkpoint unharmed
   for (size_t i = 0; i < mica::Bases().size(); ++i) seeds.emplace_back(1, static_cast<char>(i));
+  // Facts that say other lanes and rows of a tile than the streams have, and streams with a byte changed.
+  seeds.emplace_back("\x07\x00\x04\x08\x20\x00", 6);
+  seeds.emplace_back("\x07\x00\x04\x09\x40\x00", 6);
+  seeds.emplace_back("\x08\x00\x00\xd0\x00\x55", 6);
+  seeds.emplace_back("\x07\x00\x00\x3f\x00\x80", 6);
   mica::WriteSeeds(*argc, *argv, seeds);
   return 0;
 }

@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "io/text/tokenizer.h"
-#include "place.h"
 #include "seeds.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -33,7 +33,7 @@ std::string TinyModel() {
 }
 
 const std::filesystem::path& Directory() {
-  static const Place place("tokenizer");
+  static const TemporaryDirectory place(MemoryPlace());
   return place.path();
 }
 

@@ -4,6 +4,7 @@ import pathlib
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
 import unittest
@@ -24,6 +25,23 @@ class CompressTest(ProgramTest):
         text = self.text()
         self.succeed("compress", model or self.model, self.folder / out, "--calib", f"text={text}", *SMALL, *arguments)
         return read_json(self.folder / out / "compression.json")
+
+    def test_one_weight_that_dwarfs_all_others_does_not_end_a_run_late(self):
+        model, out = self.folder / "odd", self.folder / "out"
+        for layer, name, value, bits in ((0, "mlp.up_proj", 1e4, 2), (0, "mlp.gate_proj", 6e4, 3)):
+            with self.subTest(name=name, value=value, bits=bits):
+                shutil.rmtree(model, ignore_errors=True)
+                shutil.rmtree(out, ignore_errors=True)
+                self.succeed("synthesize", model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4, "--dtype", "fp32")
+                content = bytearray((model / "model.safetensors").read_bytes())
+                size = struct.unpack_from("<Q", content)[0]
+                tensor = json.loads(content[8:8 + size])[f"model.layers.{layer}.{name}.weight"]
+                struct.pack_into("<f", content, 8 + size + tensor["data_offsets"][0] + 4 * (5 * tensor["shape"][1] + 7), value)
+                (model / "model.safetensors").write_bytes(content)
+                self.succeed("compress", model, out, "--calib", f"text={self.text()}", "--samples", 8, "--seqlen", 64, "--coding", "entropy", "--bpw", bits)
+                reached = read_json(out / "compression.json")["bits"]["bits_per_weight"]
+                self.assertLessEqual(reached, bits)
+                self.assertGreater(reached, bits - 0.02)
 
     def test_budgets_are_met_and_never_exceeded(self):
         cases = [("fixed", flag, budget) for flag in ("--bits", "--bpw") for budget in (2.3, 3.07, 4.0, 5.5)]

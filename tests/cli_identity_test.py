@@ -102,6 +102,62 @@ class IdentityTest(ProgramTest):
         for word in ("done", "compress", "peak memory"):
             self.assertIn(word, status)
 
+    def test_an_ablation_uses_nothing_of_other_inputs(self):
+        budget = {"kind": "bpw", "value": 3.6}
+        shutil.rmtree(self.model)  # a smaller one: there are twenty variants
+        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 1, "--hidden", 64, "--ffn", 64, "--heads", 4)
+
+        def same(**changes):
+            return self.experiment(**{"compress__budget": budget, "evaluate__divergence": True, **changes})
+
+        def figures():
+            return {path.name: path.read_bytes() for path in (self.folder / "out").glob("*.json") if path.name not in ("status.json", "experiment.json")}
+
+        def refused(expected, **changes):
+            before = figures()
+            self.fail_with(expected, "ablate", same(**changes))
+            self.assertEqual(figures(), before)
+
+        self.succeed("ablate", same())
+        kept = figures()
+        self.assertEqual(len(kept), 22)  # the variants, the baseline, the table
+        self.succeed("ablate", same(name="renamed", compress__group_size=128))  # in words that change nothing
+        self.assertEqual(figures(), kept)
+        weights = (self.model / "model.safetensors").read_bytes()
+        (self.model / "model.safetensors").write_bytes(weights[:-2] + bytes([weights[-2] ^ 1]) + weights[-1:])
+        refused("model ")
+        (self.model / "model.safetensors").write_bytes(weights)
+        swap_pieces(self.model / "tokenizer.model")
+        refused("tokenizer ")
+        swap_pieces(self.model / "tokenizer.model")
+        refused("seqlen 64 against 32", evaluate__seqlen=32)
+        # As if it had been stopped in the middle of the variants: what is done is as strange to other inputs.
+        last = ("spectral-knn-10-groups", "entropy-coding-steps-by-conditional-information")
+        for name in last:
+            shutil.rmtree(self.folder / "out" / name)
+            (self.folder / "out" / f"{name}.json").unlink()
+        (self.folder / "out" / "ablation.json").unlink()
+        for path, name in ((self.eval, "baseline.json: was made of something else: text of docs "), (self.calib, "calibration text 1 ")):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text + "more", encoding="utf-8")
+            refused(name)
+            path.write_text(text, encoding="utf-8")
+        refused("max windows 2 against 1", evaluate__max_windows=1)
+        refused("seed 0 against 3", compress__seed=3)
+        refused("--samples 4", compress__samples=5)
+        refused("--damping 0.01 against 0.02", compress__damping=0.02)
+        # Another budget has another width, hence another variant, before those that are there.
+        refused("bpw", compress__budget={"kind": "bpw", "value": 3.5})
+        self.succeed("ablate", same())
+        again = figures()
+        self.assertEqual({name for name in kept if again[name] != kept[name]}, {"ablation.json", *(f"{name}.json" for name in last)})
+
+        def table(files):
+            rows = json.loads(files["ablation.json"])["rows"]
+            return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+        self.assertEqual(table(again), table(kept))
+
     def test_statistics_are_those_of_the_model_texts_tokenizer_and_arithmetic(self):
         kept = self.folder / "s.safetensors"
 

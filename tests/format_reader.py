@@ -68,7 +68,7 @@ class File:
         return data
 
     def numbers(self, name, part, dtype, shape=None):
-        letter = {"U8": "B", "U16": "H", "U32": "I"}[dtype]
+        letter = {"I8": "b", "U8": "B", "U16": "H", "U32": "I"}[dtype]
         data = self.part(name, part, dtype, shape)
         return list(struct.unpack(f"<{len(data) // struct.calcsize(letter)}{letter}", data))
 
@@ -95,7 +95,7 @@ def mask_row(kind, bits, columns):
 
 def decode_fixed(file, name, facts):
     rows, cols, size, exponent, kind = (facts[key] for key in ("rows", "cols", "group_size", "exponent", "mask"))
-    flat = file.numbers(name, "groups", "U32")
+    flat = file.numbers(name, "runs", "U32")
     runs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
     assert runs[0][0] == 0 and runs == sorted(runs) and len({width for _, width in runs}) == len(runs)
     assert all(width in WIDTHS for _, width in runs)
@@ -117,6 +117,11 @@ def decode_fixed(file, name, facts):
     order = list(range(cols))
     if f"{name}.order" in file.tensors:
         order = file.numbers(name, "order", "U16" if cols <= 65536 else "U32", [cols])
+    exponents = [0] * cols
+    if f"{name}.col_exponents" in file.tensors:
+        exponents = file.numbers(name, "col_exponents", "I8", [cols])
+        assert any(exponents), "absent when all are 0"
+    assert all(-100 <= exponent + e <= 100 for e in exponents)
     scaled = [group for group in groups if group[2] not in (0, 16)]
     scales = file.numbers(name, "scales", "U8", [len(scaled), rows])
     zeros, codes = file.part(name, "zeros", "U8"), file.part(name, "codes", "U8")
@@ -144,9 +149,9 @@ def decode_fixed(file, name, facts):
                     continue
                 code = stream.take(width)
                 if width == 16:
-                    weights[r][order[p]] = fp32(2.0 ** exponent * struct.unpack("<e", struct.pack("<H", code))[0])
+                    weights[r][order[p]] = fp32(2.0 ** (exponent + exponents[p]) * struct.unpack("<e", struct.pack("<H", code))[0])
                 else:
-                    weights[r][order[p]] = fp32((code - zero[r]) * steps[r])
+                    weights[r][order[p]] = fp32((code - zero[r]) * steps[r] * 2.0 ** exponents[p])
         stream.end(16)
     assert not codes and not zeros, "codes and zeros hold nothing else"
     return weights
@@ -206,21 +211,33 @@ class Table:
             first += frequency
         assert first == 4096, "frequencies sum to 4096"
 
-    def take(self, states, lane, words):
-        """The next integer; `words` is what is left of the stream, last word first."""
-        x = states[lane]
+    def symbol(self, x):
+        """Kind and value of the symbol that state x shows, and the state behind it."""
         kind, value, frequency, first = self.of_slot[x % 4096]
-        x = refill(frequency * (x >> 12) + x % 4096 - first, words)
+        return kind, value, frequency * (x >> 12) + x % 4096 - first
+
+
+def take(tables, states, words):
+    """An integer of each lane in its table, in three phases; `words` is what is left of the stream, last word first."""
+    symbols = []
+    for lane, table in enumerate(tables):
+        kind, value, x = table.symbol(states[lane])
+        states[lane] = refill(x, words)
+        symbols.append((kind, value))
+    integers = [value for _, value in symbols]
+    for lane, table in enumerate(tables):  # raw bits
+        kind, value = symbols[lane]
+        if table.b > 0 and kind != "escape" and value != 0:
+            x = states[lane]
+            magnitude = ((abs(value) - 1) << table.b) + x % (1 << table.b) + 1
+            integers[lane] = magnitude if value > 0 else -magnitude
+            states[lane] = refill(x >> table.b, words)
+    for lane, (kind, _) in enumerate(symbols):  # escapes: two's complement
         if kind == "escape":
-            value = x % 65536
-            value -= 65536 if value >= 32768 else 0
-            x = refill(x >> 16, words)
-        elif self.b > 0 and value != 0:
-            magnitude = ((abs(value) - 1) << self.b) + x % (1 << self.b) + 1
-            value = magnitude if value > 0 else -magnitude
-            x = refill(x >> self.b, words)
-        states[lane] = x
-        return value
+            x = states[lane]
+            integers[lane] = x % 65536 - (65536 if x % 65536 >= 32768 else 0)
+            states[lane] = refill(x >> 16, words)
+    return integers
 
 
 def refill(x, words):
@@ -237,14 +254,15 @@ MACHINES = {4: ([(0, 2), (2, 0), (1, 3), (3, 1)], [0, 0, 1, 1]),
 
 def decode_entropy(file, name, facts):
     rows, cols, count, resolution, first = (facts[key] for key in ("rows", "cols", "states", "row_resolution", "first_knot"))
-    assert first <= 9
+    lanes, high = facts["lanes"], facts["tile_rows"]
+    assert first <= 9 and lanes in (1, 2, 4, 8, 16, 32) and 1 <= high <= 4096
     side = file.part(name, "side", "U8")
     base, tables = struct.unpack("<5h", side[:10]), struct.unpack("<5I", side[12:32])
     states, words = list(struct.unpack("<I", side[32:36])), words_of(side[36:])
     vectors = []
     for word, offset, length in zip(tables, base, (rows, rows, rows, cols, cols)):
         table = Table(word & 1023, word >> 10 & 63, word >> 16 & 255, word >> 24)
-        vectors.append([table.take(states, 0, words) + offset for _ in range(length)])
+        vectors.append([take([table], states, words)[0] + offset for _ in range(length)])
     assert states == [65536] and not words, "side"
     row_step, row_class, row_key, col_step, col_class = vectors
     row_class = [k - 4 * e // resolution for k, e in zip(row_class, row_step)]
@@ -266,22 +284,24 @@ def decode_entropy(file, name, facts):
     order = sorted(range(rows), key=lambda r: row_key[r])  # keeps rows of equal key in their order
     row_scale = [fp32(2.0 ** (e / resolution)) for e in row_step]
     col_scale = [fp32(2.0 ** (e / 8)) for e in col_step]
-    codes, weights = file.part(name, "codes", "U8"), [None] * rows
-    for tile, length in enumerate(file.numbers(name, "tiles", "U32", [-(-rows // 128)])):
+    codes, weights = file.part(name, "codes", "U8"), [[0.0] * cols for _ in range(rows)]
+    for tile, length in enumerate(file.numbers(name, "tiles", "U32", [-(-rows // high)])):
         stream, codes = codes[:length], codes[length:]
-        states, words = list(struct.unpack("<4I", stream[:16])), words_of(stream[16:])
-        machine = [0] * cols
-        for r in order[128 * tile:128 * (tile + 1)]:
-            weights[r] = row = [0.0] * cols
-            for c in range(cols):
-                q = MACHINES[count][1][machine[c]] if count > 1 else 0
-                n = table_of(q, row_class[r] + col_class[c]).take(states, c % 4, words)
-                level = n
-                if count > 1:
-                    level = 0 if n == 0 else (2 * abs(n) - q) * (1 if n > 0 else -1)
-                    machine[c] = MACHINES[count][0][machine[c]][abs(n) % 2]
-                if level != 0:
-                    row[c] = fp32(level * fp32(row_scale[r] * col_scale[c]))
-        assert states == [65536] * 4 and not words, "tile"
+        states, words = list(struct.unpack(f"<{lanes}I", stream[:4 * lanes])), words_of(stream[4 * lanes:])
+        assert min(states) >= 65536
+        for chunk in range(0, cols, lanes):
+            columns = range(chunk, min(cols, chunk + lanes))
+            machine = [0] * len(columns)
+            for r in order[high * tile:high * (tile + 1)]:
+                quantisers = [MACHINES[count][1][m] if count > 1 else 0 for m in machine]
+                tables = [table_of(q, row_class[r] + col_class[c]) for q, c in zip(quantisers, columns)]
+                for lane, n in enumerate(take(tables, states, words)):
+                    level, c = n, columns[lane]
+                    if count > 1:
+                        level = 0 if n == 0 else (2 * abs(n) - quantisers[lane]) * (1 if n > 0 else -1)
+                        machine[lane] = MACHINES[count][0][machine[lane]][abs(n) % 2]
+                    if level != 0:
+                        weights[r][c] = fp32(level * fp32(row_scale[r] * col_scale[c]))
+        assert states == [65536] * lanes and not words, "tile"
     assert not codes
     return weights

@@ -25,7 +25,7 @@ class FormatTest(ProgramTest):
         self.succeed("compress", self.model, packed, "--calib", f"text={self.calibration}", *SMALL, *arguments)
         self.succeed("export", packed, plain, "--dtype", "f32")
         config = read_json(packed / "config.json")["quantization_config"]
-        self.assertEqual((config["quant_method"], config["version"]), ("mica", 2))
+        self.assertEqual((config["quant_method"], config["version"]), ("mica", 3))
         raw = (plain / "model.safetensors").read_bytes()
         begin = 8 + struct.unpack("<Q", raw[:8])[0]
         exported = json.loads(raw[8:begin])

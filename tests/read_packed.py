@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-TYPES = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U16": "<u2", "U32": "<u4"}
+TYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "U16": "<u2", "U32": "<u4"}
 
 
 def load(path):
@@ -54,7 +54,7 @@ def kept(mask, kind, rows, cols):
 def decode_fixed(tensors, name, fact):
     rows, cols, size, unit = fact["rows"], fact["cols"], fact["group_size"], np.float32(2.0 ** fact["exponent"])
     part = lambda p, default=None: tensors.get(f"{name}.{p}", default)
-    order, runs = part("order", np.arange(cols)), part("groups").tolist()
+    order, runs = part("order", np.arange(cols)), part("runs").tolist()
     ends = [start for start, _ in runs[1:]] + [cols]
     groups = [(s, min(size, end - s), bits) for (begin, bits), end in zip(runs, ends) for s in range(begin, end, size)]
     keep = kept(part("mask"), fact["mask"], rows, sum(count for _, count, bits in groups if bits))
@@ -69,6 +69,7 @@ def decode_fixed(tensors, name, fact):
             used = -(-rows * bits // 8)
             zero, zero_at = values(part("zeros")[zero_at:zero_at + used], bits, rows), zero_at + used
             weight = (code - zero[:, None]).astype(np.float32) * (scale_values(next(scales)) * unit)[:, None]
+        weight = np.ldexp(weight, part("col_exponents", np.zeros(cols, np.int8))[start:start + count])
         out[:, order[start:start + count]] = np.where(here, weight, 0)
     return out
 
@@ -108,37 +109,54 @@ class Table:
         frequency[0] += half - sum(frequency)
         self.frequency = [4 * zero] + [f for f in frequency for _ in "+-"] + [2]
         self.start = np.cumsum([0] + self.frequency).tolist()
-        self.symbol = np.repeat(np.arange(len(self.frequency)), self.frequency).tolist()
+        self.symbol_of = np.repeat(np.arange(len(self.frequency)), self.frequency).tolist()
         self.raw_bits = raw_bits
 
-    def decode(self, lanes, lane, words):
-        """The next integer of a lane; `words` is an iterator over the stream."""
-        def refill(x):
-            return x << 16 | next(words) if x < 1 << 16 else x
-        x = lanes[lane]
-        symbol = self.symbol[x & 4095]
-        x = refill(self.frequency[symbol] * (x >> 12) + (x & 4095) - self.start[symbol])
+    def symbol(self, x, words):
+        """The symbol that state x shows, and the state behind it; `words` is an iterator over the stream."""
+        symbol = self.symbol_of[x & 4095]
+        return symbol, refill(self.frequency[symbol] * (x >> 12) + (x & 4095) - self.start[symbol], words)
+
+    def rest(self, symbol, x, words):
+        """The integer of a symbol, its raw bits taken from the state, and the state behind them; none of an escape."""
+        if symbol == len(self.frequency) - 1:
+            return None, x
         n = (symbol + 1) // 2
-        if symbol == len(self.frequency) - 1:  # escape: the integer itself follows
-            n, x = ((x & 65535) ^ 32768) - 32768, refill(x >> 16)
-        else:
-            if self.raw_bits and n:
-                n, x = (n - 1 << self.raw_bits) + (x & (1 << self.raw_bits) - 1) + 1, refill(x >> self.raw_bits)
-            n = n if symbol % 2 else -n
-        lanes[lane] = x
-        return n
+        if self.raw_bits and n:
+            n, x = (n - 1 << self.raw_bits) + (x & (1 << self.raw_bits) - 1) + 1, refill(x >> self.raw_bits, words)
+        return (n if symbol % 2 else -n), x
+
+
+def refill(x, words):
+    return x << 16 | next(words) if x < 1 << 16 else x
+
+
+def take(tables, states, words):
+    """One integer of each lane, phase by phase: symbols, raw bits, escapes."""
+    symbols, integers = [], []
+    for lane, table in enumerate(tables):
+        symbol, states[lane] = table.symbol(states[lane], words)
+        symbols.append(symbol)
+    for lane, (table, symbol) in enumerate(zip(tables, symbols)):
+        n, states[lane] = table.rest(symbol, states[lane], words)
+        integers.append(n)
+    for lane, n in enumerate(integers):
+        if n is None:  # escape: the integer itself follows
+            x = states[lane]
+            integers[lane], states[lane] = ((x & 65535) ^ 32768) - 32768, refill(x >> 16, words)
+    return integers
 
 
 def decode_entropy(tensors, name, fact):
     rows, cols, first = fact["rows"], fact["cols"], fact["first_knot"]
     side, tables = tensors[name + ".side"].tobytes(), tensors[name + ".tables"].tolist()
     base, words = np.frombuffer(side, "<i2", 5).tolist(), np.frombuffer(side, "<u4", 5, 12).tolist()
-    lanes, stream = np.frombuffer(side, "<u4", 1, 32).tolist(), iter(np.frombuffer(side, "<u2", offset=36).tolist())
+    states, stream = np.frombuffer(side, "<u4", 1, 32).tolist(), iter(np.frombuffer(side, "<u2", offset=36).tolist())
     vectors = []
     for i, count in enumerate([rows, rows, rows, cols, cols]):
         w = words[i]
         table = Table(w & 1023, w >> 10 & 63, w >> 16 & 255, w >> 24)
-        vectors.append(np.array([table.decode(lanes, 0, stream) + base[i] for _ in range(count)]))
+        vectors.append(np.array([take([table], states, stream)[0] + base[i] for _ in range(count)]))
     row_step, row_class, row_key, col_step, col_class = vectors
     row_class -= 4 * row_step // fact["row_resolution"]
     col_class -= 4 * col_step // 8
@@ -148,18 +166,21 @@ def decode_entropy(tensors, name, fact):
     coders = [[Table(*interpolated(knots, first, k), 0 if k <= 36 else (k - 33) // 4) for k in classes] for knots in tables]
     following, second = {1: ([(0, 0)], [0]), 4: ([(0, 2), (2, 0), (1, 3), (3, 1)], [0, 0, 1, 1]),
                          8: ([(0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5)], [0, 1] * 4)}[fact["states"]]
+    lanes, high = fact["lanes"], fact["tile_rows"]
     level, codes, at = np.zeros((rows, cols), np.float32), tensors[name + ".codes"].tobytes(), 0
     for tile, size in enumerate(tensors[name + ".tiles"].tolist()):
-        lanes, stream = list(struct.unpack_from("<4I", codes, at)), iter(np.frombuffer(codes[at + 16:at + size], "<u2").tolist())
-        states, at = [0] * cols, at + size
-        for r in order[128 * tile:128 * tile + 128]:
-            index = np.clip(row_class[r] + col_class, classes[0], classes[-1]) - classes[0]
-            for c, k in enumerate(index.tolist()):
-                q = second[states[c]]
-                n = coders[q][k].decode(lanes, c % 4, stream)
-                states[c] = following[states[c]][n & 1]
-                level[r, c] = n if fact["states"] == 1 else 2 * n - q * np.sign(n)
-        assert lanes == [65536] * 4 and next(stream, None) is None, f"{name}.codes: tile {tile}"
+        states = list(struct.unpack_from(f"<{lanes}I", codes, at))
+        stream, at = iter(np.frombuffer(codes[at + 4 * lanes:at + size], "<u2").tolist()), at + size
+        for first in range(0, cols, lanes):
+            chunk = col_class[first:first + lanes]
+            machine = [0] * len(chunk)
+            for r in order[high * tile:high * tile + high]:
+                index = np.clip(row_class[r] + chunk, classes[0], classes[-1]) - classes[0]
+                quantiser = [second[m] for m in machine]
+                for c, n in enumerate(take([coders[q][k] for q, k in zip(quantiser, index.tolist())], states, stream)):
+                    machine[c] = following[machine[c]][n & 1]
+                    level[r, first + c] = n if fact["states"] == 1 else 2 * n - quantiser[c] * np.sign(n)
+        assert states == [65536] * lanes and next(stream, None) is None, f"{name}.codes: tile {tile}"
     step = lambda e, resolution: np.ldexp((2.0 ** (e % resolution / resolution)).astype(np.float32), e // resolution)
     return level * (step(row_step, fact["row_resolution"])[:, None] * step(col_step, 8))
 

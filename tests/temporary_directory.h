@@ -1,4 +1,4 @@
-// A directory that is there as long as a test.
+// A directory that is there as long as a test, or a run of a fuzz target.
 #pragma once
 
 #include <unistd.h>
@@ -12,11 +12,18 @@
 
 namespace mica {
 
-// A new, empty directory, removed with everything in it.
+// Where temporary files cost least: a place in memory if there is one.
+inline std::filesystem::path MemoryPlace() {
+  const std::filesystem::path memory = "/dev/shm";
+  return std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+}
+
+// A new, empty directory in `parent`, removed with everything in it. (A fuzzer that is stopped leaves it
+// there: it ends without destructors of static objects.)
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "mica_test_XXXXXX").string();
+  explicit TemporaryDirectory(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string pattern = (parent / "mica_test_XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr) Fail("{}: cannot be created", pattern);
     path_ = pattern;
   }

@@ -166,7 +166,6 @@ inline void Check(const char* file, int line, const char* condition, bool holds)
 // every build type. A condition that is always false ends its path for the compiler, too.
 #define MICA_CHECK(condition)                                                                             \
   do {                                                                                                    \
-    if (__builtin_constant_p(condition) && !(condition))                                                  \
-      ::mica::internal::CheckFailed(__FILE__, __LINE__, #condition, {});                                  \
     ::mica::internal::Check(__FILE__, __LINE__, #condition, ::mica::internal::Decomposer() << condition); \
+    if (__builtin_constant_p(condition) && !(condition)) __builtin_unreachable();                         \
   } while (false)

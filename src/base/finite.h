@@ -1,6 +1,7 @@
 // Values that arithmetic cannot go on with, found before they spread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -8,6 +9,9 @@
 #include "base/matrix.h"
 
 namespace mica {
+
+// Index of the first value that is NaN or infinite, or values.size().
+size_t FirstNotFinite(std::span<const float> values);
 
 // Throws Error naming `what` and the place of the first value of a row that is NaN or infinite.
 void CheckFinite(MatrixView<const float> values, std::string_view what);

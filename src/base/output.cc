@@ -1,7 +1,6 @@
 #include "base/output.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -185,14 +184,6 @@ void CheckOutput(const fs::path& path) {
   if (!path.has_filename()) Fail("{}: names a directory; give the name of a file to write", path.string());
   AtomicFile probe(path);  // removed unfinished: the file that was there stays as it was
   probe.Write(std::string(kRoomForResult, ' '));
-}
-
-size_t TerminalColumns(size_t otherwise) {
-  constexpr size_t kLeast = 20;
-  winsize size{};
-  if (::isatty(STDOUT_FILENO) != 1 || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
-    return otherwise;
-  return std::max<size_t>(kLeast, size.ws_col);
 }
 
 void WriteOutput(const fs::path& path, std::string_view content) {

@@ -8,8 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
-
 namespace mica {
 
 // Throws Error unless a result can be written to `path`: an ordinary file (its directory exists, is writable
@@ -51,8 +49,6 @@ struct FileResult {
 // stdout from getting theirs; the first failure is thrown.
 void WriteResults(const std::vector<FileResult>& files, std::string_view shown);
 
-// Columns of the terminal that stdout is, at least 20; `otherwise` where it is none or does not say.
-size_t TerminalColumns(size_t otherwise);
 // Terminal columns that UTF-8 text takes: 2 for East Asian wide characters, 1 for others.
 size_t DisplayWidth(std::string_view text);
 // As much of `text` as fits into `columns`.

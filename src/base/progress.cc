@@ -20,8 +20,21 @@ constexpr double kTerminalInterval = 0.2;  // seconds between two drawings of th
 constexpr double kPlainInterval = 10.0;    // seconds between two plain lines
 constexpr int kBarWidth = 28;              // characters
 constexpr size_t kPhaseWidth = 22;         // columns
+constexpr size_t kUsualColumns = 80;       // of a terminal that does not say
 
 }  // namespace
+
+void AddSeconds(SecondsByPhase& sums, const SecondsByPhase& phases) {
+  for (const auto& [phase, seconds] : phases) {
+    const auto sum =
+        std::find_if(sums.begin(), sums.end(), [&](const auto& one) { return one.first == phase; });
+    if (sum == sums.end()) {
+      sums.emplace_back(phase, seconds);
+    } else {
+      sum->second += seconds;
+    }
+  }
+}
 
 Progress::Progress(bool enabled)
     : enabled_(enabled && LogEnabled(LogLevel::kInfo)), terminal_(MovesCursor(STDERR_FILENO)) {}
@@ -58,14 +71,7 @@ void Progress::End() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!state_.running) return;
   Show(true);
-  const double seconds = MonotonicSeconds() - state_.began;
-  const auto before = std::find_if(state_.phase_seconds.begin(), state_.phase_seconds.end(),
-                                   [&](const auto& phase) { return phase.first == state_.phase; });
-  if (before == state_.phase_seconds.end()) {
-    state_.phase_seconds.emplace_back(state_.phase, seconds);
-  } else {
-    before->second += seconds;
-  }
+  AddSeconds(state_.phase_seconds, {{state_.phase, MonotonicSeconds() - state_.began}});
   state_.running = false;
   Report(true);
 }
@@ -75,7 +81,7 @@ void Progress::Figure(const std::string& name, double value) {
   if (sink_ != nullptr) sink_->Figure(name, value);
 }
 
-std::vector<std::pair<std::string, double>> Progress::PhaseSeconds() const {
+SecondsByPhase Progress::PhaseSeconds() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return state_.phase_seconds;
 }
@@ -97,7 +103,7 @@ void Progress::Show(bool final) {
     const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
     // A line that reaches the last column would be broken, and then not be drawn over.
     const std::string line = Shortened(Padded(phase, kPhaseWidth, false) + " [" + bar + "] " + facts,
-                                       TerminalColumns(STDERR_FILENO) - 1);
+                                       TerminalColumns(STDERR_FILENO, kUsualColumns) - 1);
     std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), final ? "\n" : "");
     SetOpenLine(!final);
   } else {

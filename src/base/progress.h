@@ -10,16 +10,21 @@
 
 namespace mica {
 
+// Seconds of wall clock by phase, in the order in which the phases first ended.
+using SecondsByPhase = std::vector<std::pair<std::string, double>>;
+// Adds each phase's seconds to those of the same name in `sums`; phases that it does not have go to its end.
+void AddSeconds(SecondsByPhase& sums, const SecondsByPhase& phases);
+
 // How far a piece of work is.
 struct ProgressState {
-  std::string phase;     // that goes on or, while not running, ended last
-  std::string unit;      // "tokens"
-  std::string detail;    // where in the phase: "layer 2/8"
-  uint64_t done = 0;     // units
-  uint64_t total = 0;    // units
-  bool running = false;  // between Begin and End
-  double began = 0;      // when the phase did, MonotonicSeconds()
-  std::vector<std::pair<std::string, double>> phase_seconds;  // of ended phases, in order
+  std::string phase;             // that goes on or, while not running, ended last
+  std::string unit;              // "tokens"
+  std::string detail;            // where in the phase: "layer 2/8"
+  uint64_t done = 0;             // units
+  uint64_t total = 0;            // units
+  bool running = false;          // between Begin and End
+  double began = 0;              // when the phase did, MonotonicSeconds()
+  SecondsByPhase phase_seconds;  // of ended phases
 };
 
 // Is told of the progress of a piece of work, from any thread, one call at a time.
@@ -50,7 +55,7 @@ class Progress {
   // For the sink.
   void Figure(const std::string& name, double value);
   // Seconds spent in each ended phase, in order: {"calibrate", 12.3}, ...
-  std::vector<std::pair<std::string, double>> PhaseSeconds() const;
+  SecondsByPhase PhaseSeconds() const;
 
  private:
   void Show(bool final);

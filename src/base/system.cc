@@ -56,13 +56,18 @@ uint64_t AvailableMemoryBytes() {
   return available;
 }
 
-void RequireAddressSpace(size_t bytes) {
+bool HasAddressSpace(size_t bytes) {
   struct rlimit limit;
-  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return true;
   void* room =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (room == MAP_FAILED) throw std::bad_alloc();
+  if (room == MAP_FAILED) return false;
   ::munmap(room, bytes);
+  return true;
+}
+
+void RequireAddressSpace(size_t bytes) {
+  if (!HasAddressSpace(bytes)) throw std::bad_alloc();
 }
 
 std::string HostName() {

@@ -15,8 +15,11 @@ uint64_t PeakResidentBytes();
 void ResetPeakResidentBytes();
 // Memory this process may still take, bytes (MemAvailable, or the control group's limit when that is lower).
 uint64_t AvailableMemoryBytes();
-// Throws std::bad_alloc where the address space is limited (ulimit -v) and has no room for so many bytes more:
-// asked before libraries are called that do not notice that they were given no memory.
+// Whether the address space, which may be limited (ulimit -v), has room for so many bytes more. Calls the
+// system alone, so that it may be asked before main().
+bool HasAddressSpace(size_t bytes);
+// Throws std::bad_alloc unless it has: asked before libraries are called that do not notice that they were
+// given no memory.
 void RequireAddressSpace(size_t bytes);
 
 std::string HostName();

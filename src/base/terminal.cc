@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -28,10 +29,12 @@ bool MovesCursor(int descriptor) {
 bool TakesColours(int descriptor) { return MovesCursor(descriptor) && Environment("NO_COLOR").empty(); }
 
 size_t TerminalColumns(int descriptor, size_t otherwise) {
+  constexpr int kLeast = 20;
+  if (::isatty(descriptor) != 1) return otherwise;
   struct winsize size = {};
-  if (::ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  const int columns = std::atoi(Environment("COLUMNS").data());
-  return columns > 0 ? static_cast<size_t>(columns) : otherwise;
+  const bool says = ::ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const int columns = says ? size.ws_col : std::atoi(Environment("COLUMNS").data());
+  return columns > 0 ? static_cast<size_t>(std::max(kLeast, columns)) : otherwise;
 }
 
 void SetOpenLine(bool open) { g_open_line = open; }

@@ -9,8 +9,9 @@ namespace mica {
 bool MovesCursor(int descriptor);
 // The same, and the person there has not refused colours (NO_COLOR).
 bool TakesColours(int descriptor);
-// Columns of the terminal, or COLUMNS of the environment; `otherwise` where neither says.
-size_t TerminalColumns(int descriptor, size_t otherwise = 80);
+// Columns of the terminal behind the descriptor, at least 20: its own word, or else COLUMNS of the
+// environment; `otherwise` where neither says or there is no terminal.
+size_t TerminalColumns(int descriptor, size_t otherwise);
 
 // A line on stderr that the next one will be drawn over is open. Whoever else writes to stderr wipes it
 // first.

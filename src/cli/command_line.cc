@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/system.h"
 #include "io/text/datasets.h"

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -5,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/output.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
@@ -63,7 +66,8 @@ void RunCompare(const CompareOptions& options) {
   const Document document = BuildReport(comparison, language);
   const std::string report =
       Render(comparison, document, FormatOf(format, json, out),
-             out.empty() ? std::min(kReportColumns, TerminalColumns(kReportColumns)) : kReportColumns);
+             out.empty() ? std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns))
+                         : kReportColumns);
   std::vector<FileResult> results;
   if (!html.empty()) results.push_back({html, RenderHtml(document)});
   if (!out.empty()) results.push_back({out, report});

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/json.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/text.h"

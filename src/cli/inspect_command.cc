@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/text.h"

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/json.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/system.h"

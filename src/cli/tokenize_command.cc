@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/text.h"
 #include "cli/commands.h"

@@ -124,6 +124,10 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "trellis", [](auto& s) -> auto& { return s.entropy.trellis; }),
       Bind(
+          "trellis-window", [](auto& s) -> auto& { return s.entropy.trellis_window; }),
+      Bind(
+          "trellis-ahead", [](auto& s) -> auto& { return s.entropy.trellis_ahead; }),
+      Bind(
           "lambda", [](auto& s) -> auto& { return s.entropy.lambda; }),
       Bind(
           "row-feedback", [](auto& s) -> auto& { return s.entropy.row_feedback; }),

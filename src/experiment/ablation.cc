@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/text.h"
@@ -112,7 +113,8 @@ std::string MarkdownTable(const std::vector<std::vector<std::string>>& rows) {
   std::string text;
   for (size_t i = 0; i < rows.size(); ++i) {
     text += "|";
-    for (const std::string& cell : rows[i]) text += fmt::format(" {} |", Printable(cell, std::string_view::npos));
+    for (const std::string& cell : rows[i])
+      text += fmt::format(" {} |", Printable(cell, std::string_view::npos));
     text += "\n";
     if (i > 0) continue;
     text += "|";

@@ -1,11 +1,15 @@
 #include "experiment/experiment.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <iterator>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/output.h"
+#include "base/terminal.h"
 #include "base/text.h"
 #include "compress/pipeline.h"
 #include "eval/measure/request.h"
@@ -87,7 +91,7 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
     WriteFileAtomically(directory.path() / (stem + ".md"), RenderMarkdown(document));
     WriteFileAtomically(directory.path() / (stem + ".html"), RenderHtml(document));
     if (language == Language::kEnglish)
-      report = RenderText(document, std::min(kReportColumns, TerminalColumns(kReportColumns)));
+      report = RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
   }
   directory.Stage("done");
   if (!quiet) WriteStdout(report);

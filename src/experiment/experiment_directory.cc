@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/output.h"
 #include "base/system.h"
 #include "compress/pipeline.h"
@@ -95,7 +96,7 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
   Evaluation evaluation =
       model == experiment_.evaluation.model && original_ ? std::move(*original_) : Prepare(model);
   if (fs::exists(kept)) {
-    const EvaluationRecord earlier = EvaluationFromJson(ReadJson(kept), kept.string(), WrongTypes::kRefuse);
+    const EvaluationRecord earlier = EvaluationFromJson(ReadJson(kept), kept.string());
     const std::vector<std::string> differences = Differences(
         EvaluationIdentity(earlier), EvaluationIdentity(evaluation.Describe()), Unrecorded::kDiffers);
     if (!differences.empty()) {
@@ -107,7 +108,7 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
   }
   // From here on the directory is this experiment's, in the words in which it was run last.
   if (ReadJson(path() / kExperiment) != experiment_.json) WriteJson(path() / kExperiment, experiment_.json);
-  const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string(), WrongTypes::kRefuse);
+  const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string());
   Ordered<double> perplexities;
   for (const auto& [name, set] : record.sets) {
     const std::optional<double> nats = LogPerplexity(set);

@@ -13,7 +13,7 @@
 namespace mica {
 
 // What a stored tensor holds. Codings have different ones of these (docs/format.md).
-enum class PartKind { kCodes, kScales, kZeros, kOrder, kGroups, kMask, kTiles, kTables, kSide };
+enum class PartKind { kCodes, kScales, kZeros, kOrder, kRuns, kColExponents, kMask, kTiles, kTables, kSide };
 
 struct PackedPart {
   PartKind kind;

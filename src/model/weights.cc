@@ -18,7 +18,7 @@ namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
-std::atomic<uint64_t> g_linear_reads = 0;
+std::atomic<uint64_t> g_linear_reads = 0, g_vocabulary_checks = 0;
 
 // Both add the names of the tensors to `read`.
 void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std::vector<uint64_t>& shape,
@@ -137,8 +137,14 @@ const TensorView& ModelWeights::Verified(const std::string& name) const {
   return tensor;
 }
 
-void ModelWeights::ReadRows(const std::string& name, size_t first, MatrixView<float> out) const {
-  if (HasPacked(checkpoint_, name)) return DecodePacked(checkpoint_, name, first, out);
+const StoredMatrix& ModelWeights::OfVocabulary(const std::string& name) const {
+  const auto found = of_vocabulary_.find(name);
+  if (found != of_vocabulary_.end()) return found->second;
+  ++g_vocabulary_checks;
+  return of_vocabulary_.emplace(name, OpenPacked(checkpoint_, name)).first->second;
+}
+
+void ModelWeights::ReadPlainRows(const std::string& name, size_t first, MatrixView<float> out) const {
   const TensorView& tensor = Verified(WeightName(name));
   const size_t rows_each = std::max<size_t>(1, (size_t{1} << 18) / out.cols);
   ParallelFor((out.rows + rows_each - 1) / rows_each, [&](size_t part) {
@@ -162,12 +168,18 @@ std::vector<float> ModelWeights::ReadNorm(const std::string& module) const {
 }
 
 uint64_t ModelWeights::LinearReads() { return g_linear_reads; }
+uint64_t ModelWeights::VocabularyChecks() { return g_vocabulary_checks; }
 
 Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
   ++g_linear_reads;
   const MatrixShape shape = LinearShape(config_, kind);
   Matrix<float> matrix(shape.rows, shape.cols);
-  ReadRows(LinearTensorName(*config_.family, layer, kind), 0, matrix);
+  const std::string name = LinearTensorName(*config_.family, layer, kind);
+  if (HasPacked(checkpoint_, name)) {
+    DecodePacked(checkpoint_, name, 0, matrix);
+  } else {
+    ReadPlainRows(name, 0, matrix);
+  }
   return matrix;
 }
 
@@ -206,7 +218,7 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
     return;
   }
   // Packed rows are decoded in runs, each run once, whatever the order of the ids.
-  const StoredMatrix stored = OpenPacked(checkpoint_, config_.family->names.embedding);
+  const StoredMatrix& stored = OfVocabulary(config_.family->names.embedding);
   std::vector<size_t> tokens(ids.size());
   std::iota(tokens.begin(), tokens.end(), size_t{0});
   std::stable_sort(tokens.begin(), tokens.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
@@ -227,7 +239,14 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
 Matrix<float> ModelWeights::Head(size_t first, size_t count) const {
   MICA_CHECK(first + count <= config_.vocab);
   Matrix<float> rows(count, config_.hidden);
-  ReadRows(config_.tied_head ? config_.family->names.embedding : config_.family->names.head, first, rows);
+  const std::string& name = config_.tied_head ? config_.family->names.embedding : config_.family->names.head;
+  if (HasPacked(checkpoint_, name)) {
+    const StoredMatrix& stored = OfVocabulary(name);
+    Decode(stored.parts, first, rows);
+    stored.Release(checkpoint_);
+  } else {
+    ReadPlainRows(name, first, rows);
+  }
   return rows;
 }
 

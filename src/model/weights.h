@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "base/matrix.h"
 #include "io/container/checkpoint.h"
+#include "io/packed/stored_matrix.h"
 #include "model/config.h"
 #include "model/family/family.h"
 
@@ -34,11 +36,15 @@ class ModelWeights {
   // checked when they are read: NaN and infinity throw Error naming the tensor and the place, and so does a
   // checksum that differs.
   static ModelWeights Open(const std::filesystem::path& directory);
+  ModelWeights(ModelWeights&&) = default;
+  ModelWeights& operator=(ModelWeights&&) = default;
 
   const ModelConfig& config() const { return config_; }
   // Matrices of decoder layers that this process has read so far, by any Linear: for tests that each is read
   // no more often than it must be.
   static uint64_t LinearReads();
+  // The same of packed embeddings and heads that were opened and checked.
+  static uint64_t VocabularyChecks();
   const Checkpoint& checkpoint() const { return checkpoint_; }
   bool packed() const { return packed_; }
   // Whether any layer reads the tensor, or a part of a packed matrix, of this name.
@@ -59,8 +65,12 @@ class ModelWeights {
   Matrix<float> Head(size_t first, size_t count) const;
 
  private:
-  // Rows [first, first + out.rows) of NAME.weight, plain or packed.
-  void ReadRows(const std::string& name, size_t first, MatrixView<float> out) const;
+  ModelWeights() = default;
+  // Rows [first, first + out.rows) of NAME.weight, which is not packed.
+  void ReadPlainRows(const std::string& name, size_t first, MatrixView<float> out) const;
+  // The packed matrix of the embedding or the head, opened and checked the first time it is asked for: its
+  // rows are read in many small ranges.
+  const StoredMatrix& OfVocabulary(const std::string& name) const;
   std::vector<float> ReadVector(const std::string& name) const;
   std::vector<float> ReadNorm(const std::string& module) const;
   // The plain tensor, its checksum (packed checkpoints have them) compared the first time it is asked for.
@@ -71,6 +81,8 @@ class ModelWeights {
   bool packed_ = false;
   std::set<std::string> read_;  // names of the tensors that the model consists of
   mutable std::set<std::string> verified_;
+  mutable std::map<std::string, StoredMatrix>
+      of_vocabulary_;  // keep places in checkpoint_, which moves along
 };
 
 }  // namespace mica

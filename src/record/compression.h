@@ -28,9 +28,8 @@ inline constexpr const char* kCompressionFile = "compression.json";
 
 // What a reader does with a value that is not of the type it expects, and with a record that is no object.
 enum class WrongTypes {
-  kRefuse,        // throws Error naming file and key: files of our own
-  kRefuseInSets,  // the same in the sets of an evaluation, kSkip elsewhere: figures that are compared
-  kSkip           // takes it as absent: files of any program, of which what is understood is shown
+  kRefuse,  // throws Error naming file and key: files of our own, and figures that are compared
+  kSkip     // takes it as absent: files of any program, of which what is understood is shown
 };
 
 // A JSON object whose keys are data (names of matrices, parts, phases), in the order of the file.

@@ -1,5 +1,6 @@
 #include "record/evaluation.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -142,76 +143,64 @@ const char* KindOf(const Json& json) {
   return "";
 }
 
-Ordered<SetRecord> SetsIn(const Json& sets, const std::string& where, WrongTypes wrong_types) {
-  const bool ours = wrong_types == WrongTypes::kRefuse;
-  if (wrong_types == WrongTypes::kRefuseInSets) wrong_types = WrongTypes::kRefuse;
-  Ordered<SetRecord> records;
-  for (const auto& [name, json] : sets.items()) {
-    if (!IsSet(json)) continue;
-    // In files of others, why there is no perplexity may stand in its place.
-    Json figures = json;
-    if (const auto reason = json.find("ppl"); !ours && reason != json.end() && reason->is_string()) {
-      figures.erase("ppl");
-      if (!json.contains("error")) figures["error"] = *reason;
-    }
-    SetRecord record =
-        FieldReader::Read<SetRecord>(figures, fmt::format("{}, set {}", where, name), wrong_types);
-    // A figure of a wrong type may have been all there was.
-    if (!record.perplexity && !record.nll && !record.error) continue;
-    records.emplace_back(name, std::move(record));
+void RefuseNoObject(const Json& json, const std::string& where) {
+  if (!json.is_object()) Fail("{}: is not a JSON object; expected a result of 'mica eval'", where);
+}
+
+// In files of others, why there is no perplexity may stand in its place.
+Json WithReasonApart(Json set) {
+  const auto reason = set.find("ppl");
+  if (reason == set.end() || !reason->is_string() || IsNumber(reason->get<std::string>())) return set;
+  if (!set.contains("error")) set["error"] = *reason;
+  set.erase("ppl");
+  return set;
+}
+
+SetRecord SetIn(const Json& json, const std::string& where, const std::string& name) {
+  return FieldReader::Read<SetRecord>(json, fmt::format("{}, set {}", where, name), WrongTypes::kRefuse);
+}
+
+EvaluationRecord PlainFromJson(const Json& json, const std::string& where) {
+  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(json, where, WrongTypes::kSkip);
+  record.other = nullptr;  // the sets
+  for (const auto& [name, set] : json.items()) {
+    if (IsSet(set)) record.sets.emplace_back(name, SetIn(WithReasonApart(set), where, name));
   }
-  return records;
+  return record;
 }
 
 }  // namespace
 
-EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, WrongTypes wrong_types) {
-  if (!json.is_object()) Fail("{}: is not a JSON object; expected a result of 'mica eval'", where);
+EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where) {
+  RefuseNoObject(json, where);
   const auto datasets = json.find("datasets");
-  const bool plain = datasets == json.end() || !datasets->is_object();
-  Ordered<SetRecord> sets = SetsIn(plain ? json : *datasets, where, wrong_types);
-  if (plain && sets.empty()) {
+  if (datasets == json.end() || !datasets->is_object())
+    Fail("{}: has no object \"datasets\"; expected a result of 'mica eval'", where);
+  Json besides = json;  // all but the sets
+  besides.erase("datasets");
+  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(besides, where, WrongTypes::kRefuse);
+  for (const auto& [name, set] : datasets->items()) {
+    if (!set.is_object())
+      Fail("{}, \"datasets\": \"{}\" is {}, expected an object", where, name, set.type_name());
+    if (IsSet(set)) record.sets.emplace_back(name, SetIn(set, where, name));
+  }
+  return record;
+}
+
+EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where) {
+  RefuseNoObject(json, where);
+  const bool ours = json.contains("mica") || json.contains("datasets");
+  const Json sets = ours ? json.value("datasets", Json()) : json;
+  if (*KindOf(json) != '\0' && std::none_of(sets.begin(), sets.end(), IsSet)) {
+    Fail("{}: is no result of 'mica eval'{}; give the file that 'mica eval -o' wrote", where, KindOf(json));
+  }
+  EvaluationRecord record = ours ? EvaluationFromJson(json, where) : PlainFromJson(json, where);
+  if (record.sets.empty()) {
     Fail(
         "{}: has no perplexities; expected a result of 'mica eval' or an object such as {{\"wikitext2\": "
         "{{\"ppl\": 5.79}}}}",
         where);
   }
-  Json besides = json;  // all but the sets
-  besides.erase("datasets");
-  EvaluationRecord record = FieldReader::Read<EvaluationRecord>(
-      besides, where, wrong_types == WrongTypes::kRefuseInSets ? WrongTypes::kSkip : wrong_types);
-  record.sets = std::move(sets);
-  if (plain) record.other = nullptr;  // the sets
-  return record;
-}
-
-EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where) {
-  const bool ours = json.is_object() && (json.contains("mica") || json.contains("datasets"));
-  const Json sets = json.is_object() ? (ours ? json.value("datasets", Json()) : json) : Json();
-  if (json.is_object() && *KindOf(json) != '\0' && std::none_of(sets.begin(), sets.end(), IsSet)) {
-    Fail("{}: is no result of 'mica eval'{}; give the file that 'mica eval -o' wrote", where, KindOf(json));
-  }
-  if (ours) {
-    const auto datasets = json.find("datasets");
-    if (datasets == json.end() || !datasets->is_object())
-      Fail("{}: has no object \"datasets\"; expected a result of 'mica eval'", where);
-    for (const auto& [name, set] : datasets->items()) {
-      if (!set.is_object())
-        Fail("{}, \"datasets\": \"{}\" is {}, expected an object", where, name, set.type_name());
-    }
-  } else if (json.is_object()) {
-    for (const auto& [name, set] : json.items()) {
-      if (!IsSet(set)) continue;
-      for (const char* key : {"ppl", "nll"}) {
-        const auto found = set.find(key);
-        if (found == set.end() || found->is_number() || found->is_null()) continue;
-        const bool reason = found->is_string() && !IsNumber(found->get<std::string>());
-        if (!reason) Fail("{}, set {}: \"{}\" is not a number", where, name, key);
-      }
-    }
-  }
-  EvaluationRecord record = EvaluationFromJson(json, where, ours ? WrongTypes::kRefuse : WrongTypes::kRefuseInSets);
-  if (record.sets.empty()) Fail("{}: has no perplexities; expected a result of 'mica eval'", where);
   return record;
 }
 

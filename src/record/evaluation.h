@@ -125,13 +125,14 @@ struct EvaluationRecord {
   Json other;
 };
 
-// Reads a file of `mica eval`, or a plain one with the sets at top level: {"wikitext2": {"ppl": 5.79, "time":
-// 223}, ...}. A set is an object with a "ppl" or an "error"; others of a plain file are passed over. Throws
-// Error naming `where` when `json` is no object or neither has "datasets" nor any set.
-EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where, WrongTypes wrong_types);
-// The same for files that are compared, which may be of any program. Whatever has the keys of a result of
-// ours ("mica", "datasets") must have their types, a plain file those of its perplexities. Throws Error
-// naming `where`, also when there is nothing in it to compare.
+// Reads a file of `mica eval`. A set is an object of "datasets" with a "ppl", an "nll" or an "error". Throws
+// Error naming `where` and the key when `json` is no such file or a value is of another type.
+EvaluationRecord EvaluationFromJson(const Json& json, const std::string& where);
+// The same for files that are compared, which may be of any program: a file with one of the keys of a result
+// of ours ("mica", "datasets"), or a plain one with the sets at top level, {"wikitext2": {"ppl": 5.79,
+// "time": 223},
+// ...}, where a "ppl" may be the text that says why there is none, and what is not in a set counts only as
+// far as it is understood. Throws Error naming `where` also when there is nothing in it to compare.
 EvaluationRecord AnyEvaluationFromJson(const Json& json, const std::string& where);
 Json ToJson(const EvaluationRecord& record);
 

@@ -127,15 +127,7 @@ void StatusFile::Write() {
   }
   Ordered<double>& seconds = record_.phase_seconds.phases;
   seconds = earlier_seconds_;
-  for (const auto& [phase, now] : state_.phase_seconds) {
-    const auto earlier = std::find_if(seconds.begin(), seconds.end(),
-                                      [&phase = phase](const auto& entry) { return entry.first == phase; });
-    if (earlier == seconds.end()) {
-      seconds.emplace_back(phase, now);
-    } else {
-      earlier->second += now;
-    }
-  }
+  AddSeconds(seconds, state_.phase_seconds);
   record_.peak_memory_bytes = std::max(earlier_peak_, PeakResidentBytes());
   record_.pid = process_.pid;
   record_.process_started = process_.started;

@@ -27,6 +27,8 @@ TEST(CheckDeathTest, PrintsTheValuesOfAComparison) {
   EXPECT_DEATH(MICA_CHECK(none != nullptr), "\\(null and null\\)");
   EXPECT_DEATH(MICA_CHECK(rows == 4 && cols == 4),
                "rows == 4 && cols == 4 does not hold; please report this");
+  const int known = 4;  // to the compiler as well
+  EXPECT_DEATH(MICA_CHECK(known == 5), "known == 5 does not hold \\(4 and 5\\)");
   EXPECT_DEATH(MICA_CHECK(false), "internal error at .*error_test.cc:[0-9]+: false does not hold");
 }
 

@@ -4,6 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
 #include "base/error.h"
 #include "model/rope.h"
 #include "ops/rope/rope.h"
@@ -167,6 +172,117 @@ TEST(Config, RefusesUnsupportedByName) {
   EXPECT_EQ(RefusalWith("architectures", Json::array({"LLaMAForCausalLM"})), "");
   EXPECT_THAT(Refusal(Json::array()), HasSubstr("expected a JSON object"));
   EXPECT_EQ(RefusalWith("quantization_config", Json{{"quant_method", "mica"}, {"version", 1}}), "");
+}
+
+// A configuration as a public repository holds it, with keys that say nothing here among the others.
+Json Published(const std::string& type, const std::string& architecture, const Json& more = Json::object()) {
+  Json json = Json::parse(
+      R"({"_name_or_path": "some/where", "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": [2, 3],
+    "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 11008, "pad_token_id": null,
+    "max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05, "torch_dtype": "float16", "transformers_version": "4.38.2", "use_cache": true, "vocab_size": 32000})");
+  json["model_type"] = type;
+  json["architectures"] = {architecture};
+  json.update(more);
+  return json;
+}
+
+TEST(Config, ConfigurationsOfEveryKindAreReadOrRefusedForTheirReason) {
+  const auto llama = [](const Json& more) { return Published("llama", "LlamaForCausalLM", more); };
+  const auto rope = [&](const Json& scaling) { return llama({{"rope_scaling", scaling}}); };
+  const Json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 32.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 8192}};
+  const Json sliding = {{"sliding_window", 4096}};
+  const Json qwen2 = {{"use_sliding_window", false}, {"sliding_window", 131072}, {"max_window_layers", 28},
+                      {"bos_token_id", 151643},      {"vocab_size", 152064},     {"num_key_value_heads", 4}};
+  const Json yarn = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
+  const Json longrope = {{"type", "longrope"}, {"short_factor", {1.0}}, {"long_factor", {1.0}}};
+  const struct {
+    const char* kind;
+    Json json;
+    const char* refusal;  // part of it; "" where it is read
+  } cases[] = {
+      {"the first conversions", Published("llama", "LLaMAForCausalLM"), ""},
+      {"no model's own class", llama({{"auto_map", {{"AutoConfig", "configuration.Config"}}}}), ""},
+      {"several kv heads", llama({{"num_key_value_heads", 8}, {"rope_theta", 5e6}, {"vocab_size", 64000}}),
+       ""},
+      {"tied, narrow heads", llama({{"tie_word_embeddings", true}, {"head_dim", 64}}), ""},
+      {"null for what is absent", llama({{"rope_scaling", nullptr}, {"sliding_window", nullptr}}), ""},
+      {"rope llama3", rope(llama3), ""},
+      {"rope linear", rope({{"type", "linear"}, {"factor", 4.0}}), ""},
+      {"rope dynamic", rope({{"type", "dynamic"}, {"factor", 2.0}}), "rope_scaling has type \"dynamic\""},
+      {"rope yarn", rope(yarn), "rope_scaling has type \"yarn\""},
+      {"rope longrope", rope(longrope), "rope_scaling has type \"longrope\""},
+      {"rope of which half turns", llama({{"partial_rotary_factor", 0.5}}), "partial_rotary_factor is 0.5"},
+      {"mistral, sliding", Published("mistral", "MistralForCausalLM", sliding), ""},
+      {"mistral, whole", Published("mistral", "MistralForCausalLM", {{"sliding_window", nullptr}}), ""},
+      {"qwen2", Published("qwen2", "Qwen2ForCausalLM", qwen2), ""},
+      {"experts", Published("mixtral", "MixtralForCausalLM", {{"num_local_experts", 8}}),
+       "model_type is \"mixtral\""},
+      {"fused projections", Published("phi3", "Phi3ForCausalLM"), "model_type is \"phi3\""},
+      {"other words", Json{{"model_type", "gpt2"}, {"n_embd", 768}, {"n_layer", 12}},
+       "model_type is \"gpt2\""},
+      {"no words at all", Json{{"transformers_version", "4.38.2"}}, "model_type is missing"},
+      {"a head of classes", Published("llama", "LlamaForSequenceClassification"), "architectures is"},
+      {"images", Json{{"model_type", "llava"}, {"text_config", llama(Json::object())}},
+       "model_type is \"llava\""},
+      {"of another quantiser", llama({{"quantization_config", {{"quant_method", "awq"}, {"bits", 4}}}}),
+       "quant_method \"awq\""},
+      {"of another gate", llama({{"hidden_act", "gelu_pytorch_tanh"}}),
+       "hidden_act is \"gelu_pytorch_tanh\""},
+  };
+  for (const auto& [kind, json, refusal] : cases) {
+    if (*refusal == '\0') {
+      EXPECT_EQ(Refusal(json), "") << kind;
+    } else {
+      ExpectError([&, &config = json] { ParseConfig(config, "some/config.json"); },
+                  {"some/config.json: ", refusal});
+    }
+  }
+}
+
+// All configurations below the directory that MICA_CONFIGS names, one a folder: each is read, and then names
+// the tensors that the index beside it lists, or is refused for a reason, in one line.
+TEST(Config, ReadsOrRefusesACollectionOfConfigurations) {
+  const char* const directory = std::getenv("MICA_CONFIGS");
+  if (directory == nullptr || !std::filesystem::is_directory(directory))
+    GTEST_SKIP() << "MICA_CONFIGS names no directory of configurations";
+  size_t found = 0, read = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    if (entry.path().filename() != "config.json") continue;
+    SCOPED_TRACE(entry.path().string());
+    ++found;
+    const std::filesystem::path folder = entry.path().parent_path();
+    ModelConfig config;
+    const std::string refusal = MessageOf([&] { config = LoadConfig(folder); });
+    if (!refusal.empty()) {
+      std::printf("%s\n", refusal.c_str());
+      EXPECT_TRUE(refusal.starts_with(entry.path().string() + ": "));
+      EXPECT_EQ(refusal.find('\n'), std::string::npos);
+      continue;
+    }
+    ++read;
+    EXPECT_GT(ParameterCount(config), 0u);
+    EXPECT_EQ(RopeFrequencies(config).size(), config.head_dim / 2);
+    for (const char* name : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
+      if (!std::filesystem::exists(folder / name)) continue;
+      Json index;
+      const std::string unread = MessageOf([&] { index = ReadJson(folder / name); });  // not fetched
+      EXPECT_EQ(unread.find('\n'), std::string::npos) << unread;
+      if (!unread.empty()) continue;
+      for (const auto& item : index["weight_map"].items()) {
+        const TensorPlace place = PlaceOf(*config.family, item.key());
+        if (item.key().ends_with(".rotary_emb.inv_freq")) continue;  // follows from the configuration
+        EXPECT_NE(place.role, TensorRole::kOther) << item.key();
+        EXPECT_LT(place.layer.value_or(0), config.layers) << item.key();
+      }
+    }
+  }
+  std::printf("%zu configurations, %zu of them read\n", found, read);
+  EXPECT_GT(found, 0u);
 }
 
 TEST(Config, CountsParameters) {

@@ -9,7 +9,12 @@
 #include <fstream>
 #include <limits>
 
+#include "io/packed/packed_checkpoint.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
 #include "tests/error_message.h"
+#include "tests/format/entropy/testing.h"
+#include "tests/format/fixed/testing.h"
 #include "tests/model/tiny_model.h"
 
 namespace mica {
@@ -76,6 +81,54 @@ TEST(Weights, TiedHeadIsTheEmbedding) {
   model.weights().Embed(std::vector<int32_t>{5, 6}, embedded);
   const Matrix<float> head = model.weights().Head(5, 2);
   EXPECT_TRUE(std::equal(head.data(), head.data() + head.size(), embedded.data()));
+}
+
+// A packed embedding and head are checked once, however many slices are read, and show each row the same.
+TEST(Weights, PackedVocabularyIsCheckedOnce) {
+  const ModelConfig config = ParseConfig(TinyConfig(), "test");
+  const TemporaryDirectory directory;
+  PackedShard shard;
+  std::map<std::string, Matrix<float>> expected;
+  const auto add = [&](const std::string& name, const auto& matrix) {
+    shard.Add(name, Pack(matrix));
+    expected[name] = Matrix<float>(matrix.rows, matrix.cols);
+    Decode(matrix, expected[name]);
+  };
+  for (const auto& [name, tensor] : RandomTensors(config, 1)) {
+    const auto& [shape, values] = tensor;
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (shape.size() == 1) {
+      const auto bytes = std::as_bytes(std::span(values));
+      shard.AddPlain({name, DType::kF32, shape}, {bytes.begin(), bytes.end()});
+    } else if (module == "lm_head") {
+      EntropyMatrix head = RandomEntropy(shape[0], shape[1], 8, 1.0, 3);
+      head.tile_rows = 16;
+      for (size_t r = 0; r < head.rows; ++r) head.row_key.push_back(static_cast<int16_t>((r * 7) % 5));
+      FitEntropyModel(head);
+      add(module, head);
+    } else {
+      add(module, RandomFixed(shape[0], {{4, shape[1]}}, 16, MaskKind::kNone, 5));
+    }
+  }
+  shard.Write(directory / "model.safetensors");
+  Json json = TinyConfig();
+  json["quantization_config"] = PackedQuantizationConfig();
+  WriteJson(directory / "config.json", json);
+  ModelWeights opened = ModelWeights::Open(directory.path());
+  const uint64_t before = ModelWeights::VocabularyChecks();
+  const Matrix<float> early = opened.Head(0, 1);
+  const ModelWeights weights = std::move(opened);  // with what it has opened
+  for (size_t first = 0; first < 50; first += 10) {
+    const Matrix<float> head = weights.Head(first, 10);
+    EXPECT_TRUE(std::equal(head.data(), head.data() + head.size(), expected["lm_head"].row(first))) << first;
+  }
+  Matrix<float> embedded(2, 24);
+  for (const int32_t id : {0, 17, 48}) {
+    weights.Embed(std::vector<int32_t>{id + 1, id}, embedded);
+    const float* row = expected["model.embed_tokens"].row(static_cast<size_t>(id));
+    EXPECT_TRUE(std::equal(row, row + 24, embedded.row(1))) << id;
+  }
+  EXPECT_EQ(ModelWeights::VocabularyChecks() - before, 2u);
 }
 
 TEST(Weights, RefusesMissingAndMisshapen) {

@@ -38,9 +38,8 @@ constexpr const char* kResult = R"({
     "divergence": {"kl": 0.0213, "same_top": 0.91, "standard_error": 0.0012}}},
   "time": {"texts": 1.5, "fingerprint": 0.25, "pass": 6.25, "total": 15.0}, "peak_memory_bytes": 500000000})";
 
-EvaluationRecord Read(const Json& json, WrongTypes wrong_types = WrongTypes::kRefuse) {
-  return EvaluationFromJson(json, "result.json", wrong_types);
-}
+EvaluationRecord Read(const Json& json) { return EvaluationFromJson(json, "result.json"); }
+EvaluationRecord ReadAny(const Json& json) { return AnyEvaluationFromJson(json, "result.json"); }
 
 TEST(EvaluationRecordTest, ReadsEveryFigure) {
   const EvaluationRecord record = Read(Json::parse(kResult));
@@ -79,9 +78,8 @@ TEST(EvaluationRecordTest, WritesWhatItHasRead) {
 
 TEST(EvaluationRecordTest, PlainFilesHaveTheirSetsAtTopLevel) {
   const EvaluationRecord record =
-      Read(Json::parse(R"({"wikitext2": {"ppl": 5.79, "time": 223}, "model": "llama-7b", "time": 3,
-                           "c4": {"error": "out of memory"}, "ptb": {"ppl": "nan"}, "notes": {"a": 1}})"),
-           WrongTypes::kSkip);
+      ReadAny(Json::parse(R"({"wikitext2": {"ppl": 5.79, "time": 223}, "model": "llama-7b", "time": 3,
+                              "c4": {"error": "out of memory"}, "ptb": {"ppl": "nan"}, "notes": {"a": 1}})"));
   ASSERT_EQ(record.sets.size(), 3u);
   EXPECT_EQ(record.sets[0].second.perplexity, 5.79);
   EXPECT_EQ(record.sets[0].second.seconds, 223);
@@ -95,21 +93,20 @@ TEST(EvaluationRecordTest, PlainFilesHaveTheirSetsAtTopLevel) {
 TEST(EvaluationRecordTest, SetsAreObjectsWithAPerplexityOrAnError) {
   Json json = Json::parse(kResult);
   json["datasets"]["other"] = {{"windows", 3}};
-  EXPECT_EQ(Read(json, WrongTypes::kSkip).sets.size(), 1u);
+  EXPECT_EQ(Read(json).sets.size(), 1u);
   json["datasets"] = Json::object();
   EXPECT_TRUE(Read(json).sets.empty());
 }
 
 TEST(EvaluationRecordTest, WhatIsNoResultIsRefused) {
-  for (const WrongTypes wrong_types : {WrongTypes::kRefuse, WrongTypes::kSkip}) {
-    EXPECT_THAT([&] { Read(Json::array(), wrong_types); },
+  const Json other = {{"a", 1}};
+  for (const auto& read : {Read, ReadAny}) {
+    EXPECT_THAT([&] { read(Json::array()); },
                 ThrowsMessage<Error>(HasSubstr("result.json: is not a JSON object")));
-    EXPECT_THAT(
-        [&] {
-          Read(Json{{"a", 1}}, wrong_types);
-        },
-        ThrowsMessage<Error>(HasSubstr("result.json: has no perplexities")));
   }
+  EXPECT_THAT([&] { Read(other); },
+              ThrowsMessage<Error>(HasSubstr("result.json: has no object \"datasets\"")));
+  EXPECT_THAT([&] { ReadAny(other); }, ThrowsMessage<Error>(HasSubstr("result.json: has no perplexities")));
 }
 
 TEST(EvaluationRecordTest, LogarithmsComeFromTheLossWhereItIsExact) {
@@ -147,9 +144,10 @@ TEST(EvaluationRecordTest, AnyFileIsAResultOrNamedForWhatItIsNot) {
   refused(R"({"datasets": {"w": 5}})", "\"w\" is number, expected an object");
   refused(R"({"datasets": {"w": {"ppl": "5"}}})", "set w: \"ppl\" is \"5\"");
   refused(R"({"datasets": {"w": {"ppl": 5, "window_nll": "none"}}})", "\"window_nll\"");
-  refused(R"({"w": {"ppl": "5.79"}})", "set w: \"ppl\" is not a number");
-  refused(R"({"w": {"ppl": [5.79]}})", "set w: \"ppl\" is not a number");
-  refused(R"({"w": {"ppl": 5, "nll": true}})", "set w: \"nll\" is not a number");
+  refused(R"({"w": {"ppl": "5.79"}})",
+          "set w: \"ppl\" is \"5.79\", which is not of the right type, expected a number");
+  refused(R"({"w": {"ppl": [5.79]}})", "set w: \"ppl\" is [5.79]");
+  refused(R"({"w": {"ppl": 5, "nll": true}})", "set w: \"nll\" is true");
   refused(R"({"verdict": {}, "datasets": {"w": {"baseline": {"ppl": 5}}}})", "it is a comparison");
   refused(R"({"settings": {}, "bits": {}, "layers": []})", "record of a compression");
   refused(R"({"architectures": ["LlamaForCausalLM"]})", "a model's configuration");
@@ -170,30 +168,25 @@ TEST(EvaluationRecordTest, WrongTypesAreRefusedOrSkipped) {
   refused(changed("/datasets/c4/ppl", "low"), ", set c4: ", "\"ppl\" is \"low\"");
   refused(changed("/model/compression/bits/mean_code_bits", true),
           ", \"model\", \"compression\", \"bits\": ", "\"mean_code_bits\" is true");
-  // A list of values with another one among them says nothing; other records of a list keep their places.
-  // Files of others must be right in what is compared.
-  const auto refused_in_sets = [&](const Json& json, const std::string& key) {
-    EXPECT_THAT([&] { Read(json, WrongTypes::kRefuseInSets); }, ThrowsMessage<Error>(HasSubstr(key)));
-  };
-  refused_in_sets(changed("/datasets/c4/window_nll", "abc"),
-                  "\"window_nll\" is \"abc\", which is not of the right type, expected an array");
-  refused_in_sets(changed("/datasets/c4/time", "3:40"),
-                  "\"time\" is \"3:40\", which is not of the right type, expected a number");
-  refused_in_sets(changed("/datasets/c4/ppl", Json::array({5})), "\"ppl\" is [5]");
-  refused_in_sets(changed("/datasets/c4/windows", 2.5), "expected a whole number");
-  EXPECT_EQ(
-      Read(changed("/datasets/c4/ppl", "out of memory"), WrongTypes::kRefuseInSets).sets[0].second.error,
-      "out of memory");
-  EXPECT_FALSE(Read(changed("/model", "llama-7b"), WrongTypes::kRefuseInSets).model.path);
-  Json odd = changed("/datasets/c4/window_nll/0", "2.25");
-  odd["datasets"]["c4"]["by_occurrence"][0] = "rare";
-  odd["model"]["compression"] = "packed";
-  const EvaluationRecord record = Read(odd, WrongTypes::kSkip);
-  EXPECT_TRUE(record.sets.at(0).second.window_nll.empty());
-  ASSERT_EQ(record.sets.at(0).second.by_occurrence.size(), 2u);
-  EXPECT_FALSE(record.sets.at(0).second.by_occurrence[0].tokens);
-  EXPECT_FALSE(record.model.compression);
+  refused(changed("/datasets/c4/window_nll", "abc"),
+          ", set c4: ", "\"window_nll\" is \"abc\", which is not of the right type, expected an array");
+  refused(changed("/datasets/c4/window_nll/0", "2.25"), ", set c4: ", "\"window_nll\"");
+  refused(changed("/datasets/c4/time", "3:40"),
+          ", set c4: ", "\"time\" is \"3:40\", which is not of the right type, expected a number");
+  refused(changed("/datasets/c4/windows", 2.5), ", set c4: ", "expected a whole number");
+  refused(changed("/datasets/c4", 5), ", \"datasets\": ", "\"c4\" is number, expected an object");
+  // Plain files must be right in what is compared; of the rest, what is understood is taken.
+  Json plain = Json::parse(kResult)["datasets"];
+  plain["settings"] = {{"seqlen", 2048}, {"dtype", 16}};
+  plain["model"] = "llama-7b";
+  const EvaluationRecord record = ReadAny(plain);
   EXPECT_EQ(record.sets.at(0).second.windows, 2u);
+  EXPECT_EQ(record.settings.seqlen, 2048u);
+  EXPECT_FALSE(record.settings.dtype);
+  EXPECT_FALSE(record.model.path);
+  plain["c4"]["window_nll"] = "abc";
+  EXPECT_THAT([&] { ReadAny(plain); }, ThrowsMessage<Error>(AllOf(HasSubstr("result.json, set c4: "),
+                                                                  HasSubstr("expected an array"))));
 }
 
 }  // namespace

@@ -225,6 +225,12 @@ RateControl::Choice RateControl::Next(size_t count) {
   return choice;
 }
 
+double RateControl::bits_left() const {
+  double left = budget_bits_ - bits_;
+  for (const Prediction& one : open_) left -= one.bits;
+  return left;
+}
+
 void RateControl::Take(const std::vector<Prediction>& predicted) {
   MICA_CHECK(chosen_ + predicted.size() <= single_.size());
   chosen_ += predicted.size();

@@ -39,6 +39,10 @@ class RateControl {
   // What the first matrix that was chosen for and is not recorded yet really took.
   void Record(double stored_bits, double zeros);
 
+  // Bits of the budget that are neither taken nor, for matrices chosen for, expected to be.
+  double bits_left() const;
+  // Of the matrices that have no choice yet.
+  double weights_left() const { return rest_[chosen_].total; }
   // Of the matrices recorded.
   double bits_so_far() const { return bits_; }
   double zeros_so_far() const { return zeros_; }

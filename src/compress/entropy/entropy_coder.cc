@@ -8,6 +8,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "compress/budget/demands.h"
 #include "compress/coder/later.h"
 #include "ops/codes/codes.h"
@@ -19,6 +20,12 @@ namespace {
 // Of the budget in bits per weight: how far below it the last matrix may leave the total.
 constexpr double kBudgetSlack = 0.004;
 constexpr int kLastMatrixTries = 12;
+// What must be left for the matrices to come, bits per weight: so much, or this share of the mean if that is
+// less.
+constexpr double kLeastOfRest = 0.3, kLeastShareOfRest = 0.15;
+constexpr double kSurprise = 1.5;    // times as many bits as predicted
+constexpr double kLargestRise = 32;  // octaves by which a step may grow at once
+constexpr int kShrinkTries = 6;
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
 // Integers have 16 bits, so a larger budget would not make them finer.
@@ -99,19 +106,20 @@ std::vector<uint32_t> EntropyCoder::ColumnOrder(size_t layer, InputKind input) c
 
 std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const StageInput& input,
                                                            const RateControl::Choice& choice,
-                                                           std::vector<StageMatrix>& stage) const {
+                                                           const std::vector<StageMatrix>& stage,
+                                                           std::vector<Matrix<float>>& decoded) const {
   const auto columns = std::make_shared<const ColumnSteps>(PlanColumns(input.factor));
   std::vector<StepPlan> plans;
-  std::vector<Matrix<float>> weights;
   std::vector<StepTask> tasks;
+  decoded.clear();
   for (const StageMatrix& matrix : stage) {
     plans.push_back(InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
       return PlanSteps(columns, statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs,
                        SignalOf(*statistics_, layer, matrix.kind), {});
     }));
-    weights.emplace_back(matrix.weights.rows(), matrix.weights.cols());
+    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols());
   }
-  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights, &plans[m], weights[m]});
+  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights, &plans[m], decoded[m]});
   std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
                                                    {.trellis = settings_.trellis,
                                                     .window = settings_.trellis_window,
@@ -123,7 +131,6 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
     solved.push_back({layer, stage[m].kind, std::move(solutions[m]), choice.log2_c, choice.zero_price,
                       choice.predicted[m], input.factor->dead().size(),
                       static_cast<size_t>(input.factor->raises())});
-    stage[m].weights = std::move(weights[m]);
   }
   return solved;
 }
@@ -184,7 +191,40 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
     return SolveLast(layer, input, stage);
   // The stage before may still be at its packing: its size is known one stage late, whatever the threads do.
   RecordStages(1);
-  std::vector<Solved> solved = SolveStage(layer, input, control_->Next(stage.size()), stage);
+  RateControl::Choice choice = control_->Next(stage.size());
+  std::vector<Matrix<float>> decoded;
+  std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
+  double predicted = 0, stage_weights = 0;
+  for (const RateControl::Prediction& one : choice.predicted) predicted += one.bits;
+  for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.size());
+  const auto takes = [&] {
+    double bits = 0;
+    for (const Solved& one : solved) bits += one.solution.report.rough_bits;
+    return bits;
+  };
+  // One weight that dwarfs its matrix, or the inputs of those that follow, takes what was meant for the
+  // others: a stage that would leave them nothing gets its share of what is left.
+  const double left = control_->bits_left() + predicted, rest = control_->weights_left();
+  const double for_rest = rest * std::min(kLeastOfRest, kLeastShareOfRest * budget_bits_ / weights());
+  if (takes() > kSurprise * predicted && takes() > left - for_rest) {
+    LogWarningOnce(
+        "{}: takes some {:.2f} bits per weight at the step of all others, which leaves those after it none; "
+        "it gets a "
+        "larger step. A weight that dwarfs all others makes such a model",
+        LinearTensorName(*config_.family, layer, stage.back().kind), takes() / stage_weights);
+    const double most = left * stage_weights / (rest + stage_weights);
+    double low = choice.log2_c, high = low;
+    const auto retry = [&](double log2_c) {
+      choice.log2_c = log2_c;
+      solved = SolveStage(layer, input, choice, stage, decoded);
+      (takes() > most ? low : high) = log2_c;
+    };
+    for (double rise = 1; takes() > most && rise <= kLargestRise; rise *= 2)
+      retry(high = choice.log2_c + rise);
+    for (int i = 0; i < kShrinkTries && high - low > 0.1; ++i) retry(0.5 * (low + high));
+    if (choice.log2_c != high) retry(high);
+  }
+  for (size_t m = 0; m < stage.size(); ++m) stage[m].weights = std::move(decoded[m]);
   Stage& next = stages_.emplace_back();
   next.last = LinearTensorName(*config_.family, layer, stage.back().kind);
   next.packing = Later([this, solved = std::move(solved)]() mutable {
@@ -197,13 +237,12 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
 void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
   RecordStages(0);
   MICA_CHECK(stage.size() == 1);
-  const Matrix<float> w = std::move(stage[0].weights);
-  const double matrix_weights = static_cast<double>(w.rows()) * static_cast<double>(w.cols());
+  const double matrix_weights = static_cast<double>(stage[0].weights.size());
   RateControl::Choice choice = control_->Next();
+  std::vector<Matrix<float>> decoded;
   const auto attempt_at = [&](double log2_c) {
     choice.log2_c = log2_c;
-    stage[0].weights = w.Clone();
-    return Finish(std::move(SolveStage(layer, input, choice, stage)[0]));
+    return Finish(std::move(SolveStage(layer, input, choice, stage, decoded)[0]));
   };
   CodedMatrix attempt = attempt_at(choice.log2_c);
   // The total comes to just below the budget; a step of 1 / 512 octave changes it by less than the slack.
@@ -217,9 +256,20 @@ void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<
     if (next <= low || next >= high) next = 0.5 * (std::max(low, high - 4) + std::min(high, low + 4));
     attempt = attempt_at(next);
   }
+  // With few bits a weight the rate hardly falls with the step, and none may have fitted.
+  for (double rise = 1; Excess(attempt) > 0 && high > 1e8 && rise <= kLargestRise; rise *= 2) {
+    attempt = attempt_at(low = choice.log2_c + rise);
+    if (Excess(attempt) <= 0) high = choice.log2_c, low -= rise;
+  }
+  for (int i = 0; i < kLastMatrixTries && high < 1e8 && high - low < 1e8; ++i) {
+    if (Excess(attempt) <= 0 && Excess(attempt) >= -kBudgetSlack * weights()) break;
+    attempt = attempt_at(0.5 * (low + high));
+    (Excess(attempt) > 0 ? low : high) = choice.log2_c;
+  }
   if (Excess(attempt) > 0 && high < 1e8) attempt = attempt_at(high);
   const std::string name = LinearTensorName(*config_.family, layer, stage[0].kind);
   if (Excess(attempt) > 0) FailOnBudget(name, budget_bits_ + Excess(attempt));
+  stage[0].weights = std::move(decoded[0]);
   Stage& last = stages_.emplace_back();
   last.last = name;
   last.took.push_back(attempt.record.control.value());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <thread>
@@ -22,7 +23,7 @@ constexpr size_t kFeedCols = 32;  // columns between two products that carry err
 
 struct Tally {
   double loss = 0, error = 0, energy = 0;
-  uint64_t zeros = 0;
+  uint64_t zeros = 0, rough_bits = 0;
 };
 
 // The columns of one tile of rows from the first to the last.
@@ -138,6 +139,8 @@ class TileSolver {
       tally_.error += static_cast<double>(change[r]) * change[r];
       tally_.energy += static_cast<double>(w[r]) * w[r] * reciprocal_square;
       tally_.zeros += n == 0 ? 1 : 0;
+      tally_.rough_bits +=
+          1 + (n == 0 ? 0 : static_cast<uint64_t>(std::bit_width(static_cast<unsigned>(std::abs(n)))));
       const uint32_t row = plan_.row_order[first_ + r];
       solution_.n(row, c) = static_cast<int16_t>(n);
       if (weights_.data != nullptr) weights_(row, c) = q;
@@ -221,11 +224,12 @@ class MatrixSolver {
       total.error += tally.error;
       total.energy += tally.energy;
       total.zeros += tally.zeros;
+      total.rough_bits += tally.rough_bits;
     }
-    return {
-        .loss = total.loss,
-        .relative_error = total.energy > 0 ? total.error / total.energy : 0,
-        .zero_share = static_cast<double>(total.zeros) / static_cast<double>(task_.w.rows * task_.w.cols)};
+    return {.loss = total.loss,
+            .relative_error = total.energy > 0 ? total.error / total.energy : 0,
+            .zero_share = static_cast<double>(total.zeros) / static_cast<double>(task_.w.rows * task_.w.cols),
+            .rough_bits = static_cast<double>(total.rough_bits)};
   }
 
  private:

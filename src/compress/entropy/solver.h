@@ -29,6 +29,7 @@ struct StepReport {
   double relative_error = 0;  // sum of e^2 / U_jj^2 over the same sum for the weights when they were fixed:
                               // error left over energy
   double zero_share = 0;      // of the weights
+  double rough_bits = 0;      // that the integers take, within a third or so
 };
 
 // One of the matrices that are solved together.

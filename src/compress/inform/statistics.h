@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <vector>
 
-#include "base/json.h"
 #include "base/progress.h"
 #include "compress/calibrate/calibration.h"
 #include "compress/curvature/fisher.h"

@@ -281,15 +281,7 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
     progress.End();
     const double seconds = MonotonicSeconds() - start;
     result.sets[i].second = SetOf(set, measured, seconds);
-    for (const auto& [phase, of_phase] : result.sets[i].second.phases) {
-      const auto sum = std::find_if(sums.begin(), sums.end(),
-                                    [&phase = phase](const auto& one) { return one.first == phase; });
-      if (sum == sums.end()) {
-        sums.emplace_back(phase, of_phase);
-      } else {
-        sum->second += of_phase;
-      }
-    }
+    AddSeconds(sums, result.sets[i].second.phases);
     set.windows.ids = {};
   }
   result.time.phases.insert(result.time.phases.end(), sums.begin(), sums.end());

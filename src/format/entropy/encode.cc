@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "format/entropy/side_stream.h"
 #include "format/entropy/tables.h"
-#include "format/entropy/tile_coder.h"
 
 namespace mica {
 namespace {
@@ -22,6 +22,7 @@ std::vector<std::byte> AsBytes(const std::vector<T>& values) {
 void CheckMatrix(const EntropyMatrix& matrix) {
   MICA_CHECK(matrix.rows > 0);
   MICA_CHECK(matrix.cols > 0);
+  MICA_CHECK(matrix.tile_rows > 0 && matrix.tile_rows <= kMostTileRows);
   MICA_CHECK(matrix.states == 1 || matrix.states == 4 || matrix.states == 8);
   MICA_CHECK(matrix.n.rows() == matrix.rows);
   MICA_CHECK(matrix.n.cols() == matrix.cols);
@@ -38,8 +39,9 @@ void CheckMatrix(const EntropyMatrix& matrix) {
   MICA_CHECK(matrix.row_resolution == kStepResolution || matrix.row_resolution == kFineStepResolution);
 }
 
-PackedMatrix Assemble(const EntropyMatrix& matrix, std::vector<std::vector<std::byte>> streams) {
-  MICA_CHECK(streams.size() == CodedTiles(matrix.rows));
+PackedMatrix Assemble(const EntropyMatrix& matrix, size_t lanes,
+                      std::vector<std::vector<std::byte>> streams) {
+  MICA_CHECK(streams.size() == matrix.tiles());
   std::vector<std::byte> codes;
   std::vector<uint32_t> lengths;
   for (std::vector<std::byte>& stream : streams) {
@@ -53,9 +55,9 @@ PackedMatrix Assemble(const EntropyMatrix& matrix, std::vector<std::vector<std::
   }
   std::vector<std::byte> side = EncodeSide(matrix);
 
-  PackedMatrix packed{
-      EntropyFacts{matrix.rows, matrix.cols, matrix.states, matrix.row_resolution, matrix.tables.first_knot},
-      {}};
+  PackedMatrix packed{EntropyFacts{matrix.rows, matrix.cols, matrix.states, lanes, matrix.tile_rows,
+                                   matrix.row_resolution, matrix.tables.first_knot},
+                      {}};
   const auto add = [&](PartKind kind, DType dtype, std::vector<uint64_t> shape,
                        std::vector<std::byte> bytes) {
     packed.parts.push_back({kind, dtype, std::move(shape), std::move(bytes)});

@@ -12,8 +12,8 @@ namespace mica {
 // Aborts when the members of a matrix that is to be packed do not fit each other.
 void CheckMatrix(const EntropyMatrix& matrix);
 
-// All parts; streams: [tiles] what TileCoder::Encode gave. The model (tables and classes) is stored as it
-// stands in the matrix.
-PackedMatrix Assemble(const EntropyMatrix& matrix, std::vector<std::vector<std::byte>> streams);
+// All parts; streams: [tiles] what TileCoder::Encode gave with so many lanes. The model (tables and classes)
+// is stored as it stands in the matrix.
+PackedMatrix Assemble(const EntropyMatrix& matrix, size_t lanes, std::vector<std::vector<std::byte>> streams);
 
 }  // namespace mica

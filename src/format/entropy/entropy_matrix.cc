@@ -57,8 +57,8 @@ void DecodeTile(const EntropyMatrix& matrix, std::span<const uint32_t> order, si
   std::vector<uint8_t> states(matrix.cols, 0);
   std::vector<float> col_steps;
   for (const int16_t step : matrix.col_step) col_steps.push_back(EntropyStep(step, kStepResolution));
-  const size_t end = std::min(matrix.rows, (tile + 1) * kCodedTileRows);
-  for (size_t p = tile * kCodedTileRows; p < end; ++p) {
+  const size_t end = std::min(matrix.rows, (tile + 1) * matrix.tile_rows);
+  for (size_t p = tile * matrix.tile_rows; p < end; ++p) {
     const size_t r = order[p];
     const float row_step = EntropyStep(matrix.row_step[r], matrix.row_resolution);
     for (size_t c = 0; c < matrix.cols; ++c) {

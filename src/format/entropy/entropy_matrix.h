@@ -15,9 +15,16 @@
 namespace mica {
 
 // Rows of a tile, counted in stored order: tiles are coded independently, and the trellis starts anew at the
-// top of each.
-inline constexpr size_t kCodedTileRows = 128;
-inline constexpr size_t CodedTiles(size_t rows) { return (rows + kCodedTileRows - 1) / kCodedTileRows; }
+// top of each. What is written has kCodedTileRows; readers know up to kMostTileRows.
+inline constexpr size_t kCodedTileRows = 128, kMostTileRows = 4096;
+inline constexpr size_t CodedTiles(size_t rows, size_t tile_rows = kCodedTileRows) {
+  return (rows + tile_rows - 1) / tile_rows;
+}
+// A tile is coded in lanes, a column each; the lanes' states are independent and share one stream of words.
+inline constexpr size_t kMostLanes = 32;
+inline constexpr bool IsLaneCount(size_t lanes) {
+  return lanes >= 1 && lanes <= kMostLanes && (lanes & (lanes - 1)) == 0;
+}
 // Column steps are 2^(e / 8); row steps 2^(e / 8), or 2^(e / 64) where rows were scaled after rounding.
 inline constexpr int kStepResolution = 8, kFineStepResolution = 64;
 inline constexpr int kMaxStepOctaves = 50;
@@ -29,6 +36,8 @@ struct EntropyFacts {
   size_t rows = 0;
   size_t cols = 0;
   int states = 1;
+  size_t lanes = 1;
+  size_t tile_rows = kCodedTileRows;
   int row_resolution = kStepResolution;
   int first_knot = 0;  // of its tables
 };
@@ -43,6 +52,7 @@ struct EntropyFrame {
   size_t rows = 0;
   size_t cols = 0;
   int states = 1;                        // 1, 4 or 8
+  size_t tile_rows = kCodedTileRows;     // 1 to kMostTileRows
   int row_resolution = kStepResolution;  // or kFineStepResolution
   std::vector<int16_t> row_key;   // [rows] rows are stored by rising key, equal keys in their own order;
                                   // empty: all in their own order
@@ -52,6 +62,8 @@ struct EntropyFrame {
       row_class;  // [rows] class(r, c) = row_class[r] + col_class[c], limited to the classes of `tables`
   std::vector<int16_t> col_class;  // [cols]
   EntropyTables tables;
+
+  size_t tiles() const { return CodedTiles(rows, tile_rows); }
 };
 
 struct EntropyMatrix : EntropyFrame {

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "format/entropy/rans.h"
+#include "format/entropy/side_stream.h"
 #include "format/entropy/tables.h"
 
 namespace mica {
@@ -42,7 +44,13 @@ bool ReadSide(EntropyParts& parts) {
   for (const int16_t step : parts.col_step) parts.col_scale.push_back(EntropyStep(step, kStepResolution));
   parts.order = StoredRowOrder(parts);
   parts.in_order = std::is_sorted(parts.order.begin(), parts.order.end());
-  parts.coder = TileCoder(parts.tables, parts.states);
+  parts.range = TableRange(parts.tables);
+  parts.slots.resize(parts.range.size() * kFrequencySum);
+  uint32_t* slots = parts.slots.data();
+  parts.range.ForTables(parts.tables, [&](const FrequencyTable& table, int) {
+    FillSlots(table, slots);
+    slots += kFrequencySum;
+  });
   return true;
 }
 
@@ -54,25 +62,67 @@ StoredBits BitsOf(const EntropyParts& parts) {
   return bits;
 }
 
-bool DecodeTile(const EntropyParts& parts, size_t tile, size_t first_row, MatrixView<float> out) {
-  const size_t last_row = first_row + out.rows;
-  const size_t last_position = parts.in_order ? last_row : parts.rows;
-  const size_t begin = tile * kCodedTileRows;
-  const size_t tile_rows = std::min(kCodedTileRows, parts.rows - begin);
-  const size_t rows = std::min(tile_rows, last_position - begin);
-  const uint32_t* order = parts.order.data() + begin;
-  const auto stream =
-      parts.codes.subspan(parts.tile_begin[tile], parts.tile_begin[tile + 1] - parts.tile_begin[tile]);
-  const auto row_class = [&](size_t p) { return int{parts.row_class[order[p]]}; };
-  const auto write_row = [&](size_t p, std::span<const int32_t> levels) {
-    const size_t r = order[p];
-    if (r < first_row || r >= last_row) return;
-    const float row_step = EntropyStep(parts.row_step[r], parts.row_resolution);
-    float* weights = out.row(r - first_row);
-    for (size_t c = 0; c < levels.size(); ++c)
-      weights[c] = static_cast<float>(levels[c]) * (row_step * parts.col_scale[c]);
-  };
-  return parts.coder.Decode(stream, rows, rows == tile_rows, row_class, parts.col_class, write_row);
+TileRows::TileRows(const EntropyParts& parts, size_t tile, size_t first_row, MatrixView<float> out)
+    : stream(
+          parts.codes.subspan(parts.tile_begin[tile], parts.tile_begin[tile + 1] - parts.tile_begin[tile])) {
+  const size_t end = std::min(parts.rows, (tile + 1) * parts.tile_rows);
+  for (size_t p = tile * parts.tile_rows; p < end; ++p) {
+    const size_t r = parts.order[p];
+    const bool wanted = r >= first_row && r - first_row < out.rows;
+    row_class.push_back(parts.row_class[r]);
+    row_scale.push_back(EntropyStep(parts.row_step[r], parts.row_resolution));
+    target.push_back(wanted ? out.row(r - first_row) : nullptr);
+  }
+}
+
+bool TileRows::any() const {
+  return std::any_of(target.begin(), target.end(), [](const float* row) { return row != nullptr; });
+}
+
+bool DecodeTile(const EntropyParts& parts, const TileRows& tile) {
+  const size_t lanes = parts.lanes;
+  const Trellis& trellis = TrellisOf(parts.states);
+  uint32_t states[kMostLanes];
+  if (tile.stream.size() < lanes * sizeof(uint32_t)) return false;
+  std::memcpy(states, tile.stream.data(), lanes * sizeof(uint32_t));
+  if (std::any_of(states, states + lanes, [](uint32_t state) { return state < kRansLow; })) return false;
+  const std::byte* words = tile.stream.data() + lanes * sizeof(uint32_t);
+  WordStream stream(tile.stream, ChunkRowBytes(lanes));
+  for (size_t first = 0; first < parts.cols; first += lanes) {
+    const size_t count = std::min(lanes, parts.cols - first);
+    uint8_t machine[kMostLanes] = {};
+    for (size_t r = 0; r < tile.count(); ++r) {
+      if (!stream.Reach(words)) return false;
+      uint32_t slot[kMostLanes];
+      int quantiser[kMostLanes], raw_bits[kMostLanes], n[kMostLanes];
+      for (size_t l = 0; l < count; ++l) {
+        const int k = tile.row_class[r] + parts.col_class[first + l];
+        quantiser[l] = trellis.quantiser[machine[l]];
+        raw_bits[l] = RawBits(std::clamp(k, parts.range.first(), parts.range.last()));
+        slot[l] =
+            TakeSymbol(parts.slots.data() + parts.range.Index(quantiser[l], k) * kFrequencySum, states[l]);
+        Refill(states[l], words);
+      }
+      for (size_t l = 0; l < count; ++l) {
+        const bool raw = raw_bits[l] > 0 && HasRawBits(slot[l]);
+        n[l] = IntegerOf(slot[l], raw_bits[l], raw ? TakeRaw(raw_bits[l], states[l]) : 0);
+        Refill(states[l], words);
+      }
+      for (size_t l = 0; l < count; ++l) {
+        if ((slot[l] & rans_slot::kEscape) == 0) continue;
+        n[l] = TakeEscaped(states[l]);
+        Refill(states[l], words);
+      }
+      for (size_t l = 0; l < count; ++l) {
+        machine[l] = trellis.next[machine[l]][static_cast<size_t>(n[l] & 1)];
+        if (tile.target[r] == nullptr) continue;
+        const int level = trellis.Level(n[l], quantiser[l]);
+        tile.target[r][first + l] =
+            static_cast<float>(level) * (tile.row_scale[r] * parts.col_scale[first + l]);
+      }
+    }
+  }
+  return stream.AtEnd(words) && std::all_of(states, states + lanes, [](uint32_t x) { return x == kRansLow; });
 }
 
 }  // namespace mica

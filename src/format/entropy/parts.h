@@ -9,7 +9,6 @@
 
 #include "base/matrix.h"
 #include "format/entropy/entropy_matrix.h"
-#include "format/entropy/tile_coder.h"
 #include "format/stored_bits.h"
 
 namespace mica {
@@ -17,6 +16,7 @@ namespace mica {
 struct EntropyParts : EntropyFrame {
   std::string name;        // of the matrix, for messages
   std::string codes_name;  // file and tensor of `codes`, for messages
+  size_t lanes = 1;
 
   // Bytes as stored (docs/format.md), not owned, possibly unaligned.
   std::span<const std::byte> codes;         // [tiles] streams
@@ -29,10 +29,11 @@ struct EntropyParts : EntropyFrame {
   std::vector<float> col_scale;      // [cols] column steps
   std::vector<uint32_t> order;       // [rows] stored position -> row
   bool in_order = true;              // order[p] = p
-  TileCoder coder;
+  TableRange range;
+  std::vector<uint32_t> slots;  // [range.size(), kFrequencySum] FillSlots of all tables
 };
 
-// The parts are checked in this order, rows, cols, states, row_resolution and tables.first_knot being set.
+// The parts are checked in this order, all facts being set.
 // Sets tables from the knots of each quantiser, 4 * quantisers * of_quantiser bytes; throws Error that says
 // which entry is wrong, but not in which tensor.
 void ReadKnots(size_t of_quantiser, EntropyParts& parts);
@@ -45,9 +46,23 @@ bool ReadSide(EntropyParts& parts);
 // Bits of all stored tensors.
 StoredBits BitsOf(const EntropyParts& parts);
 
-// Decodes those rows of a tile that lie in [first_row, first_row + out.rows); out: [any, cols]. False when
-// the stream does not end where it should, which is looked at when the whole tile was decoded. Rows in their
-// own order are decoded no further than they are asked for.
-bool DecodeTile(const EntropyParts& parts, size_t tile, size_t first_row, MatrixView<float> out);
+// The rows of one tile in stored order, as a decoder needs them.
+struct TileRows {
+  // Those rows are wanted that lie in [first_row, first_row + out.rows); out: [any, cols].
+  TileRows(const EntropyParts& parts, size_t tile, size_t first_row, MatrixView<float> out);
+  size_t count() const { return target.size(); }
+  bool any() const;  // are wanted
+
+  std::span<const std::byte> stream;  // of the tile
+  std::vector<int32_t> row_class;
+  std::vector<float> row_scale;
+  std::vector<float*> target;  // [cols] each where the weights of the row go; null: nowhere
+};
+// Bytes of a stream that one row of a chunk of columns may touch: two words a lane, and a vector of words
+// that is loaded for as few as none.
+constexpr size_t ChunkRowBytes(size_t lanes) { return (2 * lanes + 2 * kMostLanes) * sizeof(uint16_t); }
+
+// Decodes a tile; false when its stream is not one. The vectorised decoder of ops/codes gives the same bytes.
+bool DecodeTile(const EntropyParts& parts, const TileRows& tile);
 
 }  // namespace mica

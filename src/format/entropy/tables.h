@@ -85,6 +85,38 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot);
 // The numbers of the table at a class between first_class() and last_class() of one quantiser's knots.
 EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class);
 
+// All tables of a matrix in one row: class by class from the first to the last, those of both quantisers side
+// by side.
+class TableRange {
+ public:
+  TableRange() = default;
+  explicit TableRange(const EntropyTables& tables)
+      : first_(tables.first_class()), last_(tables.last_class()), quantisers_(tables.quantisers()) {}
+
+  int first() const { return first_; }
+  int last() const { return last_; }
+  int quantisers() const { return quantisers_; }
+  size_t size() const { return static_cast<size_t>((last_ - first_ + 1) * quantisers_); }
+  // Where the table of a class stands, which is limited to the first and the last one.
+  size_t Index(int quantiser, int entropy_class) const {
+    const int k = entropy_class < first_ ? first_ : entropy_class > last_ ? last_ : entropy_class;
+    return static_cast<size_t>((k - first_) * quantisers_ + quantiser);
+  }
+  // Makes the tables in their order: visit(FrequencyTable, class).
+  template <typename Visit>
+  void ForTables(const EntropyTables& tables, const Visit& visit) const {
+    for (int k = first_; k <= last_; ++k) {
+      for (int q = 0; q < quantisers_; ++q) {
+        const std::vector<EntropyKnot>& knots = tables.knots[static_cast<size_t>(q)];
+        visit(MakeFrequencyTable(InterpolateKnots(knots, tables.first_knot, k)), k);
+      }
+    }
+  }
+
+ private:
+  int first_ = 0, last_ = 0, quantisers_ = 1;
+};
+
 // Bits that integers cost, sign and escape included: bits(quantiser, class, |n|).
 class EntropyRates {
  public:

@@ -1,5 +1,6 @@
 #include "format/fixed/encode.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -56,6 +57,9 @@ std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
   for (const ScaleGroup& group : groups) scaled += group.scale_row >= 0 ? 1 : 0;
   MICA_CHECK(scaled == 0 || (matrix.scales.rows() == scaled && matrix.scales.cols() == matrix.rows));
   MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
+  MICA_CHECK(matrix.col_exponents.empty() || matrix.col_exponents.size() == matrix.cols);
+  for (const int8_t exponent : matrix.col_exponents)
+    MICA_CHECK(std::abs(matrix.exponent + exponent) <= kMaxExponent);
   std::vector<bool> seen(matrix.cols);
   for (const uint32_t column : matrix.order) {
     MICA_CHECK(column < matrix.cols);
@@ -102,7 +106,7 @@ PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& 
   add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(codes));
 
   std::vector<std::byte> zeros;
-  std::vector<GroupRun> runs;
+  std::vector<WidthRun> runs;
   size_t scale_groups = 0;
   for (const ScaleGroup& group : groups) {
     if (runs.empty() || runs.back().bits != group.bits) runs.push_back({group.start, group.bits});
@@ -128,7 +132,10 @@ PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& 
       add(PartKind::kOrder, DType::kU32, {matrix.cols}, AsBytes(matrix.order.data(), matrix.cols));
     }
   }
-  add(PartKind::kGroups, DType::kU32, {runs.size(), 2}, AsBytes(runs.data(), runs.size()));
+  add(PartKind::kRuns, DType::kU32, {runs.size(), 2}, AsBytes(runs.data(), runs.size()));
+  const std::vector<int8_t>& exponents = matrix.col_exponents;
+  if (std::any_of(exponents.begin(), exponents.end(), [](int8_t e) { return e != 0; }))
+    add(PartKind::kColExponents, DType::kI8, {matrix.cols}, AsBytes(exponents.data(), exponents.size()));
   if (matrix.mask != MaskKind::kNone) {
     std::vector<std::byte> mask = MaskBytes(matrix);
     const uint64_t row_bytes = mask.size() / matrix.rows;

@@ -37,9 +37,16 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
   return groups;
 }
 
+std::vector<float> ColumnUnits(const std::vector<int8_t>& col_exponents) {
+  std::vector<float> units;
+  for (const int8_t exponent : col_exponents) units.push_back(std::ldexp(1.0f, exponent));
+  return units;
+}
+
 void DecodeRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups, size_t r, float* weights) {
   const bool masked = matrix.mask != MaskKind::kNone;
   const float unit = std::ldexp(1.0f, matrix.exponent);
+  const std::vector<float> of_column = ColumnUnits(matrix.col_exponents);
   for (const ScaleGroup& group : groups) {
     const bool scaled = group.scale_row >= 0;
     const int zero = scaled ? matrix.zeros(static_cast<size_t>(group.scale_row), r) : 0;
@@ -51,7 +58,7 @@ void DecodeRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups,
       if (group.bits != 0 && (!masked || matrix.keep(r, p) != 0)) {
         weight = scaled ? static_cast<float>(int{code} - zero) * scale : ToFloat(F16{code}) * unit;
       }
-      weights[matrix.order[p]] = weight;
+      weights[matrix.order[p]] = of_column.empty() ? weight : weight * of_column[p];
     }
   }
 }

@@ -14,6 +14,7 @@
 
 namespace mica {
 
+// Of a matrix, and of a matrix and a column together: no scale or weight over- or underflows.
 inline constexpr int kMaxExponent = 100;
 
 // What is stored of a matrix beside its tensors.
@@ -28,9 +29,10 @@ struct FixedFacts {
 // Every column has one of the widths 0, 2, 3, 4, 6, 8 (or 16: FP16 values, pruning only). Columns of equal
 // width are contiguous in stored order and share scales in groups of at most `group_size` consecutive stored
 // columns; a group never spans two widths.
-//   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) * 2^exponent : 0,  g the scale
-//   group of stored column p,
-// in FP32; a weight of a column of width 0 is 0, one of width 16 is its FP16 value times 2^exponent.
+//   weight(r, order[p]) = keep(r, p) ? (code(r, p) - zero(g, r)) * scale(g, r) * 2^(exponent + e(p)) : 0,  g
+//   the scale group of stored column p, e(p) its own exponent,
+// in FP32, which holds it exactly; a weight of a column of width 0 is 0, one of width 16 is its FP16 value
+// times 2^(exponent + e(p)).
 struct FixedMatrix : FixedFacts {
   std::vector<uint32_t> order;  // [cols] stored position -> original column
   std::vector<uint8_t> widths;  // [cols] bits of the column at each stored position
@@ -40,6 +42,9 @@ struct FixedMatrix : FixedFacts {
       keep;  // [rows, cols] 1 kept, 0 pruned; empty when mask is kNone; not looked at where width is 0
   Matrix<ScaleCode> scales;  // [scale groups, rows]; groups of width 0 and 16 have none
   Matrix<uint8_t> zeros;     // [scale groups, rows] below 2^width
+  // [cols] by stored position, exponent + e within +-kMaxExponent; empty: all 0. Lets a column that is larger
+  // or smaller than the others of its scale group by far share their scale.
+  std::vector<int8_t> col_exponents;
 };
 
 // Consecutive stored columns of one width that share a scale.
@@ -54,6 +59,9 @@ struct ScaleGroup {
 std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t group_size);
 // 0, 2, 3, 4, 6, 8 or 16.
 bool IsKnownWidth(unsigned bits);
+
+// 2^e of each column; empty when all are 1.
+std::vector<float> ColumnUnits(const std::vector<int8_t>& col_exponents);
 
 // weights ([cols], original column order) = row r; groups: ScaleGroups of the matrix.
 void DecodeRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups, size_t r, float* weights);

@@ -21,12 +21,12 @@ constexpr uint64_t AlignGroup(uint64_t bytes) {
 // Rows that are decoded together; where a block begins in masked code streams is counted once.
 inline constexpr size_t kBlockRows = 64;
 
-// One row of L.groups.
-struct GroupRun {
+// One row of L.runs.
+struct WidthRun {
   uint32_t start;  // first stored column
   uint32_t bits;
 };
-static_assert(sizeof(GroupRun) == 8);
+static_assert(sizeof(WidthRun) == 8);
 // The order of the columns is stored in 16 bits where they suffice.
 constexpr size_t OrderBytes(size_t cols) { return cols <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t); }
 // Without a mask, a scale group of 128 columns and 64 rows takes 1024 bytes a bit of width, aligned.
@@ -61,6 +61,7 @@ StoredBits GroupBits(size_t rows, const std::vector<Group>& groups, MaskKind mas
 // `kept_per_column` (weights that have a code) are by stored column; kept_per_column is empty when every
 // weight is kept.
 StoredBits FixedStoredBits(size_t rows, const std::vector<uint8_t>& widths, size_t group_size, MaskKind mask,
-                           const std::vector<uint64_t>& kept_per_column, bool identity_order);
+                           const std::vector<uint64_t>& kept_per_column, bool identity_order,
+                           bool col_exponents = false);
 
 }  // namespace mica

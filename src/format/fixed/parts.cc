@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -140,11 +141,11 @@ class RowCursor {
 }  // namespace
 
 void ReadRuns(FixedParts& parts) {
-  const size_t count = parts.runs.size() / sizeof(GroupRun);
+  const size_t count = parts.runs.size() / sizeof(WidthRun);
   std::vector<uint8_t> widths(parts.cols);
   for (size_t i = 0; i < count; ++i) {
-    const GroupRun run = LoadAt<GroupRun>(parts.runs, i);
-    const size_t end = i + 1 < count ? LoadAt<GroupRun>(parts.runs, i + 1).start : parts.cols;
+    const WidthRun run = LoadAt<WidthRun>(parts.runs, i);
+    const size_t end = i + 1 < count ? LoadAt<WidthRun>(parts.runs, i + 1).start : parts.cols;
     if ((i == 0 && run.start != 0) || run.start >= end || end > parts.cols) {
       Fail("run {} starts at column {} and ends before {}, expected rising starts from 0 within {} columns",
            i, run.start, end, parts.cols);
@@ -196,6 +197,18 @@ void ReadOrder(FixedParts& parts) {
   }
 }
 
+void ReadColExponents(FixedParts& parts) {
+  MICA_CHECK(parts.col_exponents.size() == parts.cols);
+  for (size_t p = 0; p < parts.cols; ++p) {
+    const int8_t exponent = LoadAt<int8_t>(parts.col_exponents, p);
+    if (std::abs(parts.exponent + exponent) > kMaxExponent) {
+      Fail("entry {} is {}, expected {} to {} beside the matrix's exponent {}; the file is damaged", p,
+           exponent, -kMaxExponent - parts.exponent, kMaxExponent - parts.exponent, parts.exponent);
+    }
+    parts.exponents.push_back(exponent);
+  }
+}
+
 void CountKept(size_t block, FixedParts& parts) {
   std::vector<uint64_t> words((parts.coded_cols + 63) / 64);
   uint64_t* kept = parts.kept_before.data() + (block + 1) * parts.groups.size();
@@ -223,6 +236,7 @@ uint64_t PlaceCodes(FixedParts& parts) {
 
 StoredBits BitsOf(const FixedParts& parts) {
   StoredBits bits = GroupBits(parts.rows, parts.groups, parts.mask, [&](size_t g) { return Kept(parts, g); });
+  bits.scales += 8 * parts.col_exponents.size();
   bits.order = 8 * parts.order.size();
   bits.groups = 8 * parts.runs.size();
   return bits;
@@ -232,6 +246,7 @@ void DecodeRows(const FixedParts& parts, size_t begin, size_t end, MatrixView<fl
   const float unit = std::ldexp(1.0f, parts.exponent);
   RowCursor cursor(parts, begin);
   std::vector<float> stored(parts.columns.empty() ? 0 : parts.cols);
+  const std::vector<float> of_column = ColumnUnits(parts.exponents);
   std::vector<float> values(parts.widest_group);
   for (size_t r = begin; r < end; ++r, cursor.NextRow()) {
     float* target = out.row(r - begin);
@@ -256,6 +271,7 @@ void DecodeRows(const FixedParts& parts, size_t begin, size_t end, MatrixView<fl
         cursor.ForKept(g, [&](size_t j) { weights[j] = *next++; });
       }
     }
+    for (size_t p = 0; p < of_column.size(); ++p) row[p] *= of_column[p];
     for (size_t p = 0; p < parts.columns.size(); ++p) target[parts.columns[p]] = stored[p];
   }
 }
@@ -267,6 +283,7 @@ FixedMatrix Unpack(const FixedParts& parts) {
   if (parts.columns.empty()) {
     for (size_t p = 0; p < parts.cols; ++p) matrix.order.push_back(static_cast<uint32_t>(p));
   }
+  matrix.col_exponents = parts.exponents;
   matrix.codes = Matrix<uint16_t>(parts.rows, parts.cols, uint16_t{0});
   const bool masked = parts.mask != MaskKind::kNone;
   if (masked) matrix.keep = Matrix<uint8_t>(parts.rows, parts.cols, uint8_t{0});

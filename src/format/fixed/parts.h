@@ -22,21 +22,24 @@ struct FixedGroup : ScaleGroup {
 };
 
 struct FixedParts : FixedFacts {
-  std::string name;  // of the matrix, for messages
+  std::string name;        // of the matrix, for messages
+  std::string codes_name;  // file and tensor of `codes`, for messages
 
   // Bytes as stored (docs/format.md), not owned, possibly unaligned; empty where nothing is stored.
-  std::span<const std::byte> codes;      // [groups] streams
-  std::span<const std::byte> scales;     // ScaleCode [scale groups, rows]
-  std::span<const std::byte> zeros;      // [scale groups] streams
-  std::span<const std::byte> mask_rows;  // [rows, mask.RowBytes(coded_cols)]
-  std::span<const std::byte> order;      // uint16_t or uint32_t [cols]
-  std::span<const std::byte> runs;       // GroupRun [runs]
+  std::span<const std::byte> codes;          // [groups] streams
+  std::span<const std::byte> scales;         // ScaleCode [scale groups, rows]
+  std::span<const std::byte> zeros;          // [scale groups] streams
+  std::span<const std::byte> mask_rows;      // [rows, mask.RowBytes(coded_cols)]
+  std::span<const std::byte> order;          // uint16_t or uint32_t [cols]
+  std::span<const std::byte> runs;           // WidthRun [runs]
+  std::span<const std::byte> col_exponents;  // int8_t [cols]
 
   // What follows from them.
   std::vector<FixedGroup> groups;     // from runs
   std::vector<uint32_t> columns;      // [cols] stored position -> original column; empty: as they are
   std::vector<uint64_t> kept_before;  // [blocks + 1, groups] kept weights of the group in the rows before the
                                       // block; empty: no mask
+  std::vector<int8_t> exponents;      // [cols] of the stored columns; empty: all 0
   size_t coded_cols = 0;              // columns of a width above 0
   size_t widest_group = 0;            // columns of the largest scale group
 
@@ -45,13 +48,15 @@ struct FixedParts : FixedFacts {
 
 // The parts are checked in this order, rows, cols, group_size, exponent and mask being set. Each of these
 // throws Error that says what is wrong with the tensor, but not its name. Sets groups (without codes_bit),
-// coded_cols and widest_group from runs; runs.size() is a multiple of a GroupRun.
+// coded_cols and widest_group from runs; runs.size() is a multiple of a WidthRun.
 void ReadRuns(FixedParts& parts);
 // Scale groups and bytes of zeros that belong to these groups.
 size_t ScaleGroupCount(const FixedParts& parts);
 uint64_t ZeroBytes(const FixedParts& parts);
 // Sets columns from order, OrderBytes(cols) * cols bytes.
 void ReadOrder(FixedParts& parts);
+// Sets exponents from col_exponents, cols bytes.
+void ReadColExponents(FixedParts& parts);
 // Counts the kept weights of one block of rows into row block + 1 of kept_before, which has its size and
 // zeros.
 void CountKept(size_t block, FixedParts& parts);

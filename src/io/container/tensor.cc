@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/text.h"
 
 namespace mica {
@@ -65,18 +67,6 @@ const Widen kWidenF16 = WidenF16Portable;
 const Widen kWidenBF16 = WidenBF16Portable;
 #endif
 
-constexpr uint32_t kExponent = 0x7F800000u, kMantissa = 0x7FFFFFu;
-
-// Index of the first value that is not finite, or values.size().
-size_t FirstNotFinite(std::span<const float> values) {
-  uint32_t bad = 0;
-  for (const float value : values) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
-  if (bad == 0) return values.size();
-  size_t i = 0;
-  while ((std::bit_cast<uint32_t>(values[i]) & kExponent) != kExponent) ++i;
-  return i;
-}
-
 }  // namespace
 
 std::string ShapeText(const std::vector<uint64_t>& shape) {
@@ -125,8 +115,7 @@ void ReadFiniteFloats(const TensorView& tensor, uint64_t first, std::span<float>
   for (size_t axis = place.size(); axis-- > 0; element /= tensor.shape[axis])
     place[axis] = element % tensor.shape[axis];
   Fail("{}: tensor {} holds {} at {}, expected finite values; the checkpoint is damaged", tensor.file,
-       Printable(tensor.name), std::bit_cast<uint32_t>(values[bad]) & kMantissa ? "NaN" : "infinity",
-       ShapeText(place));
+       Printable(tensor.name), std::isnan(values[bad]) ? "NaN" : "infinity", ShapeText(place));
 }
 
 void CheckFinite(const TensorView& tensor, uint64_t first, uint64_t count) {

@@ -33,8 +33,10 @@ const char* PartName(PartKind kind) {
       return "zeros";
     case PartKind::kOrder:
       return "order";
-    case PartKind::kGroups:
-      return "groups";
+    case PartKind::kRuns:
+      return "runs";
+    case PartKind::kColExponents:
+      return "col_exponents";
     case PartKind::kMask:
       return "mask";
     case PartKind::kTiles:
@@ -58,6 +60,8 @@ Json FactsJson(const EntropyFacts& facts) {
           {"rows", facts.rows},
           {"cols", facts.cols},
           {"states", facts.states},
+          {"lanes", facts.lanes},
+          {"tile_rows", facts.tile_rows},
           {"row_resolution", facts.row_resolution},
           {"first_knot", facts.first_knot}};
 }
@@ -141,6 +145,10 @@ EntropyFacts PartReader::Entropy() const {
   facts.states = static_cast<int>(Number("states", 1, 8));
   if (facts.states != 1 && facts.states != 4 && facts.states != 8)
     Fail("metadata of {}: states is {}, expected 1, 4 or 8", name_, facts.states);
+  facts.lanes = Number("lanes", 1, kMostLanes);
+  if (!IsLaneCount(facts.lanes))
+    Fail("metadata of {}: lanes is {}, expected 1, 2, 4, 8, 16 or 32", name_, facts.lanes);
+  facts.tile_rows = Number("tile_rows", 1, kMostTileRows);
   facts.row_resolution = static_cast<int>(Number("row_resolution", kStepResolution, kFineStepResolution));
   if (facts.row_resolution != kStepResolution && facts.row_resolution != kFineStepResolution) {
     Fail("metadata of {}: row_resolution is {}, expected {} or {}", name_, facts.row_resolution,

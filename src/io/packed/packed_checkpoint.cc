@@ -30,8 +30,11 @@ bool IsPacked(const Json& config, const std::string& where) {
     Fail("{}: quantization_config.version is {}, expected {}", where, version.dump(), kPackedVersion);
   }
   if (version < kPackedVersion) {
-    Fail("{}: quantization_config.version is {}, this program reads version {}; compress the original again",
-         where, version.dump(), kPackedVersion);
+    Fail(
+        "{}: quantization_config.version is {}, this program reads version {}; compress the original again "
+        "with "
+        "this program, or read it with the one that wrote it",
+        where, version.dump(), kPackedVersion);
   }
   if (version > kPackedVersion) {
     Fail("{}: quantization_config.version is {}, this program reads version {}; use a newer mica", where,

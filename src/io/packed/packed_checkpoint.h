@@ -16,9 +16,9 @@
 
 namespace mica {
 
-inline constexpr int kPackedVersion = 2;
+inline constexpr int kPackedVersion = 3;
 
-// {"quant_method": "mica", "version": 2}: what "quantization_config" of config.json must hold at least.
+// {"quant_method": "mica", "version": 3}: what "quantization_config" of config.json must hold at least.
 Json PackedQuantizationConfig();
 // Whether config.json is that of a packed checkpoint. Throws Error when its version is not kPackedVersion or
 // another program quantised it.

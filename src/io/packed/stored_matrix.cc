@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "base/threads.h"
 #include "format/fixed/layout.h"
 #include "io/packed/facts.h"
@@ -10,13 +11,17 @@
 namespace mica {
 namespace {
 
+std::string NameOf(const TensorView& tensor) {
+  return fmt::format("{}: tensor {}", tensor.file, Printable(tensor.name));
+}
+
 // Runs a check of format/, whose errors do not know the tensor.
 template <typename Check>
 auto In(const TensorView& tensor, Check&& check) {
   try {
     return check();
   } catch (const Error& error) {
-    Fail("{}: tensor {}: {}", tensor.file, tensor.name, error.what());
+    Fail("{}: {}", NameOf(tensor), error.what());
   }
 }
 
@@ -30,7 +35,7 @@ FixedParts OpenFixed(PartReader& reader) {
   static_cast<FixedFacts&>(parts) = reader.Fixed();
   parts.name = reader.name();
 
-  const TensorView& runs = reader.AnyPart(PartKind::kGroups, DType::kU32);
+  const TensorView& runs = reader.AnyPart(PartKind::kRuns, DType::kU32);
   if (runs.shape.size() != 2 || runs.shape[0] == 0 || runs.shape[0] > 7 || runs.shape[1] != 2) {
     Fail("{}: tensor {} has shape {}, expected [1 to 7, 2]", runs.file, runs.name, ShapeText(runs.shape));
   }
@@ -46,6 +51,12 @@ FixedParts OpenFixed(PartReader& reader) {
     In(order, [&] { ReadOrder(parts); });
   }
 
+  if (reader.Has(PartKind::kColExponents)) {
+    const TensorView& exponents = *reader.Part(PartKind::kColExponents, DType::kI8, {parts.cols});
+    parts.col_exponents = exponents.data;
+    In(exponents, [&] { ReadColExponents(parts); });
+  }
+
   const TensorView* mask =
       reader.Part(PartKind::kMask, DType::kU8, {parts.rows, parts.mask.RowBytes(parts.coded_cols)});
   if (mask == nullptr) {
@@ -55,7 +66,9 @@ FixedParts OpenFixed(PartReader& reader) {
     parts.kept_before.assign((parts.blocks() + 1) * parts.groups.size(), 0);
     In(*mask, [&] { ParallelFor(parts.blocks(), [&](size_t block) { CountKept(block, parts); }); });
   }
-  parts.codes = BytesOf(reader.Part(PartKind::kCodes, DType::kU8, {PlaceCodes(parts)}));
+  const TensorView* codes = reader.Part(PartKind::kCodes, DType::kU8, {PlaceCodes(parts)});
+  parts.codes = BytesOf(codes);
+  if (codes != nullptr) parts.codes_name = NameOf(*codes);
   return parts;
 }
 
@@ -66,6 +79,8 @@ EntropyParts OpenEntropy(PartReader& reader) {
   parts.rows = facts.rows;
   parts.cols = facts.cols;
   parts.states = facts.states;
+  parts.lanes = facts.lanes;
+  parts.tile_rows = facts.tile_rows;
   parts.row_resolution = facts.row_resolution;
   parts.tables.first_knot = facts.first_knot;
 
@@ -80,13 +95,13 @@ EntropyParts OpenEntropy(PartReader& reader) {
   parts.knots = tables.data;
   In(tables, [&] { ReadKnots(tables.shape[1], parts); });
 
-  const uint64_t tiles = CodedTiles(parts.rows);
+  const uint64_t tiles = parts.tiles();
   const TensorView& lengths = *reader.Part(PartKind::kTiles, DType::kU32, {tiles});
   parts.tile_lengths = lengths.data;
   const TensorView* codes = reader.Part(PartKind::kCodes, DType::kU8, {ReadTileLengths(parts)});
   if (codes == nullptr) Fail("{}: tensor {} holds no bytes for {} tiles", lengths.file, lengths.name, tiles);
   parts.codes = codes->data;
-  parts.codes_name = fmt::format("{}: tensor {}", codes->file, codes->name);
+  parts.codes_name = NameOf(*codes);
 
   const TensorView& side = reader.AnyPart(PartKind::kSide, DType::kU8);
   parts.side = side.data;

@@ -163,7 +163,8 @@ std::string Decompress(std::span<const std::byte> bytes, const std::string& wher
   return text.Take();
 }
 
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+constexpr std::string_view kByteOrderMark =
+    "\xef\xbb\xbf";  // says that UTF-8 follows, and is none of the text
 
 // Throws Error naming what is no text of that kind; warns of what is, but hardly the text that was meant.
 void CheckIsText(std::string_view text, DataKind kind, const std::string& where) {
@@ -177,12 +178,6 @@ void CheckIsText(std::string_view text, DataKind kind, const std::string& where)
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {} (0x{:02x}); convert it first (iconv -f ENCODING -t UTF-8)", where, at,
          static_cast<unsigned>(static_cast<uint8_t>(text[at])));
-  }
-  if (kind != DataKind::kC4 && text.starts_with(kByteOrderMark)) {
-    LogWarningOnce(
-        "{}: begins with a byte order mark, which is measured as a character of the text; remove it with "
-        "sed '1s/^\\xef\\xbb\\xbf//'",
-        where);
   }
   const size_t first = text.find('\n');
   if (kind == DataKind::kText && first != std::string_view::npos && first > 0 && text[first - 1] == '\r') {
@@ -403,6 +398,7 @@ std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::s
   std::string text = Decompress(bytes, where);
   if (content_fingerprint != nullptr) *content_fingerprint = Sha256Hex(text);
   CheckIsText(text, kind, where);
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   switch (kind) {
     case DataKind::kWikitext2:
       text = JoinRows(text);

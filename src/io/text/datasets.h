@@ -13,7 +13,7 @@ namespace mica {
 
 // wikitext2: lines are dataset rows (the line with its newline; a blank line is the empty row), joined by
 // "\n\n". ptb: lines stripped, joined by " ". c4: the "text" of each line of JSON, joined by " ". text: the
-// file as it is. Every kind may be plain, .gz or .zst.
+// file as it is. Every kind may be plain, .gz or .zst, and a byte order mark in front is left out.
 enum class DataKind { kWikitext2, kPtb, kC4, kText };
 
 struct DataSpec {

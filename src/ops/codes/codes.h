@@ -19,6 +19,8 @@ namespace mica {
 PackedMatrix Pack(const FixedMatrix& matrix);
 // The model (tables and classes) is stored as it stands in the matrix: FitEntropyModel chooses it.
 PackedMatrix Pack(const EntropyMatrix& matrix);
+// With so many lanes instead of what ChooseLanes says.
+PackedMatrix Pack(const EntropyMatrix& matrix, size_t lanes);
 
 // out [rows, cols], original order of rows and columns = the weights in FP32, as they will be read back.
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);

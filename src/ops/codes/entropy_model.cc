@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "format/entropy/fit.h"
+#include "format/entropy/side_stream.h"
 #include "format/entropy/tables.h"
-#include "format/entropy/tile_coder.h"
 #include "ops/codes/fit_tables.h"
 
 namespace mica {
@@ -23,12 +23,12 @@ constexpr int kReach = 2;            // classes to either side that are tried at
 // quantiser * kMagnitudes + min(|n|, kMagnitudes - 1) of every weight: the index of its rate within a class.
 Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
   Matrix<uint16_t> keys(matrix.rows, matrix.cols);
-  const size_t tiles = (matrix.rows + kCodedTileRows - 1) / kCodedTileRows;
+  const size_t tiles = matrix.tiles();
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
   const Trellis& trellis = TrellisOf(matrix.states);
   ParallelFor(tiles, [&](size_t tile) {
     std::vector<uint8_t> states(matrix.cols, 0);
-    for (size_t p = tile * kCodedTileRows; p < std::min(matrix.rows, (tile + 1) * kCodedTileRows); ++p) {
+    for (size_t p = tile * matrix.tile_rows; p < std::min(matrix.rows, (tile + 1) * matrix.tile_rows); ++p) {
       const int16_t* n = matrix.n.row(order[p]);
       uint16_t* key = keys.row(order[p]);
       for (size_t c = 0; c < matrix.cols; ++c) {
@@ -44,10 +44,10 @@ Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
 
 EntropyCounts CountSymbols(const EntropyMatrix& matrix, const Matrix<uint16_t>& keys, int first_class,
                            int last_class) {
-  const size_t tiles = (matrix.rows + kCodedTileRows - 1) / kCodedTileRows;
+  const size_t tiles = matrix.tiles();
   std::vector<EntropyCounts> parts(tiles);
   ParallelFor(tiles, [&](size_t tile) {
-    for (size_t r = tile * kCodedTileRows; r < std::min(matrix.rows, (tile + 1) * kCodedTileRows); ++r) {
+    for (size_t r = tile * matrix.tile_rows; r < std::min(matrix.rows, (tile + 1) * matrix.tile_rows); ++r) {
       for (size_t c = 0; c < matrix.cols; ++c) {
         const int k = std::clamp(matrix.row_class[r] + matrix.col_class[c], first_class, last_class);
         const bool second = keys(r, c) >= kMagnitudes;

@@ -1,8 +1,6 @@
 #include "ops/linalg/blas_memory.h"
 
 #include <sched.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,9 +8,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <vector>
 
+#include "base/system.h"
 #include "base/threads.h"
 
 // OpenBLAS's own; absent where another library takes its place.
@@ -26,14 +24,6 @@ namespace {
 
 constexpr size_t kBufferBytes = size_t{129} << 20;  // 128 MiB and a little, of address space
 constexpr size_t kRestBytes = size_t{32} << 20;     // what the program takes before it can say what is wrong
-
-bool HasRoom(size_t bytes) {
-  void* room =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (room == MAP_FAILED) return false;
-  ::munmap(room, bytes);
-  return true;
-}
 
 #ifdef __linux__
 // The number that the environment gives `name`, 0 when it gives none.
@@ -50,8 +40,6 @@ int NumberIn(char** environment, const char* name) {
 // is limited (ulimit -v) and they do not fit, the program would hang there. Runs before any library's own
 // initialisation, so it calls nothing that needs one.
 void CheckRoom(int, char**, char** environment) {
-  struct rlimit limit;
-  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
   cpu_set_t set;
   int buffers = ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
   for (const char* name : {"OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"}) {
@@ -61,7 +49,7 @@ void CheckRoom(int, char**, char** environment) {
       break;
     }
   }
-  if (HasRoom(static_cast<size_t>(buffers) * kBufferBytes + kRestBytes)) return;
+  if (HasAddressSpace(static_cast<size_t>(buffers) * kBufferBytes + kRestBytes)) return;
   constexpr const char kMessage[] =
       "mica: out of memory: the limit of address space (ulimit -v) is too low to begin; raise it, or set "
       "OMP_NUM_THREADS=1\n";
@@ -81,7 +69,7 @@ void ReserveBlasBuffers() {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto wanted = static_cast<size_t>(Threads());
   if (wanted <= reserved) return;
-  if (!HasRoom((wanted - reserved) * kBufferBytes)) throw std::bad_alloc();
+  RequireAddressSpace((wanted - reserved) * kBufferBytes);
   std::vector<void*> buffers(wanted);
   for (void*& buffer : buffers) buffer = blas_memory_alloc(0);
   for (void* buffer : buffers) blas_memory_free(buffer);

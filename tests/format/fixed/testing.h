@@ -75,4 +75,13 @@ inline FixedMatrix RandomFixed(size_t rows, const std::vector<std::pair<int, siz
   return matrix;
 }
 
+// The same with exponents of columns from -60 to 60.
+inline FixedMatrix WithExponents(FixedMatrix matrix) {
+  std::mt19937 random(static_cast<uint32_t>(matrix.cols));
+  for (size_t p = 0; p < matrix.cols; ++p)
+    matrix.col_exponents.push_back(
+        static_cast<int8_t>(p % 3 == 0 ? 0 : static_cast<int>(random() % 121) - 60));
+  return matrix;
+}
+
 }  // namespace mica

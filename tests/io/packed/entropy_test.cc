@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "format/entropy/lanes.h"
 #include "io/packed/facts.h"
 #include "io/packed/packed_checkpoint.h"
 #include "ops/codes/entropy_model.h"
@@ -26,6 +27,27 @@ struct Case {
   bool keys;
   int row_resolution;
 };
+
+// Rows of a tile are a fact: what is stored with others comes back as well.
+TEST(EntropyTiles, OfAnyHeight) {
+  for (const size_t tile_rows : {1, 7, 64, 4096}) {
+    EntropyMatrix matrix = RandomEntropy(150, 40, 8, 0.5, 3);
+    matrix.tile_rows = tile_rows;
+    FitEntropyModel(matrix);
+    TemporaryDirectory scratch;
+    PackedShard shard;
+    shard.Add("L", Pack(matrix, 4));
+    shard.Write(scratch / "model.safetensors");
+    const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+    EXPECT_EQ(checkpoint.Get("L.tiles").shape[0], (150 + tile_rows - 1) / tile_rows);
+    Matrix<float> expected(150, 40), out(150, 40, NAN), part(13, 40, NAN);
+    Decode(matrix, expected);
+    DecodeStored(checkpoint, "L", 0, out);
+    EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << tile_rows;
+    DecodeStored(checkpoint, "L", 60, part);
+    EXPECT_EQ(std::memcmp(part.data(), expected.row(60), part.size() * sizeof(float)), 0) << tile_rows;
+  }
+}
 
 class EntropyRoundTrip : public testing::TestWithParam<Case> {
  protected:
@@ -76,11 +98,10 @@ TEST_P(EntropyRoundTrip, StoredBitsAreTheBytesOnDisk) {
   EXPECT_EQ(stored.total(), 8 * bytes);
   EXPECT_EQ(Pack(matrix_).bits(), 8 * bytes);
   EXPECT_EQ(Pack(matrix_).code_bits(), stored.codes);
-  // Code lengths and 16 bits that each of four lanes a tile keeps in its state; words at their ends are
-  // rounded up.
-  const double tiles = static_cast<double>(CodedTiles(matrix_.rows));
-  EXPECT_NEAR(EntropyCodeBits(matrix_) + 64 * tiles, static_cast<double>(stored.codes),
-              0.001 * static_cast<double>(stored.total()) + 64 * tiles);
+  // Code lengths and what each lane leaves in its first state, 16 to 32 bits.
+  const double lanes = static_cast<double>(matrix_.tiles() * ChooseLanes(matrix_));
+  EXPECT_NEAR(EntropyCodeBits(matrix_) + kLaneBits * lanes, static_cast<double>(stored.codes),
+              0.001 * static_cast<double>(stored.total()) + 8 * lanes);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -203,6 +224,15 @@ TEST_F(EntropyDamage, FactsOutOfRange) {
   EXPECT_THAT(error_with("states", 1), HasSubstr("L.tables has shape"));
   EXPECT_THAT(error_with("row_resolution", 9), HasSubstr("row_resolution is 9"));
   EXPECT_THAT(error_with("first_knot", 10), HasSubstr("first_knot is 10"));
+  EXPECT_THAT(error_with("lanes", 0), HasSubstr("lanes is 0, expected a number from 1 to 32"));
+  EXPECT_THAT(error_with("lanes", 3), HasSubstr("lanes is 3, expected 1, 2, 4, 8, 16 or 32"));
+  EXPECT_THAT(error_with("lanes", 64), HasSubstr("lanes is 64"));
+  EXPECT_THAT(error_with("lanes", nullptr), HasSubstr("lanes is null"));
+  EXPECT_THAT(error_with("lanes", 2), HasSubstr("L.codes: tile"));
+  EXPECT_THAT(error_with("tile_rows", 0), HasSubstr("tile_rows is 0, expected a number from 1 to 4096"));
+  EXPECT_THAT(error_with("tile_rows", 4097), HasSubstr("tile_rows is 4097"));
+  EXPECT_THAT(error_with("tile_rows", 64), HasSubstr("L.tiles has shape"));
+  EXPECT_THAT(error_with("tile_rows", 127), HasSubstr("L.codes: tile"));
   EXPECT_THAT(error_with("rows", 300), HasSubstr("L.tiles has shape"));
   EXPECT_THAT(error_with("rows", 256), HasSubstr("L.side does not hold"));
 }

@@ -4,14 +4,17 @@
 
 #include <cmath>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "base/threads.h"
 #include "format/fixed/layout.h"
+#include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
+#include "tests/error_message.h"
 #include "tests/format/fixed/testing.h"
 #include "tests/io/packed/testing.h"
 #include "tests/temporary_directory.h"
-#include "format/stored_bits.h"
 
 namespace mica {
 namespace {
@@ -23,6 +26,7 @@ struct Case {
   size_t group_size;
   MaskKind mask;
   bool identity;
+  bool exponents = false;
 };
 
 class FixedRoundTrip : public testing::TestWithParam<Case> {
@@ -30,6 +34,7 @@ class FixedRoundTrip : public testing::TestWithParam<Case> {
   FixedRoundTrip()
       : matrix_(RandomFixed(GetParam().rows, GetParam().runs, GetParam().group_size, GetParam().mask, 11,
                             GetParam().identity)) {
+    if (GetParam().exponents) matrix_ = WithExponents(std::move(matrix_));
     PackedShard shard;
     shard.Add("model.layers.0.mlp.up_proj", Pack(matrix_));
     shard.Write(scratch_ / "model.safetensors");
@@ -77,6 +82,7 @@ TEST_P(FixedRoundTrip, UnpacksTheSameIntegers) {
   EXPECT_EQ(back.order, matrix_.order);
   EXPECT_EQ(back.widths, matrix_.widths);
   EXPECT_EQ(back.group_size, matrix_.group_size);
+  EXPECT_EQ(back.col_exponents, matrix_.col_exponents);
   EXPECT_EQ(std::memcmp(back.codes.data(), matrix_.codes.data(), 2 * matrix_.codes.size()), 0);
   ASSERT_EQ(back.scales.size(), matrix_.scales.size());
   EXPECT_EQ(std::memcmp(back.scales.data(), matrix_.scales.data(), matrix_.scales.size()), 0);
@@ -93,7 +99,7 @@ TEST_P(FixedRoundTrip, StoredBitsAreTheBytesOnDisk) {
     for (size_t r = 0; r < matrix_.rows; ++r) kept.back() += matrix_.keep(r, p);
   }
   const StoredBits predicted = FixedStoredBits(matrix_.rows, matrix_.widths, matrix_.group_size, matrix_.mask,
-                                               kept, GetParam().identity);
+                                               kept, GetParam().identity, GetParam().exponents);
   const StoredBits stored = OpenPacked(checkpoint_, name_).bits();
   EXPECT_EQ(stored.codes, predicted.codes);
   EXPECT_EQ(stored.scales, predicted.scales);
@@ -139,8 +145,32 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"BitmapPrunedFirst", 66, {{0, 13}, {4, 150}}, 64, MaskKind::kBitmap, false},
         Case{"TwoOfFour", 130, {{4, 128}, {3, 126}, {0, 4}}, 128, MaskKind::Cells(2, 4), false},
         Case{"TwoOfFourTail", 20, {{4, 67}}, 32, MaskKind::Cells(2, 4), true},
+        Case{"Exponents", 66, {{4, 150}, {0, 9}, {3, 70}, {16, 8}}, 128, MaskKind::kNone, false, true},
+        Case{"ExponentsInOrder", 66, {{3, 50}}, 64, MaskKind::kNone, true, true},
+        Case{"ExponentsBitmap", 70, {{8, 61}, {16, 9}, {0, 9}}, 64, MaskKind::kBitmap, false, true},
         Case{"FourOfEight", 70, {{6, 100}, {2, 31}}, 128, MaskKind::Cells(4, 8), false}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+
+// Files with right checksums whose codes of 16 bits are no numbers.
+TEST(PackFixed, HalvesThatAreNoNumbersAreNamedByTensorAndPlace) {
+  for (const auto& [half, word] : {std::pair<uint16_t, const char*>{0x7C00, "infinity"},
+                                   {0xFC00, "infinity"},
+                                   {0x7E00, "NaN"},
+                                   {0xFC01, "NaN"}}) {
+    FixedMatrix matrix = RandomFixed(130, {{16, 40}, {4, 30}}, 128, MaskKind::kNone, 5);
+    matrix.codes(70, 7) = half;
+    TemporaryDirectory scratch;
+    PackedShard shard;
+    shard.Add("L", Pack(matrix));
+    shard.Write(scratch / "model.safetensors");
+    const Checkpoint checkpoint = Checkpoint::Open(scratch.path());
+    Matrix<float> out(20, matrix.cols);
+    DecodeStored(checkpoint, "L", 0, out);  // rows that are sound
+    ExpectError([&] { DecodeStored(checkpoint, "L", 60, out); },
+                {"model.safetensors: tensor L.codes: holds ", word,
+                 "row 70, column " + std::to_string(matrix.order[7])});
+  }
+}
 
 // More than 65536 columns: the order needs 32 bits.
 TEST(PackFixed, WideOrder) {

@@ -31,10 +31,16 @@ TEST(IsPacked, RefusesOthersAndNewerVersions) {
   };
   EXPECT_THAT(error_of({{"quant_method", "gptq"}}), AllOf(HasSubstr("m/config.json"), HasSubstr("\"gptq\"")));
   EXPECT_THAT(error_of("mica"), HasSubstr("quant_method is null"));
-  EXPECT_THAT(error_of({{"quant_method", "mica"}, {"version", 3}}),
-              AllOf(HasSubstr("version is 3"), HasSubstr("newer mica")));
-  EXPECT_THAT(error_of({{"quant_method", "mica"}, {"version", 1}}),
-              AllOf(HasSubstr("version is 1"), HasSubstr("compress the original again")));
+  EXPECT_THAT(error_of({{"quant_method", "mica"}, {"version", 4}}),
+              AllOf(HasSubstr("version is 4"), HasSubstr("newer mica")));
+  for (const int version : {1, 2}) {
+    const std::string error = error_of({{"quant_method", "mica"}, {"version", version}});
+    EXPECT_THAT(error,
+                AllOf(HasSubstr(fmt::format("version is {}, this program reads version 3", version)),
+                      HasSubstr("compress the original again with this program, or read it with the one "
+                                "that wrote it")));
+    EXPECT_EQ(error.find('\n'), std::string::npos);
+  }
   EXPECT_THAT(error_of({{"quant_method", "mica"}}), HasSubstr("version is null"));
   EXPECT_THAT(error_of({{"quant_method", "mica"}, {"version", "1"}}), HasSubstr("version is \"1\""));
   EXPECT_THAT(error_of({{"quant_method", "mica"}, {"version", 0}}), HasSubstr("version is 0"));
@@ -44,7 +50,7 @@ TEST(IsPacked, RefusesOthersAndNewerVersions) {
 class Damage : public testing::Test {
  protected:
   explicit Damage(MaskKind mask = MaskKind::kBitmap)
-      : matrix_(RandomFixed(70, {{4, 100}, {3, 60}, {0, 8}}, 64, mask, 21)) {
+      : matrix_(WithExponents(RandomFixed(70, {{4, 100}, {3, 60}, {0, 8}}, 64, mask, 21))) {
     PackedShard shard;
     shard.Add("L", Pack(matrix_));
     const float norm[3] = {1, 2, 3};
@@ -106,7 +112,7 @@ TEST_F(Damage, NoneIsRead) {
 }
 
 TEST_F(Damage, EveryFlippedTensorIsNamed) {
-  for (const char* part : {"codes", "scales", "zeros", "order", "groups", "mask"}) {
+  for (const char* part : {"codes", "scales", "zeros", "order", "runs", "col_exponents", "mask"}) {
     std::byte& byte = Tensor(std::string("L.") + part).bytes.at(5);
     byte ^= std::byte{4};
     EXPECT_THAT(ReadError(),
@@ -163,7 +169,7 @@ TEST_F(Damage, FactsOutOfRange) {
 }
 
 TEST_F(Damage, EveryMissingPartIsNamed) {
-  for (const char* part : {"codes", "scales", "zeros", "groups", "mask"}) {
+  for (const char* part : {"codes", "scales", "zeros", "runs", "mask"}) {
     const std::vector<PackedTensor> before = tensors_;
     Remove(std::string("L.") + part);
     EXPECT_THAT(ReadError(), AllOf(HasSubstr(std::string("L.") + part), HasSubstr("missing")));
@@ -185,12 +191,12 @@ TEST_F(Damage, PartOfAnotherType) {
   EXPECT_THAT(ReadError(), HasSubstr("L.scales has type I8, expected U8"));
 }
 
-TEST_F(Damage, BadGroups) {
-  PackedTensor& groups = Tensor("L.groups");
-  const std::vector<std::byte> before = groups.bytes;
+TEST_F(Damage, BadRuns) {
+  PackedTensor& runs = Tensor("L.runs");
+  const std::vector<std::byte> before = runs.bytes;
   const auto error_with = [&](size_t entry, uint32_t value) {
-    groups.bytes = before;
-    std::memcpy(groups.bytes.data() + 4 * entry, &value, 4);
+    runs.bytes = before;
+    std::memcpy(runs.bytes.data() + 4 * entry, &value, 4);
     Sign();
     return ReadError();
   };
@@ -200,6 +206,23 @@ TEST_F(Damage, BadGroups) {
   EXPECT_THAT(error_with(2, 0), HasSubstr("run 0"));
   EXPECT_THAT(error_with(4, 168), HasSubstr("run 2 starts at column 168"));
   EXPECT_THAT(error_with(4, 4000000000u), HasSubstr("ends before 4000000000"));
+}
+
+TEST_F(Damage, ExponentsOutOfRange) {
+  PackedTensor& exponents = Tensor("L.col_exponents");
+  exponents.bytes[7] = std::byte{110};
+  Sign();
+  EXPECT_THAT(
+      ReadError(),
+      AllOf(HasSubstr("L.col_exponents: entry 7 is 110"),
+            HasSubstr(fmt::format("expected {} to {}", -100 - matrix_.exponent, 100 - matrix_.exponent))));
+  exponents.bytes[7] = static_cast<std::byte>(-128);
+  Sign();
+  EXPECT_THAT(ReadError(), HasSubstr("entry 7 is -128"));
+  exponents.bytes.resize(100);
+  exponents.spec.shape = {100};
+  Sign();
+  EXPECT_THAT(ReadError(), HasSubstr("L.col_exponents has shape [100], expected [168]"));
 }
 
 TEST_F(Damage, OrderIsNoPermutation) {

@@ -67,6 +67,8 @@ TEST(PackedSamples, DecodeFromTheirFileToTheWeightsInMemory) {
   add("identity", RandomFixed(9, {{8, 40}}, 128, MaskKind::kNone, 6, true));
   add("pruned", RandomFixed(3, {{0, 4}}, 128, MaskKind::kNone, 7));
   add("wide", RandomFixed(1, {{2, 70000}}, 128, MaskKind::kNone, 8));
+  add("exponents",
+      WithExponents(RandomFixed(40, {{8, 9}, {4, 70}, {3, 40}, {16, 5}, {0, 4}}, 32, MaskKind::kBitmap, 10)));
   const auto add_entropy = [&](const char* name, EntropyMatrix matrix, bool keys, int row_resolution) {
     matrix.row_resolution = row_resolution;
     for (size_t r = 0; keys && r < matrix.rows; ++r)
@@ -80,6 +82,18 @@ TEST(PackedSamples, DecodeFromTheirFileToTheWeightsInMemory) {
   add_entropy("trellis_8", RandomEntropy(290, 33, 8, 0.7, 4), true, 8);
   add_entropy("raw_bits", RandomEntropy(130, 40, 1, 5.5, 5), false, 8);
   add_entropy("escapes", RandomEntropy(20, 40, 8, 12.5, 6), false, 8);
+  for (const size_t lanes : {2, 8, 16, 32}) {
+    // Raw bits and escapes, columns that are no multiple of the lanes, tiles of other heights.
+    EntropyMatrix matrix = RandomEntropy(70, 41, 8, 5.5, 7);
+    for (size_t i = 0; i < matrix.n.size(); i += 23) matrix.n.data()[i] = static_cast<int16_t>(i * 37);
+    matrix.tile_rows = 16 * lanes;
+    FitEntropyModel(matrix);
+    const std::string name = fmt::format("lanes_{}", lanes);
+    shard.Add(name, Pack(matrix, lanes));
+    Matrix<float> weights(matrix.rows, matrix.cols);
+    Decode(matrix, weights);
+    expected.emplace(name, std::move(weights));
+  }
   const TemporaryDirectory scratch;
   const char* wanted = std::getenv("MICA_PACKED_SAMPLES");
   ExpectDecodedAs(expected, shard, wanted == nullptr ? scratch.path() : std::filesystem::path(wanted));

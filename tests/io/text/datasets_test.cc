@@ -170,12 +170,30 @@ TEST_F(DatasetsTest, WarnsOfWhatIsMeasuredThoughHardlyMeant) {
   };
   using testing::HasSubstr;
   EXPECT_EQ(said(DataKind::kText, "a\nb\n", "a\nb\n"), "");
-  EXPECT_THAT(said(DataKind::kText, "\xef\xbb\xbfwords", "\xef\xbb\xbfwords"), HasSubstr("byte order mark"));
   EXPECT_THAT(said(DataKind::kText, "a\r\nb\r\n", "a\r\nb\r\n"), HasSubstr("line ends of Windows"));
   EXPECT_EQ(said(DataKind::kText, "a\r\nb\r\n", "a\r\nb\r\n"), "");  // said before
   EXPECT_EQ(said(DataKind::kPtb, "a\r\nb\r\n", "a b"), "");
   EXPECT_THAT(said(DataKind::kText, "<html>", "<html>"), HasSubstr("is an HTML page"));
-  EXPECT_EQ(said(DataKind::kC4, "\xef\xbb\xbf{\"text\":\"a\"}", "a"), "");
+}
+
+TEST_F(DatasetsTest, AByteOrderMarkIsNoText) {
+  const std::string mark = "\xef\xbb\xbf";
+  for (const DataKind kind : {DataKind::kText, DataKind::kPtb, DataKind::kWikitext2, DataKind::kC4}) {
+    const std::string content = kind == DataKind::kC4 ? "{\"text\":\"a\"}\n" : "a\nb\n";
+    for (const std::string& file : {mark + content, Gzip(mark + content)}) {
+      WriteBytes(directory_ / "plain", content);
+      WriteBytes(directory_ / "marked", file);
+      testing::internal::CaptureStderr();
+      const LoadedText plain = LoadText({"x", kind, directory_ / "plain", 1.0});
+      const LoadedText marked = LoadText({"x", kind, directory_ / "marked", 1.0});
+      EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+      EXPECT_EQ(marked.text, plain.text);
+      EXPECT_EQ(marked.fingerprint, plain.fingerprint);
+    }
+  }
+  WriteBytes(directory_ / "inside", "a" + mark + "b");
+  EXPECT_EQ(LoadText({"x", DataKind::kText, directory_ / "inside", 1.0}).text, "a" + mark + "b");
+  ExpectRefused(DataKind::kText, mark, {"holds no text"});
 }
 
 TEST_F(DatasetsTest, RefusesDamagedCompression) {

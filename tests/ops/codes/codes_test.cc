@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/threads.h"
 #include "ops/codes/entropy_model.h"
 #include "tests/error_message.h"
@@ -51,10 +53,20 @@ TEST(PackFixed, BytesByHand) {
   EXPECT_EQ(BytesOf(packed, PartKind::kScales), (std::vector<uint8_t>{0xF0, 0xD0, 0xE0, 0xE8}));
   EXPECT_EQ(BytesOf(packed, PartKind::kZeros), (std::vector<uint8_t>{0b00000111, 0b00100011}));
   EXPECT_EQ(BytesOf(packed, PartKind::kOrder), (std::vector<uint8_t>{2, 0, 0, 0, 1, 0}));
-  EXPECT_EQ(BytesOf(packed, PartKind::kGroups), (std::vector<uint8_t>{0, 0, 0, 0, 3, 0, 0, 0}));
+  EXPECT_EQ(BytesOf(packed, PartKind::kRuns), (std::vector<uint8_t>{0, 0, 0, 0, 3, 0, 0, 0}));
   EXPECT_EQ(packed.parts.size(), 5u);
   EXPECT_EQ(packed.code_bits(), 8u * 32);
   EXPECT_EQ(packed.bits(), 8u * (32 + 4 + 2 + 6 + 8));
+
+  matrix.col_exponents = {0, 0, 0};
+  EXPECT_EQ(Pack(matrix).parts.size(), 5u);
+  matrix.col_exponents = {0, -3, 60};
+  EXPECT_EQ(BytesOf(Pack(matrix), PartKind::kColExponents), (std::vector<uint8_t>{0, 0xFD, 60}));
+  Matrix<float> weights(2, 3);
+  Decode(matrix, weights);
+  EXPECT_EQ(weights(0, 2), -6.0f);                 // stored column 0
+  EXPECT_EQ(weights(0, 0), -5.0f / 8);             // stored column 1, 2^-3
+  EXPECT_EQ(weights(1, 1), std::ldexp(1.5f, 60));  // stored column 2, (6 - 4) 0.75 2^60
 }
 
 // Keys put rows of a tile far from one another.

@@ -5,15 +5,16 @@
 #include <cmath>
 
 #include "base/threads.h"
+#include "format/entropy/lanes.h"
 #include "ops/codes/codes.h"
 #include "tests/format/entropy/testing.h"
 
 namespace mica {
 namespace {
 
-// What coding the integers should take: their code lengths, and what four lanes a tile leave in their states.
+// What coding the integers should take: their code lengths, and what each lane leaves in its first state.
 double CodeLengths(const EntropyMatrix& matrix) {
-  return EntropyCodeBits(matrix) + static_cast<double>(CodedTiles(matrix.rows) * kLanes * 16);
+  return EntropyCodeBits(matrix) + static_cast<double>(matrix.tiles() * ChooseLanes(matrix)) * kLaneBits;
 }
 
 // The stored size is within 1 % of the entropy of the distribution that made the integers, all side

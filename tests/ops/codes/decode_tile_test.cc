@@ -1,0 +1,203 @@
+// Decoders of coding `entropy`: the plain one against the encoder, every instruction set against the plain
+// one.
+#include "ops/codes/decode_tile.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "base/threads.h"
+#include "format/entropy/lanes.h"
+#include "ops/codes/codes.h"
+#include "ops/codes/entropy_model.h"
+#include "tests/format/entropy/testing.h"
+
+namespace mica {
+namespace {
+
+// Bytes behind which nothing may be read: the next page is closed.
+class Guarded {
+ public:
+  explicit Guarded(std::span<const std::byte> bytes) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t pages = (bytes.size() + page - 1) / page;
+    size_ = (pages + 1) * page;
+    map_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    MICA_CHECK(map_ != MAP_FAILED);
+    std::byte* closed = static_cast<std::byte*>(map_) + pages * page;
+    MICA_CHECK(mprotect(closed, page, PROT_NONE) == 0);
+    bytes_ = {closed - bytes.size(), bytes.size()};
+    std::copy(bytes.begin(), bytes.end(), bytes_.begin());
+  }
+  ~Guarded() { munmap(map_, size_); }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  std::span<std::byte> bytes() const { return bytes_; }
+
+ private:
+  void* map_;
+  size_t size_;
+  std::span<std::byte> bytes_;
+};
+
+std::span<const std::byte> BytesOf(const PackedMatrix& packed, PartKind kind) {
+  for (const PackedPart& part : packed.parts) {
+    if (part.kind == kind) return part.bytes;
+  }
+  MICA_CHECK(false);
+}
+
+// As a file would be opened; uses the bytes of `packed`.
+EntropyParts Opened(const PackedMatrix& packed) {
+  const EntropyFacts& facts = std::get<EntropyFacts>(packed.facts);
+  EntropyParts parts;
+  parts.rows = facts.rows;
+  parts.cols = facts.cols;
+  parts.states = facts.states;
+  parts.lanes = facts.lanes;
+  parts.tile_rows = facts.tile_rows;
+  parts.row_resolution = facts.row_resolution;
+  parts.tables.first_knot = facts.first_knot;
+  parts.knots = BytesOf(packed, PartKind::kTables);
+  ReadKnots(parts.knots.size() / 4 / (facts.states > 1 ? 2 : 1), parts);
+  parts.tile_lengths = BytesOf(packed, PartKind::kTiles);
+  ReadTileLengths(parts);
+  parts.codes = BytesOf(packed, PartKind::kCodes);
+  parts.side = BytesOf(packed, PartKind::kSide);
+  MICA_CHECK(ReadSide(parts));
+  return parts;
+}
+
+struct Case {
+  size_t rows, cols, tile_rows;
+  int states;
+  double octaves;  // 5.5 has raw bits, 12.5 escapes
+};
+constexpr Case kCases[] = {
+    {150, 45, 128, 8, 0.5}, {70, 64, 128, 1, -1.0}, {61, 33, 16, 4, 1.5},     {40, 96, 7, 8, 5.5},
+    {128, 31, 128, 1, 6.5}, {257, 3, 128, 8, 0.0},  {33, 70, 32, 8, 12.5},    {20, 37, 128, 1, 13.0},
+    {9, 32, 128, 4, 10.0},  {1, 1, 1, 8, 1.0},      {300, 40, 4096, 8, -0.5},
+};
+
+EntropyMatrix Sample(const Case& c, unsigned seed) {
+  EntropyMatrix matrix = RandomEntropy(c.rows, c.cols, c.states, c.octaves, seed);
+  // A few integers that only an escape reaches, in columns of any lane.
+  std::mt19937 random(seed);
+  for (size_t i = 0; i < matrix.n.size() / 50; ++i)
+    matrix.n.data()[random() % matrix.n.size()] = static_cast<int16_t>(random() % 65535 - 32767);
+  matrix.tile_rows = c.tile_rows;
+  for (size_t r = 0; seed % 2 == 0 && r < c.rows; ++r)
+    matrix.row_key.push_back(static_cast<int16_t>((r * 7) % 5));
+  FitEntropyModel(matrix);
+  return matrix;
+}
+
+// What a decoder makes of all rows of a tile, NaN where it writes nothing; false when it found damage.
+bool DecodeAll(const EntropyParts& parts, size_t tile, decltype(TileDecoder::decode) decode,
+               Matrix<float>& out) {
+  out = Matrix<float>(parts.rows, parts.cols, NAN);
+  return decode(parts, TileRows(parts, tile, 0, out));
+}
+
+bool Same(const Matrix<float>& a, const Matrix<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
+  bool raw = false;
+  for (const Case& c : kCases) {
+    const EntropyMatrix matrix = Sample(c, static_cast<unsigned>(c.rows));
+    Matrix<float> expected(c.rows, c.cols);
+    Decode(matrix, expected);
+    for (const size_t lanes : {1, 2, 4, 8, 16, 32}) {
+      SCOPED_TRACE(testing::Message() << c.rows << " x " << c.cols << ", " << lanes << " lanes, tiles of "
+                                      << c.tile_rows << ", " << c.states << " states");
+      const PackedMatrix packed = Pack(matrix, lanes);
+      EntropyParts parts = Opened(packed);
+      const Guarded codes(parts.codes);
+      parts.codes = codes.bytes();
+      raw |= parts.range.last() > kLastPlainClass;
+      std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
+      decoders.push_back({"plain", DecodeTile});
+      decoders.push_back({"chosen", DecodeTileCpu});
+      for (const TileDecoder& decoder : decoders) {
+        Matrix<float> out(c.rows, c.cols, NAN);
+        for (size_t tile = 0; tile < parts.tiles(); ++tile)
+          ASSERT_TRUE(decoder.decode(parts, TileRows(parts, tile, 0, out))) << decoder.name << " " << tile;
+        EXPECT_TRUE(Same(out, expected)) << decoder.name;
+      }
+    }
+  }
+  EXPECT_TRUE(raw);
+}
+
+// Whatever stands in a stream, decoders end, read nothing beyond it and agree whether it is one.
+TEST(DecodeTile, DamagedStreamsAreFoundOnEveryInstructionSet) {
+  std::mt19937 random(5);
+  for (const Case& c : {kCases[0], kCases[3], kCases[6]}) {
+    const EntropyMatrix matrix = Sample(c, 3);
+    for (const size_t lanes : {1, 4, 8, 16, 32}) {
+      const PackedMatrix packed = Pack(matrix, lanes);
+      EntropyParts parts = Opened(packed);
+      const std::vector<std::byte> whole(parts.codes.begin(),
+                                         parts.codes.begin() + static_cast<ptrdiff_t>(parts.tile_begin[1]));
+      std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
+      for (int trial = 0; trial < 60; ++trial) {
+        std::vector<std::byte> stream = whole;
+        if (trial % 3 == 0) {  // shorter
+          stream.resize(random() % stream.size());
+        } else if (trial % 3 == 1) {  // other bytes
+          for (int i = 0; i < 3; ++i)
+            stream[random() % stream.size()] ^= static_cast<std::byte>(1 + random() % 255);
+        } else {  // nonsense, of states as a stream may have them
+          for (std::byte& byte : stream) byte = static_cast<std::byte>(random());
+          for (size_t l = 0; l < lanes; ++l) stream[4 * l + 3] |= std::byte{1};
+        }
+        const Guarded guarded(stream);
+        parts.codes = guarded.bytes();
+        parts.tile_begin = {0, stream.size()};
+        Matrix<float> expected, out;
+        const bool valid = DecodeAll(parts, 0, DecodeTile, expected);
+        // Another raw bit or escaped integer is a stream as good.
+        EXPECT_TRUE(!valid || trial % 3 == 1) << trial;
+        for (const TileDecoder& decoder : decoders) {
+          EXPECT_EQ(DecodeAll(parts, 0, decoder.decode, out), valid) << decoder.name << " " << trial;
+          EXPECT_TRUE(Same(out, expected)) << decoder.name << " " << trial;
+        }
+      }
+    }
+  }
+}
+
+// Overhead of the interleaving: what is stored beyond the code lengths.
+TEST(ChooseLanes, CostsLittleOfWhatIsStored) {
+  struct Shape {
+    size_t rows, cols;
+    double share;  // at most
+  };
+  // Two tiles are like all others of their matrix.
+  for (const Shape& shape :
+       {Shape{256, 5120, 0.001}, Shape{256, 13824, 0.001}, Shape{512, 512, 0.002}, Shape{128, 100, 0.006}}) {
+    EntropyMatrix matrix = RandomEntropy(shape.rows, shape.cols, 8, 0.3, 7);
+    FitEntropyModel(matrix);
+    const double expected = ExpectedBits(matrix), ideal = EntropyCodeBits(matrix);
+    EXPECT_NEAR(expected * static_cast<double>(matrix.n.size()), ideal, 0.1 * ideal);
+    const PackedMatrix packed = Pack(matrix);
+    const size_t lanes = std::get<EntropyFacts>(packed.facts).lanes;
+    EXPECT_EQ(lanes, ChooseLanes(matrix));
+    EXPECT_EQ(lanes == kMostLanes, shape.cols >= 5120);
+    const double overhead = static_cast<double>(packed.code_bits()) - ideal;
+    EXPECT_LT(overhead, shape.share * ideal) << shape.cols << " columns, " << lanes << " lanes";
+    EXPECT_GT(overhead, 0.5 * kLaneBits * static_cast<double>(lanes * matrix.tiles()));
+  }
+  EntropyMatrix narrow = RandomEntropy(5, 1, 1, -9.0, 7);
+  FitEntropyModel(narrow);
+  EXPECT_EQ(ChooseLanes(narrow), 1u);
+}
+
+}  // namespace
+}  // namespace mica
