@@ -224,10 +224,12 @@ uint64_t SortedMatrix::StoredBits(const Ends& ends) const {
               widths.begin() + static_cast<ptrdiff_t>(ends[k]), options_[k]);
   }
   if (demand_->mask == MaskKind::kNone) {
-    return FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, {}, false).total();
+    return FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, {}, false,
+                           demand_->col_exponents)
+        .total();
   }
-  const mica::StoredBits bits =
-      FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, KeptPerColumn(widths), false);
+  const mica::StoredBits bits = FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask,
+                                                KeptPerColumn(widths), false, demand_->col_exponents);
   // Where masks are not chosen scale group by scale group, the padding of each is not known.
   const bool known = demand_->mask == MaskKind::kBitmap && group_size_ >= 128 && equal_shares_;
   const uint64_t unknown = known ? 0 : 128 * (cols() / group_size_ + options_.size());

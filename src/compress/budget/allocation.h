@@ -29,6 +29,7 @@ struct MatrixDemand {
   // [cols] Share of a column's weights that a bitmap prunes. The n:m masks keep n of m whatever it is.
   std::vector<double> pruned_shares;
   MaskKind mask = MaskKind::kNone;
+  bool col_exponents = false;  // stored with it
 };
 
 enum class BudgetKind {

@@ -6,9 +6,9 @@
 
 namespace mica {
 ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration,
-                               size_t portion_tokens)
+                               size_t wanted_tokens)
     : window_(calibration.seqlen),
-      portion_tokens_(std::max<size_t>(1, portion_tokens / run_tokens()) * run_tokens()),
+      portion_tokens_(std::max<size_t>(1, wanted_tokens / run_tokens()) * run_tokens()),
       stream_(calibration.tokens(), weights.config().hidden) {
   const std::span<const int32_t> ids(calibration.ids);
   for (size_t portion = 0; portion < portions(); ++portion) {

@@ -18,9 +18,9 @@ class ResidualStream {
   // temporaries stay in some hundred MB.
   static constexpr size_t kPortionTokens = 8192;
 
-  // Embeds every window. portion_tokens: of a portion, about; whole runs (model/window.h), at least one.
+  // Embeds every window. wanted_tokens: of a portion, about; whole runs (model/window.h), at least one.
   ResidualStream(const ModelWeights& weights, const Calibration& calibration,
-                 size_t portion_tokens = kPortionTokens);
+                 size_t wanted_tokens = kPortionTokens);
 
   size_t tokens() const { return stream_.rows(); }
   size_t window() const { return window_; }

@@ -120,6 +120,8 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
   solver.sparsity = task_.sparsity;
   solver.saliency_exponent = settings_.saliency_exponent;
   solver.refine_passes = settings_.refine_passes;
+  const std::vector<double>& exponents = statistics_->linears[layer][kind].col_exponents;
+  solver.col_exponents.assign(exponents.begin(), exponents.end());
   if (MaskOf(task_.sparsity) == MaskKind::kBitmap) {
     solver.pruned_shares = demands_[index].pruned_shares;
     solver.row_importance = RowImportance(statistics_->linears[layer][kind].outputs.fisher);

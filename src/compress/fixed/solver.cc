@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/fixed/plan.h"
+#include "compress/inform/column_exponents.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
 
@@ -178,9 +179,8 @@ uint64_t CountZeros(const SolverState& state) {
   return total;
 }
 
-}  // namespace
-
-FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& shared,
+// SolveFixed for columns of one size.
+FixedMatrix SolveAlike(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& shared,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, MatrixView<float> weights) {
   MICA_CHECK(h.rows == w.cols);
@@ -246,8 +246,56 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, con
   return Assemble(state, settings.group_size);
 }
 
-FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_size) {
-  CheckFinite(w, "weights");
+// 2^sign e_j of every column.
+std::vector<float> Powers(const std::vector<int8_t>& exponents, int sign) {
+  std::vector<float> powers;
+  for (const int8_t exponent : exponents) powers.push_back(std::ldexp(1.0f, sign * exponent));
+  return powers;
+}
+
+// m, its columns times `col` and its rows times `row` (empty: 1).
+Matrix<float> Scaled(MatrixView<const float> m, const std::vector<float>& row,
+                     const std::vector<float>& col) {
+  Matrix<float> scaled(m.rows, m.cols);
+  ParallelFor(m.rows, [&](size_t r) {
+    for (size_t c = 0; c < m.cols; ++c) scaled(r, c) = m(r, c) * col[c] * (row.empty() ? 1.0f : row[r]);
+  });
+  return scaled;
+}
+
+std::vector<int8_t> InStoredOrder(const std::vector<int8_t>& exponents, const std::vector<uint32_t>& order) {
+  std::vector<int8_t> stored;
+  for (const uint32_t column : order) stored.push_back(exponents[column]);
+  return stored;
+}
+
+}  // namespace
+
+FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& factor,
+                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                       SolverReport* report, MatrixView<float> weights) {
+  if (settings.col_exponents.empty()) return SolveAlike(w, h, factor, widths, settings, report, weights);
+  MICA_CHECK(settings.col_exponents.size() == w.cols);
+  // The same problem with weights and inputs in units in which the columns are alike.
+  const std::vector<float> up = Powers(settings.col_exponents, 1), down = Powers(settings.col_exponents, -1);
+  const Matrix<float> alike = Scaled(w, {}, down), moments = Scaled(h, up, up);
+  const DampedFactor of_moments(moments, factor.order(), factor.share());
+  FixedMatrix matrix = SolveAlike(alike, moments, of_moments, widths, settings, report, weights);
+  matrix.col_exponents = InStoredOrder(settings.col_exponents, matrix.order);
+  if (weights.data != nullptr) {
+    ParallelFor(weights.rows, [&](size_t r) {
+      for (size_t c = 0; c < weights.cols; ++c) weights(r, c) *= up[c];
+    });
+  }
+  return matrix;
+}
+
+FixedMatrix RoundToNearest(MatrixView<const float> weights, int bits, size_t group_size) {
+  CheckFinite(weights, "weights");
+  const std::vector<int8_t> exponents = ColumnExponents(weights);
+  Matrix<float> alike;
+  if (!exponents.empty()) alike = Scaled(weights, {}, Powers(exponents, -1));
+  const MatrixView<const float> w = exponents.empty() ? weights : alike.view();
   SolverState state;
   state.rows = w.rows;
   state.cols = w.cols;
@@ -292,6 +340,7 @@ FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_siz
   });
   matrix.scales = std::move(state.scales);
   matrix.zeros = std::move(state.zeros);
+  matrix.col_exponents = exponents;
   return matrix;
 }
 

@@ -34,6 +34,9 @@ struct FixedSolverSettings {
   std::vector<double> pruned_shares;
   // [rows] a squared weight of the row is multiplied with, to give its pruning score; empty: all alike.
   std::vector<float> row_importance;
+  // [cols] by original column: powers of two that are taken out of the columns' weights and stored beside
+  // them, for columns that cannot share a scale with others; empty: none.
+  std::vector<int8_t> col_exponents;
   double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
   int search_rounds = 3;  // rounds of the search for a group's scale and zero by the loss that the feedback
                           // really leaves; 0: by the weighted rounding error alone

@@ -19,6 +19,7 @@
 #include "compress/calibrate/residual_stream.h"
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
+#include "compress/inform/column_exponents.h"
 #include "device/device.h"
 #include "device/precision.h"
 #include "device/tensor.h"
@@ -166,6 +167,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       }
       const Matrix<float>& w = layer_weights.Linear(kind);
       layer->SetLinear(kind, w);
+      const std::vector<int8_t> exponents = ColumnExponents(w);
+      linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
       linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
       if (!settings.step_sizes) layer_weights.Take(kind);  // its last use
@@ -251,6 +254,7 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& linear = statistics.linears[l][k];
       visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
       visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+      visit(LinearName(l, k) + ".col_exponents", linear.col_exponents);
       visit(LinearName(l, k) + ".score_shares", linear.score_shares);
       visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
       visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);

@@ -39,6 +39,7 @@ struct LinearStatistics {
   StepSizes sizes;            // of the weights in steps; empty unless asked for
   OutputInformation outputs;  // fisher 1 each without Fisher information; moments only where asked for
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
+  std::vector<double> col_exponents;  // [cols] as ColumnExponents of the original weights; empty: all 0
   std::vector<double> score_shares;   // [kScoreBins] of the weights by score (score_histogram.h)
 };
 
