@@ -99,7 +99,7 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
   EXPECT_NO_THROW(CheckSettings({}));
   refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
   refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
-  refused("--drift-damping is 2", [](auto& s) { s.drift.damping = 2; });
+  refused("--trellis-window is 129", [](auto& s) { s.entropy.trellis_window = 129; });
   refused("--damping is -1", [](auto& s) { s.damping = -1; });
   refused("--drift-compensation is 1.5", [](auto& s) { s.drift.compensation = 1.5; });
   refused("--samples is 0", [](auto& s) { s.calibration.samples = 0; });
@@ -251,7 +251,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.01,)"
             R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
-            R"("drift_compensation":0.5,"drift_damping":0.03,"drift_windows":32,"fisher_windows":8,)"
+            R"("drift_compensation":0.5,"drift_windows":32,"fisher_windows":8,)"
             R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,"calib":[]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"coding", "entropy"},
                                              {"budget", {{"kind", "size"}, {"value", 40000000}}},
@@ -262,7 +262,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
             R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"lambda":0.25,)"
             R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
-            R"("statistics_windows":16,"drift_compensation":0.5,"drift_damping":0.03,)"
+            R"("statistics_windows":16,"drift_compensation":0.5,)"
             R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
             R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"sparsity", 0.5},
@@ -277,7 +277,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("grouping":"spectral","groups":5,"estimator":"gaussian","bit_options":[2,3,4,6,8],)"
             R"("group_size":128,"damping":0.01,"energy_weight":1.0,"information_weight":1.0,)"
             R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
-            R"("statistics_windows":32,"drift_compensation":0.5,"drift_damping":0.03,)"
+            R"("statistics_windows":32,"drift_compensation":0.5,)"
             R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"
             R"("samples":128,"seed":0,"calib":[]})");
 }

@@ -13,10 +13,15 @@
 #include "base/threads.h"
 #include "compress/calibrate/moments.h"
 #include "ops/linalg/linalg.h"
+#include "compress/curvature/damped_factor.h"
 #include "tests/error_message.h"
 
 namespace mica {
 namespace {
+
+std::vector<double> ConditionalInformation(MatrixView<const float> h, double damping) {
+  return DampedFactor(h, {}, damping).Information(h);
+}
 
 double GaussianClosedForm(double rho) { return -0.5 * std::log(1 - rho * rho); }
 
