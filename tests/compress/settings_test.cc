@@ -36,6 +36,7 @@ Json Changed(Json settings) {
                       {"bit_options", {2, 4}},
                       {"embedding_bits", 16},
                       {"dtype", "fp32"},
+                      {"trellis", true},  // or its window is no setting
                       {"calib", {{{"kind", "c4"}, {"path", "a.jsonl"}, {"weight", 2.0}}}}};
   for (const auto& [key, value] : words.items()) {
     if (settings.contains(key)) settings[key] = value;
@@ -51,11 +52,12 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
     settings.sparsity.rate = 0.25;
     settings.information.grouping = GroupingMethod::kKmeans;
     settings.calibration.seqlen = 512;
+    settings.entropy.trellis_window = 16;
     const Json before = SettingsToJson(settings);
     EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
     const Json changed = Changed(before);
     for (const auto& [key, value] : changed.items()) {
-      if (key != "coding") {
+      if (key != "coding" && key != "trellis") {
         EXPECT_NE(value, before.at(key)) << key;
       }
       keys.insert(key);
@@ -64,7 +66,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   }
   const std::string unknown = MessageOf([] { SettingsFromJson({{"?", 1}}, "test"); });
   for (const std::string& key : keys) EXPECT_THAT(unknown, HasSubstr(key));
-  EXPECT_EQ(keys.size(), 30u) << "either coding has settings of its own";
+  EXPECT_EQ(keys.size(), 31u) << "either coding has settings of its own";
 }
 
 TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
@@ -195,8 +197,11 @@ TEST_P(EverySetting, IsReadAndWritten) {
   for (const Json& value : Borders(option)) {
     Json json = With(value);
     // What makes every option have an effect.
-    const Json others = {
-        {"sparsity", 0.5}, {"grouping", "kmeans"}, {"pattern", "unstructured"}, {"coding", "fixed"}};
+    const Json others = {{"sparsity", 0.5},
+                         {"grouping", "kmeans"},
+                         {"pattern", "unstructured"},
+                         {"coding", "fixed"},
+                         {"trellis_window", 16}};
     for (const auto& [key, other] : others.items())
       if (!json.contains(key)) json[key] = other;
     if (option.name == std::string("pattern") && value == "none") json["sparsity"] = 0;
@@ -253,18 +258,19 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
             R"("drift_compensation":0.5,"drift_windows":32,"fisher_windows":8,)"
             R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,"calib":[]})");
-  EXPECT_EQ(SettingsToJson(SettingsFromJson({{"coding", "entropy"},
-                                             {"budget", {{"kind", "size"}, {"value", 40000000}}},
-                                             {"seed", 7},
-                                             {"calib", {{{"kind", "c4"}, {"path", "a b"}, {"weight", 2}}}}},
-                                            "file"))
-                .dump(),
-            R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
-            R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"lambda":0.25,)"
-            R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
-            R"("statistics_windows":16,"drift_compensation":0.5,)"
-            R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
-            R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
+  EXPECT_EQ(
+      SettingsToJson(SettingsFromJson({{"coding", "entropy"},
+                                       {"budget", {{"kind", "size"}, {"value", 40000000}}},
+                                       {"seed", 7},
+                                       {"calib", {{{"kind", "c4"}, {"path", "a b"}, {"weight", 2}}}}},
+                                      "file"))
+          .dump(),
+      R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
+      R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"trellis_window":0,"lambda":0.25,)"
+      R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
+      R"("statistics_windows":16,"drift_compensation":0.5,)"
+      R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
+      R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"sparsity", 0.5},
                                              {"pattern", "2:4"},
                                              {"groups", 5},

@@ -15,7 +15,7 @@ namespace {
 
 // The share after 0. As much as the channel's energy itself and more, there is nothing left of the
 // correlations.
-constexpr double kFirstShare = 1e-6, kMostShare = 1;
+constexpr double kFirstShare = 1e-6, kMostShare = 8;
 
 // The power of two that brings a channel's energy to between 1/2 and 2.
 float UnitScale(double energy) { return std::ldexp(1.0f, -((std::ilogb(energy) + 1) >> 1)); }

@@ -482,7 +482,7 @@ TEST_P(LayerPass, PortionsDoNotChangeBits) {
   std::vector<Solved> solved(3);
   std::vector<ResidualStream> streams;
   const DecoderLayer original(other_.weights(), kLayer, GetParam());
-  for (const size_t portion_tokens : {size_t{1}, ResidualStream::kPortionTokens, calibration_.tokens()}) {
+  for (const size_t portion_tokens : {size_t{1}, ResidualStream::kPortionTokens, 2 * calibration_.tokens()}) {
     ResidualStream stream(model_.weights(), calibration_, portion_tokens), reference = Runs(other_.weights());
     DecoderLayer layer(model_.weights(), kLayer, GetParam());
     PassLayer(layer, model_.config(), stream, GetParam(),

