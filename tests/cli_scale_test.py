@@ -61,7 +61,8 @@ class ScaleTest(ProgramTest):
                  "head channel": channel("model.norm", ("lm_head",), 3, 17)}
         for name, factor in cases.items():
             scaled(model, self.folder / name, factor)
-        for flags in (["--coding", "entropy", "--bpw", 3], ["--bits", 4], ["--bits", 4, "--sparsity", 0.5]):
+        # Bits of the codes alone: in matrices as small as these an exponent more in the side information moves every step.
+        for flags in (["--coding", "entropy", "--bits", 3], ["--bits", 4], ["--bits", 4, "--sparsity", 0.5]):
             expected = self.divergence(model, flags)
             for name in cases:
                 with self.subTest(flags=flags, case=name):

@@ -138,7 +138,7 @@ std::vector<Option> MakeCompressionOptions() {
        .kind = OptionKind::kNumber,
        .group = "Calibration",
        .help = "Added to the moments of each channel, times its own energy",
-       .value = 0.01,
+       .value = 0.03,
        .most = 1,
        .english = "damping",
        .chinese = "阻尼"},

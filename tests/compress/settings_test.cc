@@ -54,7 +54,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
     settings.calibration.seqlen = 512;
     settings.entropy.trellis_window = 16;
     const Json before = SettingsToJson(settings);
-    EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
+    EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.03);
     const Json changed = Changed(before);
     for (const auto& [key, value] : changed.items()) {
       if (key != "coding" && key != "trellis") {
@@ -253,7 +253,7 @@ TEST(Settings, MembersBeginWithTheDefaultsOfTheTable) {
 TEST(Settings, AreWrittenTheSameByteForByte) {
   EXPECT_EQ(SettingsToJson(SettingsFromJson(Json::object(), "file")).dump(),
             R"({"coding":"fixed","budget":{"kind":"bits","value":4.0},"sparsity":0.0,"pattern":"none",)"
-            R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.01,)"
+            R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.03,)"
             R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
             R"("drift_compensation":0.5,"drift_windows":32,"fisher_windows":8,)"
@@ -266,7 +266,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
                                       "file"))
           .dump(),
       R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
-      R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"trellis_window":0,"lambda":0.25,)"
+      R"("pattern":"none","group_size":128,"damping":0.03,"trellis":true,"trellis_window":0,"lambda":0.25,)"
       R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
       R"("statistics_windows":16,"drift_compensation":0.5,)"
       R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
@@ -281,7 +281,7 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
                 .dump(),
             R"({"coding":"fixed","budget":{"kind":"bpw","value":3.17},"sparsity":0.5,"pattern":"2:4",)"
             R"("grouping":"spectral","groups":5,"estimator":"gaussian","bit_options":[2,3,4,6,8],)"
-            R"("group_size":128,"damping":0.01,"energy_weight":1.0,"information_weight":1.0,)"
+            R"("group_size":128,"damping":0.03,"energy_weight":1.0,"information_weight":1.0,)"
             R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
             R"("statistics_windows":32,"drift_compensation":0.5,)"
             R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"

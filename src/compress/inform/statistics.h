@@ -60,7 +60,7 @@ struct InformationSettings {
 struct StatisticsSettings {
   InformationSettings information;
   FisherSettings fisher;
-  double damping = 0.01;    // of the moments, times each channel's energy
+  double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
   uint64_t seed = 0;
 };
