@@ -19,6 +19,18 @@ std::vector<uint32_t> Words(std::span<const std::byte> bytes) {
 
 }  // namespace
 
+EntropyParts WithFacts(const EntropyFacts& facts) {
+  EntropyParts parts;
+  parts.rows = facts.rows;
+  parts.cols = facts.cols;
+  parts.states = facts.states;
+  parts.lanes = facts.lanes;
+  parts.tile_rows = facts.tile_rows;
+  parts.row_resolution = facts.row_resolution;
+  parts.tables.first_knot = facts.first_knot;
+  return parts;
+}
+
 void ReadKnots(size_t of_quantiser, EntropyParts& parts) {
   const std::vector<uint32_t> words = Words(parts.knots);
   MICA_CHECK(words.size() == of_quantiser * (parts.states > 1 ? 2 : 1));

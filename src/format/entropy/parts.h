@@ -33,6 +33,9 @@ struct EntropyParts : EntropyFrame {
   std::vector<uint32_t> slots;  // [range.size(), kFrequencySum] FillSlots of all tables
 };
 
+// Parts with these facts and nothing else.
+EntropyParts WithFacts(const EntropyFacts& facts);
+
 // The parts are checked in this order, all facts being set.
 // Sets tables from the knots of each quantiser, 4 * quantisers * of_quantiser bytes; throws Error that says
 // which entry is wrong, but not in which tensor.

@@ -74,15 +74,8 @@ FixedParts OpenFixed(PartReader& reader) {
 
 EntropyParts OpenEntropy(PartReader& reader) {
   const EntropyFacts facts = reader.Entropy();
-  EntropyParts parts;
+  EntropyParts parts = WithFacts(facts);
   parts.name = reader.name();
-  parts.rows = facts.rows;
-  parts.cols = facts.cols;
-  parts.states = facts.states;
-  parts.lanes = facts.lanes;
-  parts.tile_rows = facts.tile_rows;
-  parts.row_resolution = facts.row_resolution;
-  parts.tables.first_knot = facts.first_knot;
 
   const TensorView& tables = reader.AnyPart(PartKind::kTables, DType::kU32);
   const uint64_t quantisers = parts.states > 1 ? 2 : 1;

@@ -54,14 +54,7 @@ std::span<const std::byte> BytesOf(const PackedMatrix& packed, PartKind kind) {
 // As a file would be opened; uses the bytes of `packed`.
 EntropyParts Opened(const PackedMatrix& packed) {
   const EntropyFacts& facts = std::get<EntropyFacts>(packed.facts);
-  EntropyParts parts;
-  parts.rows = facts.rows;
-  parts.cols = facts.cols;
-  parts.states = facts.states;
-  parts.lanes = facts.lanes;
-  parts.tile_rows = facts.tile_rows;
-  parts.row_resolution = facts.row_resolution;
-  parts.tables.first_knot = facts.first_knot;
+  EntropyParts parts = WithFacts(facts);
   parts.knots = BytesOf(packed, PartKind::kTables);
   ReadKnots(parts.knots.size() / 4 / (facts.states > 1 ? 2 : 1), parts);
   parts.tile_lengths = BytesOf(packed, PartKind::kTiles);
