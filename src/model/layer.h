@@ -99,7 +99,7 @@ class DecoderLayer {
 };
 
 // The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
-// bounded; a head whose prepared form is small stays in memory from one call to the next. Call from one
+// bounded; a head whose prepared form the memory has room for stays there from one call to the next. Call from one
 // thread at a time.
 class OutputHead {
  public:
@@ -121,6 +121,7 @@ class OutputHead {
   void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
   const ModelWeights* weights_;
   Precision precision_;
+  bool keep_;  // the prepared slices, from one call to the next
   std::vector<float> norm_;
   mutable std::vector<PreparedWeights> kept_;
 };

@@ -105,10 +105,12 @@ constexpr double kTrellisShift = 0.95;
 }  // namespace
 
 RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share,
-                         bool trellis)
+                         bool trellis, const std::vector<double>& least_bits)
     : budget_bits_(budget_bits), zero_share_(zero_share), trellis_(trellis) {
+  MICA_CHECK(least_bits.empty() || least_bits.size() == sizes.size());
   for (const StepSizes& size : sizes) {
     Demand demand;
+    if (!least_bits.empty()) demand.least_bits = least_bits[single_.size()];
     demand.weights.assign(kBins, 0.0);
     const auto histogram = [](const std::vector<float>& values, int offset) {
       std::vector<double> counts(kBins, 0.0);
@@ -136,6 +138,7 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
   for (size_t i = single_.size(); i-- > 0;) {
     rest_[i] = rest_[i + 1];
     rest_[i].total += single_[i].total;
+    rest_[i].least_bits += single_[i].least_bits;
     for (size_t b = 0; b < rest_[i].weights.size(); ++b) rest_[i].weights[b] += single_[i].weights[b];
   }
   CheckZeros();
@@ -143,7 +146,7 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
 
 template <typename Rates>
 RateControl::Prediction RateControl::Predict(const Demand& demand, double log2_c, const Rates& rates) const {
-  Prediction prediction;
+  Prediction prediction{demand.least_bits, 0};
   const double shift = log2_c + (trellis_ ? kTrellisShift : 0.0);
   for (size_t b = 0; b < demand.weights.size(); ++b) {
     if (demand.weights[b] == 0) continue;

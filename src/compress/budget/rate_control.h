@@ -13,10 +13,12 @@ namespace mica {
 
 class RateControl {
  public:
-  // One entry of `sizes` a matrix, in the order in which they will be solved. zero_share: least share of
+  // One entry of `sizes` a matrix, in the order in which they will be solved; least_bits: what each stores
+  // whatever its integers are (steps, tables), empty for nothing. zero_share: least share of
   // zeros over all weights, 0 for none asked. budget_bits: stored bits of all matrices together. Throws Error
   // when so many zeros leave no use for so many bits.
-  RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis);
+  RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis,
+              const std::vector<double>& least_bits = {});
 
   // Replaces the budget (headers of a file turned out longer or shorter).
   void SetBudget(double budget_bits) { budget_bits_ = budget_bits; }
@@ -51,6 +53,7 @@ class RateControl {
   struct Demand {
     std::vector<double> weights;  // by expected size, kBinsPerOctave a bin
     double total = 0;
+    double least_bits = 0;
   };
   // Throws Error when no price gives the share of zeros within the budget.
   void CheckZeros() const;

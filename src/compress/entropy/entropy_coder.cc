@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -23,7 +24,6 @@ constexpr int kLastMatrixTries = 12;
 // What must be left for the matrices to come, bits per weight: so much, or this share of the mean if that is
 // less.
 constexpr double kLeastOfRest = 0.3, kLeastShareOfRest = 0.15;
-constexpr double kSurprise = 1.5;    // times as many bits as predicted
 constexpr double kLargestRise = 32;  // octaves by which a step may grow at once
 constexpr int kShrinkTries = 6;
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
@@ -35,16 +35,27 @@ constexpr double kLeastBits = 0.1, kMostBits = 16;
 
 double EntropyCoder::weights() const { return static_cast<double>(CompressedWeights(config_)); }
 
+std::vector<double> EntropyCoder::LeastBitsOfMatrices() const {
+  std::vector<double> bits;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config_, kind);
+    bits.push_back(static_cast<double>(Counted(Smallest(shape.rows, shape.cols))));
+  }
+  const size_t kinds = bits.size();
+  for (size_t i = kinds; i < config_.layers * kinds; ++i) bits.push_back(bits[i - kinds]);
+  return bits;
+}
+
+uint64_t EntropyCoder::Counted(const PackedMatrix& packed) const {
+  return task_.budget.target == BudgetTarget::kMeanBits ? packed.code_bits() : packed.bits();
+}
+
 Reach EntropyCoder::ReachOfModel() const {
   Reach reach{kLeastBits, kMostBits};
   if (task_.budget.target == BudgetTarget::kMeanBits) return reach;
   // Nothing but zeros still has steps and tables.
-  double bits = 0;
-  for (const LinearKind kind : kLinearKinds) {
-    const MatrixShape shape = LinearShape(config_, kind);
-    bits += static_cast<double>(config_.layers * Smallest(shape.rows, shape.cols).bits());
-  }
-  reach.least = std::max(reach.least, bits / weights());
+  const std::vector<double> least = LeastBitsOfMatrices();
+  reach.least = std::max(reach.least, std::accumulate(least.begin(), least.end(), 0.0) / weights());
   return reach;
 }
 
@@ -86,7 +97,9 @@ void EntropyCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   budget_bits_ = per_weight * weights();
   const double zeros = task_.sparsity.rate > 0 ? std::min(1.0, task_.sparsity.rate + kZeroMargin) : 0.0;
   try {
-    control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis);
+    least_bits_ = LeastBitsOfMatrices();
+    control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis,
+                     least_bits_);
   } catch (const Error& error) {
     Fail("--{} is {:.12g}: {}", BudgetOption(task_.budget.target), task_.budget.value, error.what());
   }
@@ -139,8 +152,7 @@ CodedMatrix EntropyCoder::Finish(Solved solved) const {
   EntropyMatrix& matrix = solved.solution.matrix;
   FitEntropyModel(matrix);
   CodedMatrix coded{solved.kind, Pack(matrix), {}};
-  const uint64_t counted =
-      task_.budget.target == BudgetTarget::kMeanBits ? coded.packed.code_bits() : coded.packed.bits();
+  const uint64_t counted = Counted(coded.packed);
   const StepReport& report = solved.solution.report;
   MatrixRecord& record = coded.record =
       RecordOf(coded.packed, matrix.rows, matrix.cols, static_cast<double>(counted),
@@ -189,8 +201,9 @@ void EntropyCoder::FailOnBudget(const std::string& name, double bits) const {
 void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
   if (layer + 1 == config_.layers && stage.back().kind == kLinearKinds.back())
     return SolveLast(layer, input, stage);
-  // The stage before may still be at its packing: its size is known one stage late, whatever the threads do.
-  RecordStages(1);
+  // The stage before may still be at its packing: its size is known one stage late, whatever the threads do. In
+  // the last layer little is left to make up for a surprise.
+  RecordStages(layer + 1 < config_.layers ? 1 : 0);
   RateControl::Choice choice = control_->Next(stage.size());
   std::vector<Matrix<float>> decoded;
   std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
@@ -199,14 +212,15 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
   for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.size());
   const auto takes = [&] {
     double bits = 0;
-    for (const Solved& one : solved) bits += one.solution.report.rough_bits;
+    for (const Solved& one : solved)
+      bits += one.solution.report.rough_bits + least_bits_[static_cast<size_t>(one.kind)];
     return bits;
   };
   // One weight that dwarfs its matrix, or the inputs of those that follow, takes what was meant for the
   // others: a stage that would leave them nothing gets its share of what is left.
   const double left = control_->bits_left() + predicted, rest = control_->weights_left();
   const double for_rest = rest * std::min(kLeastOfRest, kLeastShareOfRest * budget_bits_ / weights());
-  if (takes() > kSurprise * predicted && takes() > left - for_rest) {
+  if (takes() > left - for_rest) {
     LogWarningOnce(
         "{}: takes some {:.2f} bits per weight at the step of all others, which leaves those after it none; "
         "it gets a "

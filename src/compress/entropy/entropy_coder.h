@@ -65,6 +65,10 @@ class EntropyCoder final : public Coder {
   void RecordStages(size_t open);
 
   double weights() const;  // of the whole model
+  // What the budget counts of a matrix.
+  uint64_t Counted(const PackedMatrix& packed) const;
+  // That of each matrix of the model, were its integers all zero: steps and tables are stored all the same.
+  std::vector<double> LeastBitsOfMatrices() const;
   // By how much the total exceeds the budget, bits.
   double Excess(const CodedMatrix& attempt) const {
     return control_->bits_so_far() + static_cast<double>(*attempt.record.control->bits) - budget_bits_;
@@ -78,6 +82,7 @@ class EntropyCoder final : public Coder {
   const Statistics* statistics_ = nullptr;
   std::optional<RateControl> control_;
   double budget_bits_ = 0;    // of all matrices
+  std::vector<double> least_bits_;
   std::deque<Stage> stages_;  // those that are not both recorded and collected
   size_t recorded_ = 0;       // of these, from the front
 };

@@ -1,6 +1,7 @@
 #include "compress/entropy/solver.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -23,8 +24,19 @@ constexpr size_t kFeedCols = 32;  // columns between two products that carry err
 
 struct Tally {
   double loss = 0, error = 0, energy = 0;
-  uint64_t zeros = 0, rough_bits = 0;
+  std::array<uint64_t, 17> widths{};  // integers by the bits of their magnitude; 0: zeros
 };
+
+// What integers take with one code for the widths of their magnitudes, sign and lower bits as they are.
+double RoughBits(const std::array<uint64_t, 17>& widths) {
+  double total = 0, bits = 0;
+  for (const uint64_t count : widths) total += static_cast<double>(count);
+  for (size_t width = 0; width < widths.size(); ++width) {
+    const auto count = static_cast<double>(widths[width]);
+    if (count > 0) bits += count * (std::log2(total / count) + static_cast<double>(width));
+  }
+  return bits;
+}
 
 // The columns of one tile of rows from the first to the last.
 class TileSolver {
@@ -138,9 +150,7 @@ class TileSolver {
       row_error_[r] += static_cast<double>(error) * error * reciprocal_square;
       tally_.error += static_cast<double>(change[r]) * change[r];
       tally_.energy += static_cast<double>(w[r]) * w[r] * reciprocal_square;
-      tally_.zeros += n == 0 ? 1 : 0;
-      tally_.rough_bits +=
-          1 + (n == 0 ? 0 : static_cast<uint64_t>(std::bit_width(static_cast<unsigned>(std::abs(n)))));
+      ++tally_.widths[static_cast<size_t>(std::bit_width(static_cast<unsigned>(std::abs(n))))];
       const uint32_t row = plan_.row_order[first_ + r];
       solution_.n(row, c) = static_cast<int16_t>(n);
       if (weights_.data != nullptr) weights_(row, c) = q;
@@ -223,13 +233,12 @@ class MatrixSolver {
       total.loss += tally.loss;
       total.error += tally.error;
       total.energy += tally.energy;
-      total.zeros += tally.zeros;
-      total.rough_bits += tally.rough_bits;
+      for (size_t i = 0; i < total.widths.size(); ++i) total.widths[i] += tally.widths[i];
     }
     return {.loss = total.loss,
             .relative_error = total.energy > 0 ? total.error / total.energy : 0,
-            .zero_share = static_cast<double>(total.zeros) / static_cast<double>(task_.w.rows * task_.w.cols),
-            .rough_bits = static_cast<double>(total.rough_bits)};
+            .zero_share = static_cast<double>(total.widths[0]) / static_cast<double>(task_.w.rows * task_.w.cols),
+            .rough_bits = RoughBits(total.widths)};
   }
 
  private:

@@ -34,6 +34,15 @@ TEST(RateControlTest, PredictionsOfAllMatricesMeetTheBudget) {
   }
 }
 
+TEST(RateControlTest, WhatIsStoredWhateverTheStepIsPaidFirst) {
+  const double least = 3 * 0.4 * kWeights;
+  RateControl paid(Sizes(3), 3 * kWeights, 0, true, {0.1 * least, 0.7 * least, 0.2 * least});
+  RateControl plain(Sizes(3), 3 * kWeights - least, 0, true);
+  const RateControl::Choice choice = paid.Next(3), same = plain.Next(3);
+  EXPECT_NEAR(choice.log2_c, same.log2_c, 1e-9);
+  EXPECT_NEAR(choice.predicted[1].bits, same.predicted[1].bits + 0.7 * least, 1e-6 * least);
+}
+
 TEST(RateControlTest, HighRatesFollowTheLaw) {
   // One bit for each doubling of size over step, plus the entropy of the weights' distribution.
   RateControl coarse(Sizes(3), 5 * kWeights, 0, false), fine(Sizes(3), 8 * kWeights, 0, false);
