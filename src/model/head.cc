@@ -18,17 +18,17 @@ namespace {
 constexpr size_t kKeptBytes = size_t{512} << 20;
 constexpr size_t kKeptShare = 8;
 
-bool Kept(const ModelConfig& config, DType operands) {
-  const size_t bytes = config.vocab * config.hidden * PreparedWeights::ValueBytes(operands);
-  return bytes <= kKeptBytes || bytes <= AvailableMemoryBytes() / kKeptShare;
-}
-
 }  // namespace
+
+size_t KeptHeadBytes(const ModelConfig& config, Precision precision) {
+  const size_t bytes = config.vocab * config.hidden * PreparedWeights::ValueBytes(OperandType(precision));
+  return bytes <= kKeptBytes || bytes <= AvailableMemoryBytes() / kKeptShare ? bytes : 0;
+}
 
 OutputHead::OutputHead(const ModelWeights& weights, Precision precision)
     : weights_(&weights),
       precision_(precision),
-      keep_(Kept(weights.config(), OperandType(precision))),
+      keeps_(KeptHeadBytes(weights.config(), precision) > 0),
       norm_(weights.FinalNorm()) {}
 
 size_t OutputHead::slices() const { return (weights_->config().vocab + kSliceRows - 1) / kSliceRows; }
@@ -44,7 +44,7 @@ void OutputHead::ForSlices(const std::function<void(size_t first, const Prepared
     }
     PreparedWeights rows(weights_->Head(first, std::min(kSliceRows, vocab - first)), operands);
     use(first, rows);
-    if (keep_) kept_.push_back(std::move(rows));
+    if (keeps_) kept_.push_back(std::move(rows));
   }
 }
 

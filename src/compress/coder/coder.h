@@ -1,5 +1,5 @@
-// What a coding of matrices does, whichever it is: plan all matrices of a model under one budget, solve and
-// pack one after the other, and take up where a stopped run was. Each coding has a folder (fixed/, entropy/);
+// What a coding of matrices does, whichever it is: plan all matrices of a model under one budget, solve those
+// of an input together, pack them beside the next, and take up where a stopped run was. Each coding has a folder (fixed/, entropy/);
 // which there are, only compress/coders.cc knows.
 #pragma once
 
@@ -86,9 +86,8 @@ class Coder {
   // before a layer; matrix_bytes: stored for the matrices so far.
   virtual void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) = 0;
 
-  // The order in which the columns of matrices that take this input are best processed, from the statistics:
-  // position
-  // -> channel.
+  // The order in which the columns of matrices that take this input are best processed, position -> channel,
+  // from the statistics.
   virtual std::vector<uint32_t> ColumnOrder(size_t layer, InputKind input) const = 0;
   // The matrices of a stage, all that take the input.
   virtual void Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) = 0;
