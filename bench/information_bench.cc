@@ -10,6 +10,7 @@
 
 #include "base/system.h"
 #include "compress/calibrate/moments.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/inform/grouping.h"
 #include "compress/inform/information.h"
 #include "device/tensor.h"
@@ -109,7 +110,7 @@ BENCHMARK(PairInformation)
 
 void OneWithAllOthers(benchmark::State& state) {
   const Matrix<float> h = SecondMoment(static_cast<size_t>(state.range(0)));
-  for (auto _ : state) benchmark::DoNotOptimize(ConditionalInformation(h, 0.01));
+  for (auto _ : state) benchmark::DoNotOptimize(DampedFactor(h, {}, 0.01).Information(h));
 }
 BENCHMARK(OneWithAllOthers)
     ->Arg(640)

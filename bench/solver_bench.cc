@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -120,15 +121,15 @@ void BM_Feedback(benchmark::State& state) {
   const FixedSolverSettings settings = Settings(static_cast<int>(state.range(2)));
   const Matrix<float> w = Weights(rows, cols);
   Matrix<float> u = Moments(cols);
-  std::vector<float> diagonal(cols);
+  std::vector<uint32_t> order(cols);
+  std::iota(order.begin(), order.end(), 0u);
   FeedbackSettings feedback;
   feedback.search_rounds = settings.search_rounds;
   feedback.saliency.resize(cols);
-  for (size_t j = 0; j < cols; ++j) diagonal[j] = u(j, j);
   SolverState solver;
   solver.rows = rows;
   solver.cols = cols;
-  solver.plan = MakePlan(rows, diagonal, std::vector<uint8_t>(cols, 4), settings);
+  solver.plan = MakePlan(rows, order, std::vector<uint8_t>(cols, 4), settings);
   Matrix<float> remaining(cols, rows), errors(cols, rows);
   solver.codes = Matrix<uint16_t>(cols, rows);
   if (solver.masked()) solver.keep = Matrix<uint8_t>(cols, rows, 1);
@@ -162,7 +163,8 @@ void BM_SolveFixed(benchmark::State& state) {
   const std::vector<uint8_t> widths(cols, 4);
   for (auto _ : state) {
     SolverReport report;
-    benchmark::DoNotOptimize(SolveFixed(w, h, widths, settings, &report).codes.data());
+    const DampedFactor factor(h, {}, 0.01);
+    benchmark::DoNotOptimize(SolveFixed(w, h, factor, widths, settings, &report).codes.data());
   }
   // Factor, feedback, the two losses of the report and, for refinement, H (W - Q) and one product a pass at
   // most.
@@ -187,11 +189,11 @@ void BM_SolveSteps(benchmark::State& state) {
   outputs.moments = Moments(rows);
   for (size_t r = 0; r < rows; ++r) outputs.fisher.push_back(outputs.moments(r, r));
   if (state.range(2) == 0) outputs.moments = Matrix<float>();
-  const StepSettings settings;
-  const StepPlan plan =
-      PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(h, settings)), outputs, settings);
+  const auto factor = std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), 0.01);
+  const StepPlan plan = PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(factor)), outputs, 0, {});
   const StepPrices prices{.trellis = state.range(2) == 2};
-  for (auto _ : state) benchmark::DoNotOptimize(SolveSteps(w, plan, -7.0, prices, nullptr).n.data());
+  for (auto _ : state)
+    benchmark::DoNotOptimize(SolveSteps({{w, &plan, {}}}, -7.0, prices)[0].matrix.n.data());
   const double r = static_cast<double>(rows), c = static_cast<double>(cols);
   Report(state, r * c * (c + (state.range(2) > 0 ? r : 0)));
   state.counters["Mweights/s"] =

@@ -145,7 +145,7 @@ class IdentityTest(ProgramTest):
         refused("max windows 2 against 1", evaluate__max_windows=1)
         refused("seed 0 against 3", compress__seed=3)
         refused("--samples 4", compress__samples=5)
-        refused("--damping 0.01 against 0.02", compress__damping=0.02)
+        refused("--damping 0.03 against 0.02", compress__damping=0.02)
         # Another budget has another width, hence another variant, before those that are there.
         refused("bpw", compress__budget={"kind": "bpw", "value": 3.5})
         self.succeed("ablate", same())

@@ -93,7 +93,7 @@ class NumbersTest(ProgramTest):
             for tensor, first, count in edits:
                 edit(model, tensor, 0.0, first, count)
             for flags in ([], ["--coding", "entropy"], ["--sparsity", "0.5"], ["--pattern", "2:4"], ["--coding", "entropy", "--sparsity", "0.3"],
-                          ["--damping", "0", "--drift-damping", "0"]):
+                          ["--damping", "0"]):
                 with self.subTest(dead=name, flags=flags):
                     out = self.folder / "out"
                     self.succeed("compress", model, out, *self.calib, *FEW, "--bpw", 4, *flags)

@@ -83,7 +83,7 @@ class OptionsTest(ProgramTest):
         self.assertEqual(set(compress), {f"--{name}" for name in (
             "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
-            "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "drift-damping", "drift-windows", "fisher-windows",
+            "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "trellis-window", "trellis-ahead", "drift-windows", "fisher-windows",
             "embedding-bits", "dtype", "samples", "seqlen", "threads", "seed", "log-level", "device")})
         self.assertEqual(compress["--lambda"], ("NUMBER", "0.25", "0 to 4"))
         self.assertEqual(compress["--bits"], ("NUMBER", "4", "more than 0 and at most 16 bits"))

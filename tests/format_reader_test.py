@@ -48,7 +48,7 @@ class FormatTest(ProgramTest):
 
     def test_entropy_at_every_rate(self):
         raw = 0
-        for bpw, more in [(bpw, []) for bpw in (1, 2, 3.17, 4, 6, 8, 10)] + [(bpw, ["--sparsity", 0.5]) for bpw in (1, 2.4, 4)]:
+        for bpw, more in [(bpw, []) for bpw in (1.3, 2, 3.17, 4, 6, 8, 10)] + [(bpw, ["--sparsity", 0.5]) for bpw in (1.3, 2.4, 4)]:
             with self.subTest(bpw=bpw, more=more):
                 out = self.agree(f"e{bpw}{len(more)}", *ENTROPY, "--bpw", bpw, *more)
                 raw += any(self.uses_raw_bits(path) for path in out.glob("*.safetensors"))

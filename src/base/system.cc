@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -68,6 +69,13 @@ bool HasAddressSpace(size_t bytes) {
 
 void RequireAddressSpace(size_t bytes) {
   if (!HasAddressSpace(bytes)) throw std::bad_alloc();
+}
+
+void KeepFreedMemory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
 }
 
 std::string HostName() {

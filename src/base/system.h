@@ -22,6 +22,10 @@ bool HasAddressSpace(size_t bytes);
 // given no memory.
 void RequireAddressSpace(size_t bytes);
 
+// From now on what is freed stays with the process for the next matrix of its size, up to some hundred MB
+// (glibc; elsewhere nothing happens): pages that come and go are cleared by one thread while all others wait.
+void KeepFreedMemory();
+
 std::string HostName();
 // "AMD EPYC, 2 processors".
 std::string ProcessorName();

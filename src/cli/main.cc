@@ -78,5 +78,6 @@ int main(int argc, char** argv) {
   mica::PrepareStreams();
   std::set_terminate(mica::Terminate);
   mica::CatchInterrupts();
+  mica::KeepFreedMemory();
   return mica::Run(argc, argv);
 }

@@ -6,7 +6,7 @@
 namespace mica {
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {
-  const CoderTask task{settings.budget, settings.sparsity, settings.damping};
+  const CoderTask task{settings.budget, settings.sparsity};
   if (settings.coding == Coding::kEntropy)
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
   return std::make_unique<FixedCoder>(task, settings.fixed, config);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 
 #include "base/context.h"
@@ -95,7 +96,8 @@ class Compression {
   OtherBytes LeastBesides() const;
   void AddCopied(size_t layer, PackedShard& shard) const;
   ShardRecord WriteEnds();
-  ShardRecord CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  void CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  void FinishLayer();
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
   ShardRecord WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer);
@@ -114,6 +116,7 @@ class Compression {
   uint64_t end_bytes_ = 0;       // file bytes of the end shard
   uint64_t layer_overhead_ = 0;  // as LayerOverhead counts it
   std::vector<ShardRecord> finished_;
+  std::optional<size_t> solved_;  // layer whose matrices are solved and may still be at their packing
   double began_ = MonotonicSeconds();
   const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
@@ -139,6 +142,7 @@ CompressionRecord Compression::Run() {
   try {
     return Work();
   } catch (const Interrupted&) {
+    if (solved_) FinishLayer();
     throw;
   } catch (const std::exception&) {
     // Settings that cannot be met, or a model that cannot be read: a corrected command finds the place free.
@@ -166,18 +170,27 @@ CompressionRecord Compression::Work() {
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   ResidualStream stream(weights_, *calibration_);
   std::optional<ResidualStream> original;
-  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
     if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {
       finished_.push_back(std::move(*finished));
-      for (const LinearKind kind : kLinearKinds) coder_->Replay(MatrixOf(finished_.back(), kind));
+      for (const InputKind input : kInputKinds) {
+        std::vector<const MatrixRecord*> stage;
+        for (const LinearKind kind : kLinearKinds) {
+          if (InputOf(kind) == input) stage.push_back(&MatrixOf(finished_.back(), kind));
+        }
+        coder_->Replay(stage);
+      }
       PassFinishedLayer(l, stream, original_stream);
       continue;
     }
+    // The last layer makes the budget exact: all before it must be known.
+    if (solved_ && l + 1 == config().layers) FinishLayer();
     coder_->SetOtherBytes(l, Besides(), finished_matrix_bytes());
-    finished_.push_back(CompressLayer(l, stream, original_stream));
+    CompressLayer(l, stream, original_stream);
   }
+  if (solved_) FinishLayer();
   progress_.End();
   return Finish();
 }
@@ -387,45 +400,57 @@ ShardRecord Compression::WriteEnds() {
   return WriteShard(1, shard, std::nullopt);
 }
 
-ShardRecord Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
+// Solves a layer's matrices. They are packed beside what follows and written by FinishLayer one stage later.
+void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
   LayerWeights weights(weights_, l);
   DecoderLayer layer(weights, settings_.precision);  // gets each matrix as it is solved
   std::optional<DecoderLayer> original_layer;        // gets each just before
   if (original != nullptr) original_layer.emplace(weights, settings_.precision);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
-  PackedShard shard;
-  LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
   const auto solve = [&](InputKind input, const InputMoments& moments) {
     const std::string where = fmt::format("layer {}, inputs of {}", l, InputName(input));
     CheckFinite(moments.h, where + ", second moments");
     if (moments.drift.data != nullptr) CheckFinite(moments.drift, where + ", drift");
     if (moments.residual.data != nullptr) CheckFinite(moments.residual, where + ", drift of the stream");
-    std::optional<DampedFactor> drift_inverse;
-    InContext(where, [&] {
-      coder_->BeginInput(moments.h);
-      if (moments.drift.data != nullptr) drift_inverse = DriftInverse(moments.h, settings_.drift.damping);
+    const auto factor = InContext(where, [&] {
+      return std::make_shared<const DampedFactor>(moments.h, coder_->ColumnOrder(l, input),
+                                                  settings_.damping);
     });
+    std::vector<StageMatrix> stage;
     for (const LinearKind kind : kLinearKinds) {
       if (InputOf(kind) != input) continue;
       ThrowIfInterrupted();
       progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
       Matrix<float> w = weights.Take(kind);
       if (original_layer) original_layer->SetLinear(kind, w);
-      if (drift_inverse) w = CompensateDrift(w, moments, *drift_inverse, settings_.drift.compensation);
+      if (moments.drift.data != nullptr)
+        w = CompensateDrift(w, moments, *factor, settings_.drift.compensation);
       CheckFinite(w, LinearTensorName(*config().family, l, kind));
-      CodedMatrix coded = coder_->Solve(l, kind, w);
-      layer.SetLinear(kind, coded.weights);
-      shard.Add(LinearTensorName(*config().family, l, kind), std::move(coded.packed));
-      record.linears.emplace_back(LinearName(kind), std::move(coded.record));
+      stage.push_back({kind, std::move(w)});
     }
+    coder_->Solve(l, {moments.h, factor}, stage);
+    for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights);
+    if (solved_) FinishLayer();
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, beside, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
+  solved_ = l;
+}
 
+// Writes the layer that is solved.
+void Compression::FinishLayer() {
+  const size_t l = *solved_;
+  solved_.reset();
+  PackedShard shard;
+  LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
+  for (CodedMatrix& coded : coder_->Collect(kLinearKinds.size())) {
+    shard.Add(LinearTensorName(*config().family, l, coded.kind), std::move(coded.packed));
+    record.linears.emplace_back(LinearName(coded.kind), std::move(coded.record));
+  }
   record.matrix_bytes = shard.data_bytes();
   AddCopied(l, shard);
-  return WriteShard(kEndShards + l + 1, shard, std::move(record));
+  finished_.push_back(WriteShard(kEndShards + l + 1, shard, std::move(record)));
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {

@@ -124,6 +124,10 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "trellis", [](auto& s) -> auto& { return s.entropy.trellis; }),
       Bind(
+          "trellis-window", [](auto& s) -> auto& { return s.entropy.trellis_window; }),
+      Bind(
+          "trellis-ahead", [](auto& s) -> auto& { return s.entropy.trellis_ahead; }),
+      Bind(
           "lambda", [](auto& s) -> auto& { return s.entropy.lambda; }),
       Bind(
           "row-feedback", [](auto& s) -> auto& { return s.entropy.row_feedback; }),
@@ -137,8 +141,6 @@ const std::vector<Binding>& Bindings() {
           "statistics-windows", [](auto& s) -> auto& { return s.information.windows; }),
       Bind(
           "drift-compensation", [](auto& s) -> auto& { return s.drift.compensation; }),
-      Bind(
-          "drift-damping", [](auto& s) -> auto& { return s.drift.damping; }),
       Bind(
           "drift-windows", [](auto& s) -> auto& { return s.drift.windows; }),
       Bind(

@@ -27,7 +27,7 @@ struct CompressionSettings {
   InformationSettings information;
   FisherSettings fisher;  // what follows from other settings is set where it is used (pipeline.cc)
   DriftSettings drift;
-  double damping = 0.01;  // of the moments, times their mean diagonal
+  double damping = 0.03;  // of the moments, times each channel's energy
   Budget budget;
   SparsityPattern sparsity;
   Coding coding = Coding::kFixed;

@@ -10,6 +10,7 @@
 #include "device/activations.h"
 #include "device/precision.h"
 #include "model/head_gradient.h"
+#include "model/window.h"
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
@@ -21,8 +22,6 @@
 namespace mica {
 namespace {
 
-// Tokens of one run through a layer, whole windows of course.
-constexpr size_t kRunTokens = 2048;
 // A uniform number in [0, 1) that depends on nothing but the seed and the place (SplitMix64, Steele et al.
 // 2014).
 double Uniform(uint64_t seed, uint64_t place) {
@@ -143,17 +142,6 @@ class LayerGradient {
 };
 
 // Tokens of the windows that go through a layer together.
-size_t RunTokens(size_t window) { return std::max<size_t>(1, kRunTokens / window) * window; }
-
-// Calls body(first token, tokens) for runs of whole windows.
-template <typename Body>
-void ForRuns(size_t tokens, size_t window, const Body& body) {
-  const size_t step = RunTokens(window);
-  for (size_t first = 0; first < tokens; first += step) {
-    ThrowIfInterrupted();
-    body(first, std::min(step, tokens - first));
-  }
-}
 
 }  // namespace
 
@@ -176,7 +164,8 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
     for (size_t index = 0; index < config.layers; ++index) {
       inputs.push_back(x.Clone());
       const DecoderLayer layer(weights, index, settings.precision);
-      ForRuns(tokens, window, [&](size_t first, size_t count) {
+      ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
+        ThrowIfInterrupted();
         layer.Forward(x.view().Rows(first, count), window);
         settings.advance(count);
       });
@@ -191,7 +180,8 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       if (settings.sample_labels) uniforms[t] = Uniform(settings.seed, group_first + t);
     }
     Matrix<float> gradient(tokens, config.hidden);
-    ForRuns(tokens, window, [&](size_t first, size_t count) {
+    ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
+      ThrowIfInterrupted();
       const std::span<const int32_t> run_targets = std::span<const int32_t>(targets).subspan(first, count);
       const std::span<const double> run_uniforms =
           settings.sample_labels ? std::span<const double>(uniforms).subspan(first, count)
@@ -203,7 +193,8 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
 
     for (size_t index = config.layers; index-- > 0;) {
       LayerGradient layer(LayerWeights(weights, index), settings.precision);
-      ForRuns(tokens, window, [&](size_t first, size_t count) {
+      ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
+        ThrowIfInterrupted();
         layer.Run(inputs[index].view().Rows(first, count), window, group_first + first,
                   gradient.view().Rows(first, count), hook);
         settings.advance(count);

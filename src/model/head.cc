@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "device/activations.h"
 #include "device/precision.h"
 #include "model/layer.h"
@@ -12,20 +13,29 @@
 namespace mica {
 namespace {
 
-// A prepared head up to this size is kept: Vicuna-13B's in BF16 has 328 MB.
+// A prepared head is kept up to this size, or this share of the memory there is: Vicuna-13B's in BF16 has
+// 328 MB, Llama 3.1 70B's 2.1 GB. Otherwise its slices are read, decoded and prepared at every call.
 constexpr size_t kKeptBytes = size_t{512} << 20;
+constexpr size_t kKeptShare = 8;
 
 }  // namespace
 
+size_t KeptHeadBytes(const ModelConfig& config, Precision precision) {
+  const size_t bytes = config.vocab * config.hidden * PreparedWeights::ValueBytes(OperandType(precision));
+  return bytes <= kKeptBytes || bytes <= AvailableMemoryBytes() / kKeptShare ? bytes : 0;
+}
+
 OutputHead::OutputHead(const ModelWeights& weights, Precision precision)
-    : weights_(&weights), precision_(precision), norm_(weights.FinalNorm()) {}
+    : weights_(&weights),
+      precision_(precision),
+      keeps_(KeptHeadBytes(weights.config(), precision) > 0),
+      norm_(weights.FinalNorm()) {}
 
 size_t OutputHead::slices() const { return (weights_->config().vocab + kSliceRows - 1) / kSliceRows; }
 
 void OutputHead::ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const {
   const size_t vocab = weights_->config().vocab;
   const DType operands = OperandType(precision_);
-  const bool keep = vocab * weights_->config().hidden * PreparedWeights::ValueBytes(operands) <= kKeptBytes;
   for (size_t slice = 0; slice < slices(); ++slice) {
     const size_t first = slice * kSliceRows;
     if (slice < kept_.size()) {
@@ -34,7 +44,7 @@ void OutputHead::ForSlices(const std::function<void(size_t first, const Prepared
     }
     PreparedWeights rows(weights_->Head(first, std::min(kSliceRows, vocab - first)), operands);
     use(first, rows);
-    if (keep) kept_.push_back(std::move(rows));
+    if (keeps_) kept_.push_back(std::move(rows));
   }
 }
 

@@ -6,6 +6,12 @@
 #include "ops/head/head.h"
 
 namespace mica {
+namespace {
+
+// Where both heads stay prepared: so little that it fits into memory that was used before.
+constexpr size_t kSmallBytes = size_t{48} << 20;
+
+}  // namespace
 
 void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, const OutputHead& model,
                       ConstTensor x, std::span<float> kl, std::span<uint8_t> same_top) {
@@ -14,7 +20,8 @@ void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, cons
   MICA_CHECK(reference_x.rows == x.rows);
   MICA_CHECK(kl.size() == x.rows);
   MICA_CHECK(same_top.size() == x.rows);
-  const size_t batch = std::clamp<size_t>(kDivergenceBytes / 2 / (vocab * sizeof(float)), 1, x.rows);
+  const size_t bytes = reference.keeps() && model.keeps() ? kSmallBytes : kDivergenceBytes;
+  const size_t batch = std::clamp<size_t>(bytes / 2 / (vocab * sizeof(float)), 1, x.rows);
   Matrix<float> p(batch, vocab), q(batch, vocab);
   for (size_t first = 0; first < x.rows; first += batch) {
     const size_t tokens = std::min(batch, x.rows - first);

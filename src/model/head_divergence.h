@@ -9,7 +9,7 @@
 
 namespace mica {
 
-// Bytes of logits that both models together have at a time.
+// Bytes of logits that both models together have at a time, at most.
 inline constexpr size_t kDivergenceBytes = size_t{512} << 20;
 
 // Token by token, with p the distribution of `reference` given reference_x and q that of `model` given x

@@ -98,8 +98,11 @@ class DecoderLayer {
   mutable RopeTable rope_;
 };
 
+// Bytes of the prepared output head that OutputHead keeps, 0 where memory has no room for all of it.
+size_t KeptHeadBytes(const ModelConfig& config, Precision precision);
+
 // The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
-// bounded; a head whose prepared form is small stays in memory from one call to the next. Call from one
+// bounded; a head whose prepared form the memory has room for stays there from one call to the next. Call from one
 // thread at a time.
 class OutputHead {
  public:
@@ -112,6 +115,8 @@ class OutputHead {
   void Logits(ConstTensor x, Tensor logits) const;
   const std::vector<float>& norm() const { return norm_; }
   size_t vocab() const { return weights_->config().vocab; }
+  // Whether its prepared rows stay from one call to the next.
+  bool keeps() const { return keeps_; }
 
   static constexpr size_t kSliceRows = 8192;
 
@@ -121,6 +126,7 @@ class OutputHead {
   void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
   const ModelWeights* weights_;
   Precision precision_;
+  bool keeps_;
   std::vector<float> norm_;
   mutable std::vector<PreparedWeights> kept_;
 };

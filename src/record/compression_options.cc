@@ -15,6 +15,8 @@ Option CalibrationWindow() {
 }
 
 std::vector<Option> MakeCompressionOptions() {
+  const IdleRule without_trellis = {"trellis", false, "--trellis true"};
+  const IdleRule without_window = {"trellis-window", 0, "--trellis-window 24", ", which decides whole tiles"};
   const IdleRule with_fixed = {"coding", "fixed", "--coding entropy"};
   const IdleRule with_entropy = {"coding", "entropy", "--coding fixed"};
   const IdleRule without_zeros = {"sparsity", 0, "--sparsity 0.5 or --pattern 2:4"};
@@ -135,8 +137,8 @@ std::vector<Option> MakeCompressionOptions() {
       {.name = "damping",
        .kind = OptionKind::kNumber,
        .group = "Calibration",
-       .help = "Added to the moments, times their mean diagonal",
-       .value = 0.01,
+       .help = "Added to the moments of each channel, times its own energy",
+       .value = 0.03,
        .most = 1,
        .english = "damping",
        .chinese = "阻尼"},
@@ -176,6 +178,24 @@ std::vector<Option> MakeCompressionOptions() {
        .idle = {with_fixed},
        .english = "trellis quantiser",
        .chinese = "网格量化"},
+      {.name = "trellis-window",
+       .kind = OptionKind::kInteger,
+       .group = "Coding entropy",
+       .help = "Rows that the trellis decides together; 0: all of a tile",
+       .value = 0,
+       .most = 128,
+       .idle = {with_fixed, without_trellis},
+       .english = "rows the trellis decides",
+       .chinese = "网格每次决定的行数"},
+      {.name = "trellis-ahead",
+       .kind = OptionKind::kInteger,
+       .group = "Coding entropy",
+       .help = "Rows behind them that it looks at first",
+       .value = 0,
+       .most = 128,
+       .idle = {with_fixed, without_trellis, without_window},
+       .english = "rows the trellis looks ahead",
+       .chinese = "网格前瞻的行数"},
       {.name = "lambda",
        .kind = OptionKind::kNumber,
        .group = "Coding entropy",
@@ -242,15 +262,6 @@ std::vector<Option> MakeCompressionOptions() {
        .fast = 0.0,
        .english = "compensation of input drift",
        .chinese = "输入漂移补偿"},
-      {.name = "drift-damping",
-       .kind = OptionKind::kNumber,
-       .group = "Drift",
-       .help = "As --damping, where weights make up for drift",
-       .value = 0.03,
-       .most = 1,
-       .idle = {without_drift},
-       .english = "damping of drift",
-       .chinese = "漂移阻尼"},
       {.name = "drift-windows",
        .kind = OptionKind::kInteger,
        .group = "Drift",

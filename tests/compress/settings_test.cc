@@ -36,6 +36,7 @@ Json Changed(Json settings) {
                       {"bit_options", {2, 4}},
                       {"embedding_bits", 16},
                       {"dtype", "fp32"},
+                      {"trellis", true},  // or its window is no setting
                       {"calib", {{{"kind", "c4"}, {"path", "a.jsonl"}, {"weight", 2.0}}}}};
   for (const auto& [key, value] : words.items()) {
     if (settings.contains(key)) settings[key] = value;
@@ -51,11 +52,12 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
     settings.sparsity.rate = 0.25;
     settings.information.grouping = GroupingMethod::kKmeans;
     settings.calibration.seqlen = 512;
+    settings.entropy.trellis_window = 16;
     const Json before = SettingsToJson(settings);
-    EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.01);
+    EXPECT_EQ(SettingsToJson(SettingsFromJson(before, "test"))["damping"], 0.03);
     const Json changed = Changed(before);
     for (const auto& [key, value] : changed.items()) {
-      if (key != "coding") {
+      if (key != "coding" && key != "trellis") {
         EXPECT_NE(value, before.at(key)) << key;
       }
       keys.insert(key);
@@ -64,7 +66,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   }
   const std::string unknown = MessageOf([] { SettingsFromJson({{"?", 1}}, "test"); });
   for (const std::string& key : keys) EXPECT_THAT(unknown, HasSubstr(key));
-  EXPECT_EQ(keys.size(), 30u) << "either coding has settings of its own";
+  EXPECT_EQ(keys.size(), 31u) << "either coding has settings of its own";
 }
 
 TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
@@ -99,7 +101,7 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
   EXPECT_NO_THROW(CheckSettings({}));
   refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
   refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
-  refused("--drift-damping is 2", [](auto& s) { s.drift.damping = 2; });
+  refused("--trellis-window is 129", [](auto& s) { s.entropy.trellis_window = 129; });
   refused("--damping is -1", [](auto& s) { s.damping = -1; });
   refused("--drift-compensation is 1.5", [](auto& s) { s.drift.compensation = 1.5; });
   refused("--samples is 0", [](auto& s) { s.calibration.samples = 0; });
@@ -195,8 +197,11 @@ TEST_P(EverySetting, IsReadAndWritten) {
   for (const Json& value : Borders(option)) {
     Json json = With(value);
     // What makes every option have an effect.
-    const Json others = {
-        {"sparsity", 0.5}, {"grouping", "kmeans"}, {"pattern", "unstructured"}, {"coding", "fixed"}};
+    const Json others = {{"sparsity", 0.5},
+                         {"grouping", "kmeans"},
+                         {"pattern", "unstructured"},
+                         {"coding", "fixed"},
+                         {"trellis_window", 16}};
     for (const auto& [key, other] : others.items())
       if (!json.contains(key)) json[key] = other;
     if (option.name == std::string("pattern") && value == "none") json["sparsity"] = 0;
@@ -248,23 +253,24 @@ TEST(Settings, MembersBeginWithTheDefaultsOfTheTable) {
 TEST(Settings, AreWrittenTheSameByteForByte) {
   EXPECT_EQ(SettingsToJson(SettingsFromJson(Json::object(), "file")).dump(),
             R"({"coding":"fixed","budget":{"kind":"bits","value":4.0},"sparsity":0.0,"pattern":"none",)"
-            R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.01,)"
+            R"("grouping":"waterfill","bit_options":[2,3,4,6,8],"group_size":128,"damping":0.03,)"
             R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
-            R"("drift_compensation":0.5,"drift_damping":0.03,"drift_windows":32,"fisher_windows":8,)"
+            R"("drift_compensation":0.5,"drift_windows":32,"fisher_windows":8,)"
             R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,"calib":[]})");
-  EXPECT_EQ(SettingsToJson(SettingsFromJson({{"coding", "entropy"},
-                                             {"budget", {{"kind", "size"}, {"value", 40000000}}},
-                                             {"seed", 7},
-                                             {"calib", {{{"kind", "c4"}, {"path", "a b"}, {"weight", 2}}}}},
-                                            "file"))
-                .dump(),
-            R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
-            R"("pattern":"none","group_size":128,"damping":0.01,"trellis":true,"lambda":0.25,)"
-            R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
-            R"("statistics_windows":16,"drift_compensation":0.5,"drift_damping":0.03,)"
-            R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
-            R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
+  EXPECT_EQ(
+      SettingsToJson(SettingsFromJson({{"coding", "entropy"},
+                                       {"budget", {{"kind", "size"}, {"value", 40000000}}},
+                                       {"seed", 7},
+                                       {"calib", {{{"kind", "c4"}, {"path", "a b"}, {"weight", 2}}}}},
+                                      "file"))
+          .dump(),
+      R"({"coding":"entropy","budget":{"kind":"size","value":40000000.0},"sparsity":0.0,)"
+      R"("pattern":"none","group_size":128,"damping":0.03,"trellis":true,"trellis_window":0,"lambda":0.25,)"
+      R"("row_feedback":true,"token_weights":false,"sampled_labels":false,)"
+      R"("statistics_windows":16,"drift_compensation":0.5,)"
+      R"("drift_windows":32,"fisher_windows":16,"embedding_bits":8,"dtype":"bf16","samples":128,)"
+      R"("seed":7,"calib":[{"kind":"c4","path":"a b","weight":2.0}]})");
   EXPECT_EQ(SettingsToJson(SettingsFromJson({{"sparsity", 0.5},
                                              {"pattern", "2:4"},
                                              {"groups", 5},
@@ -275,9 +281,9 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
                 .dump(),
             R"({"coding":"fixed","budget":{"kind":"bpw","value":3.17},"sparsity":0.5,"pattern":"2:4",)"
             R"("grouping":"spectral","groups":5,"estimator":"gaussian","bit_options":[2,3,4,6,8],)"
-            R"("group_size":128,"damping":0.01,"energy_weight":1.0,"information_weight":1.0,)"
+            R"("group_size":128,"damping":0.03,"energy_weight":1.0,"information_weight":1.0,)"
             R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
-            R"("statistics_windows":32,"drift_compensation":0.5,"drift_damping":0.03,)"
+            R"("statistics_windows":32,"drift_compensation":0.5,)"
             R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"
             R"("samples":128,"seed":0,"calib":[]})");
 }

@@ -38,8 +38,8 @@ class WorkDirectoryTest : public testing::Test {
  protected:
   TemporaryDirectory directory_;
   fs::path out_ = directory_ / "out";
-  const Identity identity_ = IdentityFromJson(
-      {{"--bits", 3}, {"--seed", 0}, {"model", "abc"}, {"code", "1.0"}}, "test");
+  const Identity identity_ =
+      IdentityFromJson({{"--bits", 3}, {"--seed", 0}, {"model", "abc"}, {"code", "1.0"}}, "test");
 
   // identity_ with another value of a part; null: without the part.
   Identity Other(const std::string& part, const Json& value) const {
@@ -48,7 +48,9 @@ class WorkDirectoryTest : public testing::Test {
     return IdentityFromJson(json, "test");
   }
   // The record of a layer's shard, so that there is something to go on with.
-  static void RecordLayer(const WorkDirectory& work) { work.Record(kEndShards + 1, {{"a"}, 7, std::nullopt}); }
+  static void RecordLayer(const WorkDirectory& work) {
+    work.Record(kEndShards + 1, {{"a"}, 7, std::nullopt});
+  }
   static fs::path Inside(const WorkDirectory& work, const std::string& name) {
     return work.StatisticsPath().parent_path() / name;
   }
@@ -99,7 +101,8 @@ TEST_F(WorkDirectoryTest, GoesOnWhereARunStoppedBeforeItSaidWhichItWas) {
   EXPECT_EQ(Holds(out_), complete);
   const WorkDirectory once_more(out_, identity_, 3);  // and it is known from now on
   RecordLayer(once_more);
-  ExpectError([&] { WorkDirectory(out_, Other("model", "abd"), 3); }, {out_.string(), "model abc against abd"});
+  ExpectError([&] { WorkDirectory(out_, Other("model", "abd"), 3); },
+              {out_.string(), "model abc against abd"});
 }
 
 TEST_F(WorkDirectoryTest, RefusesAnotherIdentityNamesWhatDiffersAndTouchesNothing) {

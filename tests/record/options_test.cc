@@ -149,11 +149,11 @@ TEST(OptionTable, TruthHasOneSetOfWords) {
 }
 
 TEST(OptionTable, TheNearestNameIsFound) {
-  const std::vector<std::string> known = {"--lambda", "--calib", "--seqlen", "--damping", "--drift-damping"};
+  const std::vector<std::string> known = {"--lambda", "--calib", "--seqlen", "--damping", "--drift-windows"};
   EXPECT_EQ(NearestName("--lamda", known), "--lambda");
   EXPECT_EQ(NearestName("-seqlen", known), "--seqlen");
   EXPECT_EQ(NearestName("--claib", known), "--calib");
-  EXPECT_EQ(NearestName("--drift-dampening", known), "--drift-damping");
+  EXPECT_EQ(NearestName("--drift-windoes", known), "--drift-windows");
   EXPECT_EQ(NearestName("--verbose", known), "");
   EXPECT_EQ(NearestName("-x", known), "");
 }

@@ -44,7 +44,9 @@ class SortedMatrix {
   uint64_t weights() const { return uint64_t{demand_->rows} * demand_->cols; }
   const std::vector<uint32_t>& order() const { return order_; }
   bool grouped() const { return !demand_->group.empty(); }
-  // Where the channel group that sorted column i belongs to ends.
+  // Columns of a cell of an n:m mask share a width: sorted order and ends take them together.
+  size_t cell() const { return demand_->mask.CellCols(); }
+  // Where what sorted column i belongs to ends: its channel group, else its cell.
   size_t UnitEnd(size_t i) const { return *std::upper_bound(units_.begin(), units_.end(), i); }
 
   // Loss of sorted columns [first, last) at option k.
@@ -68,7 +70,7 @@ class SortedMatrix {
   const std::vector<uint8_t>& options_;  // falling
   size_t group_size_;
   std::vector<uint32_t> order_;     // sorted position -> original column
-  std::vector<size_t> units_;       // where channel groups start, and cols at the end
+  std::vector<size_t> units_;       // where channel groups (without them, cells) start, and cols at the end
   std::vector<size_t> candidates_;  // ends to choose from: 0, ..., cols
   std::vector<double> shares_;      // of sorted columns' weights that a bitmap prunes
   bool equal_shares_ = true;
@@ -107,6 +109,7 @@ SortedMatrix::SortedMatrix(const MatrixDemand& demand, const std::vector<uint8_t
   if (!grouped()) {
     size_t step = std::min(group_size_, cols());
     while (step > 1 && cols() / ((step + 1) / 2) <= kMostEnds) step = (step + 1) / 2;
+    step = (step + cell() - 1) / cell() * cell();
     possible.clear();
     for (size_t end = 0; end < cols(); end += step) possible.push_back(end);
     possible.push_back(cols());
@@ -118,30 +121,50 @@ SortedMatrix::SortedMatrix(const MatrixDemand& demand, const std::vector<uint8_t
 
 void SortedMatrix::Sort() {
   const std::vector<double>& sensitivity = demand_->sensitivity;
-  order_.resize(cols());
-  std::iota(order_.begin(), order_.end(), 0u);
-  std::vector<double> unit_mean = sensitivity;  // by column
-  if (grouped()) {
-    std::vector<double> sum, count;
-    for (size_t j = 0; j < cols(); ++j) {
-      const size_t group = demand_->group[j];
-      if (group >= sum.size()) {
-        sum.resize(group + 1, 0.0);
-        count.resize(group + 1, 0.0);
+  // A cell belongs to the channel group of most of its columns; one that is not whole comes last.
+  struct Cell {
+    size_t first, end;
+    bool whole;
+    uint32_t group;
+    double mean, unit_mean;  // of its columns, and of its channel group's cells
+  };
+  std::vector<Cell> cells;
+  std::vector<double> sum, count;  // by group
+  for (size_t first = 0; first < cols(); first += cell()) {
+    const size_t end = std::min(cols(), first + cell());
+    Cell one{first, end, end - first == cell(), 0, 0, 0};
+    for (size_t j = first; j < end; ++j) one.mean += sensitivity[j] / static_cast<double>(end - first);
+    one.unit_mean = one.mean;
+    if (grouped()) {
+      const std::vector<uint32_t>& group = demand_->group;
+      const auto members = [&](size_t j) { return std::count(&group[first], &group[0] + end, group[j]); };
+      size_t most = first;
+      for (size_t j = first; j < end; ++j) {
+        if (members(j) > members(most)) most = j;
       }
-      sum[group] += sensitivity[j];
-      count[group] += 1;
+      one.group = group[most];
+      if (one.group >= sum.size()) {
+        sum.resize(one.group + 1, 0.0);
+        count.resize(one.group + 1, 0.0);
+      }
+      sum[one.group] += one.mean;
+      count[one.group] += 1;
     }
-    for (size_t j = 0; j < cols(); ++j) unit_mean[j] = sum[demand_->group[j]] / count[demand_->group[j]];
+    cells.push_back(one);
   }
-  std::stable_sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
-    if (unit_mean[a] != unit_mean[b]) return unit_mean[a] > unit_mean[b];
-    if (grouped() && demand_->group[a] != demand_->group[b]) return demand_->group[a] < demand_->group[b];
-    return sensitivity[a] > sensitivity[b];
+  if (grouped()) {
+    for (Cell& one : cells) one.unit_mean = sum[one.group] / count[one.group];
+  }
+  std::stable_sort(cells.begin(), cells.end(), [&](const Cell& a, const Cell& b) {
+    if (a.whole != b.whole) return a.whole;
+    if (a.unit_mean != b.unit_mean) return a.unit_mean > b.unit_mean;
+    if (a.group != b.group) return a.group < b.group;
+    return a.mean > b.mean;
   });
-  for (size_t i = 0; i < cols(); ++i) {
-    if (i == 0 || !grouped() || demand_->group[order_[i]] != demand_->group[order_[i - 1]])
-      units_.push_back(i);
+  for (size_t i = 0; i < cells.size(); ++i) {
+    if (i == 0 || !grouped() || cells[i].group != cells[i - 1].group || !cells[i].whole)
+      units_.push_back(order_.size());
+    for (size_t j = cells[i].first; j < cells[i].end; ++j) order_.push_back(static_cast<uint32_t>(j));
   }
   units_.push_back(cols());
 }
@@ -201,10 +224,12 @@ uint64_t SortedMatrix::StoredBits(const Ends& ends) const {
               widths.begin() + static_cast<ptrdiff_t>(ends[k]), options_[k]);
   }
   if (demand_->mask == MaskKind::kNone) {
-    return FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, {}, false).total();
+    return FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, {}, false,
+                           demand_->col_exponents)
+        .total();
   }
-  const mica::StoredBits bits =
-      FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask, KeptPerColumn(widths), false);
+  const mica::StoredBits bits = FixedStoredBits(demand_->rows, widths, group_size_, demand_->mask,
+                                                KeptPerColumn(widths), false, demand_->col_exponents);
   // Where masks are not chosen scale group by scale group, the padding of each is not known.
   const bool known = demand_->mask == MaskKind::kBitmap && group_size_ >= 128 && equal_shares_;
   const uint64_t unknown = known ? 0 : 128 * (cols() / group_size_ + options_.size());
@@ -434,9 +459,14 @@ class Allocator {
               matrix.Loss(move.high, first + i, first + i + 1)) /
              bits;
     };
-    size_t count = 1;
+    // Whole cells, but for what is left over at the end.
+    const auto whole = [&](size_t count) {
+      return count >= most ? most : std::max(count / matrix.cell(), size_t{1}) * matrix.cell();
+    };
+    size_t count = std::min(most, matrix.cell());
     while (count < most && worth(count) >= next_ratio) ++count;
-    while (count > 1 && !Fits(move, count)) count /= 2;
+    count = whole(count);
+    while (count > matrix.cell() && !Fits(move, count)) count = whole(count / 2);
     return count;
   }
 
@@ -453,7 +483,7 @@ class Allocator {
       const size_t count =
           matrices_[move.matrix].grouped() ? move.count : Batch(move, heap.empty() ? 0.0 : heap.top().ratio);
       if (!Apply(move, count)) {
-        if (move.count > 1) unfit.push_back(move);
+        if (move.count > matrices_[move.matrix].cell()) unfit.push_back(move);
         continue;
       }
       ForMoves(move.matrix, [&](const Move& next) { heap.push(next); });
@@ -464,7 +494,8 @@ class Allocator {
       if (static_cast<double>(budget_ - used_) < kCloseEnough * static_cast<double>(weights_)) break;
       if (move.version != versions_[move.matrix]) continue;
       size_t count = 0;
-      for (size_t step = std::bit_floor(move.count); step > 0; step /= 2) {
+      const size_t cell = matrices_[move.matrix].cell();
+      for (size_t step = std::bit_floor(move.count / cell) * cell; step > 0; step = step / cell / 2 * cell) {
         if (count + step <= move.count && Fits(move, count + step)) count += step;
       }
       if (count > 0) Apply(move, count);

@@ -23,11 +23,13 @@ struct MatrixDemand {
   // [cols] loss when the column is pruned (width 0). Columns are taken to lose most by pruning where they are
   // most sensitive.
   std::vector<double> zero_loss;
-  // [cols] channels of equal group share a width; empty: every channel on its own.
+  // [cols] channels of equal group share a width; empty: every channel on its own. The columns of a cell of
+  // an n:m mask always do, and are in the group of most of them.
   std::vector<uint32_t> group;
   // [cols] Share of a column's weights that a bitmap prunes. The n:m masks keep n of m whatever it is.
   std::vector<double> pruned_shares;
   MaskKind mask = MaskKind::kNone;
+  bool col_exponents = false;  // stored with it
 };
 
 enum class BudgetKind {

@@ -60,6 +60,7 @@ std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfi
       demand.rows = shape.rows;
       demand.cols = shape.cols;
       demand.mask = mask;
+      demand.col_exponents = !linear.col_exponents.empty();
       demand.group = input.group;
       for (size_t j = 0; j < shape.cols; ++j) {
         const double left = std::pow(input.energy[j], settings.energy_weight) *

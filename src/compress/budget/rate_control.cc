@@ -105,10 +105,12 @@ constexpr double kTrellisShift = 0.95;
 }  // namespace
 
 RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share,
-                         bool trellis)
+                         bool trellis, const std::vector<double>& least_bits)
     : budget_bits_(budget_bits), zero_share_(zero_share), trellis_(trellis) {
+  MICA_CHECK(least_bits.empty() || least_bits.size() == sizes.size());
   for (const StepSizes& size : sizes) {
     Demand demand;
+    if (!least_bits.empty()) demand.least_bits = least_bits[single_.size()];
     demand.weights.assign(kBins, 0.0);
     const auto histogram = [](const std::vector<float>& values, int offset) {
       std::vector<double> counts(kBins, 0.0);
@@ -136,6 +138,7 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
   for (size_t i = single_.size(); i-- > 0;) {
     rest_[i] = rest_[i + 1];
     rest_[i].total += single_[i].total;
+    rest_[i].least_bits += single_[i].least_bits;
     for (size_t b = 0; b < rest_[i].weights.size(); ++b) rest_[i].weights[b] += single_[i].weights[b];
   }
   CheckZeros();
@@ -143,7 +146,7 @@ RateControl::RateControl(const std::vector<StepSizes>& sizes, double budget_bits
 
 template <typename Rates>
 RateControl::Prediction RateControl::Predict(const Demand& demand, double log2_c, const Rates& rates) const {
-  Prediction prediction;
+  Prediction prediction{demand.least_bits, 0};
   const double shift = log2_c + (trellis_ ? kTrellisShift : 0.0);
   for (size_t b = 0; b < demand.weights.size(); ++b) {
     if (demand.weights[b] == 0) continue;
@@ -185,20 +188,28 @@ void RateControl::CheckZeros() const {
       budget_bits_ / all.total, 100 * zero_share_, std::floor(100 * low / all.total) / 100);
 }
 
-RateControl::Choice RateControl::Next() const {
-  MICA_CHECK(next_ < single_.size());
-  const Demand& rest = rest_[next_];
+RateControl::Choice RateControl::Next(size_t count) {
+  MICA_CHECK(count > 0);
+  MICA_CHECK(chosen_ + count <= single_.size());
+  const Demand& rest = rest_[chosen_];
   const double all = rest_[0].total;
+  Prediction open;
+  for (const Prediction& one : open_) open.bits += one.bits, open.zeros += one.zeros;
   // What a weight took more than predicted so far; few matrices are weak evidence.
   const double trust = weights_ / (weights_ + kNextMatrixWeight * all / static_cast<double>(single_.size()));
-  const double bits_bias = weights_ > 0 ? trust * (bits_ - predicted_bits_) / weights_ : 0;
-  const double zeros_bias = weights_ > 0 ? trust * (zeros_ - predicted_zeros_) / weights_ : 0;
-  const double bits_left = budget_bits_ - bits_ - bits_bias * rest.total;
-  const double zeros_left = zero_share_ * all - zeros_ - zeros_bias * rest.total;
+  const double bits_bias = weights_ > 0 ? trust * (bits_ - predicted_.bits) / weights_ : 0;
+  const double zeros_bias = weights_ > 0 ? trust * (zeros_ - predicted_.zeros) / weights_ : 0;
+  const double unknown = all - weights_;
+  const double bits_left = budget_bits_ - bits_ - open.bits - bits_bias * unknown;
+  const double zeros_left = zero_share_ * all - zeros_ - open.zeros - zeros_bias * unknown;
 
   Choice choice;
+  const auto predict = [&](const auto& rates) {
+    choice.predicted.clear();
+    for (size_t i = 0; i < count; ++i)
+      choice.predicted.push_back(Predict(single_[chosen_ + i], choice.log2_c, rates));
+  };
   choice.log2_c = StepFor(rest, bits_left, FreeRates());
-  Prediction single = Predict(single_[next_], choice.log2_c, FreeRates());
   if (zero_share_ > 0 && Predict(rest, choice.log2_c, FreeRates()).zeros < zeros_left) {
     double low = 0, high = kUsualPrice;
     if (Zeros(rest, bits_left, high) < zeros_left) low = high, high = kHighestPrice;
@@ -209,21 +220,34 @@ RateControl::Choice RateControl::Next() const {
     const RateTable rates(high);
     choice.zero_price = high;
     choice.log2_c = StepFor(rest, bits_left, rates);
-    single = Predict(single_[next_], choice.log2_c, rates);
+    predict(rates);
+  } else {
+    predict(FreeRates());
   }
-  choice.predicted_bits = single.bits;
-  choice.predicted_zeros = single.zeros;
+  Take(choice.predicted);
   return choice;
 }
 
-void RateControl::Record(const Choice& choice, double stored_bits, double zeros) {
-  MICA_CHECK(next_ < single_.size());
+double RateControl::bits_left() const {
+  double left = budget_bits_ - bits_;
+  for (const Prediction& one : open_) left -= one.bits;
+  return left;
+}
+
+void RateControl::Take(const std::vector<Prediction>& predicted) {
+  MICA_CHECK(chosen_ + predicted.size() <= single_.size());
+  chosen_ += predicted.size();
+  open_.insert(open_.end(), predicted.begin(), predicted.end());
+}
+
+void RateControl::Record(double stored_bits, double zeros) {
+  MICA_CHECK(!open_.empty());
   bits_ += stored_bits;
   zeros_ += zeros;
-  predicted_bits_ += choice.predicted_bits;
-  predicted_zeros_ += choice.predicted_zeros;
-  weights_ += single_[next_].total;
-  ++next_;
+  predicted_.bits += open_.front().bits;
+  predicted_.zeros += open_.front().zeros;
+  weights_ += single_[chosen_ - open_.size()].total;
+  open_.pop_front();
 }
 
 }  // namespace mica

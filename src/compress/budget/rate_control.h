@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <vector>
 
 #include "compress/inform/steps.h"
@@ -12,37 +13,47 @@ namespace mica {
 
 class RateControl {
  public:
-  // One entry of `sizes` a matrix, in the order in which they will be solved. zero_share: least share of
+  // One entry of `sizes` a matrix, in the order in which they will be solved; least_bits: what each stores
+  // whatever its integers are (steps, tables), empty for nothing. zero_share: least share of
   // zeros over all weights, 0 for none asked. budget_bits: stored bits of all matrices together. Throws Error
   // when so many zeros leave no use for so many bits.
-  RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis);
+  RateControl(const std::vector<StepSizes>& sizes, double budget_bits, double zero_share, bool trellis,
+              const std::vector<double>& least_bits = {});
 
   // Replaces the budget (headers of a file turned out longer or shorter).
   void SetBudget(double budget_bits) { budget_bits_ = budget_bits; }
 
+  // Of one matrix.
+  struct Prediction {
+    double bits = 0;   // stored
+    double zeros = 0;  // weights
+  };
   struct Choice {
     double log2_c = 0;
     double zero_price = 0;
-    double predicted_bits = 0;   // of the next matrix, stored
-    double predicted_zeros = 0;  // weights
+    std::vector<Prediction> predicted;  // by matrix
   };
-  // For the next matrix.
-  Choice Next() const;
-  // What the next matrix really took with a choice; the one after it is next now.
-  void Record(const Choice& choice, double stored_bits, double zeros);
+  // For the next `count` matrices, which are solved with one step. Those of earlier choices whose size is not
+  // recorded yet are expected to take what was predicted.
+  Choice Next(size_t count = 1);
+  // A choice that an earlier run made, instead of Next.
+  void Take(const std::vector<Prediction>& predicted);
+  // What the first matrix that was chosen for and is not recorded yet really took.
+  void Record(double stored_bits, double zeros);
 
+  // Bits of the budget that are neither taken nor, for matrices chosen for, expected to be.
+  double bits_left() const;
+  // Of the matrices that have no choice yet.
+  double weights_left() const { return rest_[chosen_].total; }
+  // Of the matrices recorded.
   double bits_so_far() const { return bits_; }
   double zeros_so_far() const { return zeros_; }
-  // Of the next matrix and those after it.
-  double weights_left() const { return rest_[next_].total; }
 
  private:
   struct Demand {
     std::vector<double> weights;  // by expected size, kBinsPerOctave a bin
     double total = 0;
-  };
-  struct Prediction {
-    double bits = 0, zeros = 0;
+    double least_bits = 0;
   };
   // Throws Error when no price gives the share of zeros within the budget.
   void CheckZeros() const;
@@ -60,9 +71,11 @@ class RateControl {
   double budget_bits_;
   double zero_share_;
   bool trellis_;
-  size_t next_ = 0;
-  double bits_ = 0, zeros_ = 0;
-  double predicted_bits_ = 0, predicted_zeros_ = 0, weights_ = 0;  // of the matrices done
+  size_t chosen_ = 0;            // matrices that have their choice
+  std::deque<Prediction> open_;  // of the last of them, those that are not recorded
+  double bits_ = 0, zeros_ = 0;  // of the matrices recorded
+  Prediction predicted_;
+  double weights_ = 0;
 };
 
 }  // namespace mica

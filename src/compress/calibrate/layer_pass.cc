@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/context.h"
@@ -22,12 +24,12 @@ namespace {
 struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
-  size_t portions;                  // how many portions of the stream it takes, evenly spaced
+  size_t taken;                     // how many portions of the stream it takes, evenly spaced
   std::vector<Activations> stored;  // by portion: what the last sweep left for the next one
 
   bool Takes(size_t portion) const {
     const size_t all = stream->portions();
-    return (portion + 1) * portions / all != portion * portions / all;
+    return (portion + 1) * taken / all != portion * taken / all;
   }
   // In the portions that it takes.
   size_t Windows() const {
@@ -56,13 +58,11 @@ class Pass {
         progress_(progress) {
     sides_.push_back({&layer, &stream, stream.portions(), {}});
     if (original.layer == nullptr) return;
+    MICA_CHECK(original.stream->portion_tokens() == stream.run_tokens());
     const size_t windows = stream.tokens() / stream.window();
     const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
-    Side side{original.layer,
-              original.stream,
-              (stream.portions() * wanted + windows - 1) / windows,  // whole portions
-              {}};
-    while (side.Windows() < wanted) ++side.portions;  // the last portion may be short
+    Side side{original.layer, original.stream, (stream.runs() * wanted + windows - 1) / windows, {}};
+    while (side.Windows() < wanted) ++side.taken;  // the last run may be short
     sides_.push_back(std::move(side));
   }
 
@@ -129,41 +129,47 @@ class Pass {
       drift = std::make_unique<Drift>(cols, cols);
       if (kept) residual = std::make_unique<Drift>(config_.hidden, cols);
     }
-    for (size_t portion = 0; portion < sides_[0].stream->portions(); ++portion) {
+    const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
+    const ResidualStream& stream = *sides_[0].stream;
+    MICA_CHECK(weights.empty() || weights.size() == stream.tokens());
+    // What a side has in a portion, after the stage.
+    struct Here {
+      Matrix<float> x;
+      Activations inputs;
+      ConstTensor view;  // of inputs, which the next sweep may own
+    };
+    const auto advance = [&](Side& side, size_t portion) {
+      Here here{side.stream->Load(portion), {}, {}};
+      here.inputs = Activations(here.x.rows(), cols, operands_);
+      stage(side, portion, here.x, here.inputs);
+      if (updates) side.stream->Store(portion, here.x);
+      here.view = kept ? side.stored[portion].view() : here.inputs.view();
+      return here;
+    };
+    for (size_t portion = 0; portion < stream.portions(); ++portion) {
       ThrowIfInterrupted();
-      std::vector<Activations> inputs(sides_.size()), streams(sides_.size()), weighted(sides_.size());
-      std::vector<ConstTensor> views;
-      const bool compared = sides_.size() > 1 && sides_[1].Takes(portion);
-      for (size_t s = 0; s < (compared ? 2u : 1u); ++s) {
-        Matrix<float> x = sides_[s].stream->Load(portion);
-        inputs[s] = Activations(x.rows(), cols, operands_);
-        stage(sides_[s], portion, x, inputs[s]);
-        if (updates) sides_[s].stream->Store(portion, x);
-        if (residual && compared) {
-          streams[s] = Activations(x.rows(), x.cols(), operands_);
-          Convert(x, streams[s].view());
-        }
-        views.push_back(kept ? sides_[s].stored[portion].view() : inputs[s].view());
-      }
-      if (!solve_) {
-        progress_(views[0].rows);
-        continue;
-      }
-      const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
-      if (!weights.empty()) {
-        MICA_CHECK(weights.size() == sides_[0].stream->tokens());
-        const size_t first = portion * sides_[0].stream->portion_tokens();
-        for (size_t s = 0; s < views.size(); ++s) {
-          weighted[s] = Weighted(views[s], weights.subspan(first, views[s].rows));
-          views[s] = weighted[s].view();
-          if (residual && compared)
-            streams[s] = Weighted(streams[s].view(), weights.subspan(first, views[s].rows));
-        }
-      }
-      InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(views[0]); });
-      if (drift && compared) drift->Add(views[1], views[0], views[0]);
-      if (residual && compared) residual->Add(streams[1].view(), streams[0].view(), views[0]);
-      progress_(views[0].rows);
+      const Here moved = advance(sides_[0], portion);
+      const size_t begin = portion * stream.portion_tokens();
+      ForRuns(moved.view.rows, stream.run_tokens(), [&](size_t first, size_t count) {
+        const size_t run = (begin + first) / stream.run_tokens();
+        std::optional<Here> original;
+        if (sides_.size() > 1 && sides_[1].Takes(run)) original = advance(sides_[1], run);
+        if (!solve_) return;
+        const std::span<const float> of_run =
+            weights.empty() ? weights : weights.subspan(begin + first, count);
+        Activations scaled[4];  // keep what the views below show
+        const ConstTensor x = Weighted(moved.view.Rows(first, count), of_run, scaled[0]);
+        InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(x); });
+        if (!original) return;
+        drift->Add(Weighted(original->view, of_run, scaled[1]), x, x);
+        if (!residual) return;
+        Activations from(count, moved.x.cols(), operands_), to(count, moved.x.cols(), operands_);
+        Convert(original->x, from.view());
+        Convert(moved.x.view().Rows(first, count), to.view());
+        residual->Add(Weighted(std::as_const(from).view(), of_run, scaled[2]),
+                      Weighted(std::as_const(to).view(), of_run, scaled[3]), x);
+      });
+      progress_(moved.view.rows);
     }
     if (!solve_) return;
     const Matrix<float> h = moments->SecondMoment();
@@ -175,13 +181,14 @@ class Pass {
     solve_(kind, {h, d, r});
   }
 
-  // Each token times the square root of its weight.
-  static Activations Weighted(ConstTensor x, std::span<const float> weights) {
+  // Each token times the square root of its weight, in `scaled`; x itself without weights.
+  static ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Activations& scaled) {
+    if (weights.empty()) return x;
     std::vector<float> factors(weights.begin(), weights.end());
     for (float& factor : factors) factor = std::sqrt(factor);
-    Activations scaled(x.rows, x.cols, x.dtype);
+    scaled.Resize(x.rows, x.cols, x.dtype);
     ConvertScaled(x, factors, scaled.view());
-    return scaled;
+    return std::as_const(scaled).view();
   }
 
   const ModelConfig& config_;

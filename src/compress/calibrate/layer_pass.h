@@ -25,8 +25,9 @@ const char* InputName(InputKind input);
 // the matrices that take it and puts the results into the layer. The views are gone after the call.
 using InputSolver = std::function<void(InputKind input, const InputMoments& moments)>;
 
-// The original model on the same tokens, to measure the drift against; its stream advances with the
-// compressed one, on evenly spaced portions that hold at least `windows` windows (the others stay behind).
+// The original model on the same tokens, to measure the drift against; its stream, cut into portions of one
+// run, advances with the compressed one on evenly spaced runs that hold at least `windows` windows (the
+// others stay behind).
 struct Original {
   const DecoderLayer* layer = nullptr;
   ResidualStream* stream = nullptr;

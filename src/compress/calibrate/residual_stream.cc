@@ -5,16 +5,11 @@
 #include "ops/convert/convert.h"
 
 namespace mica {
-namespace {
-
-// Tokens that go through a layer together: enough work for every thread, small enough that the FP32
-// temporaries stay in some hundred MB.
-constexpr size_t kPortionTokens = 8192;
-
-}  // namespace
-
-ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration)
-    : window_(calibration.seqlen), stream_(calibration.tokens(), weights.config().hidden) {
+ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration,
+                               size_t wanted_tokens)
+    : window_(calibration.seqlen),
+      portion_tokens_(std::max<size_t>(1, wanted_tokens / run_tokens()) * run_tokens()),
+      stream_(calibration.tokens(), weights.config().hidden) {
   const std::span<const int32_t> ids(calibration.ids);
   for (size_t portion = 0; portion < portions(); ++portion) {
     const size_t first = portion * portion_tokens();
@@ -22,10 +17,6 @@ ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& c
     weights.Embed(ids.subspan(first, x.rows()), x);
     Store(portion, x);
   }
-}
-
-size_t ResidualStream::portion_tokens() const {
-  return std::max<size_t>(1, kPortionTokens / window_) * window_;
 }
 
 Matrix<float> ResidualStream::Load(size_t portion) const {

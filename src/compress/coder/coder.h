@@ -1,15 +1,18 @@
-// What a coding of matrices does, whichever it is: plan all matrices of a model under one budget, solve and
-// pack one after the other, and take up where a stopped run was. Each coding has a folder (fixed/, entropy/);
+// What a coding of matrices does, whichever it is: plan all matrices of a model under one budget, solve those
+// of an input together, pack them beside the next, and take up where a stopped run was. Each coding has a folder (fixed/, entropy/);
 // which there are, only compress/coders.cc knows.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "base/matrix.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/budget.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/inform/statistics.h"
 #include "format/mask/sparsity_pattern.h"
 #include "format/packed_matrix.h"
@@ -24,7 +27,6 @@ namespace mica {
 struct CoderTask {
   Budget budget;
   SparsityPattern sparsity;
-  double damping = 0.01;  // of the moments, times their mean diagonal
 };
 
 // What the weight files hold besides the matrices, bytes.
@@ -33,14 +35,28 @@ struct OtherBytes {
   uint64_t least = 0;     // as near as is known: what a plan is made with that has no such room
 };
 
+// What is stored of a matrix.
 struct CodedMatrix {
-  PackedMatrix packed;    // the bytes that are counted and stored
-  Matrix<float> weights;  // [rows, cols] as a reader of the file gets them
+  LinearKind kind;
+  PackedMatrix packed;  // the bytes that are counted and stored
   MatrixRecord record;
 };
 
-// Matrices come layer by layer in the order of kLinearKinds, each once: by Solve, or by Replay when an
-// earlier run solved it. Not for several threads at once.
+// A matrix to be solved: its weights [rows, cols], which become what a reader of the file gets.
+struct StageMatrix {
+  LinearKind kind;
+  Matrix<float> weights;
+};
+
+// The input of a stage.
+struct StageInput {
+  MatrixView<const float> h;                   // second moments, [cols, cols]
+  std::shared_ptr<const DampedFactor> factor;  // of h, in the coder's ColumnOrder
+};
+
+// Matrices come layer by layer in the order of kLinearKinds, those that share an input (a *stage*) together,
+// each once: by Solve, or by Replay when an earlier run solved them. What is solved is packed beside the work
+// that follows. Not for several threads at once.
 class Coder {
  public:
   // Keeps the address of config.
@@ -70,12 +86,14 @@ class Coder {
   // before a layer; matrix_bytes: stored for the matrices so far.
   virtual void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) = 0;
 
-  // The matrices that come next take the input whose second moments are h, [cols, cols]; h stays until the
-  // next call.
-  virtual void BeginInput(MatrixView<const float> h) = 0;
-  // w: [rows, cols].
-  virtual CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) = 0;
-  virtual void Replay(const MatrixRecord& record) = 0;
+  // The order in which the columns of matrices that take this input are best processed, position -> channel,
+  // from the statistics.
+  virtual std::vector<uint32_t> ColumnOrder(size_t layer, InputKind input) const = 0;
+  // The matrices of a stage, all that take the input.
+  virtual void Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) = 0;
+  // The first `count` matrices that are solved and not collected yet, in order; waits until they are packed.
+  virtual std::vector<CodedMatrix> Collect(size_t count) = 0;
+  virtual void Replay(const std::vector<const MatrixRecord*>& stage) = 0;
 
  protected:
   // What the coding stores matrices in, behind a range of budgets: "bit widths 2,3,4".

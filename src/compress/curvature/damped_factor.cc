@@ -13,99 +13,113 @@
 namespace mica {
 namespace {
 
-bool FactorInPlace(FactorForm form, MatrixView<float> a) {
-  switch (form) {
-    case FactorForm::kUpperOfInverse:
-      return CholeskyOfInverseUpper(a);
-    case FactorForm::kInverse:
-      return InvertPositiveDefinite(a);
-    case FactorForm::kScaledLowerInverse:
-      if (!CholeskyLower(a)) return false;
-      InvertLowerTriangle(a);
-      return true;
-  }
-  MICA_CHECK(false);
-}
+// The share after 0. As much as the channel's energy itself and more, there is nothing left of the
+// correlations.
+constexpr double kFirstShare = 1e-6, kMostShare = 8;
 
-// out = h in another order, with `damping` added to the diagonal. Dead channels become uncorrelated with all
-// others and get `dead_diagonal`.
-void PermuteApart(MatrixView<const float> h, const std::vector<uint32_t>& order,
-                  const std::vector<uint32_t>& dead, float dead_diagonal, double damping,
-                  MatrixView<float> out) {
-  ParallelFor(order.size(), [&](size_t i) {
-    const float* from = h.row(order[i]);
-    float* to = out.row(i);
-    for (size_t j = 0; j < order.size(); ++j) to[j] = from[order[j]];
-    for (const uint32_t j : dead) to[j] = 0.0f;
-    to[i] = static_cast<float>(double{from[order[i]]} + damping);
-  });
-  for (const uint32_t i : dead) {
-    std::fill_n(out.row(i), order.size(), 0.0f);
-    out(i, i) = dead_diagonal;
-  }
-}
+// The power of two that brings a channel's energy to between 1/2 and 2.
+float UnitScale(double energy) { return std::ldexp(1.0f, -((std::ilogb(energy) + 1) >> 1)); }
 
 }  // namespace
 
-double MeanEnergy(MatrixView<const float> h) {
-  double trace = 0;
-  for (size_t j = 0; j < h.rows; ++j) trace += h(j, j);
-  return trace > 0 ? trace / static_cast<double>(h.rows) : 1.0;
-}
-
-DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> order, FactorForm form,
-                           const DampingPolicy& policy)
-    : order_(std::move(order)),
-      treatment_(policy.dead),
-      mean_(policy.mean),
-      share_(policy.share),
-      matrix_(h.rows, h.rows) {
+DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> order, double share)
+    : order_(std::move(order)), share_(share), u_(h.rows, h.rows) {
   if (order_.empty()) {
     order_.resize(h.rows);
     std::iota(order_.begin(), order_.end(), 0u);
   }
   MICA_CHECK(h.cols == h.rows);
   MICA_CHECK(order_.size() == h.rows);
+  MICA_CHECK(share >= 0);
   CheckFinite(h, fmt::format("second moments of {} channels", h.rows));
-  for (uint32_t p = 0; p < order_.size(); ++p) {
-    if (!(h(order_[p], order_[p]) > 0)) dead_.push_back(p);
+  const size_t n = channels();
+  std::vector<float> scale(n, 1.0f);
+  for (uint32_t p = 0; p < n; ++p) {
+    const double energy = h(order_[p], order_[p]);
+    if (energy > 0) {
+      scale[p] = UnitScale(energy);
+    } else {
+      dead_.push_back(p);
+    }
   }
   for (;; ++raises_) {
-    form == FactorForm::kScaledLowerInverse ? ScaledMoments(h, matrix_) : DampedMoments(h, matrix_);
-    if (FactorInPlace(form, matrix_)) return;
-    share_ = share_ > 0 ? std::max(2 * share_, policy.least_raise) : policy.first_raise;
-    if (raises_ >= policy.most_raises || share_ > policy.most_share) throw Error(policy.failure);
+    Permute(h, scale, 1.0f, share_, u_);
+    if (CholeskyOfInverseUpper(u_)) break;
+    share_ = std::max(2 * share_, kFirstShare);
+    if (share_ > kMostShare)
+      Fail("second moments of {} channels are not positive definite at any damping; calibrate on other text",
+           n);
+  }
+  // (S H S)^-1 = V^T V gives H^-1 = (V S)^T (V S).
+  ParallelFor(n, [&](size_t i) {
+    float* row = u_.row(i);
+    for (size_t j = i; j < n; ++j) row[j] *= scale[j];
+  });
+}
+
+// out = S H S in the factor's order, damped.
+void DampedFactor::Permute(MatrixView<const float> h, const std::vector<float>& scale, float dead_diagonal,
+                           double share, MatrixView<float> out) const {
+  const size_t n = channels();
+  ParallelFor(n, [&](size_t i) {
+    const float* from = h.row(order_[i]);
+    float* to = out.row(i);
+    for (size_t j = 0; j < n; ++j) to[j] = from[order_[j]] * scale[i] * scale[j];
+    for (const uint32_t j : dead_) to[j] = 0.0f;
+    to[i] = static_cast<float>(to[i] * (1 + share));
+  });
+  for (const uint32_t p : dead_) {
+    std::fill_n(out.row(p), n, 0.0f);
+    out(p, p) = dead_diagonal;
   }
 }
 
 void DampedFactor::DampedMoments(MatrixView<const float> h, MatrixView<float> out) const {
-  if (treatment_ == DeadChannels::kApart)
-    return PermuteApart(h, order_, dead_, static_cast<float>(mean_ + damping()), damping(), out);
-  const auto added = static_cast<float>(damping());
-  ParallelFor(order_.size(), [&](size_t i) {
-    const float* from = h.row(order_[i]);
-    float* to = out.row(i);
-    for (size_t j = 0; j < order_.size(); ++j) to[j] = from[order_[j]];
-    to[i] += to[i] > 0 ? added : static_cast<float>(mean_);
-  });
+  Permute(h, std::vector<float>(channels(), 1.0f), 1.0f, share_, out);
 }
 
 void DampedFactor::UndampedMoments(MatrixView<const float> h, MatrixView<float> out) const {
-  PermuteApart(h, order_, dead_, 0.0f, 0.0, out);
+  Permute(h, std::vector<float>(channels(), 1.0f), 0.0f, 0.0, out);
 }
 
-void DampedFactor::ScaledMoments(MatrixView<const float> h, MatrixView<float> out) const {
-  const size_t n = order_.size();
-  std::vector<double> inverse_root(n);
-  // A channel without energy goes with no other.
-  for (size_t j = 0; j < n; ++j) {
-    const double energy = h(order_[j], order_[j]);
-    inverse_root[j] = energy > 0 ? 1.0 / std::sqrt(energy + damping()) : 0.0;
+std::vector<double> DampedFactor::InverseDiagonal() const {
+  constexpr size_t kColumns = 64;
+  const size_t n = channels();
+  std::vector<double> diagonal(n);
+  // The squared norm of each column of U.
+  ParallelFor((n + kColumns - 1) / kColumns, [&](size_t block) {
+    const size_t first = block * kColumns, count = std::min(kColumns, n - first);
+    double squares[kColumns] = {};
+    for (size_t i = 0; i < first + count; ++i) {
+      const float* row = u_.row(i) + first;
+      for (size_t c = 0; c < count; ++c) squares[c] += double{row[c]} * row[c];
+    }
+    for (size_t c = 0; c < count; ++c) diagonal[order_[first + c]] = squares[c];
+  });
+  for (const uint32_t p : dead_) diagonal[order_[p]] = 0;
+  return diagonal;
+}
+
+std::vector<double> DampedFactor::Information(MatrixView<const float> h) const {
+  std::vector<double> information = InverseDiagonal();
+  for (size_t j = 0; j < information.size(); ++j) {
+    const double ratio = h(j, j) * (1 + share_) * information[j];
+    information[j] = ratio > 1 ? 0.5 * std::log(ratio) : 0;
   }
-  ParallelFor(n, [&](size_t i) {
-    for (size_t j = 0; j < n; ++j)
-      out(i, j) = static_cast<float>(h(order_[i], order_[j]) * inverse_root[i] * inverse_root[j]);
-    out(i, i) = 1.0f;  // damping included
+  return information;
+}
+
+void DampedFactor::MultiplyByInverse(MatrixView<float> x) const {
+  const size_t n = channels();
+  MICA_CHECK(x.cols == n);
+  Matrix<float> ordered(x.rows, n);
+  ParallelFor(x.rows, [&](size_t r) {
+    for (size_t p = 0; p < n; ++p) ordered(r, p) = x(r, order_[p]);
+  });
+  MultiplyByUpper(true, u_, ordered);
+  MultiplyByUpper(false, u_, ordered);
+  ParallelFor(x.rows, [&](size_t r) {
+    for (size_t p = 0; p < n; ++p) x(r, order_[p]) = ordered(r, p);
   });
 }
 

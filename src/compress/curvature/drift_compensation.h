@@ -10,20 +10,14 @@ namespace mica {
 struct DriftSettings {
   double compensation =
       0.5;  // share of the drift that weights make up for, 0 to 1; 0 saves the pass of the original model
-  double damping = 0.03;  // of the moments where weights make up for drift, which is noisier than they are
-  size_t windows = 32;    // calibration windows on which it is measured
+  size_t windows = 32;  // calibration windows on which it is measured
 };
 
-// The inverse that makes up for drift, of one input's moments: shared by the matrices that take it. Throws
-// Error when h is not positive definite at any reasonable damping. Memory: 4 cols^2 bytes.
-DampedFactor DriftInverse(MatrixView<const float> h, double damping);
-
-// w + strength (w drift + residual) (h + damping mean(diag h) I)^-1. With strength 1 these are the
-// least-squares weights for r_original + W x_original given r and x: the matrix makes up for what its inputs
-// and the stream beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the
-// residual stream). A strength below 1 trusts the estimates less. w: [rows, cols]; inverse:
-// DriftInverse(moments.h).
+// w + strength (w drift + residual) H^-1, H the damped moments. With strength 1 these are the least-squares
+// weights for r_original + W x_original given r and x: the matrix makes up for what its inputs and the stream
+// beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the residual
+// stream). A strength below 1 trusts the estimates less. w: [rows, cols]; factor: of moments.h.
 Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments,
-                              const DampedFactor& inverse, double strength);
+                              const DampedFactor& factor, double strength);
 
 }  // namespace mica

@@ -1,7 +1,9 @@
 #include "compress/entropy/entropy_coder.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "compress/budget/demands.h"
+#include "compress/coder/later.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
 
@@ -22,6 +25,7 @@ constexpr int kLastMatrixTries = 12;
 // less.
 constexpr double kLeastOfRest = 0.3, kLeastShareOfRest = 0.15;
 constexpr double kLargestRise = 32;  // octaves by which a step may grow at once
+constexpr int kShrinkTries = 6;
 // Share of zeros asked for on top, so that the promise "at least" holds after the last matrix.
 constexpr double kZeroMargin = 0.002;
 // Integers have 16 bits, so a larger budget would not make them finer.
@@ -31,22 +35,27 @@ constexpr double kLeastBits = 0.1, kMostBits = 16;
 
 double EntropyCoder::weights() const { return static_cast<double>(CompressedWeights(config_)); }
 
-StepSettings EntropyCoder::step_settings() const {
-  StepSettings steps;
-  steps.damping = task_.damping;
-  return steps;
+std::vector<double> EntropyCoder::LeastBitsOfMatrices() const {
+  std::vector<double> bits;
+  for (const LinearKind kind : kLinearKinds) {
+    const MatrixShape shape = LinearShape(config_, kind);
+    bits.push_back(static_cast<double>(Counted(Smallest(shape.rows, shape.cols))));
+  }
+  const size_t kinds = bits.size();
+  for (size_t i = kinds; i < config_.layers * kinds; ++i) bits.push_back(bits[i - kinds]);
+  return bits;
+}
+
+uint64_t EntropyCoder::Counted(const PackedMatrix& packed) const {
+  return task_.budget.target == BudgetTarget::kMeanBits ? packed.code_bits() : packed.bits();
 }
 
 Reach EntropyCoder::ReachOfModel() const {
   Reach reach{kLeastBits, kMostBits};
   if (task_.budget.target == BudgetTarget::kMeanBits) return reach;
   // Nothing but zeros still has steps and tables.
-  double bits = 0;
-  for (const LinearKind kind : kLinearKinds) {
-    const MatrixShape shape = LinearShape(config_, kind);
-    bits += static_cast<double>(config_.layers * Smallest(shape.rows, shape.cols).bits());
-  }
-  reach.least = std::max(reach.least, bits / weights());
+  const std::vector<double> least = LeastBitsOfMatrices();
+  reach.least = std::max(reach.least, std::accumulate(least.begin(), least.end(), 0.0) / weights());
   return reach;
 }
 
@@ -88,7 +97,9 @@ void EntropyCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   budget_bits_ = per_weight * weights();
   const double zeros = task_.sparsity.rate > 0 ? std::min(1.0, task_.sparsity.rate + kZeroMargin) : 0.0;
   try {
-    control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis);
+    least_bits_ = LeastBitsOfMatrices();
+    control_.emplace(sizes, budget_bits_ - 0.25 * kBudgetSlack * weights(), zeros, settings_.trellis,
+                     least_bits_);
   } catch (const Error& error) {
     Fail("--{} is {:.12g}: {}", BudgetOption(task_.budget.target), task_.budget.value, error.what());
   }
@@ -101,126 +112,206 @@ void EntropyCoder::SetOtherBytes(size_t, const OtherBytes& other, uint64_t) {
   control_->SetBudget(budget_bits_ - 0.25 * kBudgetSlack * weights());
 }
 
-void EntropyCoder::BeginInput(MatrixView<const float> h) {
-  columns_.reset();  // never two at once
-  columns_ = std::make_shared<const ColumnSteps>(PlanColumns(h, step_settings()));
+std::vector<uint32_t> EntropyCoder::ColumnOrder(size_t layer, InputKind input) const {
+  return ProcessingOrder(statistics_->inputs[layer][static_cast<size_t>(input)].inverse_diagonal,
+                         UseOfChannels(*statistics_, layer, input));
 }
 
-EntropyCoder::Attempt EntropyCoder::Try(MatrixView<const float> w, const StepPlan& plan,
-                                        const RateControl::Choice& choice) const {
-  Attempt attempt;
-  attempt.weights = Matrix<float>(w.rows, w.cols);
-  EntropyMatrix solved =
-      SolveSteps(w, plan, choice.log2_c, {settings_.trellis, settings_.lambda, choice.zero_price},
-                 &attempt.report, attempt.weights);
-  FitEntropyModel(solved);
-  attempt.packed = Pack(solved);
-  attempt.counted_bits = static_cast<double>(
-      task_.budget.target == BudgetTarget::kMeanBits ? attempt.packed.code_bits() : attempt.packed.bits());
-  return attempt;
+std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const StageInput& input,
+                                                           const RateControl::Choice& choice,
+                                                           const std::vector<StageMatrix>& stage,
+                                                           std::vector<Matrix<float>>& decoded) const {
+  const auto columns = std::make_shared<const ColumnSteps>(PlanColumns(input.factor));
+  std::vector<StepPlan> plans;
+  std::vector<StepTask> tasks;
+  decoded.clear();
+  for (const StageMatrix& matrix : stage) {
+    plans.push_back(InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
+      return PlanSteps(columns, statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs,
+                       SignalOf(*statistics_, layer, matrix.kind), {});
+    }));
+    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols());
+  }
+  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights, &plans[m], decoded[m]});
+  std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
+                                                   {.trellis = settings_.trellis,
+                                                    .window = settings_.trellis_window,
+                                                    .ahead = settings_.trellis_ahead,
+                                                    .lambda = settings_.lambda,
+                                                    .zero_price = choice.zero_price});
+  std::vector<Solved> solved;
+  for (size_t m = 0; m < stage.size(); ++m) {
+    solved.push_back({layer, stage[m].kind, std::move(solutions[m]), choice.log2_c, choice.zero_price,
+                      choice.predicted[m], input.factor->dead().size(),
+                      static_cast<size_t>(input.factor->raises())});
+  }
+  return solved;
 }
 
-void EntropyCoder::Shrink(MatrixView<const float> w, const StepPlan& plan, double most,
-                          RateControl::Choice& choice, Attempt& attempt) const {
-  double low = choice.log2_c, high = low;
-  for (double rise = 1; attempt.counted_bits > most && rise <= kLargestRise; rise *= 2) {
-    low = choice.log2_c;
-    high = choice.log2_c += rise;
-    attempt = Try(w, plan, choice);
-  }
-  if (attempt.counted_bits > most) return;
-  const double least = most - kBudgetSlack * weights();
-  for (int i = 0; i < kLastMatrixTries && attempt.counted_bits < least; ++i) {
-    choice.log2_c = 0.5 * (low + high);
-    attempt = Try(w, plan, choice);
-    (attempt.counted_bits > most ? low : high) = choice.log2_c;
-  }
-  if (attempt.counted_bits <= most) return;
-  choice.log2_c = high;
-  attempt = Try(w, plan, choice);
-}
-
-CodedMatrix EntropyCoder::Solve(size_t layer, LinearKind kind, MatrixView<const float> w) {
-  const double matrix_weights = static_cast<double>(w.rows) * static_cast<double>(w.cols);
-  RateControl::Choice choice = control_->Next();
-  const std::string name = LinearTensorName(*config_.family, layer, kind);
-  const StepPlan plan = InContext(name, [&] {
-    return PlanSteps(columns_, statistics_->linears[layer][static_cast<size_t>(kind)].outputs,
-                     step_settings());
-  });
-  Attempt attempt = InContext(name, [&] { return Try(w, plan, choice); });
-  // One weight that dwarfs its matrix, or the inputs of those that follow, takes what was meant for the
-  // others: a matrix that would leave them nothing gets its share of what is left.
-  const double left = budget_bits_ - control_->bits_so_far();
-  const double rest = control_->weights_left() - matrix_weights;
-  const double for_rest = rest * std::min(kLeastOfRest, kLeastShareOfRest * budget_bits_ / weights());
-  if (rest > 0 && attempt.counted_bits > left - for_rest) {
-    LogWarningOnce(
-        "{}: takes {:.2f} bits per weight at the step of all others, which leaves those after it none; it "
-        "gets a "
-        "larger step. A weight that dwarfs all others makes such a model",
-        name, attempt.counted_bits / matrix_weights);
-    Shrink(w, plan, left * matrix_weights / (rest + matrix_weights), choice, attempt);
-  }
-  // The last matrix brings the total to just below the budget; a step of 1 / 512 octave changes it by less
-  // than the slack.
-  if (layer + 1 == config_.layers && kind == kLinearKinds.back()) {
-    double low = -1e9, high = 1e9;  // log2 c that stores too much, and that fits
-    for (int i = 0; i < kLastMatrixTries; ++i) {
-      const double excess = Excess(attempt);
-      if (excess <= 0 && excess >= -kBudgetSlack * weights()) break;
-      (excess > 0 ? low : high) = choice.log2_c;
-      double next =
-          choice.log2_c + (excess / matrix_weights + 0.25 * kBudgetSlack * weights() / matrix_weights) / 0.9;
-      if (next <= low || next >= high) next = 0.5 * (std::max(low, high - 4) + std::min(high, low + 4));
-      choice.log2_c = next;
-      attempt = Try(w, plan, choice);
-    }
-    // With few bits a weight the rate hardly falls with the step, and none may have fitted.
-    if (Excess(attempt) > 0 && high > 1e8)
-      Shrink(w, plan, budget_bits_ - control_->bits_so_far(), choice, attempt);
-    if (Excess(attempt) > 0 && high < 1e8) {
-      choice.log2_c = high;
-      attempt = Try(w, plan, choice);
-    }
-  }
-  if (Excess(attempt) > 0) {
-    Fail(
-        "--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
-        "{:.3f}, tables and steps included",
-        BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value),
-        budget_bits_ / weights(), name, (control_->bits_so_far() + attempt.counted_bits) / weights());
-  }
-  const double zeros = attempt.report.zero_share * matrix_weights;
-  control_->Record(choice, attempt.counted_bits, zeros);
-
-  CodedMatrix coded;
+CodedMatrix EntropyCoder::Finish(Solved solved) const {
+  EntropyMatrix& matrix = solved.solution.matrix;
+  FitEntropyModel(matrix);
+  CodedMatrix coded{solved.kind, Pack(matrix), {}};
+  const uint64_t counted = Counted(coded.packed);
+  const StepReport& report = solved.solution.report;
   MatrixRecord& record = coded.record =
-      RecordOf(attempt.packed, w.rows, w.cols, attempt.counted_bits,
-               statistics_->inputs[layer][static_cast<size_t>(InputOf(kind))]);
-  record.zero_share = attempt.report.zero_share;
-  record.relative_error = attempt.report.relative_error;
-  record.predicted_loss = attempt.report.loss;
-  record.dead_channels = plan.columns->dead_channels;
-  record.damping_doublings = static_cast<uint64_t>(plan.columns->damping_doublings);
-  record.control = ControlRecord{.bits = static_cast<uint64_t>(attempt.counted_bits),
-                                 .zeros = zeros,
-                                 .log2_c = choice.log2_c,
-                                 .zero_price = choice.zero_price,
-                                 .predicted_bits = choice.predicted_bits,
-                                 .predicted_zeros = choice.predicted_zeros,
-                                 .other = {}};
-  coded.packed = std::move(attempt.packed);
-  coded.weights = std::move(attempt.weights);
+      RecordOf(coded.packed, matrix.rows, matrix.cols, static_cast<double>(counted),
+               statistics_->inputs[solved.layer][static_cast<size_t>(InputOf(solved.kind))]);
+  record.zero_share = report.zero_share;
+  record.relative_error = report.relative_error;
+  record.predicted_loss = report.loss;
+  record.dead_channels = solved.dead_channels;
+  record.damping_doublings = solved.damping_doublings;
+  record.control = ControlRecord{
+      .bits = counted,
+      .zeros = report.zero_share * static_cast<double>(matrix.rows) * static_cast<double>(matrix.cols),
+      .log2_c = solved.log2_c,
+      .zero_price = solved.zero_price,
+      .predicted_bits = solved.predicted.bits,
+      .predicted_zeros = solved.predicted.zeros,
+      .other = {}};
   return coded;
 }
 
-void EntropyCoder::Replay(const MatrixRecord& record) {
-  const ControlRecord& control = record.control.value();
-  RateControl::Choice choice;
-  choice.predicted_bits = control.predicted_bits.value();
-  choice.predicted_zeros = control.predicted_zeros.value();
-  control_->Record(choice, static_cast<double>(control.bits.value()), control.zeros.value());
+void EntropyCoder::Settle(Stage& stage) {
+  if (!stage.packing.valid()) return;
+  stage.packed = stage.packing.get();
+  for (const CodedMatrix& matrix : stage.packed) stage.took.push_back(matrix.record.control.value());
+}
+
+void EntropyCoder::RecordStages(size_t open) {
+  while (recorded_ + open < stages_.size()) {
+    Stage& stage = stages_[recorded_++];
+    Settle(stage);
+    for (const ControlRecord& took : stage.took)
+      control_->Record(static_cast<double>(took.bits.value()), took.zeros.value());
+    if (control_->bits_so_far() > budget_bits_) FailOnBudget(stage.last, control_->bits_so_far());
+  }
+  while (recorded_ > 0 && stages_.front().packed.empty()) stages_.pop_front(), --recorded_;
+}
+
+void EntropyCoder::FailOnBudget(const std::string& name, double bits) const {
+  Fail(
+      "--{} is {}, expected more: of {:.3f} bits per weight for all matrices, those up to {} alone take "
+      "{:.3f}, tables and steps included",
+      BudgetOption(task_.budget.target), fmt::format("{:.12g}", task_.budget.value), budget_bits_ / weights(),
+      name, bits / weights());
+}
+
+void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+  if (layer + 1 == config_.layers && stage.back().kind == kLinearKinds.back())
+    return SolveLast(layer, input, stage);
+  // The stage before may still be at its packing: its size is known one stage late, whatever the threads do. In
+  // the last layer little is left to make up for a surprise.
+  RecordStages(layer + 1 < config_.layers ? 1 : 0);
+  RateControl::Choice choice = control_->Next(stage.size());
+  std::vector<Matrix<float>> decoded;
+  std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
+  double predicted = 0, stage_weights = 0;
+  for (const RateControl::Prediction& one : choice.predicted) predicted += one.bits;
+  for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.size());
+  const auto takes = [&] {
+    double bits = 0;
+    for (const Solved& one : solved)
+      bits += one.solution.report.rough_bits + least_bits_[static_cast<size_t>(one.kind)];
+    return bits;
+  };
+  // One weight that dwarfs its matrix, or the inputs of those that follow, takes what was meant for the
+  // others: a stage that would leave them nothing gets its share of what is left.
+  const double left = control_->bits_left() + predicted, rest = control_->weights_left();
+  const double for_rest = rest * std::min(kLeastOfRest, kLeastShareOfRest * budget_bits_ / weights());
+  if (takes() > left - for_rest) {
+    LogWarningOnce(
+        "{}: takes some {:.2f} bits per weight at the step of all others, which leaves those after it none; "
+        "it gets a "
+        "larger step. A weight that dwarfs all others makes such a model",
+        LinearTensorName(*config_.family, layer, stage.back().kind), takes() / stage_weights);
+    const double most = left * stage_weights / (rest + stage_weights);
+    double low = choice.log2_c, high = low;
+    const auto retry = [&](double log2_c) {
+      choice.log2_c = log2_c;
+      solved = SolveStage(layer, input, choice, stage, decoded);
+      (takes() > most ? low : high) = log2_c;
+    };
+    for (double rise = 1; takes() > most && rise <= kLargestRise; rise *= 2)
+      retry(high = choice.log2_c + rise);
+    for (int i = 0; i < kShrinkTries && high - low > 0.1; ++i) retry(0.5 * (low + high));
+    if (choice.log2_c != high) retry(high);
+  }
+  for (size_t m = 0; m < stage.size(); ++m) stage[m].weights = std::move(decoded[m]);
+  Stage& next = stages_.emplace_back();
+  next.last = LinearTensorName(*config_.family, layer, stage.back().kind);
+  next.packing = Later([this, solved = std::move(solved)]() mutable {
+    std::vector<CodedMatrix> packed;
+    for (Solved& one : solved) packed.push_back(Finish(std::move(one)));
+    return packed;
+  });
+}
+
+void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+  RecordStages(0);
+  MICA_CHECK(stage.size() == 1);
+  const double matrix_weights = static_cast<double>(stage[0].weights.size());
+  RateControl::Choice choice = control_->Next();
+  std::vector<Matrix<float>> decoded;
+  const auto attempt_at = [&](double log2_c) {
+    choice.log2_c = log2_c;
+    return Finish(std::move(SolveStage(layer, input, choice, stage, decoded)[0]));
+  };
+  CodedMatrix attempt = attempt_at(choice.log2_c);
+  // The total comes to just below the budget; a step of 1 / 512 octave changes it by less than the slack.
+  double low = -1e9, high = 1e9;  // log2 c that stores too much, and that fits
+  for (int i = 0; i < kLastMatrixTries; ++i) {
+    const double excess = Excess(attempt);
+    if (excess <= 0 && excess >= -kBudgetSlack * weights()) break;
+    (excess > 0 ? low : high) = choice.log2_c;
+    double next =
+        choice.log2_c + (excess / matrix_weights + 0.25 * kBudgetSlack * weights() / matrix_weights) / 0.9;
+    if (next <= low || next >= high) next = 0.5 * (std::max(low, high - 4) + std::min(high, low + 4));
+    attempt = attempt_at(next);
+  }
+  // With few bits a weight the rate hardly falls with the step, and none may have fitted.
+  for (double rise = 1; Excess(attempt) > 0 && high > 1e8 && rise <= kLargestRise; rise *= 2) {
+    attempt = attempt_at(low = choice.log2_c + rise);
+    if (Excess(attempt) <= 0) high = choice.log2_c, low -= rise;
+  }
+  for (int i = 0; i < kLastMatrixTries && high < 1e8 && high - low < 1e8; ++i) {
+    if (Excess(attempt) <= 0 && Excess(attempt) >= -kBudgetSlack * weights()) break;
+    attempt = attempt_at(0.5 * (low + high));
+    (Excess(attempt) > 0 ? low : high) = choice.log2_c;
+  }
+  if (Excess(attempt) > 0 && high < 1e8) attempt = attempt_at(high);
+  const std::string name = LinearTensorName(*config_.family, layer, stage[0].kind);
+  if (Excess(attempt) > 0) FailOnBudget(name, budget_bits_ + Excess(attempt));
+  stage[0].weights = std::move(decoded[0]);
+  Stage& last = stages_.emplace_back();
+  last.last = name;
+  last.took.push_back(attempt.record.control.value());
+  last.packed.push_back(std::move(attempt));
+  RecordStages(0);
+}
+
+std::vector<CodedMatrix> EntropyCoder::Collect(size_t count) {
+  std::vector<CodedMatrix> collected;
+  for (Stage& stage : stages_) {
+    if (collected.size() == count) break;
+    Settle(stage);
+    std::move(stage.packed.begin(), stage.packed.end(), std::back_inserter(collected));
+    stage.packed.clear();
+  }
+  MICA_CHECK(collected.size() == count);  // whole stages
+  return collected;
+}
+
+void EntropyCoder::Replay(const std::vector<const MatrixRecord*>& stage) {
+  RecordStages(1);
+  Stage& next = stages_.emplace_back();
+  std::vector<RateControl::Prediction> predicted;
+  for (const MatrixRecord* record : stage) {
+    next.took.push_back(record->control.value());
+    predicted.push_back({next.took.back().predicted_bits.value(), next.took.back().predicted_zeros.value()});
+  }
+  control_->Take(predicted);
 }
 
 }  // namespace mica

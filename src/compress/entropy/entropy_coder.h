@@ -2,8 +2,12 @@
 // one rate control for the whole model.
 #pragma once
 
+#include <deque>
+#include <future>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "compress/budget/rate_control.h"
 #include "compress/coder/coder.h"
@@ -25,30 +29,51 @@ class EntropyCoder final : public Coder {
   void Plan(const Statistics& statistics, const OtherBytes& other) override;
   double planned_bits_per_weight() const override { return budget_bits_ / weights(); }
   void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) override;
-  void BeginInput(MatrixView<const float> h) override;
-  CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) override;
-  void Replay(const MatrixRecord& record) override;
+  std::vector<uint32_t> ColumnOrder(size_t layer, InputKind input) const override;
+  void Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) override;
+  std::vector<CodedMatrix> Collect(size_t count) override;
+  void Replay(const std::vector<const MatrixRecord*>& stage) override;
 
  private:
-  // One matrix at one step.
-  struct Attempt {
-    PackedMatrix packed;
-    Matrix<float> weights;
-    StepReport report;
-    double counted_bits = 0;  // of the budget's kind
+  // What is known of a solved matrix, to be packed.
+  struct Solved {
+    size_t layer;
+    LinearKind kind;
+    StepSolution solution;
+    double log2_c, zero_price;
+    RateControl::Prediction predicted;
+    size_t dead_channels, damping_doublings;
   };
-  Attempt Try(MatrixView<const float> w, const StepPlan& plan, const RateControl::Choice& choice) const;
+  // A stage that was solved: what is packed of it, and when it is, what it took.
+  struct Stage {
+    std::future<std::vector<CodedMatrix>> packing;
+    std::vector<CodedMatrix> packed;
+    std::vector<ControlRecord> took;  // by matrix, once that is known
+    std::string last;                 // name of its last matrix, for messages
+  };
+
+  // decoded: out, the stage's weights as a reader gets them.
+  std::vector<Solved> SolveStage(size_t layer, const StageInput& input, const RateControl::Choice& choice,
+                                 const std::vector<StageMatrix>& stage,
+                                 std::vector<Matrix<float>>& decoded) const;
+  CodedMatrix Finish(Solved solved) const;
+  // The last matrix of the model at the step that just meets the budget.
+  void SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage);
+  // Waits for a stage.
+  static void Settle(Stage& stage);
+  // Tells the rate control of all stages but the last `open` ones.
+  void RecordStages(size_t open);
 
   double weights() const;  // of the whole model
-  // Ever larger steps until a matrix takes `most` bits or fewer, then back as far as it still does; both stay
-  // at the largest step where none does.
-  void Shrink(MatrixView<const float> w, const StepPlan& plan, double most, RateControl::Choice& choice,
-              Attempt& attempt) const;
+  // What the budget counts of a matrix.
+  uint64_t Counted(const PackedMatrix& packed) const;
+  // That of each matrix of the model, were its integers all zero: steps and tables are stored all the same.
+  std::vector<double> LeastBitsOfMatrices() const;
   // By how much the total exceeds the budget, bits.
-  double Excess(const Attempt& attempt) const {
-    return control_->bits_so_far() + attempt.counted_bits - budget_bits_;
+  double Excess(const CodedMatrix& attempt) const {
+    return control_->bits_so_far() + static_cast<double>(*attempt.record.control->bits) - budget_bits_;
   }
-  StepSettings step_settings() const;
+  [[noreturn]] void FailOnBudget(const std::string& name, double bits) const;
   std::string limits() const override { return "--coding entropy"; }
   // What the budget may be for the whole model, bits per weight.
   Reach ReachOfModel() const;
@@ -56,8 +81,10 @@ class EntropyCoder final : public Coder {
   const EntropySettings settings_;
   const Statistics* statistics_ = nullptr;
   std::optional<RateControl> control_;
-  double budget_bits_ = 0;  // of all matrices
-  std::shared_ptr<const ColumnSteps> columns_;
+  double budget_bits_ = 0;    // of all matrices
+  std::vector<double> least_bits_;
+  std::deque<Stage> stages_;  // those that are not both recorded and collected
+  size_t recorded_ = 0;       // of these, from the front
 };
 
 }  // namespace mica

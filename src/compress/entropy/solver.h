@@ -4,6 +4,8 @@
 // sides.
 #pragma once
 
+#include <vector>
+
 #include "base/matrix.h"
 #include "compress/inform/steps.h"
 #include "format/entropy/entropy_matrix.h"
@@ -13,10 +15,12 @@ namespace mica {
 
 // Options of coding `entropy`.
 struct EntropySettings {
-  bool trellis = true;       // dependent quantisers along a trellis
-  double lambda = 0.25;      // weight of bits against loss when an integer is chosen; 1 is the slope of the
-                             // high-rate law, 0 rounds to the nearest
-  bool row_feedback = true;  // errors are absorbed by later rows as well (needs Fisher windows)
+  bool trellis = true;        // dependent quantisers along a trellis
+  size_t trellis_window = 0;  // rows that the trellis decides together; 0: whole tiles
+  size_t trellis_ahead = 0;   // rows behind them that it looks at
+  double lambda = 0.25;       // weight of bits against loss when an integer is chosen; 1 is the slope of the
+                              // high-rate law, 0 rounds to the nearest
+  bool row_feedback = true;   // errors are absorbed by later rows as well (needs Fisher windows)
 };
 
 struct StepReport {
@@ -25,13 +29,24 @@ struct StepReport {
   double relative_error = 0;  // sum of e^2 / U_jj^2 over the same sum for the weights when they were fixed:
                               // error left over energy
   double zero_share = 0;      // of the weights
+  double rough_bits = 0;      // that the integers take, within a third or so
 };
 
-// Row steps are c a_i, rounded to eighths of an octave. The entropy model of the result is not fitted yet.
-// Threads over tiles of rows, each following the one above by a block of columns when rows feed back;
-// independent of their number. weights: out, [rows, cols] as a reader of the stored matrix gets them; not
-// wanted when empty.
-EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
-                         const StepPrices& prices, StepReport* report, MatrixView<float> weights = {});
+// One of the matrices that are solved together.
+struct StepTask {
+  MatrixView<const float> w;  // [rows, cols]
+  const StepPlan* plan;
+  MatrixView<float>
+      weights;  // out, [rows, cols] as a reader of the stored matrix gets them; not wanted when empty
+};
+struct StepSolution {
+  EntropyMatrix matrix;  // without an entropy model of its integers
+  StepReport report;
+};
+
+// Row steps are c a_i, rounded to eighths of an octave. Threads over tiles of rows of all matrices, each
+// following the one above by a block of columns when rows feed back; independent of their number.
+std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double log2_c,
+                                     const StepPrices& prices);
 
 }  // namespace mica

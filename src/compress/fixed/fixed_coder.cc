@@ -10,7 +10,9 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/budget/demands.h"
+#include "compress/coder/later.h"
 #include "compress/curvature/score_histogram.h"
+#include "compress/fixed/plan.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -104,33 +106,46 @@ void FixedCoder::SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t m
   std::move(refit.widths.begin(), refit.widths.end(), allocation_.widths.end() - matrices);
 }
 
-CodedMatrix FixedCoder::Solve(size_t layer, LinearKind kind, MatrixView<const float> w) {
-  const size_t index = layer * kLinearKinds.size() + static_cast<size_t>(kind);
+std::vector<uint32_t> FixedCoder::ColumnOrder(size_t layer, InputKind input) const {
+  const std::vector<double>& energy = statistics_->inputs[layer][static_cast<size_t>(input)].energy;
+  const std::vector<uint32_t> order = ActivationOrder(energy, UseOfChannels(*statistics_, layer, input));
+  return StoredOrder(order, std::vector<uint8_t>(order.size(), 1), MaskOf(task_.sparsity));
+}
+
+FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input, StageMatrix& matrix) const {
+  const auto kind = static_cast<size_t>(matrix.kind);
+  const size_t index = layer * kLinearKinds.size() + kind;
   FixedSolverSettings solver;
   solver.group_size = settings_.group_size;
-  solver.damping = task_.damping;
   solver.sparsity = task_.sparsity;
   solver.saliency_exponent = settings_.saliency_exponent;
   solver.refine_passes = settings_.refine_passes;
+  const std::vector<double>& exponents = statistics_->linears[layer][kind].col_exponents;
+  solver.col_exponents.assign(exponents.begin(), exponents.end());
   if (MaskOf(task_.sparsity) == MaskKind::kBitmap) {
     solver.pruned_shares = demands_[index].pruned_shares;
-    solver.row_importance =
-        RowImportance(statistics_->linears[layer][static_cast<size_t>(kind)].outputs.fisher);
+    solver.row_importance = RowImportance(statistics_->linears[layer][kind].outputs.fisher);
   }
-  SolverReport report;
-  CodedMatrix coded;
-  coded.weights = Matrix<float>(w.rows, w.cols);
-  const FixedMatrix solved = InContext(LinearTensorName(*config_.family, layer, kind), [&] {
-    return SolveFixed(w, h_, allocation_.widths[index], solver, &report, coded.weights);
+  Solved solved{layer, matrix.kind, {}, {}};
+  Matrix<float> weights(matrix.weights.rows(), matrix.weights.cols());
+  solved.matrix = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
+    return SolveFixed(matrix.weights, input.h, *input.factor, allocation_.widths[index], solver,
+                      &solved.report, weights);
   });
-  coded.packed = Pack(solved);
+  matrix.weights = std::move(weights);
+  return solved;
+}
 
+CodedMatrix FixedCoder::Finish(const Solved& solved) const {
+  const FixedMatrix& matrix = solved.matrix;
+  const SolverReport& report = solved.report;
+  CodedMatrix coded{solved.kind, Pack(matrix), {}};
   double code_bits = 0;
-  for (const uint8_t bits : solved.widths)
-    code_bits += static_cast<double>(bits) * static_cast<double>(w.rows);
-  const InputStatistics& input = statistics_->inputs[layer][static_cast<size_t>(InputOf(kind))];
-  MatrixRecord& record = coded.record = RecordOf(coded.packed, w.rows, w.cols, code_bits, input);
-  for (const uint8_t bits : solved.widths) record.histogram[bits] += w.rows;
+  for (const uint8_t bits : matrix.widths)
+    code_bits += static_cast<double>(bits) * static_cast<double>(matrix.rows);
+  const InputStatistics& input = statistics_->inputs[solved.layer][static_cast<size_t>(InputOf(solved.kind))];
+  MatrixRecord& record = coded.record = RecordOf(coded.packed, matrix.rows, matrix.cols, code_bits, input);
+  for (const uint8_t bits : matrix.widths) record.histogram[bits] += matrix.rows;
   record.zero_share = report.zero_share;
   record.relative_error = report.relative_error;
   record.predicted_loss = report.predicted_loss;
@@ -140,6 +155,19 @@ CodedMatrix FixedCoder::Solve(size_t layer, LinearKind kind, MatrixView<const fl
   record.groups = input.groups;
   record.silhouette = input.silhouette;
   return coded;
+}
+
+void FixedCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+  for (StageMatrix& matrix : stage) {
+    packing_.push_back(Later([this, solved = SolveMatrix(layer, input, matrix)] { return Finish(solved); }));
+  }
+}
+
+std::vector<CodedMatrix> FixedCoder::Collect(size_t count) {
+  MICA_CHECK(count <= packing_.size());
+  std::vector<CodedMatrix> collected;
+  for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
+  return collected;
 }
 
 }  // namespace mica

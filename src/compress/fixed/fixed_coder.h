@@ -1,6 +1,8 @@
 // Coding `fixed`: every column has a whole number of bits, chosen over the whole model by one price of a bit.
 #pragma once
 
+#include <deque>
+#include <future>
 #include <vector>
 
 #include "compress/budget/allocation.h"
@@ -22,11 +24,21 @@ class FixedCoder final : public Coder {
   void Plan(const Statistics& statistics, const OtherBytes& other) override;
   double planned_bits_per_weight() const override { return allocation_.bits_per_weight; }
   void SetOtherBytes(size_t layer, const OtherBytes& other, uint64_t matrix_bytes) override;
-  void BeginInput(MatrixView<const float> h) override { h_ = h; }
-  CodedMatrix Solve(size_t layer, LinearKind kind, MatrixView<const float> w) override;
-  void Replay(const MatrixRecord&) override {}  // widths are planned at once
+  std::vector<uint32_t> ColumnOrder(size_t layer, InputKind input) const override;
+  void Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) override;
+  std::vector<CodedMatrix> Collect(size_t count) override;
+  void Replay(const std::vector<const MatrixRecord*>&) override {}  // widths are planned at once
 
  private:
+  // Weights to be packed, and what is known of them.
+  struct Solved {
+    size_t layer;
+    LinearKind kind;
+    FixedMatrix matrix;
+    SolverReport report;
+  };
+  Solved SolveMatrix(size_t layer, const StageInput& input, StageMatrix& matrix) const;
+  CodedMatrix Finish(const Solved& solved) const;
   AllocationSettings Allocating(BudgetKind kind, double budget) const;
   BudgetKind kind() const;
   std::string limits() const override;
@@ -35,7 +47,7 @@ class FixedCoder final : public Coder {
   const Statistics* statistics_ = nullptr;
   std::vector<MatrixDemand> demands_;
   Allocation allocation_;
-  MatrixView<const float> h_;
+  std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
 };
 
 }  // namespace mica

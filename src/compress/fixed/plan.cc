@@ -38,15 +38,42 @@ std::vector<ColumnBlock> MakeBlocks(const std::vector<ScaleGroup>& groups,
 
 }  // namespace
 
-ColumnPlan MakePlan(size_t rows, const std::vector<float>& diagonal, const std::vector<uint8_t>& widths,
+std::vector<uint32_t> ActivationOrder(const std::vector<double>& energy, const std::vector<double>& use) {
+  MICA_CHECK(energy.size() == use.size());
+  std::vector<uint32_t> order(energy.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return energy[a] * use[a] > energy[b] * use[b]; });
+  return order;
+}
+
+std::vector<uint32_t> StoredOrder(const std::vector<uint32_t>& order, const std::vector<uint8_t>& widths,
+                                  const MaskKind& mask) {
+  const size_t cols = order.size(), cell = mask.CellCols(), cells = (cols + cell - 1) / cell;
+  const auto whole = [&](size_t c) { return (c + 1) * cell <= cols; };
+  std::vector<size_t> place(cells, 0);  // sum of its columns' positions in `order`
+  for (size_t p = 0; p < cols; ++p) place[order[p] / cell] += p;
+  std::vector<size_t> sorted(cells);
+  std::iota(sorted.begin(), sorted.end(), size_t{0});
+  std::stable_sort(sorted.begin(), sorted.end(), [&](size_t a, size_t b) {
+    if (widths[a * cell] != widths[b * cell]) return widths[a * cell] > widths[b * cell];
+    return whole(a) != whole(b) ? whole(a) : place[a] < place[b];
+  });
+  std::vector<uint32_t> stored;
+  for (const size_t c : sorted) {
+    for (size_t j = c * cell; j < std::min(cols, (c + 1) * cell); ++j) {
+      MICA_CHECK(widths[j] == widths[c * cell]);
+      stored.push_back(static_cast<uint32_t>(j));
+    }
+  }
+  return stored;
+}
+
+ColumnPlan MakePlan(size_t rows, const std::vector<uint32_t>& order, const std::vector<uint8_t>& widths,
                     const FixedSolverSettings& settings) {
   ColumnPlan plan;
   plan.mask = MaskOf(settings.sparsity);
-  plan.order.resize(diagonal.size());
-  std::iota(plan.order.begin(), plan.order.end(), 0u);
-  std::stable_sort(plan.order.begin(), plan.order.end(), [&](uint32_t a, uint32_t b) {
-    return widths[a] != widths[b] ? widths[a] > widths[b] : diagonal[a] > diagonal[b];
-  });
+  plan.order = StoredOrder(order, widths, plan.mask);
   for (const uint32_t column : plan.order) plan.widths.push_back(widths[column]);
   plan.groups = ScaleGroups(plan.widths, settings.group_size);
   plan.blocks = MakeBlocks(plan.groups, plan.widths);

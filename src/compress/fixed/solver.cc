@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -9,6 +10,7 @@
 #include "base/threads.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/fixed/plan.h"
+#include "compress/inform/column_exponents.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
 
@@ -31,36 +33,16 @@ int ExponentOf(MatrixView<const float> w, const std::vector<ScaleGroup>& groups)
   return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
 }
 
-// U of the damped H in stored order.
-DampedFactor Factor(MatrixView<const float> h, const ColumnPlan& plan, double share) {
-  // At a hundred times the mean diagonal there is nothing left of H.
-  constexpr double kMostDamping = 100;
-  double sum = 0;
-  size_t alive = 0;
-  for (const uint32_t column : plan.order) {
-    sum += std::abs(double{h(column, column)});
-    alive += h(column, column) != 0 ? 1 : 0;
-  }
-  const DampingPolicy policy{
-      .share = share,
-      .mean = alive > 0 ? sum / static_cast<double>(alive) : 1.0,
-      .most_share = kMostDamping,
-      .dead = DeadChannels::kApart,
-      .failure =
-          fmt::format("second moments of {} channels are not positive definite even with {} times their mean "
-                      "diagonal added; the calibration inputs are corrupt",
-                      plan.order.size(), kMostDamping)};
-  return DampedFactor(h, plan.order, FactorForm::kUpperOfInverse, policy);
-}
-
 // [cols] by stored position: 1 / U_pp^2 to the power `exponent`, the damped energy to the rest.
 std::vector<float> Saliency(const DampedFactor& factor, MatrixView<const float> h, double exponent) {
   std::vector<float> saliency(factor.order().size());
   for (size_t p = 0; p < saliency.size(); ++p) {
     const double energy = h(factor.order()[p], factor.order()[p]);
-    const double damped = (energy == 0 ? factor.mean() : energy) + factor.damping();
-    const double u = factor.matrix()(p, p);
-    saliency[p] = static_cast<float>(std::pow(1.0 / (u * u), exponent) * std::pow(damped, 1 - exponent));
+    const double damped = energy > 0 ? energy * (1 + factor.share()) : 0;
+    const double u = factor.u()(p, p);
+    saliency[p] = energy > 0
+                      ? static_cast<float>(std::pow(1.0 / (u * u), exponent) * std::pow(damped, 1 - exponent))
+                      : 0;
   }
   return saliency;
 }
@@ -197,16 +179,13 @@ uint64_t CountZeros(const SolverState& state) {
   return total;
 }
 
-}  // namespace
-
-FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
+// SolveFixed for columns of one size.
+FixedMatrix SolveAlike(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& shared,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, MatrixView<float> weights) {
   MICA_CHECK(h.rows == w.cols);
   MICA_CHECK(h.cols == w.cols);
   MICA_CHECK(widths.size() == w.cols);
-  if (!(settings.damping >= 0 && settings.damping <= 1))
-    Fail("damping is {}, expected 0 to 1", settings.damping);
   if (settings.search_rounds < 0 || settings.refine_passes < 0) {
     Fail("search rounds and refinement passes are {} and {}, expected 0 or more", settings.search_rounds,
          settings.refine_passes);
@@ -214,13 +193,12 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   CheckFinite(w, "weights");
   CheckFinite(h, "second moments");
   CheckFitsHalf(w, "weights", widths);
-  std::vector<float> diagonal(w.cols);
-  for (size_t j = 0; j < w.cols; ++j) diagonal[j] = h(j, j);
+  MICA_CHECK(shared.channels() == w.cols);
 
   SolverState state;
   state.rows = w.rows;
   state.cols = w.cols;
-  state.plan = MakePlan(w.rows, diagonal, widths, settings);
+  state.plan = MakePlan(w.rows, shared.order(), widths, settings);
   state.exponent = ExponentOf(w, state.plan.groups);
   AllocateScales(state);
   state.codes = Matrix<uint16_t>(w.cols, w.rows);
@@ -231,13 +209,16 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   Matrix<float> remaining(w.cols, w.rows), errors(w.cols, w.rows);
 
   SolverReport result;
-  DampedFactor factor = Factor(h, state.plan, settings.damping);
+  std::optional<DampedFactor> own;
+  if (state.plan.order != shared.order()) own.emplace(h, state.plan.order, shared.share());
+  const DampedFactor& factor = own ? *own : shared;
   Residual(state, w, factor.dead(), true, remaining);
   const FeedbackSettings feedback{Saliency(factor, h, settings.saliency_exponent), settings.row_importance,
                                   settings.search_rounds};
-  result.feedback_loss = result.predicted_loss = FeedAll(state, factor.matrix(), feedback, remaining, errors);
+  result.feedback_loss = result.predicted_loss = FeedAll(state, factor.u(), feedback, remaining, errors);
   // The memory of what is done with, for what comes: H, W - Q, H (W - Q).
-  Matrix<float> moments = factor.Release(), residual = std::move(errors), gradient = std::move(remaining);
+  Matrix<float> moments = own ? own->Release() : Matrix<float>(w.cols, w.cols);
+  Matrix<float> residual = std::move(errors), gradient = std::move(remaining);
   if (settings.refine_passes > 0) {
     Residual(state, w, factor.dead(), false, residual);
     factor.DampedMoments(h, moments);
@@ -257,7 +238,7 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
     for (double* loss : {&result.feedback_loss, &result.predicted_loss, &result.measured_loss})
       *loss = std::ldexp(*loss, 2 * state.exponent);
     result.dead_channels = factor.dead().size();
-    result.damping = factor.damping();
+    result.damping = factor.share();
     result.damping_doublings = factor.raises();
     *report = result;
   }
@@ -265,8 +246,56 @@ FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
   return Assemble(state, settings.group_size);
 }
 
-FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_size) {
-  CheckFinite(w, "weights");
+// 2^sign e_j of every column.
+std::vector<float> Powers(const std::vector<int8_t>& exponents, int sign) {
+  std::vector<float> powers;
+  for (const int8_t exponent : exponents) powers.push_back(std::ldexp(1.0f, sign * exponent));
+  return powers;
+}
+
+// m, its columns times `col` and its rows times `row` (empty: 1).
+Matrix<float> Scaled(MatrixView<const float> m, const std::vector<float>& row,
+                     const std::vector<float>& col) {
+  Matrix<float> scaled(m.rows, m.cols);
+  ParallelFor(m.rows, [&](size_t r) {
+    for (size_t c = 0; c < m.cols; ++c) scaled(r, c) = m(r, c) * col[c] * (row.empty() ? 1.0f : row[r]);
+  });
+  return scaled;
+}
+
+std::vector<int8_t> InStoredOrder(const std::vector<int8_t>& exponents, const std::vector<uint32_t>& order) {
+  std::vector<int8_t> stored;
+  for (const uint32_t column : order) stored.push_back(exponents[column]);
+  return stored;
+}
+
+}  // namespace
+
+FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& factor,
+                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                       SolverReport* report, MatrixView<float> weights) {
+  if (settings.col_exponents.empty()) return SolveAlike(w, h, factor, widths, settings, report, weights);
+  MICA_CHECK(settings.col_exponents.size() == w.cols);
+  // The same problem with weights and inputs in units in which the columns are alike.
+  const std::vector<float> up = Powers(settings.col_exponents, 1), down = Powers(settings.col_exponents, -1);
+  const Matrix<float> alike = Scaled(w, {}, down), moments = Scaled(h, up, up);
+  const DampedFactor of_moments(moments, factor.order(), factor.share());
+  FixedMatrix matrix = SolveAlike(alike, moments, of_moments, widths, settings, report, weights);
+  matrix.col_exponents = InStoredOrder(settings.col_exponents, matrix.order);
+  if (weights.data != nullptr) {
+    ParallelFor(weights.rows, [&](size_t r) {
+      for (size_t c = 0; c < weights.cols; ++c) weights(r, c) *= up[c];
+    });
+  }
+  return matrix;
+}
+
+FixedMatrix RoundToNearest(MatrixView<const float> weights, int bits, size_t group_size) {
+  CheckFinite(weights, "weights");
+  const std::vector<int8_t> exponents = ColumnExponents(weights);
+  Matrix<float> alike;
+  if (!exponents.empty()) alike = Scaled(weights, {}, Powers(exponents, -1));
+  const MatrixView<const float> w = exponents.empty() ? weights : alike.view();
   SolverState state;
   state.rows = w.rows;
   state.cols = w.cols;
@@ -311,6 +340,7 @@ FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_siz
   });
   matrix.scales = std::move(state.scales);
   matrix.zeros = std::move(state.zeros);
+  matrix.col_exponents = exponents;
   return matrix;
 }
 

@@ -11,6 +11,7 @@
 #include "base/matrix.h"
 #include "compress/budget/demands.h"
 #include "compress/budget/sparsity_plan.h"
+#include "compress/curvature/damped_factor.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/mask/sparsity_pattern.h"
 
@@ -27,13 +28,15 @@ struct FixedSettings {
 
 struct FixedSolverSettings {
   size_t group_size = 128;
-  double damping = 0.01;  // times the mean diagonal of H
   SparsityPattern sparsity;
   // [cols] by original column: the share of its weights that an unstructured mask should prune; empty:
   // sparsity.rate of each. What a column of width 0 loses on top, its block loses less.
   std::vector<double> pruned_shares;
   // [rows] a squared weight of the row is multiplied with, to give its pruning score; empty: all alike.
   std::vector<float> row_importance;
+  // [cols] by original column: powers of two that are taken out of the columns' weights and stored beside
+  // them, for columns that cannot share a scale with others; empty: none.
+  std::vector<int8_t> col_exponents;
   double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
   int search_rounds = 3;  // rounds of the search for a group's scale and zero by the loss that the feedback
                           // really leaves; 0: by the weighted rounding error alone
@@ -50,18 +53,19 @@ struct SolverReport {
   double relative_error = 0;  // measured_loss / tr(W H W^T)
   double zero_share = 0;      // share of weights that decode to zero
   size_t dead_channels = 0;   // columns whose input was always zero; their weights are set to zero
-  double damping = 0;         // what was added to the diagonal of H
+  double damping = 0;         // share of its energy that was added to each channel's
   int damping_doublings = 0;  // times the damping had to be raised before H was positive definite
 };
 
-// w: [rows, cols]; h: [cols, cols], symmetric; widths: [cols] by original column. Stored order: widths
-// descending, within a width by falling H_jj (activation order). Unstructured masks share one threshold over
-// the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore). Threads
-// over rows; the result does not depend on the number of threads. Damping is raised (doubled) until H is
-// positive definite. Throws Error when w or h is not finite, when no damping helps, or when a setting is out
-// of range. report may be null. weights: out, [rows, cols] as a reader of the stored matrix gets them; not
-// wanted when empty. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the result.
-FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
+// w: [rows, cols]; h: [cols, cols], symmetric; factor: of h, in the order of columns that is wanted; widths:
+// [cols] by original column. Stored order: widths descending, within a width as the factor has them
+// (MakePlan); where that is another order, h is factored once more. Unstructured masks share one threshold
+// over the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore).
+// Threads over rows; the result does not depend on the number of threads. Throws Error when w or h is not
+// finite, or when a setting is out of range. report may be null. weights: out, [rows, cols] as a reader of
+// the stored matrix gets them; not wanted when empty. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the
+// arguments and the result.
+FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& factor,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, MatrixView<float> weights = {});
 

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "compress/curvature/damped_factor.h"
 #include "compress/inform/symmetric.h"
 
 namespace mica {
@@ -65,39 +64,6 @@ void NormaliseInformation(MatrixView<float> information) {
       value = static_cast<float>(std::sqrt(-std::expm1(-2.0 * std::max(0.0f, value))));
     }
   });
-}
-
-std::vector<double> ConditionalInformation(MatrixView<const float> second_moment, double damping) {
-  const size_t n = second_moment.rows;
-  MICA_CHECK(second_moment.cols == n);
-  MICA_CHECK(n > 0);
-  MICA_CHECK(damping >= 0);
-  // Where none was asked for, as much as the rounding of the sums needs.
-  constexpr double kLeastDamping = 1e-3;
-  DampingPolicy policy{.share = damping,
-                       .mean = 0,
-                       .first_raise = 1e-6,
-                       .most_share = std::max(damping, kLeastDamping),
-                       .failure = fmt::format("second moments of {} channels are not positive definite at "
-                                              "damping {}; the calibration inputs are corrupt",
-                                              n, std::max(damping, kLeastDamping))};
-  for (size_t j = 0; j < n; ++j) policy.mean += second_moment(j, j) / static_cast<double>(n);
-  const DampedFactor factor(second_moment, {}, FactorForm::kScaledLowerInverse, policy);
-  const MatrixView<const float> lower = factor.matrix();
-  // [H^-1]_jj of the scaled matrix is the squared norm of column j of L^-1.
-  constexpr size_t kColumns = 64;
-  std::vector<double> information(n);
-  ParallelFor((n + kColumns - 1) / kColumns, [&](size_t block) {
-    const size_t first = block * kColumns;
-    const size_t count = std::min(kColumns, n - first);
-    double squares[kColumns] = {};
-    for (size_t i = first; i < n; ++i) {
-      const float* row = lower.row(i) + first;
-      for (size_t c = 0; c < count; ++c) squares[c] += double{row[c]} * row[c];
-    }
-    for (size_t c = 0; c < count; ++c) information[first + c] = std::max(0.0, 0.5 * std::log(squares[c]));
-  });
-  return information;
 }
 
 }  // namespace mica

@@ -50,11 +50,4 @@ Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estim
 // for clustering.
 void NormaliseInformation(MatrixView<float> information);
 
-// I_j = I(x_j ; x_rest) = 1/2 ln(H_jj [H^-1]_jj) of the damped second moment (damping * mean diagonal added
-// to the diagonal), [n], >= 0. Computed on H scaled to unit diagonal, which changes no I_j and keeps the FP32
-// factorisation sound beside outlier channels. 2/3 n^3 operations, one [n, n] FP32 copy. A channel
-// without energy has 0; a little damping is added where none was asked for and rounding needs it. Throws
-// Error when H is not finite or not positive definite then.
-std::vector<double> ConditionalInformation(MatrixView<const float> second_moment, double damping);
-
 }  // namespace mica

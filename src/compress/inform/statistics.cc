@@ -19,6 +19,7 @@
 #include "compress/calibrate/residual_stream.h"
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
+#include "compress/inform/column_exponents.h"
 #include "device/device.h"
 #include "device/precision.h"
 #include "device/tensor.h"
@@ -29,7 +30,7 @@
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 4;  // of what a statistics file holds
+constexpr int kFileVersion = 5;  // of what a statistics file holds
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -60,12 +61,13 @@ double MeanOverPairs(MatrixView<const float> information) {
   return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
 }
 
-InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const TokenSample* sample,
-                          const StatisticsSettings& settings) {
+InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const DampedFactor& factor,
+                          const TokenSample* sample, const StatisticsSettings& settings) {
   InputStatistics statistics;
   statistics.energy.resize(h.rows());
   for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
-  statistics.information = ConditionalInformation(h, settings.damping);
+  statistics.information = factor.Information(h);
+  statistics.inverse_diagonal = factor.InverseDiagonal();
   if (settings.information.grouping == GroupingMethod::kWaterfill) return statistics;
   Matrix<float> information =
       sample == nullptr ? GaussianInformation(h, mean)
@@ -120,6 +122,23 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   return identity;
 }
 
+double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind) {
+  const std::vector<double>& energy = statistics.inputs[layer][static_cast<size_t>(InputOf(kind))].energy;
+  const std::vector<double>& weights = statistics.linears[layer][static_cast<size_t>(kind)].weight_energy;
+  return std::inner_product(energy.begin(), energy.end(), weights.begin(), 0.0);
+}
+
+std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, InputKind input) {
+  std::vector<double> use(statistics.inputs[layer][static_cast<size_t>(input)].energy.size(), 0.0);
+  for (const LinearKind kind : kLinearKinds) {
+    const double signal = InputOf(kind) == input ? SignalOf(statistics, layer, kind) : 0;
+    if (!(signal > 0)) continue;
+    const std::vector<double>& weights = statistics.linears[layer][static_cast<size_t>(kind)].weight_energy;
+    for (size_t j = 0; j < use.size(); ++j) use[j] += weights[j] / signal;
+  }
+  return use;
+}
+
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
                              const StatisticsSettings& settings, Precision precision, Progress& progress) {
   const ModelConfig& config = weights.config();
@@ -148,6 +167,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       }
       const Matrix<float>& w = layer_weights.Linear(kind);
       layer->SetLinear(kind, w);
+      const std::vector<int8_t> exponents = ColumnExponents(w);
+      linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
       linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
       if (!settings.step_sizes) layer_weights.Take(kind);  // its last use
@@ -165,7 +186,11 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const size_t first_token = portion * stream.portion_tokens();
       Matrix<float> x = stream.Load(portion);
       layer->Forward(x, stream.window(), [&](InputKind kind, ConstTensor inputs) {
-        InContext(InputPlace(l, kind), [&] { moments[static_cast<size_t>(kind)].Add(inputs); });
+        InContext(InputPlace(l, kind), [&] {
+          ForRuns(inputs.rows, stream.run_tokens(), [&](size_t first, size_t count) {
+            moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
+          });
+        });
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
       stream.Store(portion, x);
@@ -178,19 +203,23 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const Matrix<float> h = moments[k].SecondMoment();
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
+      const auto factor = InContext(InputPlace(l, input), [&] {
+        return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
+      });
       statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] {
-        return Summarise(h, mean, sampled ? &samples[k] : nullptr, settings);
+        return Summarise(h, mean, *factor, sampled ? &samples[k] : nullptr, settings);
       });
       if (settings.fisher.token_weights)
         statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
-      StepSettings steps;
-      steps.damping = settings.damping;
+      // Steps in the order of the channels: their product, and nearly the rates, are those of any other
+      // order.
       std::shared_ptr<const ColumnSteps> columns;
-      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(h, steps));
+      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
       for (const LinearKind kind : kLinearKinds) {
         if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(layer_weights.Take(kind), PlanSteps(columns, linear.outputs, steps));
+        linear.sizes = MeasureSizes(layer_weights.Take(kind),
+                                    PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
       }
     }
   }
@@ -218,12 +247,14 @@ void VisitVectors(S& statistics, const Visit& visit) {
       auto& input = statistics.inputs[l][k];
       visit(InputName(l, k) + ".energy", input.energy);
       visit(InputName(l, k) + ".information", input.information);
+      visit(InputName(l, k) + ".inverse_diagonal", input.inverse_diagonal);
       visit(InputName(l, k) + ".token_weights", input.token_weights);
     }
     for (size_t k = 0; k < kLinearKinds.size(); ++k) {
       auto& linear = statistics.linears[l][k];
       visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
       visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+      visit(LinearName(l, k) + ".col_exponents", linear.col_exponents);
       visit(LinearName(l, k) + ".score_shares", linear.score_shares);
       visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
       visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);

@@ -24,9 +24,10 @@ namespace mica {
 
 // One input of a decoder layer (model/forward.h: InputKind).
 struct InputStatistics {
-  std::vector<double> energy;       // [cols] H_jj = E[x_j^2]
-  std::vector<double> information;  // [cols] I_j of a channel with all the others, nats
-  std::vector<uint32_t> group;      // [cols] group of each channel; empty for water-filling
+  std::vector<double> energy;            // [cols] H_jj = E[x_j^2]
+  std::vector<double> information;       // [cols] I_j of a channel with all the others, nats
+  std::vector<double> inverse_diagonal;  // [cols] [H^-1]_jj of the damped moments
+  std::vector<uint32_t> group;           // [cols] group of each channel; empty for water-filling
   size_t groups = 0;
   double silhouette = 0;
   std::vector<float> token_weights;  // [calibration tokens] of each token in the moments; empty: all alike
@@ -38,6 +39,7 @@ struct LinearStatistics {
   StepSizes sizes;            // of the weights in steps; empty unless asked for
   OutputInformation outputs;  // fisher 1 each without Fisher information; moments only where asked for
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
+  std::vector<double> col_exponents;  // [cols] as ColumnExponents of the original weights; empty: all 0
   std::vector<double> score_shares;   // [kScoreBins] of the weights by score (score_histogram.h)
 };
 
@@ -58,7 +60,7 @@ struct InformationSettings {
 struct StatisticsSettings {
   InformationSettings information;
   FisherSettings fisher;
-  double damping = 0.01;    // of the moments, times their mean diagonal
+  double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
   uint64_t seed = 0;
 };
@@ -67,6 +69,13 @@ struct StatisticsSettings {
 // the arithmetic of this machine.
 Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
                             const StatisticsSettings& settings, Precision precision);
+
+// By channel of an input: the energy of the weights that use it, over the matrices that take it. Each row
+// counts with its Fisher information and each matrix with what it weighs in the loss, so that no scale plays
+// a part.
+std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, InputKind input);
+// What a matrix weighs in the loss: sum of f_r w_rc^2 H_cc over its weights.
+double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind);
 
 // Runs the original model once over `settings.information.windows` of all calibration windows, and forwards
 // and backwards over `settings.fisher.windows` of them; either are evenly spaced, and all of them when there

@@ -14,21 +14,9 @@ namespace mica {
 namespace {
 
 constexpr double kRowKeysPerOctave = 2;
-// Exponent of a matrix's overall sensitivity tr(H) tr(G): both are larger where they are noisy
-// (docs/experiments.md).
+// Exponent of a matrix's weight in the loss where matrices compete: both factors of it are larger where they
+// are noisy (docs/experiments.md).
 constexpr double kSensitivityExponent = 0.9;
-
-// What H and G are damped by until they can be factored. mean: what damping is relative to; `what` names the
-// channels in the message.
-DampingPolicy StepDamping(double share, double mean, size_t channels, const char* what) {
-  return {.share = share,
-          .mean = mean,
-          .first_raise = 1e-6,
-          .least_raise = 1e-6,
-          .most_raises = 24,
-          .failure = fmt::format("second moments of {} {} are not positive definite at any damping", channels,
-                                 what)};
-}
 
 void PlanRows(const OutputInformation& outputs, double mean, const StepSettings& settings, StepPlan& plan) {
   const size_t rows = outputs.fisher.size(), block = outputs.moments.cols();
@@ -50,10 +38,14 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
     std::vector<uint32_t> order(plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin),
                                 plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin + count));
     for (uint32_t& row : order) row -= static_cast<uint32_t>(begin);
-    const DampedFactor factor(outputs.moments.view().Rows(begin, count).Cols(0, count), std::move(order),
-                              FactorForm::kUpperOfInverse,
-                              StepDamping(settings.output_damping, mean, count, "outputs"));
-    for (size_t p = 0; p < count; ++p) std::copy_n(factor.matrix().row(p), count, plan.v.row(begin + p));
+    // Gradients of few windows are noisier than inputs: no row's count less than a share of the mean.
+    Matrix<float> damped(count, count);
+    for (size_t r = 0; r < count; ++r) {
+      std::copy_n(outputs.moments.row(begin + r), count, damped.row(r));
+      damped(r, r) += static_cast<float>(settings.output_damping * mean);
+    }
+    const DampedFactor factor(damped, std::move(order), 0.0);
+    for (size_t p = 0; p < count; ++p) std::copy_n(factor.u().row(p), count, plan.v.row(begin + p));
     for (size_t p = 0; p < count; ++p)
       plan.row_log[plan.row_order[begin + p]] = std::log2(plan.v(begin + p, p));
   }
@@ -63,41 +55,31 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
 
 int StepEighths(double log2_value) { return static_cast<int>(std::lround(kStepResolution * log2_value)); }
 
-ColumnSteps PlanColumns(MatrixView<const float> h, const StepSettings& settings) {
-  const size_t cols = h.rows;
-  const double mean = MeanEnergy(h);
+std::vector<uint32_t> ProcessingOrder(const std::vector<double>& inverse_diagonal,
+                                      const std::vector<double>& use) {
+  MICA_CHECK(inverse_diagonal.size() == use.size());
+  std::vector<uint32_t> order(use.size());
+  std::iota(order.begin(), order.end(), 0u);
+  // Products, not quotients: what nobody uses comes first.
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return inverse_diagonal[a] * use[b] > inverse_diagonal[b] * use[a];
+  });
+  return order;
+}
+
+ColumnSteps PlanColumns(std::shared_ptr<const DampedFactor> factor) {
   ColumnSteps steps;
-  for (size_t j = 0; j < cols; ++j) steps.trace += h(j, j);
-  if (!std::isfinite(steps.trace)) {
-    Fail("second moments of {} input channels are not finite; the calibration activations overflow", cols);
-  }
-  const DampedFactor natural(h, {}, FactorForm::kUpperOfInverse,
-                             StepDamping(settings.damping, mean, cols, "input channels"));
-  steps.dead_channels = natural.dead().size();
-  steps.damping_doublings = natural.raises();
-  // [H^-1]_jj is the squared norm of column j of the factor, whatever the order.
-  std::vector<double> inverse_diagonal(cols, 0.0);
-  for (size_t i = 0; i < cols; ++i) {
-    const float* u = natural.matrix().row(i);
-    for (size_t j = i; j < cols; ++j) inverse_diagonal[j] += static_cast<double>(u[j]) * u[j];
-  }
-  steps.order = natural.order();
-  std::stable_sort(steps.order.begin(), steps.order.end(),
-                   [&](uint32_t a, uint32_t b) { return inverse_diagonal[a] > inverse_diagonal[b]; });
-  DampedFactor ordered(
-      h, steps.order, FactorForm::kUpperOfInverse,
-      StepDamping(settings.damping * std::exp2(natural.raises()), mean, cols, "input channels"));
-  steps.u = ordered.Release();
+  const size_t cols = factor->channels();
+  steps.factor = std::move(factor);
   steps.col_step.resize(cols);
   for (size_t p = 0; p < cols; ++p)
-    steps.col_step[steps.order[p]] = static_cast<int16_t>(StepEighths(std::log2(steps.u(p, p))));
+    steps.col_step[steps.order()[p]] = static_cast<int16_t>(StepEighths(std::log2(steps.u()(p, p))));
   return steps;
 }
 
 StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
-                   const StepSettings& settings) {
+                   double signal, const StepSettings& settings) {
   StepPlan plan;
-  const double trace = columns->trace;
   plan.columns = std::move(columns);
   const std::vector<double>& fisher = outputs.fisher;
   const size_t rows = fisher.size();
@@ -115,8 +97,8 @@ StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInfor
       plan.row_log[r] = static_cast<float>(-0.5 * std::log2(f));
     }
   }
-  if (trace > 0) {
-    const auto shift = static_cast<float>(0.5 * (1 - kSensitivityExponent) * std::log2(trace * total));
+  if (signal > 0) {
+    const auto shift = static_cast<float>(0.5 * (1 - kSensitivityExponent) * std::log2(signal));
     for (float& log : plan.row_log) log += shift;
   }
   return plan;
@@ -127,6 +109,8 @@ StepSizes MeasureSizes(MatrixView<const float> w, const StepPlan& plan) {
   std::vector<double> row_energy(w.rows, 0.0), col_energy(w.cols, 0.0), col_inverse(w.cols);
   for (size_t c = 0; c < w.cols; ++c)
     col_inverse[c] = std::exp2(-plan.columns->col_step[c] / static_cast<double>(kStepResolution));
+  for (const uint32_t p : plan.columns->factor->dead())
+    col_inverse[plan.columns->order()[p]] = 0;  // solved as zeros
   for (size_t r = 0; r < w.rows; ++r) {
     for (size_t c = 0; c < w.cols; ++c) {
       const double x = w(r, c) * col_inverse[c];

@@ -11,28 +11,32 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/curvature/output_information.h"
 
 namespace mica {
 
 struct StepSettings {
-  double damping = 0.01;        // times the mean diagonal of H
   double fisher_damping = 1.0;  // without G: times the mean of f, added to every row's
-  double output_damping = 0.1;  // with G: times its mean diagonal
+  double output_damping = 0.1;  // with G: times its mean diagonal, added to it
 };
 
 // What follows from one input, for all matrices that take it.
 struct ColumnSteps {
-  std::vector<uint32_t> order;  // [cols] processing position -> original column: rising conditional variance
-                                // (falling [H^-1]_jj)
-  Matrix<float> u;              // [cols, cols] upper factor of H^-1, processing order
-  std::vector<int16_t> col_step;  // [cols] log2 of U_jj in eighths, original order
-  double trace = 0;               // of H
-  size_t dead_channels = 0;       // columns whose input was always zero
-  int damping_doublings = 0;      // times the damping had to be raised before H was positive definite
+  std::shared_ptr<const DampedFactor> factor;  // in processing order
+  std::vector<int16_t> col_step;               // [cols] log2 of U_jj in eighths, original order
+
+  const std::vector<uint32_t>& order() const {
+    return factor->order();
+  }  // [cols] processing position -> column
+  MatrixView<const float> u() const { return factor->u(); }
 };
-// h: [cols, cols]. Throws Error when h is not finite or not positive definite at any damping.
-ColumnSteps PlanColumns(MatrixView<const float> h, const StepSettings& settings);
+ColumnSteps PlanColumns(std::shared_ptr<const DampedFactor> factor);
+
+// The order in which columns are processed: rising conditional variance 1 / [H^-1]_jj, in units of the
+// weights that use the channel, so that the scale of a channel plays no part. use: [cols] their energy.
+std::vector<uint32_t> ProcessingOrder(const std::vector<double>& inverse_diagonal,
+                                      const std::vector<double>& use);
 
 // What does not depend on c. Rows: [rows] position -> original row. Within each block of G by rising G_ii, in
 // half octaves (row_key, stored where a decoder must follow the same order); all in their own order without
@@ -44,9 +48,10 @@ struct StepPlan {
   Matrix<float> v;             // [rows, block] row p: V_pq for the positions q of p's block; empty without G
   std::vector<float> row_log;  // [rows] log2 of a_i, original order
 };
+// signal: what the matrix's outputs weigh in the loss, sum of f_r w_rc^2 H_cc; 0 where that is not known.
 // Throws Error when the moments of `outputs` are not finite or not positive definite at any damping.
 StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
-                   const StepSettings& settings);
+                   double signal, const StepSettings& settings);
 
 // log2 of the RMS of w / step at c = 1, rows and columns apart: row[i] + col[j] is what entry (i, j) is
 // expected to be.

@@ -23,8 +23,6 @@ constexpr size_t kStepTokens = 2048;
 // Tokens scored in one call: the head's slices are converted (or decoded) anew in each, which at this many
 // tokens costs a few percent.
 constexpr size_t kHeadTokens = 16384;
-constexpr uint64_t kKeptHeadBytes = uint64_t{512}
-                                    << 20;  // OutputHead keeps its prepared form up to this size
 
 size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, uint64_t activation_bytes) {
   const uint64_t window_bytes = uint64_t{window} * config.hidden * sizeof(float);
@@ -121,7 +119,8 @@ uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t
     // One model's layer at a time; streams and heads of both, and their logits.
     return std::max(PlannedEvaluationBytes(config, window, windows, settings),
                     PlannedEvaluationBytes(*reference, window, windows, settings)) +
-           settings.activation_bytes + kKeptHeadBytes + kDivergenceBytes;
+           settings.activation_bytes + kDivergenceBytes +
+           std::max(KeptHeadBytes(config, settings.precision), KeptHeadBytes(*reference, settings.precision));
   }
   const uint64_t value_bytes = DTypeBytes(OperandType(settings.precision));
   uint64_t layer = 0, largest = 0;
@@ -133,7 +132,7 @@ uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t
   const uint64_t in_layer = layer * value_bytes + largest * sizeof(float);
   const uint64_t slice = uint64_t{std::min(config.vocab, OutputHead::kSliceRows)} * config.hidden;
   const uint64_t in_head = slice * (sizeof(float) + value_bytes);
-  const uint64_t kept_head = std::min(kKeptHeadBytes, uint64_t{config.vocab} * config.hidden * value_bytes);
+  const uint64_t kept_head = KeptHeadBytes(config, settings.precision);
   const uint64_t chunk = uint64_t{ChunkWindows(config, window, windows, settings.activation_bytes)} * window *
                          config.hidden * sizeof(float);
   const uint64_t step = uint64_t{std::min(StepWindows(window), windows)} * window *

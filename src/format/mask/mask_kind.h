@@ -27,6 +27,8 @@ struct MaskKind {
   // False when no mask has that name.
   static bool Parse(std::string_view name, MaskKind& mask);
 
+  // Columns that belong together: those of a cell, or each on its own.
+  constexpr size_t CellCols() const { return cols == 0 ? 1 : cols; }
   // Weights of a cell (or of the columns that are left) that are pruned.
   constexpr size_t Pruned(size_t columns) const { return cols == 0 ? 0 : columns * (cols - kept) / cols; }
   // Bits of one row of `coded_cols` columns before padding to a byte.

@@ -26,7 +26,7 @@ class Gram {
 
   explicit Gram(size_t cols);
 
-  // Adds tokens x: [tokens, cols] FP32 or BF16. weights: [tokens], finite and >= 0, or empty for 1 each; with
+  // Adds tokens x, whose blocks begin with their first: [tokens, cols] FP32 or BF16. weights: [tokens], finite and >= 0, or empty for 1 each; with
   // weights, rows are scaled by sqrt(w_t) in FP32 and multiplied in FP32 (about twice the time of BF16).
   // Throws Error naming the channel when values are NaN, infinite or beyond 2^59 (their products would
   // overflow), or when a weight is not finite or negative; the sums are then of no further use.

@@ -193,38 +193,16 @@ bool CholeskyOfInverseUpper(MatrixView<float> a) {
   return true;
 }
 
-// a^-1 = L^-T L^-1, tile row by tile row in place: tile (i, j) needs tile rows k >= i only, and of row i
-// itself only its old diagonal tile besides the tile being replaced.
-bool InvertPositiveDefinite(MatrixView<float> a) {
-  if (!CholeskyLower(a)) return false;
-  InvertLowerTriangle(a);
+void MultiplyByUpper(bool transpose, MatrixView<const float> u, MatrixView<float> x) {
+  MICA_CHECK(u.rows == x.cols);
+  MICA_CHECK(u.cols == x.cols);
+  constexpr size_t kRows = 64;
   const OneBlasThread one_thread;
-  const size_t n = a.rows, tiles = Tiles(n, kTile);
-  Matrix<float> diagonal(std::min(n, kTile), std::min(n, kTile));
-  Matrix<float> row(std::min(n, kTile), n);
-  for (size_t i = 0; i < tiles; ++i) {
-    const size_t start = i * kTile, height = TileExtent(i, n, kTile), rest = start + height;
-    for (size_t r = 0; r < height; ++r) {
-      std::copy_n(a.row(start + r) + start, height, diagonal.row(r));
-      std::copy_n(a.row(start + r), rest, row.row(r));
-    }
-    const MatrixView<const float> old_diagonal =
-        Block(MatrixView<const float>(diagonal), 0, height, 0, height);
-    ParallelFor(i + 1, [&](size_t j) {
-      const size_t width = TileExtent(j, n, kTile);
-      const MatrixView<float> out = Block(a, start, height, j * kTile, width);
-      GemmTile(true, false, 1.0f, old_diagonal,
-               Block(MatrixView<const float>(row), 0, height, j * kTile, width), 0.0f, out);
-      if (rest < n) {
-        GemmTile(true, false, 1.0f, Block(a, rest, n - rest, start, height),
-                 Block(a, rest, n - rest, j * kTile, width), 1.0f, out);
-      }
-    });
-  }
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t j = 0; j < i; ++j) a(j, i) = a(i, j);
-  }
-  return true;
+  ParallelFor(Tiles(x.rows, kRows), [&](size_t i) {
+    cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, Transposed(transpose), CblasNonUnit,
+                Int(TileExtent(i, x.rows, kRows)), Int(x.cols), 1.0f, u.data, Int(u.stride), x.row(i * kRows),
+                Int(x.stride));
+  });
 }
 
 }  // namespace mica

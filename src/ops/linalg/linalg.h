@@ -31,8 +31,8 @@ void InvertLowerTriangle(MatrixView<float> l);
 // n^3 operations.
 bool CholeskyOfInverseUpper(MatrixView<float> a);
 
-// a [n, n] <- a^-1 for symmetric positive definite a (reads the lower triangle, fills both); false when it is
-// not.
-bool InvertPositiveDefinite(MatrixView<float> a);
+// x [m, n] <- x u, or x u^T when asked; u [n, n] upper triangular, what is below its diagonal is not read. m n^2
+// operations.
+void MultiplyByUpper(bool transpose, MatrixView<const float> u, MatrixView<float> x);
 
 }  // namespace mica

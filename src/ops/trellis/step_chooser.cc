@@ -26,6 +26,8 @@ float SizeInSteps(float w, float inverse) {
 StepChooser::StepChooser(const EntropyRates* rates, const StepPrices& prices)
     : trellis_(TrellisOf(kTrellisStates)),
       rates_(rates),
+      window_(prices.window > 0 ? prices.window : kCodedTileRows),
+      ahead_(prices.ahead),
       lambda_(static_cast<float>(prices.lambda) * (prices.trellis ? kTrellisSlope : kScalarSlope)),
       zero_price_(static_cast<float>(prices.zero_price) * (prices.trellis ? 4.0f : 1.0f)) {}
 
@@ -60,6 +62,27 @@ void StepChooser::Candidate(float x, int q, int parity, const float* bits, float
 }
 
 void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
+  float w[kCodedTileRows];
+  std::copy_n(column.w, column.rows, w);
+  int state = 0;
+  for (size_t first = 0; first < column.rows;) {
+    const size_t last = std::min(column.rows, first + window_ + ahead_);
+    FollowPart(column, w, first, last, state, n);
+    const size_t end = last == column.rows ? last : first + window_;
+    for (; first < end; ++first) {
+      const auto s = static_cast<size_t>(state);
+      state = trellis_.next[s][static_cast<size_t>(n[first] & 1)];
+      if (column.v == nullptr || end == column.rows) continue;
+      const int level = trellis_.Level(n[first], trellis_.quantiser[s]);
+      const float* v = column.v + first * column.v_stride;
+      const float e = (w[first] - static_cast<float>(level) * column.step[first]) / v[first];
+      for (size_t k = first + 1; k < column.rows; ++k) w[k] -= e * v[k];
+    }
+  }
+}
+
+void StepChooser::FollowPart(const TileColumn& column, const float* w_here, size_t first, size_t last,
+                             int state, int16_t* n) const {
   struct Survivor {
     float total = kNever;
     alignas(64) float w[kCodedTileRows];  // what its errors have made of the rows to come
@@ -71,14 +94,14 @@ void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
   Survivor survivors[2][kTrellisStates] = {};
   Arrival arrivals[kCodedTileRows][kTrellisStates];
   Survivor *now = survivors[0], *next = survivors[1];
-  now[0].total = 0;
-  std::copy_n(column.w, column.rows, now[0].w);
-  for (size_t r = 0; r < column.rows; ++r) {
+  now[state].total = 0;
+  std::copy(w_here + first, w_here + last, now[state].w + first);
+  for (size_t r = first; r < last; ++r) {
     for (int s = 0; s < kTrellisStates; ++s) next[s].total = kNever;
     for (int s = 0; s < kTrellisStates; ++s) {
       if (now[s].total >= kNever) continue;
       // Without feedback all survivors see the same weight.
-      const float w = column.v != nullptr ? now[s].w[r] : column.w[r];
+      const float w = column.v != nullptr ? now[s].w[r] : w_here[r];
       const int q = trellis_.quantiser[static_cast<size_t>(s)];
       const float* bits = RatesOf(q, column, r);
       for (int parity = 0; parity < 2; ++parity) {
@@ -103,15 +126,15 @@ void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
       const int level = trellis_.Level(arrival.n, trellis_.quantiser[arrival.from]);
       const float* v = column.v + r * column.v_stride;
       const float e = (before[r] - static_cast<float>(level) * column.step[r]) / v[r];
-      for (size_t k = r + 1; k < column.rows; ++k) after[k] = before[k] - e * v[k];
+      for (size_t k = r + 1; k < last; ++k) after[k] = before[k] - e * v[k];
     }
     std::swap(now, next);
   }
-  int state = 0;
+  state = 0;
   for (int s = 1; s < kTrellisStates; ++s) {
     if (now[s].total < now[state].total) state = s;
   }
-  for (size_t r = column.rows; r-- > 0;) {
+  for (size_t r = last; r-- > first;) {
     n[r] = arrivals[r][state].n;
     state = arrivals[r][state].from;
   }

@@ -15,6 +15,9 @@ inline constexpr int kTrellisStates = 8;
 // What an integer costs besides the loss.
 struct StepPrices {
   bool trellis = false;
+  // Rows of a column that are decided together, and rows behind them that are looked at for it; 0: all rows
+  // of the tile. Small ones let a device decide many columns at once; what is stored is of one kind.
+  size_t window = 0, ahead = 0;
   double lambda =
       0.0;  // weight of bits against loss; 1 is the slope of the high-rate law, 0 rounds to the nearest
   double zero_price = 0.0;  // loss that a weight which is not zero must save, in squared steps: drives
@@ -44,10 +47,14 @@ class StepChooser {
   int Round(float w, const TileColumn& column, size_t r) const;
 
   // The cheapest path of the trellis from state 0 (Viterbi); each survivor carries the feedback of its own
-  // errors. n: [rows].
+  // errors. With a window, the cheapest path through `window + ahead` rows, of which the first `window` stay,
+  // and so on from where they end. n: [rows].
   void FollowTrellis(const TileColumn& column, int16_t* n) const;
 
  private:
+  // The cheapest path from `state` through rows [first, last), w: [rows] what errors have made of them.
+  void FollowPart(const TileColumn& column, const float* w, size_t first, size_t last, int state,
+                  int16_t* n) const;
   // Levels of one quantiser and parity are 4 steps apart (2 m - q for m = parity, parity + 2, ...): the
   // nearest and the one before it.
   void Candidate(float x, int q, int parity, const float* bits, float* cost, int16_t* magnitude) const;
@@ -62,6 +69,7 @@ class StepChooser {
 
   const Trellis& trellis_;
   const EntropyRates* rates_;
+  const size_t window_, ahead_;
   const float lambda_;
   const float zero_price_;
 };

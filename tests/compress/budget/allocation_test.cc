@@ -15,6 +15,7 @@
 #include "format/mask/sparsity_pattern.h"
 #include "ops/codes/codes.h"
 #include "tests/compress/correlated.h"
+#include "tests/compress/fixed/solved.h"
 #include "tests/error_message.h"
 
 namespace mica {
@@ -333,7 +334,7 @@ TEST_P(StoredBitsOf, AreWhatIsPacked) {
 
   const Matrix<float> w = GaussianWeights(rows, cols, 6);
   const Matrix<float> h = CorrelatedMoments(cols, 350, 7);
-  FixedSolverSettings fixed;
+  FixedOptions fixed;
   fixed.group_size = c.group_size;
   fixed.sparsity = c.sparsity;
   fixed.pruned_shares = demand.pruned_shares;

@@ -27,11 +27,20 @@ TEST(RateControlTest, PredictionsOfAllMatricesMeetTheBudget) {
       for (int i = 0; i < 3; ++i) {
         const RateControl::Choice choice = control.Next();
         EXPECT_EQ(choice.zero_price, 0);
-        control.Record(choice, choice.predicted_bits, choice.predicted_zeros);
+        control.Record(choice.predicted[0].bits, choice.predicted[0].zeros);
       }
       EXPECT_NEAR(control.bits_so_far() / kWeights, bits, 1e-6);
     }
   }
+}
+
+TEST(RateControlTest, WhatIsStoredWhateverTheStepIsPaidFirst) {
+  const double least = 3 * 0.4 * kWeights;
+  RateControl paid(Sizes(3), 3 * kWeights, 0, true, {0.1 * least, 0.7 * least, 0.2 * least});
+  RateControl plain(Sizes(3), 3 * kWeights - least, 0, true);
+  const RateControl::Choice choice = paid.Next(3), same = plain.Next(3);
+  EXPECT_NEAR(choice.log2_c, same.log2_c, 1e-9);
+  EXPECT_NEAR(choice.predicted[1].bits, same.predicted[1].bits + 0.7 * least, 1e-6 * least);
 }
 
 TEST(RateControlTest, HighRatesFollowTheLaw) {
@@ -46,13 +55,36 @@ TEST(RateControlTest, HighRatesFollowTheLaw) {
 TEST(RateControlTest, MatricesThatTookMoreMakeTheRestCheaper) {
   RateControl control(Sizes(3), 3 * kWeights, 0, false);
   const RateControl::Choice first = control.Next();
-  control.Record(first, 1.2 * first.predicted_bits, first.predicted_zeros);
+  control.Record(1.2 * first.predicted[0].bits, first.predicted[0].zeros);
   const RateControl::Choice second = control.Next();
   EXPECT_GT(second.log2_c, first.log2_c);
-  control.Record(second, second.predicted_bits, second.predicted_zeros);
+  control.Record(second.predicted[0].bits, second.predicted[0].zeros);
   const RateControl::Choice third = control.Next();
-  control.Record(third, third.predicted_bits, third.predicted_zeros);
+  control.Record(third.predicted[0].bits, third.predicted[0].zeros);
   EXPECT_LT(control.bits_so_far(), 3 * kWeights);
+}
+
+TEST(RateControlTest, OneChoiceServesMatricesThatAreSolvedTogether) {
+  RateControl together(Sizes(3), 3 * kWeights, 0, false), apart(Sizes(3), 3 * kWeights, 0, false);
+  const RateControl::Choice both = together.Next(2);
+  ASSERT_EQ(both.predicted.size(), 2u);
+  EXPECT_EQ(both.log2_c, apart.Next().log2_c);
+  EXPECT_EQ(both.predicted[1].bits, apart.Next().predicted[0].bits);
+}
+
+TEST(RateControlTest, WhatIsNotRecordedYetIsExpectedToTakeWhatWasPredicted) {
+  // The second choice does not know that the first matrix took more; the third does.
+  RateControl late(Sizes(3), 3 * kWeights, 0, false), known(Sizes(3), 3 * kWeights, 0, false);
+  const RateControl::Choice first = late.Next(), second = late.Next();
+  EXPECT_NEAR(second.log2_c, first.log2_c, 1e-9);
+  late.Record(1.2 * first.predicted[0].bits, 0);
+  const RateControl::Choice third = late.Next();
+  EXPECT_GT(third.log2_c, second.log2_c);
+  // A choice that is taken from a record leaves the same state.
+  known.Take(first.predicted);
+  known.Take(second.predicted);
+  known.Record(1.2 * first.predicted[0].bits, 0);
+  EXPECT_EQ(known.Next().log2_c, third.log2_c);
 }
 
 TEST(RateControlTest, ZerosHaveAPriceWhereTheRateAloneGivesTooFew) {
@@ -61,8 +93,8 @@ TEST(RateControlTest, ZerosHaveAPriceWhereTheRateAloneGivesTooFew) {
   for (int i = 0; i < 3; ++i) {
     const RateControl::Choice choice = control.Next();
     EXPECT_GT(choice.zero_price, 0.5);
-    zeros += choice.predicted_zeros;
-    control.Record(choice, choice.predicted_bits, choice.predicted_zeros);
+    zeros += choice.predicted[0].zeros;
+    control.Record(choice.predicted[0].bits, choice.predicted[0].zeros);
   }
   EXPECT_NEAR(zeros / kWeights, 0.5, 1e-3);
   EXPECT_NEAR(control.bits_so_far() / kWeights, 2.6, 1e-3);

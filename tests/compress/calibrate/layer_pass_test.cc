@@ -166,6 +166,8 @@ const TokenProgress kSilent = [](uint64_t) {};
 class LayerPass : public testing::TestWithParam<Precision> {
  protected:
   ResidualStream Stream(const ModelWeights& weights) const { return ResidualStream(weights, calibration_); }
+  // In portions of one run, as the original's must be.
+  ResidualStream Runs(const ModelWeights& weights) const { return ResidualStream(weights, calibration_, 1); }
 
   TinyModel model_{TinyConfig(), 1}, other_{TinyConfig(), 2};
   Calibration calibration_ = TinyCalibration(model_.config(), kWindows, kWindow);
@@ -249,7 +251,7 @@ TEST_P(LayerPass, SolvesEachMatrixOnceInOrderOnTheMomentsOfItsInputs) {
 }
 
 TEST_P(LayerPass, DriftAgainstTheSameModelIsExactlyZero) {
-  ResidualStream stream = Stream(model_.weights()), reference = Stream(model_.weights());
+  ResidualStream stream = Runs(model_.weights()), reference = Runs(model_.weights());
   DecoderLayer layer(model_.weights(), kLayer, GetParam());
   const DecoderLayer original(model_.weights(), kLayer, GetParam());
   Solved solved;
@@ -269,13 +271,11 @@ TEST_P(LayerPass, DriftAgainstTheSameModelIsExactlyZero) {
   EXPECT_TRUE(SamePortions(Portions(stream), Portions(reference)));
 }
 
-TEST_P(LayerPass, DriftAgainstAnotherModelIsTheMeanOverThePortionsItTakes) {
-  // 150 of 300 windows need two of the three portions: the last two of the evenly spaced choice. One would do
-  // for 100 but is the short one, and 172 are too few for 180.
-  for (const auto& [windows, first_taken] :
-       {std::pair<size_t, size_t>{kWindows, 0}, {150, 1}, {100, 1}, {180, 0}, {44, 2}}) {
+TEST_P(LayerPass, DriftAgainstAnotherModelIsTheMeanOverTheRunsItTakes) {
+  // Ten runs of 32 windows, the last one of 12: five would do for 150 windows, if none were the short one.
+  for (const auto& [windows, runs] : {std::pair<size_t, size_t>{kWindows, 10}, {150, 6}, {100, 4}, {44, 2}}) {
     SCOPED_TRACE(testing::Message() << windows << " windows");
-    ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
+    ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
     const std::vector<Matrix<float>> reference_before = Portions(reference);
     const Halves halves(model_.weights(), GetParam()), reference_halves(other_.weights(), GetParam());
     std::map<InputKind, Sums> h, drift, residual;
@@ -286,9 +286,10 @@ TEST_P(LayerPass, DriftAgainstAnotherModelIsTheMeanOverThePortionsItTakes) {
       residual.try_emplace(kind, model_.config().hidden, cols);
     }
     std::vector<Matrix<float>> expected = Portions(stream), expected_reference = Portions(reference);
-    for (size_t portion = 0; portion < 3; ++portion) {
+    ASSERT_EQ(expected.size(), 10u);
+    for (size_t portion = 0; portion < 10; ++portion) {
       const Seen seen = halves.Forward(expected[portion]);
-      const bool taken = portion >= first_taken;
+      const bool taken = (portion + 1) * runs / 10 != portion * runs / 10;  // evenly spaced
       const Seen original = taken ? reference_halves.Forward(expected_reference[portion]) : Seen();
       const bool rounded = GetParam() == Precision::kBf16;
       for (const InputKind kind : kInputKinds) {
@@ -321,12 +322,12 @@ TEST_P(LayerPass, DriftAgainstAnotherModelIsTheMeanOverThePortionsItTakes) {
     // The reference goes through its own weights; the portions it does not take stay behind.
     const std::vector<Matrix<float>> reference_after = Portions(reference);
     EXPECT_TRUE(SamePortions(reference_after, expected_reference));
-    EXPECT_EQ(SameBits(reference_after[0], reference_before[0]), first_taken > 0);
+    EXPECT_EQ(SameBits(reference_after[0], reference_before[0]), runs < 10);
   }
 }
 
 TEST_P(LayerPass, TokenWeightsScaleEachTokensShareOfMomentsAndDrift) {
-  ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
+  ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
   // Other weights for each input, some of them zero.
   std::array<std::vector<float>, kInputKinds.size()> weights;
   TokenWeights views;
@@ -358,7 +359,7 @@ TEST_P(LayerPass, TokenWeightsScaleEachTokensShareOfMomentsAndDrift) {
   }
   const Halves halves(model_.weights(), GetParam()), reference_halves(other_.weights(), GetParam());
   std::vector<Matrix<float>> expected = Portions(stream), original = Portions(reference);
-  for (size_t portion = 0; portion < 3; ++portion) {
+  for (size_t portion = 0; portion < expected.size(); ++portion) {
     const size_t first = portion * stream.portion_tokens();
     const Seen seen = halves.Forward(expected[portion]), others = reference_halves.Forward(original[portion]);
     for (const InputKind kind : kInputKinds) {
@@ -426,7 +427,7 @@ TEST_P(LayerPass, AReferenceGoesTheSameWayWithAndWithoutSolver) {
   const DecoderLayer original(other_.weights(), kLayer, GetParam());
   std::vector<std::vector<Matrix<float>>> streams, references;
   for (const bool solve : {true, false}) {
-    ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
+    ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
     DecoderLayer layer(model_.weights(), kLayer, GetParam());
     Solved solved;
     PassLayer(layer, model_.config(), stream, GetParam(),
@@ -441,7 +442,7 @@ TEST_P(LayerPass, AReferenceGoesTheSameWayWithAndWithoutSolver) {
 }
 
 TEST_P(LayerPass, ProgressCountsEveryTokenOnceASweep) {
-  ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
+  ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
   DecoderLayer layer(model_.weights(), kLayer, GetParam());
   const DecoderLayer original(other_.weights(), kLayer, GetParam());
   uint64_t tokens = 0;
@@ -461,7 +462,7 @@ TEST_P(LayerPass, ThreadsDoNotChangeBits) {
   const DecoderLayer original(other_.weights(), kLayer, GetParam());
   for (const int threads : {1, 3}) {
     SetThreads(threads);
-    ResidualStream stream = Stream(model_.weights()), reference = Stream(other_.weights());
+    ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
     DecoderLayer layer(model_.weights(), kLayer, GetParam());
     PassLayer(layer, model_.config(), stream, GetParam(),
               Noting(model_.weights(), solved[streams.size()], layer), {&original, &reference, 150}, {},
@@ -474,6 +475,30 @@ TEST_P(LayerPass, ThreadsDoNotChangeBits) {
     EXPECT_TRUE(SameBits(solved[0].h[i], solved[1].h[i]));
     EXPECT_TRUE(SameBits(solved[0].drift[i], solved[1].drift[i]));
     EXPECT_TRUE(SameBits(solved[0].residual[i], solved[1].residual[i]));
+  }
+}
+
+TEST_P(LayerPass, PortionsDoNotChangeBits) {
+  std::vector<Solved> solved(3);
+  std::vector<ResidualStream> streams;
+  const DecoderLayer original(other_.weights(), kLayer, GetParam());
+  for (const size_t portion_tokens : {size_t{1}, ResidualStream::kPortionTokens, 2 * calibration_.tokens()}) {
+    ResidualStream stream(model_.weights(), calibration_, portion_tokens), reference = Runs(other_.weights());
+    DecoderLayer layer(model_.weights(), kLayer, GetParam());
+    PassLayer(layer, model_.config(), stream, GetParam(),
+              Noting(model_.weights(), solved[streams.size()], layer), {&original, &reference, 150}, {},
+              kSilent);
+    streams.push_back(std::move(stream));
+  }
+  EXPECT_EQ(streams[0].portions(), 10u);
+  EXPECT_EQ(streams[1].portions(), 3u);
+  EXPECT_EQ(streams[2].portions(), 1u);
+  for (const size_t other : {1, 2}) {
+    for (size_t i = 0; i < kLinearKinds.size(); ++i) {
+      EXPECT_TRUE(SameBits(solved[0].h[i], solved[other].h[i]));
+      EXPECT_TRUE(SameBits(solved[0].drift[i], solved[other].drift[i]));
+      EXPECT_TRUE(SameBits(solved[0].residual[i], solved[other].residual[i]));
+    }
   }
 }
 

@@ -28,15 +28,15 @@ class ResidualStreamOf : public testing::TestWithParam<Cut> {
   Calibration calibration_ = TinyCalibration(model_.config(), GetParam().windows, GetParam().window);
 };
 INSTANTIATE_TEST_SUITE_P(Windows, ResidualStreamOf,
-                         testing::Values(Cut{1, 1, 8192}, Cut{3, 20, 409}, Cut{5, 2048, 4}, Cut{8, 2048, 4},
-                                         Cut{30, 300, 27}, Cut{2, 4096, 2}, Cut{3, 4097, 1}, Cut{2, 8191, 1},
+                         testing::Values(Cut{1, 1, 8192}, Cut{3, 20, 408}, Cut{5, 2048, 4}, Cut{8, 2048, 4},
+                                         Cut{30, 300, 24}, Cut{2, 4096, 2}, Cut{3, 4097, 1}, Cut{2, 8191, 1},
                                          Cut{2, 8192, 1}, Cut{3, 8193, 1}, Cut{2, 9000, 1}),
                          [](const auto& info) {
                            return std::to_string(info.param.windows) + "x" +
                                   std::to_string(info.param.window);
                          });
 
-TEST_P(ResidualStreamOf, PortionsAreWholeWindowsAndCoverEveryTokenOnce) {
+TEST_P(ResidualStreamOf, PortionsAreWholeRunsAndCoverEveryTokenOnce) {
   const auto [windows, window, portion_windows] = GetParam();
   const ResidualStream stream(model_.weights(), calibration_);
   EXPECT_EQ(stream.tokens(), windows * window);

@@ -69,95 +69,85 @@ void ExpectInverse(const Dense& inverse, MatrixView<const float> h, double toler
   }
 }
 
-TEST(DampedFactor, UpperFactorIsThatOfTheInverseInTheOrderGiven) {
+TEST(DampedFactor, IsTheFactorOfTheInverseInTheOrderGiven) {
   const Matrix<float> h = Moments(400);
-  const DampingPolicy policy{.share = 0.01, .mean = MeanEnergy(h), .failure = ""};
-  const DampedFactor factor(h, Reversed(), FactorForm::kUpperOfInverse, policy);
+  const DampedFactor factor(h, Reversed(), 0.01);
   Matrix<float> damped(kChannels, kChannels);
   factor.DampedMoments(h, damped);
   for (size_t i = 0; i < kChannels; ++i) {
-    EXPECT_EQ(damped(i, i), h(kChannels - 1 - i, kChannels - 1 - i) + static_cast<float>(0.01 * policy.mean));
+    const float energy = h(kChannels - 1 - i, kChannels - 1 - i);
+    EXPECT_FLOAT_EQ(damped(i, i), energy * 1.01f);
     for (size_t j = 0; j < i; ++j) {
       EXPECT_EQ(damped(i, j), h(kChannels - 1 - i, kChannels - 1 - j));
-      EXPECT_EQ(factor.matrix()(i, j), 0.0f);
+      EXPECT_EQ(factor.u()(i, j), 0.0f);
     }
   }
-  ExpectInverse(Product(factor.matrix(), factor.matrix(), true), damped, 1e-3);
+  ExpectInverse(Product(factor.u(), factor.u(), true), damped, 1e-3);
   EXPECT_EQ(factor.raises(), 0);
-  EXPECT_DOUBLE_EQ(factor.damping(), 0.01 * policy.mean);
+  EXPECT_EQ(factor.share(), 0.01);
 }
 
-TEST(DampedFactor, InverseIsThatOfTheDampedMoments) {
+TEST(DampedFactor, AChannelTimesAPowerOfTwoIsTheSameProblemBitByBit) {
   const Matrix<float> h = Moments(400);
-  const DampedFactor factor(h, {}, FactorForm::kInverse,
-                            {.share = 0.03, .mean = MeanEnergy(h), .failure = ""});
-  Matrix<float> damped(kChannels, kChannels), identity(kChannels, kChannels, 0.0f);
-  factor.DampedMoments(h, damped);
-  for (size_t i = 0; i < kChannels; ++i) identity(i, i) = 1;
-  ExpectInverse(Product(factor.matrix(), identity, false), damped, 1e-3);
-}
-
-TEST(DampedFactor, ScaledFormIsTheInverseFactorOfAUnitDiagonal) {
-  const Matrix<float> h = Moments(400);
-  const double mean = MeanEnergy(h);
-  const DampedFactor factor(h, {}, FactorForm::kScaledLowerInverse,
-                            {.share = 0.01, .mean = mean, .failure = ""});
-  Matrix<float> scaled(kChannels, kChannels);
-  for (size_t i = 0; i < kChannels; ++i) {
+  for (const int octaves : {-20, 1, 20}) {
+    Matrix<float> scaled = h.Clone();
     for (size_t j = 0; j < kChannels; ++j) {
-      const double root = std::sqrt((h(i, i) + 0.01 * mean) * (h(j, j) + 0.01 * mean));
-      scaled(i, j) = i == j ? 1.0f : static_cast<float>(h(i, j) / root);
+      scaled(7, j) = std::ldexp(scaled(7, j), octaves);
+      scaled(j, 7) = std::ldexp(scaled(j, 7), octaves);
     }
+    const DampedFactor factor(h, {}, 0.01), other(scaled, {}, 0.01);
+    for (size_t i = 0; i < kChannels; ++i) {
+      for (size_t j = 0; j < kChannels; ++j)
+        EXPECT_EQ(other.u()(i, j), j == 7 ? std::ldexp(factor.u()(i, j), -octaves) : factor.u()(i, j));
+    }
+    EXPECT_EQ(factor.Information(h), other.Information(scaled));
   }
-  ExpectInverse(Product(factor.matrix(), factor.matrix(), true), scaled, 1e-3);
 }
 
-TEST(DampedFactor, DeadChannelsGetTheMeanEnergyAndAreNamedByPosition) {
+TEST(DampedFactor, ChannelsWithoutEnergyGoWithNoOtherAndAreNamedByPosition) {
   const Matrix<float> h = Moments(400, 7);
-  const double mean = MeanEnergy(h);
-  for (const DeadChannels dead : {DeadChannels::kMeanEnergy, DeadChannels::kApart}) {
-    const DampedFactor factor(h, Reversed(), FactorForm::kUpperOfInverse,
-                              {.share = 0.01, .mean = mean, .dead = dead, .failure = ""});
+  for (const double share : {0.0, 0.01}) {
+    const DampedFactor factor(h, Reversed(), share);
     const uint32_t position = kChannels - 1 - 7;
+    EXPECT_EQ(factor.raises(), 0);
     EXPECT_EQ(factor.dead(), std::vector<uint32_t>{position});
     Matrix<float> damped(kChannels, kChannels), undamped(kChannels, kChannels);
     factor.DampedMoments(h, damped);
     factor.UndampedMoments(h, undamped);
-    const double expected = dead == DeadChannels::kApart ? mean + 0.01 * mean : mean;
-    EXPECT_FLOAT_EQ(damped(position, position), static_cast<float>(expected));
+    EXPECT_EQ(damped(position, position), 1.0f);
     EXPECT_EQ(undamped(position, position), 0.0f);
     EXPECT_EQ(undamped(0, 0), h(kChannels - 1, kChannels - 1));
+    for (size_t j = 0; j < kChannels; ++j) EXPECT_EQ(factor.u()(position, j), j == position ? 1.0f : 0.0f);
+    EXPECT_EQ(factor.InverseDiagonal()[7], 0);
+    EXPECT_EQ(factor.Information(h)[7], 0);
   }
 }
 
-TEST(DampedFactor, DeadChannelsOfScaledMomentsGoWithNoOther) {
-  Matrix<float> h = Moments(400, 7);
-  for (const double share : {0.0, 0.01}) {
-    const DampedFactor factor(h, {}, FactorForm::kScaledLowerInverse,
-                              {.share = share, .mean = MeanEnergy(h), .failure = "never"});
-    EXPECT_EQ(factor.raises(), 0);
-    for (size_t j = 0; j < kChannels; ++j) EXPECT_EQ(factor.matrix()(7, j), j == 7 ? 1.0f : 0.0f);
+TEST(DampedFactor, DiagonalAndProductAreThoseOfTheInverse) {
+  const Matrix<float> h = Moments(400);
+  const DampedFactor factor(h, Reversed(), 0.03);
+  Matrix<float> identity(kChannels, kChannels, 0.0f), damped = h.Clone();
+  for (size_t i = 0; i < kChannels; ++i) {
+    identity(i, i) = 1;
+    damped(i, i) = static_cast<float>(h(i, i) * 1.03);
   }
+  Matrix<float> inverse = identity.Clone();
+  factor.MultiplyByInverse(inverse);
+  ExpectInverse(Product(inverse, identity, false), damped, 1e-3);
+  const std::vector<double> diagonal = factor.InverseDiagonal();
+  for (size_t i = 0; i < kChannels; ++i) EXPECT_NEAR(diagonal[i], inverse(i, i), 1e-4 * diagonal[i]);
 }
 
 TEST(DampedFactor, NoMomentsAtAllCanBeFactored) {
   const Matrix<float> h(kChannels, kChannels, 0.0f);
-  for (const FactorForm form :
-       {FactorForm::kUpperOfInverse, FactorForm::kInverse, FactorForm::kScaledLowerInverse}) {
-    for (const DeadChannels dead : {DeadChannels::kMeanEnergy, DeadChannels::kApart}) {
-      const DampedFactor factor(h, {}, form,
-                                {.share = 0, .mean = MeanEnergy(h), .dead = dead, .failure = "never"});
-      EXPECT_EQ(factor.raises(), 0);
-    }
-  }
+  EXPECT_EQ(DampedFactor(h, {}, 0).raises(), 0);
 }
 
 TEST(DampedFactor, MomentsThatAreNotFiniteAreNamed) {
   for (const float bad : {NAN, INFINITY}) {
     Matrix<float> h = Moments(400);
     h(3, 4) = bad;
-    ExpectError([&] { DampedFactor(h, {}, FactorForm::kInverse, {.failure = "at any damping"}); },
-                {"second moments", "row 3, column 4"});
+    ExpectError([&] { DampedFactor(h, {}, 0.01); }, {"second moments", "row 3, column 4"});
   }
 }
 
@@ -170,34 +160,12 @@ Matrix<float> Indefinite(float lack) {
   return h;
 }
 
-TEST(DampedFactor, DampingIsDoubledUntilItIsEnough) {
-  const Matrix<float> h = Indefinite(0.05f);
-  const DampedFactor factor(h, {}, FactorForm::kUpperOfInverse, {.share = 0.01, .mean = 1, .failure = ""});
+TEST(DampedFactor, DampingIsDoubledUntilItIsEnoughOrNoneIs) {
+  const DampedFactor factor(Indefinite(0.05f), {}, 0.01);
   EXPECT_EQ(factor.raises(), 3);  // .02, .04, .08
   EXPECT_DOUBLE_EQ(factor.share(), 0.08);
-  const DampedFactor from_zero(h, {}, FactorForm::kUpperOfInverse,
-                               {.share = 0, .mean = 1, .first_raise = 0.03, .failure = ""});
-  EXPECT_DOUBLE_EQ(from_zero.share(), 0.06);
-  const DampedFactor leap(h, {}, FactorForm::kUpperOfInverse,
-                          {.share = 0.001, .mean = 1, .least_raise = 0.04, .failure = ""});
-  EXPECT_DOUBLE_EQ(leap.share(), 0.08);
-  EXPECT_EQ(leap.raises(), 2);
-}
-
-TEST(DampedFactor, GivesUpAsThePolicySaysWithItsMessage) {
-  const Matrix<float> h = Indefinite(0.05f);
-  const auto made = [&](const DampingPolicy& policy) {
-    return MessageOf([&] { DampedFactor factor(h, {}, FactorForm::kInverse, policy); });
-  };
-  EXPECT_EQ(made({.share = 0.01, .mean = 1, .most_raises = 2, .failure = "too few"}), "too few");
-  EXPECT_EQ(made({.share = 0.01, .mean = 1, .most_share = 0.05, .failure = "too little"}), "too little");
-  EXPECT_NO_THROW(DampedFactor(h, {}, FactorForm::kInverse,
-                               {.share = 0.01, .mean = 1, .most_raises = 3, .failure = "enough"}));
-  Matrix<float> infinite = Indefinite(0);
-  infinite(0, 0) = std::numeric_limits<float>::infinity();
-  EXPECT_THROW(DampedFactor(infinite, {}, FactorForm::kInverse,
-                            {.share = 0.01, .mean = 1, .most_raises = 3, .failure = "no"}),
-               Error);
+  EXPECT_GT(DampedFactor(Indefinite(0.05f), {}, 0).share(), 0.05);
+  ExpectError([&] { DampedFactor(Indefinite(20), {}, 0.01); }, {"not positive definite at any damping"});
 }
 
 }  // namespace

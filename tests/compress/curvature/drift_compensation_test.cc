@@ -21,7 +21,7 @@ using Dense = std::vector<std::vector<double>>;  // [rows][cols]
 
 Matrix<float> Compensate(MatrixView<const float> w, const InputMoments& moments, double strength,
                          double damping) {
-  return CompensateDrift(w, moments, DriftInverse(moments.h, damping), strength);
+  return CompensateDrift(w, moments, DampedFactor(moments.h, {}, damping), strength);
 }
 
 // X with X a = b by elimination with pivots. a: [n][n], b: [rows][n].
@@ -108,8 +108,6 @@ struct Layer {
 // The formula in FP64, on the channels that live.
 Dense Compensated(const Layer& layer, bool with_residual, double strength, double damping) {
   const size_t rows = layer.w.rows(), cols = layer.w.cols();
-  double mean = 0;
-  for (size_t j = 0; j < cols; ++j) mean += layer.h(j, j) / static_cast<double>(cols);
   std::vector<size_t> alive;
   for (size_t j = 0; j < cols; ++j) {
     if (!layer.dead[j]) alive.push_back(j);
@@ -117,7 +115,7 @@ Dense Compensated(const Layer& layer, bool with_residual, double strength, doubl
   Dense a, b;
   for (const size_t i : alive) {
     a.emplace_back();
-    for (const size_t j : alive) a.back().push_back(layer.h(i, j) + (i == j ? damping * mean : 0.0));
+    for (const size_t j : alive) a.back().push_back(layer.h(i, j) * (i == j ? 1 + damping : 1.0));
   }
   for (size_t r = 0; r < rows; ++r) {
     b.emplace_back();
@@ -222,8 +220,9 @@ TEST(CompensateDrift, DoublesTheDampingUntilTheMomentsArePositiveDefinite) {
   }
   layer.h(3, 3) = layer.h(4, 4) = static_cast<float>(mean);
   layer.h(3, 4) = layer.h(4, 3) = static_cast<float>(1.01 * mean);
-  // From nothing the first step is 1e-4; 64 of them are too few, 128 are enough.
-  for (const auto& [asked, taken] : {std::pair{0.0, 0.0128}, {0.001, 0.016}, {0.004, 0.016}, {0.03, 0.03}}) {
+  // From nothing the first step is 1e-6; 8192 of them are too few, 16384 are enough.
+  for (const auto& [asked, taken] :
+       {std::pair{0.0, 0.016384}, {0.001, 0.016}, {0.004, 0.016}, {0.03, 0.03}}) {
     const Matrix<float> actual = Compensate(layer.w, layer.Moments(true), 1.0, asked);
     EXPECT_LE(WorstOfChange(actual, Compensated(layer, true, 1.0, taken), layer.w), 1e-4)
         << "damping " << asked;
@@ -235,7 +234,7 @@ TEST(CompensateDrift, RefusesMomentsThatNoDampingMakesPositiveDefinite) {
   Layer layer(3, 5);
   layer.h(1, 2) = layer.h(2, 1) = 1e6f;
   ExpectError([&] { Compensate(layer.w, layer.Moments(false), 1.0, 0.01); },
-              {"5 input channels", "not positive definite"});
+              {"5 channels", "not positive definite"});
   Layer poisoned(3, 5);
   poisoned.h(4, 4) = std::numeric_limits<float>::quiet_NaN();
   ExpectError([&] { Compensate(poisoned.w, poisoned.Moments(false), 1.0, 0.01); },

@@ -278,7 +278,7 @@ TEST_F(FisherTest, BlocksKeepLargeModelsSmall) {
 Matrix<float> DownMoments(const ModelWeights& weights, const Calibration& calibration,
                           const TokenWeights& token_weights) {
   DecoderLayer layer(weights, 0, Precision::kFp32), original(weights, 0, Precision::kFp32);
-  ResidualStream stream(weights, calibration), reference(weights, calibration);
+  ResidualStream stream(weights, calibration), reference(weights, calibration, 1);
   Matrix<float> h;
   PassLayer(
       layer, weights.config(), stream, Precision::kFp32,

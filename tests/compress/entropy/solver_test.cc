@@ -83,8 +83,7 @@ double TrueLoss(const Problem& problem, const StepOptions& settings, const Entro
     for (size_t j = 0; j < cols; ++j) {
       double sum = 0;
       for (size_t k = 0; k < cols; ++k) {
-        const double h =
-            problem.h(k, j) + (k == j ? settings.damping * trace / static_cast<double>(cols) : 0);
+        const double h = problem.h(k, j) * (k == j ? 1 + settings.damping : 1);
         sum += (static_cast<double>(problem.w(r, k)) - decoded(r, k)) * h;
       }
       dh(r, j) = sum;
@@ -222,7 +221,7 @@ TEST_F(StepSolverTest, DeadChannelsAndOutputsAreHandled) {
   for (size_t s = 0; s < 128; ++s) problem.outputs.moments(3, s) = problem.outputs.moments(s, 3) = 0;
   problem.outputs.fisher[3] = 0;
   const StepPlan plan = PlanOf(problem.h, problem.outputs);
-  EXPECT_EQ(plan.columns->dead_channels, 1u);
+  EXPECT_EQ(plan.columns->factor->dead().size(), 1u);
   StepReport report;
   SolveSteps(problem.w, plan, 0.0, {}, &report);
   EXPECT_TRUE(std::isfinite(report.loss));

@@ -80,8 +80,8 @@ inline double PathCost(const OracleColumn& column, const std::vector<int>& n) {
   return cost;
 }
 
-// Every path without feedback, one after the other; `margin` is what the second cheapest costs more.
-inline OraclePath CheapestOfAllPaths(const OracleColumn& column) {
+// Every path from a state without feedback, one after the other; `margin` is what the second cheapest costs more.
+inline OraclePath CheapestOfAllPaths(const OracleColumn& column, int start = 0) {
   OraclePath best;
   best.cost = std::numeric_limits<double>::infinity();
   double second = best.cost;
@@ -99,7 +99,7 @@ inline OraclePath CheapestOfAllPaths(const OracleColumn& column) {
              cost + step);
     }
   };
-  extend(0, 0, 0);
+  extend(0, start, 0);
   best.margin = second - best.cost;
   return best;
 }

@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "compress/fixed/plan.h"
 #include "compress/fixed/solver.h"
 #include "format/mask/sparsity_pattern.h"
 #include "ops/codes/codes.h"
@@ -19,8 +20,23 @@ namespace mica {
 
 inline constexpr size_t kRows = 37, kCols = 131;  // neither a multiple of a tile nor of a block
 
-inline FixedSolverSettings Plain() {
-  FixedSolverSettings settings;
+// All options of a solution together.
+struct FixedOptions : FixedSolverSettings {
+  double damping = 0.01;  // of h
+};
+
+// Within a width by falling energy.
+inline FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h,
+                              const std::vector<uint8_t>& widths, const FixedOptions& settings,
+                              SolverReport* report, MatrixView<float> weights = {}) {
+  std::vector<double> energy(h.rows);
+  for (size_t j = 0; j < h.rows; ++j) energy[j] = h(j, j);
+  const DampedFactor factor(h, ActivationOrder(energy, std::vector<double>(h.rows, 1.0)), settings.damping);
+  return SolveFixed(w, h, factor, widths, settings, report, weights);
+}
+
+inline FixedOptions Plain() {
+  FixedOptions settings;
   settings.refine_passes = 0;
   return settings;
 }
@@ -29,11 +45,14 @@ inline std::vector<uint8_t> Uniform(size_t cols, int bits) {
   return std::vector<uint8_t>(cols, static_cast<uint8_t>(bits));
 }
 
-// Widths of every kind, mixed over the columns.
-inline std::vector<uint8_t> Mixed(size_t cols) {
+// Widths of every kind, mixed over the columns, or over the cells of a pattern; of what is left over at the
+// end the least.
+inline std::vector<uint8_t> Mixed(size_t cols, const SparsityPattern& pattern = {}) {
+  const size_t cell = pattern.m > 0 ? static_cast<size_t>(pattern.m) : 1;
   const uint8_t cycle[] = {4, 3, 8, 2, 4, 0, 6, 3, 4, 16, 3};
   std::vector<uint8_t> widths(cols);
-  for (size_t j = 0; j < cols; ++j) widths[j] = cycle[j % std::size(cycle)];
+  for (size_t j = 0; j < cols; ++j)
+    widths[j] = j / cell < cols / cell ? cycle[j / cell % std::size(cycle)] : 0;
   return widths;
 }
 

@@ -20,6 +20,7 @@
 #include "base/half.h"
 #include "base/matrix.h"
 #include "compress/fixed/solver.h"
+#include "tests/compress/fixed/solved.h"
 
 namespace mica {
 
@@ -34,14 +35,28 @@ class Reference {
   // h with the damping of the settings must be positive definite. `w` is what Solve moves weights of; it must
   // outlive this.
   Reference(Matrix<float>& w, MatrixView<const float> h, const std::vector<uint8_t>& widths,
-            const FixedSolverSettings& settings)
+            const FixedOptions& settings)
       : w_(w), settings_(settings), rows_(w.rows()), cols_(w.cols()) {
     order_.resize(cols_);
     std::iota(order_.begin(), order_.end(), 0u);
-    // Widths descending, then energies falling, then columns rising.
-    std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
-      return std::tuple(-widths[a], -h(a, a), a) < std::tuple(-widths[b], -h(b, b), b);
-    });
+    // Energies falling, then columns rising.
+    std::sort(order_.begin(), order_.end(),
+              [&](uint32_t a, uint32_t b) { return std::tuple(-h(a, a), a) < std::tuple(-h(b, b), b); });
+    // Cells of consecutive columns: widths descending, whole ones first, then by the mean place of their
+    // columns.
+    const size_t cell = settings.sparsity.m > 0 ? static_cast<size_t>(settings.sparsity.m) : 1;
+    std::vector<std::tuple<int, bool, size_t, size_t>> cells;
+    for (size_t first = 0; first < cols_; first += cell) {
+      size_t place = 0;
+      for (size_t p = 0; p < cols_; ++p) place += order_[p] / cell == first / cell ? p : 0;
+      cells.emplace_back(-widths[first], first + cell > cols_, place, first);
+    }
+    std::sort(cells.begin(), cells.end());
+    order_.clear();
+    for (const auto& [width, partial, place, first] : cells) {
+      for (size_t j = first; j < std::min(cols_, first + cell); ++j)
+        order_.push_back(static_cast<uint32_t>(j));
+    }
     for (const uint32_t column : order_) {
       widths_.push_back(widths[column]);
       coded_ += widths[column] != 0;
@@ -210,7 +225,7 @@ class Reference {
         if (!dead_[i] && !dead_[j]) undamped_(i, j) = h(order_[i], order_[j]);
         work(i, j) = undamped_(i, j);
       }
-      work(i, i) += (dead_[i] ? base : 0) + settings_.damping * base;
+      work(i, i) += (dead_[i] ? base : 0) + settings_.damping * work(i, i);
       inverse(i, i) = 1;
     }
     std::vector<double> damped(cols_);
@@ -556,7 +571,7 @@ class Reference {
   }
 
   Matrix<float>& w_;
-  const FixedSolverSettings& settings_;
+  const FixedOptions& settings_;
   const size_t rows_, cols_;
   size_t coded_ = 0;
   int exponent_ = 0;

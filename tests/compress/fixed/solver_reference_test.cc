@@ -15,7 +15,7 @@ namespace {
 TEST(SolverReference, PredictsItsLossExactlyAtZeroDamping) {
   Matrix<float> w = GaussianWeights(9, 45, 1);
   const Matrix<float> h = CorrelatedMoments(45, 300, 2);
-  FixedSolverSettings settings = Plain();
+  FixedOptions settings = Plain();
   settings.damping = 0;
   settings.group_size = 16;
   for (const double rate : {0.0, 0.5}) {
@@ -50,7 +50,7 @@ TEST_P(AgainstReference, StoresTheSameInEveryRow) {
   for (size_t i = 0; i < c.cols && c.dead; ++i) {
     for (const size_t j : {size_t{2}, c.cols / 2, c.cols - 1}) h(i, j) = h(j, i) = 0;
   }
-  FixedSolverSettings settings = Plain();
+  FixedOptions settings = Plain();
   settings.group_size = c.group_size;
   settings.sparsity = c.sparsity;
   settings.search_rounds = c.rounds;
@@ -59,7 +59,7 @@ TEST_P(AgainstReference, StoresTheSameInEveryRow) {
     settings.pruned_shares = UnequalShares(c.cols);
     for (size_t r = 0; r < c.rows; ++r) settings.row_importance.push_back(0.5f + static_cast<float>(r % 4));
   }
-  const std::vector<uint8_t> widths = c.bits == 0 ? Mixed(c.cols) : Uniform(c.cols, c.bits);
+  const std::vector<uint8_t> widths = c.bits == 0 ? Mixed(c.cols, c.sparsity) : Uniform(c.cols, c.bits);
   const Matrix<float> drawn = w.Clone();
   Reference reference(w, h, widths, settings);
   ReferenceResult expected;

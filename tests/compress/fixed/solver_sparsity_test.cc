@@ -18,6 +18,10 @@ namespace {
 void ExpectCells(const FixedMatrix& m, size_t kept, size_t cols) {
   size_t coded = 0;
   while (coded < m.cols && m.widths[coded] != 0) ++coded;
+  for (size_t p = 0; p + cols <= coded; p += cols) {  // consecutive columns of the original
+    ASSERT_EQ(m.order[p] % cols, 0u) << p;
+    for (size_t i = 1; i < cols; ++i) ASSERT_EQ(m.order[p + i], m.order[p] + i) << p;
+  }
   for (size_t r = 0; r < m.rows; ++r) {
     for (size_t p = 0; p + cols <= coded; p += cols) {
       ASSERT_EQ(static_cast<size_t>(std::accumulate(m.keep.row(r) + p, m.keep.row(r) + p + cols, 0)), kept)
@@ -30,7 +34,7 @@ TEST(SolveFixed, MeetsTheRateExactly) {
   const Matrix<float> w = GaussianWeights(kRows, kCols, 21), h = CorrelatedMoments(kCols, 600, 22);
   for (const double rate : {0.01, 0.3, 0.5, 0.77, 0.99}) {
     for (const int passes : {0, 3}) {
-      FixedSolverSettings settings;
+      FixedOptions settings;
       settings.refine_passes = passes;
       settings.sparsity.rate = rate;
       SolverReport report;
@@ -45,7 +49,7 @@ TEST(SolveFixed, MeetsTheRateExactly) {
 
 TEST(SolveFixed, MeetsTheRateWithinEveryWidth) {
   const Matrix<float> w = GaussianWeights(kRows, 200, 23), h = CorrelatedMoments(200, 600, 24);
-  FixedSolverSettings settings;
+  FixedOptions settings;
   settings.sparsity.rate = 0.5;
   const std::vector<uint8_t> widths = Mixed(200);
   const FixedMatrix q = SolveFixed(w, h, widths, settings, nullptr);
@@ -89,7 +93,7 @@ TEST(PrunedBefore, TakesNoMoreThanAColumnHas) {
 TEST(SolveFixed, PrunesColumnsByTheirShares) {
   const Matrix<float> w = GaussianWeights(kRows, kCols, 41), h = CorrelatedMoments(kCols, 600, 42);
   for (const std::vector<uint8_t>& widths : {Uniform(kCols, 16), Uniform(kCols, 3), Mixed(kCols)}) {
-    FixedSolverSettings settings;
+    FixedOptions settings;
     settings.sparsity.rate = 0.5;
     settings.pruned_shares = UnequalShares(kCols);
     const FixedMatrix q = SolveFixed(w, h, widths, settings, nullptr);
@@ -111,7 +115,7 @@ TEST(SolveFixed, PrunesColumnsByTheirShares) {
 
 TEST(SolveFixed, SparesImportantRows) {
   const Matrix<float> w = GaussianWeights(kRows, kCols, 43), h = CorrelatedMoments(kCols, 600, 44);
-  FixedSolverSettings settings;
+  FixedOptions settings;
   settings.sparsity.rate = 0.5;
   settings.row_importance.assign(kRows, 1.0f);
   settings.row_importance[3] = 16.0f;
@@ -128,7 +132,7 @@ TEST(SolveFixed, TiesArePrunedDeterministically) {
   const Matrix<float> w(8, 16, 0.5f);
   Matrix<float> h(16, 16, 0.0f);
   for (size_t j = 0; j < 16; ++j) h(j, j) = 1;
-  FixedSolverSettings settings = Plain();
+  FixedOptions settings = Plain();
   settings.sparsity.rate = 0.4;
   const FixedMatrix q = SolveFixed(w, h, Uniform(16, 16), settings, nullptr);
   uint64_t kept = 0;
@@ -145,8 +149,10 @@ TEST(SolveFixed, KeepsPatternsOfNInM) {
   const Matrix<float> w = GaussianWeights(kRows, 203, 25), h = CorrelatedMoments(203, 700, 26);
   for (const size_t m : {4, 8}) {
     for (const int passes : {0, 3}) {
-      for (const std::vector<uint8_t>& widths : {Uniform(203, 4), Uniform(203, 16), Mixed(203)}) {
-        FixedSolverSettings settings;
+      for (const std::vector<uint8_t>& widths :
+           {Uniform(203, 4), Uniform(203, 16),
+            Mixed(203, {0, static_cast<int>(m / 2), static_cast<int>(m)})}) {
+        FixedOptions settings;
         settings.group_size = 32;
         settings.refine_passes = passes;
         settings.sparsity = {0, static_cast<int>(m / 2), static_cast<int>(m)};
@@ -160,7 +166,7 @@ TEST(SolveFixed, KeepsPatternsOfNInM) {
 
 TEST(SolveFixed, PrunedWeightsAreZeroAndKeptOnesQuantised) {
   const Matrix<float> w = GaussianWeights(kRows, kCols, 27), h = CorrelatedMoments(kCols, 600, 28);
-  FixedSolverSettings settings;
+  FixedOptions settings;
   settings.sparsity.rate = 0.5;
   const FixedMatrix q = SolveFixed(w, h, Uniform(kCols, 3), settings, nullptr);
   const Matrix<float> values = Decoded(q);
@@ -179,7 +185,7 @@ TEST(SolveFixed, PrunesTheSmallestWeightsOfIndependentChannels) {
   const Matrix<float> w = GaussianWeights(16, 64, 29);
   Matrix<float> h(64, 64, 0.0f);
   for (size_t j = 0; j < 64; ++j) h(j, j) = 2;
-  FixedSolverSettings settings;
+  FixedOptions settings;
   settings.sparsity.rate = 0.5;
   const FixedMatrix q = SolveFixed(w, h, Uniform(64, 16), settings, nullptr);
   float largest_pruned = 0, smallest_kept = 1;
@@ -197,7 +203,7 @@ TEST(SolveFixed, RefinementImprovesMasks) {
   const Matrix<float> w = GaussianWeights(48, 192, 31), h = CorrelatedMoments(192, 1000, 32);
   for (const SparsityPattern sparsity : {SparsityPattern{0.5, 0, 0}, SparsityPattern{0, 2, 4}}) {
     for (const int bits : {4, 16}) {
-      FixedSolverSettings settings = Plain();
+      FixedOptions settings = Plain();
       settings.sparsity = sparsity;
       const double plain = Loss(w, SolveFixed(w, h, Uniform(192, bits), settings, nullptr), h);
       settings.refine_passes = 4;
