@@ -10,7 +10,7 @@
 #include <random>
 
 #include "base/threads.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "model/backward.h"
 #include "model/layer.h"
@@ -140,7 +140,7 @@ void RunStage(benchmark::State& state, Stage stage, Precision precision) {
   const DecoderLayer layer(*weights, 0, precision);
   Matrix<float> x(kWindow, weights->config().hidden);
   weights->Embed(Ids(kWindow, weights->config().vocab), x);
-  Activations normed, context, hidden;
+  Array normed, context, hidden;
   layer.AttentionInput(x, normed);
   layer.AttentionContext(normed.view(), kWindow, context);
   layer.MlpHidden(normed.view(), hidden);

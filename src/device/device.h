@@ -7,23 +7,28 @@
 
 namespace mica {
 
-// A value, cheap to copy and compare. This program computes on the processor; another kind of device adds its
-// kind here and its number among several of that kind.
+// A value, cheap to copy and compare: the processor, or one of the machine's CUDA devices.
 class Device {
  public:
   constexpr Device() = default;  // the processor
   static constexpr Device Cpu() { return {}; }
-  // "cpu", or "auto" for the best device of this build. Throws Error for a device that this build does not
-  // have.
+  static constexpr Device Cuda(int index = 0) { return Device(Kind::kCuda, static_cast<uint8_t>(index)); }
+  // "cpu", "cuda" (the first), "cuda:1", or "auto": the first CUDA device, the processor where there is none.
+  // Throws Error for a device that this build or this machine does not have.
   static Device Parse(std::string_view name);
 
-  std::string Describe() const;  // "cpu"
+  constexpr bool is_cuda() const { return kind_ == Kind::kCuda; }
+  constexpr int index() const { return index_; }  // among the devices of this kind
+  std::string name() const;                       // "cpu", "cuda:0"
+  // What a result says of it: "cpu", "NVIDIA H100 80GB HBM3".
+  std::string Describe() const;
   bool operator==(const Device&) const = default;
 
  private:
-  enum class Kind : uint8_t { kCpu };
+  enum class Kind : uint8_t { kCpu, kCuda };
+  constexpr Device(Kind kind, uint8_t index) : kind_(kind), index_(index) {}
   Kind kind_ = Kind::kCpu;
-  uint8_t index_ = 0;  // among the devices of this kind
+  uint8_t index_ = 0;
 };
 
 }  // namespace mica

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/system.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "model/head_gradient.h"
 #include "model/window.h"
@@ -64,7 +64,7 @@ class LayerGradient {
 
  private:
   const PreparedWeights& transposed(LinearKind kind) const { return transposed_[static_cast<size_t>(kind)]; }
-  void HandOut(LinearKind kind, const Activations& inputs, MatrixView<const float> gradient,
+  void HandOut(LinearKind kind, const Array& inputs, MatrixView<const float> gradient,
                const GradientHook& hook) const {
     hook({index_, kind, first_token_, inputs.view(), gradient});
   }
@@ -77,7 +77,7 @@ class LayerGradient {
 
   void BackThroughMlp(MatrixView<const float> middle, MatrixView<float> gradient, const GradientHook& hook) {
     const size_t tokens = middle.rows;
-    Activations normed, hidden(tokens, config_.ffn, layer_.operands());
+    Array normed, hidden(tokens, config_.ffn, layer_.operands());
     layer_.MlpInput(middle, normed);
     Matrix<float> gate(tokens, config_.ffn), up(tokens, config_.ffn), hidden_gradient(tokens, config_.ffn);
     Multiply(normed.view(), layer_.linear(LinearKind::kGate), layer_.bias(LinearKind::kGate), gate);
@@ -136,7 +136,7 @@ class LayerGradient {
   size_t index_;
   size_t first_token_ = 0;
   std::array<PreparedWeights, kLinearKinds.size()> transposed_;
-  Activations normed_, context_, rounded_;
+  Array normed_, context_, rounded_;
   DecoderLayer::Projections projections_;
   Matrix<float> log_sums_;  // [heads, tokens]
 };

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/system.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "model/layer.h"
 #include "ops/norm/norm.h"
@@ -67,7 +67,7 @@ void OutputHead::Logits(ConstTensor x, Tensor logits) const {
   MICA_CHECK(x.cols == config.hidden);
   MICA_CHECK(logits.rows == x.rows);
   MICA_CHECK(logits.cols == config.vocab);
-  Activations normed(x.rows, x.cols, OperandType(precision_));
+  Array normed(x.rows, x.cols, OperandType(precision_));
   RmsNorm(x, norm_, config.norm_epsilon, normed.view());
   ForSlices([&](size_t first, const PreparedWeights& rows) {
     Multiply(normed.view(), rows, {}, logits.Cols(first, rows.outputs()));

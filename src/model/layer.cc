@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "model/rope.h"
 #include "ops/attention/attention.h"
@@ -84,7 +84,7 @@ void DecoderLayer::Forward(Tensor x, size_t window, const InputHook& hook) const
   if (x.rows == 0) return;
   const size_t portion = hook ? x.rows : std::max<size_t>(1, kPortionTokens / window) * window;
   // Kept from call to call: fresh pages cost several percent of the time.
-  thread_local Activations normed, context, hidden;
+  thread_local Array normed, context, hidden;
   for (size_t first = 0; first < x.rows; first += portion) {
     const Tensor part = x.Rows(first, std::min(portion, x.rows - first));
     AttentionInput(part, normed);
@@ -100,15 +100,15 @@ void DecoderLayer::Forward(Tensor x, size_t window, const InputHook& hook) const
   }
 }
 
-void DecoderLayer::Norm(ConstTensor x, const std::vector<float>& weight, Activations& normed) const {
+void DecoderLayer::Norm(ConstTensor x, const std::vector<float>& weight, Array& normed) const {
   normed.Resize(x.rows, x.cols, operands());
   RmsNorm(x, weight, config_->norm_epsilon, normed.view());
 }
 
-void DecoderLayer::AttentionInput(ConstTensor x, Activations& normed) const {
+void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const {
   Norm(x, attention_norm_, normed);
 }
-void DecoderLayer::MlpInput(ConstTensor x, Activations& normed) const { Norm(x, mlp_norm_, normed); }
+void DecoderLayer::MlpInput(ConstTensor x, Array& normed) const { Norm(x, mlp_norm_, normed); }
 
 void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) const {
   CheckWindow(*config_, window);
@@ -121,7 +121,7 @@ void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) 
                weights_and_bias(LinearKind::kV), rope_, window, out.q.view(), out.k.view(), out.v.view());
 }
 
-void DecoderLayer::Attend(const Projections& projections, size_t window, Activations& context,
+void DecoderLayer::Attend(const Projections& projections, size_t window, Array& context,
                           Tensor log_sums) const {
   const size_t tokens = projections.q.rows() / config_->heads;
   context.Resize(tokens, config_->q_width(), operands());
@@ -130,7 +130,7 @@ void DecoderLayer::Attend(const Projections& projections, size_t window, Activat
             context.view(), log_sums);
 }
 
-void DecoderLayer::AttentionContext(ConstTensor normed, size_t window, Activations& context) const {
+void DecoderLayer::AttentionContext(ConstTensor normed, size_t window, Array& context) const {
   thread_local Projections projections;  // kept for the same reason as in Forward
   Project(normed, window, projections);
   Attend(projections, window, context, {});
@@ -140,7 +140,7 @@ void DecoderLayer::AddAttention(ConstTensor context, Tensor x) const {
   MultiplyAdd(context, linear(LinearKind::kO), bias(LinearKind::kO), x);
 }
 
-void DecoderLayer::MlpHidden(ConstTensor normed, Activations& hidden) const {
+void DecoderLayer::MlpHidden(ConstTensor normed, Array& hidden) const {
   hidden.Resize(normed.rows, config_->ffn, operands());
   MultiplyGated(normed, weights_and_bias(LinearKind::kGate), weights_and_bias(LinearKind::kUp),
                 hidden.view());

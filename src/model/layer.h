@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/matrix.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "model/layer_weights.h"
@@ -57,21 +57,21 @@ class DecoderLayer {
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
   // Output buffers are resized.
-  void AttentionInput(ConstTensor x, Activations& normed) const;                         // of q, k, v
-  void AttentionContext(ConstTensor normed, size_t window, Activations& context) const;  // of o
+  void AttentionInput(ConstTensor x, Array& normed) const;                         // of q, k, v
+  void AttentionContext(ConstTensor normed, size_t window, Array& context) const;  // of o
   void AddAttention(ConstTensor context, Tensor x) const;                                // x += o(context)
-  void MlpInput(ConstTensor x, Activations& normed) const;                               // of gate, up
-  void MlpHidden(ConstTensor normed, Activations& hidden) const;                         // of down
+  void MlpInput(ConstTensor x, Array& normed) const;                               // of gate, up
+  void MlpHidden(ConstTensor normed, Array& hidden) const;                         // of down
   void AddMlp(ConstTensor hidden, Tensor x) const;                                       // x += down(hidden)
 
   // q and k after the rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in the
   // type of the layer's products.
   struct Projections {
-    Activations q, k, v;
+    Array q, k, v;
   };
   void Project(ConstTensor normed, size_t window, Projections& out) const;
   // context [tokens, heads * head_dim] of those; log_sums as in ops/attention/attention.h.
-  void Attend(const Projections& projections, size_t window, Activations& context, Tensor log_sums) const;
+  void Attend(const Projections& projections, size_t window, Array& context, Tensor log_sums) const;
 
   const ModelConfig& config() const { return *config_; }
   DType operands() const { return OperandType(precision_); }
@@ -88,7 +88,7 @@ class DecoderLayer {
   const RopeTable& rope() const { return rope_; }
 
  private:
-  void Norm(ConstTensor x, const std::vector<float>& weight, Activations& normed) const;
+  void Norm(ConstTensor x, const std::vector<float>& weight, Array& normed) const;
 
   const ModelConfig* config_ = nullptr;
   Precision precision_ = Precision::kFp32;

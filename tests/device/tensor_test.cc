@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/device.h"
 #include "device/precision.h"
 #include "tests/error_message.h"
@@ -54,8 +54,8 @@ TEST(TensorDeathTest, RefusesAnotherType) {
   EXPECT_DEATH(ConstTensor(matrix).host<BF16>(), "dtype");
 }
 
-TEST(Activations, TakeMemoryOnlyToGrow) {
-  Activations buffer(8, 16, DType::kF32);
+TEST(Array, TakeMemoryOnlyToGrow) {
+  Array buffer(8, 16, DType::kF32);
   const void* memory = buffer.view().data;
   EXPECT_EQ(reinterpret_cast<uintptr_t>(memory) % 64, 0u);
   buffer.Resize(16, 16, DType::kBF16);  // as many bytes

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "ops/convert/convert.h"
 #include "ops/tile/tile_product.h"
@@ -230,7 +230,7 @@ TEST_P(BothPrecisions, HookHandsOutTheInputsOfEveryLinear) {
     EXPECT_EQ(inputs.dtype, OperandType(GetParam()));
     if (kind != InputKind::kOutput && kind != InputKind::kDown) return;
     const Matrix<float> weights = model.weights().Linear(0, wide ? LinearKind::kDown : LinearKind::kO);
-    Activations buffer;
+    Array buffer;
     const MatrixView<const float> values = Converted(inputs, DType::kF32, buffer).host<float>();
     for (size_t t = 0; t < 66; ++t) {
       for (size_t o = 0; o < 24; ++o) {
@@ -256,7 +256,7 @@ TEST_P(BothPrecisions, SetLinearReplacesOneMatrix) {
   // The MLP after the norm depends on the matrices only.
   Matrix<float> values(5, 24);
   for (size_t i = 0; i < 5 * 24; ++i) values.data()[i] = static_cast<float>(i % 7) - 3.0f;
-  Activations normed(5, 24, OperandType(GetParam())), from_layer, from_other;
+  Array normed(5, 24, OperandType(GetParam())), from_layer, from_other;
   Convert(values, normed.view());
   Matrix<float> x(5, 24, 0.0f), y(5, 24, 0.0f);
   layer.MlpHidden(normed.view(), from_layer);

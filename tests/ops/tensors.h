@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/dtype.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/tensor.h"
 #include "ops/tile/dispatch.h"
 #include "tests/ops/random_values.h"
@@ -17,15 +17,15 @@
 namespace mica {
 
 // Every bit is set, so that every value of any floating-point type is NaN.
-inline Activations Poisoned(size_t rows, size_t cols, DType dtype) {
-  Activations out(rows, cols, dtype);
+inline Array Poisoned(size_t rows, size_t cols, DType dtype) {
+  Array out(rows, cols, dtype);
   std::memset(out.view().data, 0xFF, rows * cols * DTypeBytes(dtype));
   return out;
 }
 
-inline Activations FromFloats(const std::vector<float>& values, size_t rows, size_t cols, DType dtype) {
+inline Array FromFloats(const std::vector<float>& values, size_t rows, size_t cols, DType dtype) {
   EXPECT_EQ(values.size(), rows * cols);
-  Activations out(rows, cols, dtype);
+  Array out(rows, cols, dtype);
   DispatchFloat(dtype, [&](auto type) {
     using T = decltype(type);
     for (size_t i = 0; i < values.size(); ++i) out.view().host<T>().data[i] = Narrow<T>(values[i]);
@@ -33,7 +33,7 @@ inline Activations FromFloats(const std::vector<float>& values, size_t rows, siz
   return out;
 }
 
-inline Activations RandomTensor(size_t rows, size_t cols, DType dtype, uint32_t seed, float scale = 1.0f) {
+inline Array RandomTensor(size_t rows, size_t cols, DType dtype, uint32_t seed, float scale = 1.0f) {
   return FromFloats(RandomValues(rows * cols, seed, scale), rows, cols, dtype);
 }
 

@@ -12,7 +12,7 @@
 #include "base/system.h"
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/moments.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "ops/convert/convert.h"
@@ -25,7 +25,7 @@ struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
   size_t taken;                     // how many portions of the stream it takes, evenly spaced
-  std::vector<Activations> stored;  // by portion: what the last sweep left for the next one
+  std::vector<Array> stored;  // by portion: what the last sweep left for the next one
 
   bool Takes(size_t portion) const {
     const size_t all = stream->portions();
@@ -44,7 +44,7 @@ struct Side {
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
 // ends a block adds to it first.
-using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x, Activations& input)>;
+using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x, Array& input)>;
 
 class Pass {
  public:
@@ -67,24 +67,24 @@ class Pass {
   }
 
   void Run() {
-    const Stage attention = [](Side& side, size_t, MatrixView<float> x, Activations& input) {
+    const Stage attention = [](Side& side, size_t, MatrixView<float> x, Array& input) {
       side.layer->AttentionInput(x, input);
     };
-    const Stage context = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
-      Activations normed(x.rows, x.cols, operands_);
+    const Stage context = [this](Side& side, size_t portion, MatrixView<float> x, Array& input) {
+      Array normed(x.rows, x.cols, operands_);
       side.layer->AttentionInput(x, normed);
-      Activations& kept = Keep(side, portion, input);
+      Array& kept = Keep(side, portion, input);
       side.layer->AttentionContext(normed.view(), side.stream->window(), kept);
     };
-    const Stage mlp = [](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
+    const Stage mlp = [](Side& side, size_t portion, MatrixView<float> x, Array& input) {
       side.layer->AddAttention(side.stored[portion].view(), x);
-      side.stored[portion] = Activations();
+      side.stored[portion] = Array();
       side.layer->MlpInput(x, input);
     };
-    const Stage hidden = [this](Side& side, size_t portion, MatrixView<float> x, Activations& input) {
-      Activations normed(x.rows, x.cols, operands_);
+    const Stage hidden = [this](Side& side, size_t portion, MatrixView<float> x, Array& input) {
+      Array normed(x.rows, x.cols, operands_);
       side.layer->MlpInput(x, normed);
-      Activations& kept = Keep(side, portion, input);
+      Array& kept = Keep(side, portion, input);
       side.layer->MlpHidden(normed.view(), kept);
     };
     if (solve_) {
@@ -101,7 +101,7 @@ class Pass {
         ThrowIfInterrupted();
         Matrix<float> x = side.stream->Load(portion);
         side.layer->AddMlp(side.stored[portion].view(), x);
-        side.stored[portion] = Activations();
+        side.stored[portion] = Array();
         side.stream->Store(portion, x);
         if (&side == &sides_[0]) progress_(x.rows());
       }
@@ -112,7 +112,7 @@ class Pass {
   size_t stream_tokens() const { return sides_[0].stream->tokens(); }
 
   // A stage whose result the next sweep needs computes it in `stored`.
-  static Activations& Keep(Side& side, size_t portion, Activations& input) {
+  static Array& Keep(Side& side, size_t portion, Array& input) {
     if (side.stored.size() <= portion) side.stored.resize(portion + 1);
     side.stored[portion] = std::move(input);
     return side.stored[portion];
@@ -135,12 +135,12 @@ class Pass {
     // What a side has in a portion, after the stage.
     struct Here {
       Matrix<float> x;
-      Activations inputs;
+      Array inputs;
       ConstTensor view;  // of inputs, which the next sweep may own
     };
     const auto advance = [&](Side& side, size_t portion) {
       Here here{side.stream->Load(portion), {}, {}};
-      here.inputs = Activations(here.x.rows(), cols, operands_);
+      here.inputs = Array(here.x.rows(), cols, operands_);
       stage(side, portion, here.x, here.inputs);
       if (updates) side.stream->Store(portion, here.x);
       here.view = kept ? side.stored[portion].view() : here.inputs.view();
@@ -157,13 +157,13 @@ class Pass {
         if (!solve_) return;
         const std::span<const float> of_run =
             weights.empty() ? weights : weights.subspan(begin + first, count);
-        Activations scaled[4];  // keep what the views below show
+        Array scaled[4];  // keep what the views below show
         const ConstTensor x = Weighted(moved.view.Rows(first, count), of_run, scaled[0]);
         InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(x); });
         if (!original) return;
         drift->Add(Weighted(original->view, of_run, scaled[1]), x, x);
         if (!residual) return;
-        Activations from(count, moved.x.cols(), operands_), to(count, moved.x.cols(), operands_);
+        Array from(count, moved.x.cols(), operands_), to(count, moved.x.cols(), operands_);
         Convert(original->x, from.view());
         Convert(moved.x.view().Rows(first, count), to.view());
         residual->Add(Weighted(std::as_const(from).view(), of_run, scaled[2]),
@@ -182,7 +182,7 @@ class Pass {
   }
 
   // Each token times the square root of its weight, in `scaled`; x itself without weights.
-  static ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Activations& scaled) {
+  static ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Array& scaled) {
     if (weights.empty()) return x;
     std::vector<float> factors(weights.begin(), weights.end());
     for (float& factor : factors) factor = std::sqrt(factor);

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "model/backward.h"
@@ -76,7 +76,7 @@ class OutputGram {
 
   // gradient: [tokens, rows]; its products are taken with operands of this type.
   void Add(ConstTensor gradient, DType operands) {
-    Activations buffer;
+    Array buffer;
     const ConstTensor rounded = Converted(gradient, operands, buffer);
     for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(rounded.Cols(b * block_, grams_[b].cols()));
   }

@@ -63,7 +63,7 @@ void ConvertScaled(ConstTensor in, ConstTensor factors, Tensor out) {
   });
 }
 
-ConstTensor Converted(ConstTensor in, DType dtype, Activations& buffer) {
+ConstTensor Converted(ConstTensor in, DType dtype, Array& buffer) {
   if (in.dtype == dtype) return in;
   buffer.Resize(in.rows, in.cols, dtype);
   Convert(in, buffer.view());

@@ -2,7 +2,7 @@
 // widened.
 #pragma once
 
-#include "device/activations.h"
+#include "device/array.h"
 #include "device/tensor.h"
 
 namespace mica {
@@ -17,6 +17,6 @@ void Convert(ConstTensor in, Tensor out);
 void ConvertScaled(ConstTensor in, ConstTensor factors, Tensor out);
 
 // `in` itself when it has the type, else a copy of that type in `buffer`, which lives longer than the result.
-ConstTensor Converted(ConstTensor in, DType dtype, Activations& buffer);
+ConstTensor Converted(ConstTensor in, DType dtype, Array& buffer);
 
 }  // namespace mica

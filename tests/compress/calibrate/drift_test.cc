@@ -24,7 +24,7 @@ float Held(float value, Precision precision) {
   return precision == Precision::kFp32 ? value : ToFloat(ToBF16(value));
 }
 
-// Activations [tokens, cols] in rows that lie `gap` values apart; the gaps hold NaN.
+// Array [tokens, cols] in rows that lie `gap` values apart; the gaps hold NaN.
 class Source {
  public:
   Source(size_t tokens, size_t cols, size_t gap, Precision precision, uint32_t seed)

@@ -206,7 +206,7 @@ TEST_P(LayerPass, WithBiasesIsTheStagesOfTheLayerRoundedAfterEachBlock) {
   ResidualStream stream(model.weights(), calibration);
   DecoderLayer layer(model.weights(), kLayer, GetParam());
   Matrix<float> x = stream.Load(0);
-  Activations normed, context, hidden;
+  Array normed, context, hidden;
   layer.AttentionInput(x, normed);
   layer.AttentionContext(normed.view(), 33, context);
   layer.AddAttention(context.view(), x);

@@ -17,9 +17,9 @@ MICA_OVER_OPERAND_TYPES(ActivationTest);
 
 TEST_P(ActivationTest, MatchesTheReference) {
   for (const auto& [rows, cols] : kShapes) {
-    const Activations gate = RandomTensor(rows, cols, DType::kF32, 1, 5.0f),
+    const Array gate = RandomTensor(rows, cols, DType::kF32, 1, 5.0f),
                       up = RandomTensor(rows, cols, DType::kF32, 2);
-    Activations actual = Poisoned(rows, cols, GetParam()), expected = Poisoned(rows, cols, GetParam());
+    Array actual = Poisoned(rows, cols, GetParam()), expected = Poisoned(rows, cols, GetParam());
     Swiglu(gate.view(), up.view(), actual.view());
     DispatchOperand(GetParam(), [&](auto type) {
       using T = decltype(type);
@@ -34,11 +34,11 @@ TEST_P(ActivationTest, MatchesTheReference) {
 
 TEST(ActivationGradient, MatchesTheReferenceAlsoInPlace) {
   for (const auto& [rows, cols] : kShapes) {
-    Activations gate = RandomTensor(rows, cols, DType::kF32, 3, 3.0f),
+    Array gate = RandomTensor(rows, cols, DType::kF32, 3, 3.0f),
                 up = RandomTensor(rows, cols, DType::kF32, 4);
-    const Activations felt = RandomTensor(rows, cols, DType::kF32, 5);
-    Activations of_gate = Poisoned(rows, cols, DType::kF32), of_up = Poisoned(rows, cols, DType::kF32);
-    Activations expected_gate = Poisoned(rows, cols, DType::kF32),
+    const Array felt = RandomTensor(rows, cols, DType::kF32, 5);
+    Array of_gate = Poisoned(rows, cols, DType::kF32), of_up = Poisoned(rows, cols, DType::kF32);
+    Array expected_gate = Poisoned(rows, cols, DType::kF32),
                 expected_up = Poisoned(rows, cols, DType::kF32);
     for (size_t t = 0; t < rows; ++t) {
       Ref().swiglu_gradient(gate.view().host<float>().row(t), up.view().host<float>().row(t),

@@ -141,7 +141,7 @@ class Spaced {
   }
 
  private:
-  Activations all_;
+  Array all_;
   size_t cols_;
 };
 
@@ -161,7 +161,7 @@ struct Operands {
         k(FromFloats(in.k, in.shape.kv_heads * in.shape.tokens, in.shape.head_dim, in.dtype)),
         v(FromFloats(in.v, in.shape.kv_heads * in.shape.tokens, in.shape.head_dim, in.dtype)),
         inputs{q.view(), k.view(), v.view(), in.factor} {}
-  Activations q, k, v;
+  Array q, k, v;
   AttentionInputs inputs;
 };
 
@@ -171,7 +171,7 @@ struct Output {
 Output Forward(const Kernel& kernel, const Inputs& in, bool with_log_sums = true) {
   const Operands operands(in);
   Spaced out(in.shape.tokens, in.width(), in.dtype);
-  Activations log_sums = Poisoned(in.shape.heads, in.shape.tokens, DType::kF32);
+  Array log_sums = Poisoned(in.shape.heads, in.shape.tokens, DType::kF32);
   (kernel.ref ? AttentionRef : Attention)(in.shape, operands.inputs, out.view(),
                                           with_log_sums ? log_sums.view() : Tensor());
   EXPECT_TRUE(out.SpaceIsPoisoned());
@@ -187,9 +187,9 @@ Gradients Backward(const Kernel& kernel, const Inputs& in, const Exact& exact) {
   Spaced out(in.shape.tokens, in.width(), in.dtype), grad_out(in.shape.tokens, in.width(), DType::kF32);
   out.Fill(Narrowed(exact.out));
   grad_out.Fill(in.grad_out);
-  const Activations log_sums =
+  const Array log_sums =
       FromFloats(Narrowed(exact.log_sums), in.shape.heads, in.shape.tokens, DType::kF32);
-  Activations q = Poisoned(operands.q.rows(), in.shape.head_dim, DType::kF32),
+  Array q = Poisoned(operands.q.rows(), in.shape.head_dim, DType::kF32),
               k = Poisoned(operands.k.rows(), in.shape.head_dim, DType::kF32),
               v = Poisoned(operands.v.rows(), in.shape.head_dim, DType::kF32);
   (kernel.ref ? AttentionGradientRef : AttentionGradient)(in.shape, operands.inputs,

@@ -22,7 +22,7 @@ TEST(AttentionRef, ByHand) {
   // One head of two channels, one window of two tokens; the second query's scores are ln 3 and 0: weights 3/4
   // and 1/4.
   const AttentionShape shape = {2, 2, 1, 1, 2};
-  const Activations q = FromFloats({1, 1, 1, 0}, 2, 2, DType::kF32),
+  const Array q = FromFloats({1, 1, 1, 0}, 2, 2, DType::kF32),
                     k = FromFloats({std::log(3.0f), 0, 0, 5}, 2, 2, DType::kF32),
                     v = FromFloats({4, 8, 0, 16}, 2, 2, DType::kF32);
   Matrix<float> out(2, 2, kNan), log_sums(1, 2, kNan);
@@ -56,7 +56,7 @@ struct Operands {
     return {q.view(), k.view(), v.view(), 1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
   }
   AttentionShape shape;
-  Activations q, k, v;
+  Array q, k, v;
 };
 
 // By type, and with native BF16 products as the processor has them or on the widening path.
@@ -81,9 +81,9 @@ TEST_P(AttentionTest, MatchesTheReference) {
   for (const AttentionCase& c : kCases) {
     const Operands in(c, dtype(), 3.0f);
     const size_t tokens = in.shape.tokens, width = c.heads * c.head_dim;
-    Activations expected = Poisoned(tokens, width, dtype()), actual = Poisoned(tokens, width, dtype()),
+    Array expected = Poisoned(tokens, width, dtype()), actual = Poisoned(tokens, width, dtype()),
                 unasked = Poisoned(tokens, width, dtype());
-    Activations expected_sums = Poisoned(c.heads, tokens, DType::kF32),
+    Array expected_sums = Poisoned(c.heads, tokens, DType::kF32),
                 actual_sums = Poisoned(c.heads, tokens, DType::kF32);
     AttentionRef(in.shape, in.inputs(), expected.view(), expected_sums.view());
     Attention(in.shape, in.inputs(), actual.view(), actual_sums.view());
@@ -101,17 +101,17 @@ TEST_P(AttentionTest, GradientMatchesTheReference) {
   for (const AttentionCase& c : kCases) {
     const Operands in(c, dtype(), 2.0f);
     const size_t tokens = in.shape.tokens, width = c.heads * c.head_dim;
-    const Activations felt = RandomTensor(tokens, width, DType::kF32, 34);
-    Activations out(tokens, width, dtype()), log_sums = Poisoned(c.heads, tokens, DType::kF32);
+    const Array felt = RandomTensor(tokens, width, DType::kF32, 34);
+    Array out(tokens, width, dtype()), log_sums = Poisoned(c.heads, tokens, DType::kF32);
     AttentionRef(in.shape, in.inputs(), out.view(), log_sums.view());
     const auto run = [&](auto gradient) {
-      Activations q = Poisoned(c.heads * tokens, c.head_dim, DType::kF32),
+      Array q = Poisoned(c.heads * tokens, c.head_dim, DType::kF32),
                   k = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32),
                   v = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32);
       gradient(in.shape, in.inputs(), AttentionFeedback{out.view(), log_sums.view(), felt.view()},
                AttentionGradients{q.view(), k.view(), v.view()});
       std::vector<float> all = Floats(q.view());
-      for (const Activations* part : {&k, &v}) {
+      for (const Array* part : {&k, &v}) {
         const std::vector<float> values = Floats(part->view());
         all.insert(all.end(), values.begin(), values.end());
       }
@@ -129,10 +129,10 @@ TEST_P(AttentionTest, ThreadsDoNotChangeBits) {
   std::vector<std::vector<float>> results;
   for (const int threads : {1, 2}) {
     SetThreads(threads);
-    Activations out = Poisoned(600, 96, dtype()), log_sums = Poisoned(3, 600, DType::kF32);
+    Array out = Poisoned(600, 96, dtype()), log_sums = Poisoned(3, 600, DType::kF32);
     Attention(in.shape, in.inputs(), out.view(), log_sums.view());
     Matrix<float> q(1800, 32, kNan), k(600, 32, kNan), v(600, 32, kNan);
-    const Activations felt = RandomTensor(600, 96, DType::kF32, 20);
+    const Array felt = RandomTensor(600, 96, DType::kF32, 20);
     AttentionGradient(in.shape, in.inputs(), {out.view(), log_sums.view(), felt.view()}, {q, k, v});
     results.push_back(Floats(out.view()));
     for (const Matrix<float>* gradient : {&q, &k, &v}) results.push_back(Floats(*gradient));
@@ -144,7 +144,7 @@ TEST_P(AttentionTest, ThreadsDoNotChangeBits) {
 TEST_P(AttentionTest, SharedHeadsAreRepeatedHeads) {
   const Operands shared({2, 70, 6, 2, 12}, dtype(), 1.0f);
   const AttentionShape repeated = {140, 70, 6, 6, 12};
-  const auto repeat = [&](const Activations& x) {
+  const auto repeat = [&](const Array& x) {
     const std::vector<float> values = Floats(x.view());
     std::vector<float> all;
     for (size_t head = 0; head < 6; ++head) {
@@ -153,8 +153,8 @@ TEST_P(AttentionTest, SharedHeadsAreRepeatedHeads) {
     }
     return FromFloats(all, 6 * 140, 12, dtype());
   };
-  const Activations k = repeat(shared.k), v = repeat(shared.v);
-  Activations a = Poisoned(140, 72, dtype()), b = Poisoned(140, 72, dtype());
+  const Array k = repeat(shared.k), v = repeat(shared.v);
+  Array a = Poisoned(140, 72, dtype()), b = Poisoned(140, 72, dtype());
   Attention(shared.shape, {shared.q.view(), shared.k.view(), shared.v.view(), 0.3f}, a.view(), {});
   Attention(repeated, {shared.q.view(), k.view(), v.view(), 0.3f}, b.view(), {});
   EXPECT_EQ(Floats(a.view()), Floats(b.view()));

@@ -37,8 +37,8 @@ constexpr std::pair<size_t, size_t> kShapes[] = {{1, 1}, {3, 7}, {2, 16}, {70, 3
 
 TEST_P(ConvertTest, RoundsOnce) {
   for (const auto& [rows, cols] : kShapes) {
-    const Activations in = RandomTensor(rows, cols, from(), 1, 100.0f);
-    Activations out = Poisoned(rows, cols, to());
+    const Array in = RandomTensor(rows, cols, from(), 1, 100.0f);
+    Array out = Poisoned(rows, cols, to());
     Convert(in.view(), out.view());
     EXPECT_EQ(Floats(out.view()), RoundedTo(to(), Floats(in.view())));
   }
@@ -46,19 +46,19 @@ TEST_P(ConvertTest, RoundsOnce) {
 
 TEST_P(ConvertTest, ScalesInFp32AndRoundsOnce) {
   for (const auto& [rows, cols] : kShapes) {
-    const Activations in = RandomTensor(rows, cols, from(), 2, 10.0f);
+    const Array in = RandomTensor(rows, cols, from(), 2, 10.0f);
     const std::vector<float> factors = RandomValues(rows, 3);
     std::vector<float> expected = Floats(in.view());
     for (size_t i = 0; i < expected.size(); ++i) expected[i] = factors[i / cols] * expected[i];
-    Activations out = Poisoned(rows, cols, to());
+    Array out = Poisoned(rows, cols, to());
     ConvertScaled(in.view(), factors, out.view());
     EXPECT_EQ(Floats(out.view()), RoundedTo(to(), expected));
   }
 }
 
 TEST_P(ConvertTest, ReadsAndWritesAtAnyStride) {
-  const Activations in = RandomTensor(9, 40, from(), 4);
-  Activations out = Poisoned(9, 50, to()), dense = Poisoned(9, 21, to());
+  const Array in = RandomTensor(9, 40, from(), 4);
+  Array out = Poisoned(9, 50, to()), dense = Poisoned(9, 21, to());
   Convert(in.view().Cols(5, 21), out.view().Cols(3, 21));
   Convert(in.view().Cols(5, 21), dense.view());
   EXPECT_EQ(Floats(out.view().Cols(3, 21)), Floats(dense.view()));
@@ -67,7 +67,7 @@ TEST_P(ConvertTest, ReadsAndWritesAtAnyStride) {
 }
 
 TEST_P(ConvertTest, KeepsNan) {
-  Activations in = RandomTensor(1, 19, from(), 5), out(1, 19, to());
+  Array in = RandomTensor(1, 19, from(), 5), out(1, 19, to());
   DispatchFloat(from(), [&](auto type) {
     using T = decltype(type);
     in.view().host<T>()(0, 18) = Narrow<T>(std::nanf(""));
@@ -77,8 +77,8 @@ TEST_P(ConvertTest, KeepsNan) {
 }
 
 TEST_P(ConvertTest, ConvertedCopiesOnlyWhatIsOfAnotherType) {
-  const Activations in = RandomTensor(4, 6, from(), 6);
-  Activations buffer;
+  const Array in = RandomTensor(4, 6, from(), 6);
+  Array buffer;
   const ConstTensor out = Converted(in.view(), to(), buffer);
   EXPECT_EQ(out.dtype, to());
   EXPECT_EQ(out.data == in.view().data, from() == to());

@@ -18,12 +18,12 @@ TEST_P(DriftSumTest, MatchesTheDefinition) {
   for (const auto& [tokens, rows, cols] :
        {std::tuple<size_t, size_t, size_t>{1, 1, 1}, {5, 7, 3}, {257, 129, 40}, {300, 128, 33}}) {
     // Columns of wider matrices.
-    const Activations a = RandomTensor(tokens, rows + 3, GetParam(), 1),
+    const Array a = RandomTensor(tokens, rows + 3, GetParam(), 1),
                       b = RandomTensor(tokens, rows + 1, GetParam(), 2),
                       inputs = RandomTensor(tokens, cols + 2, GetParam(), 3);
     const ConstTensor original = a.view().Cols(3, rows), moved = b.view().Cols(0, rows),
                       x = inputs.view().Cols(1, cols);
-    Activations sum = RandomTensor(rows, cols, DType::kF32, 4);
+    Array sum = RandomTensor(rows, cols, DType::kF32, 4);
     const std::vector<float> before = Floats(sum.view());
     AddDriftSum(original, moved, x, sum.view());
     AddDriftSum(original.Rows(0, 0), moved.Rows(0, 0), x.Rows(0, 0), sum.view());  // nothing
@@ -46,7 +46,7 @@ TEST_P(DriftSumTest, MatchesTheDefinition) {
 }
 
 TEST_P(DriftSumTest, ThreadsDoNotChangeBits) {
-  const Activations original = RandomTensor(300, 200, GetParam(), 5),
+  const Array original = RandomTensor(300, 200, GetParam(), 5),
                     moved = RandomTensor(300, 200, GetParam(), 6), x = RandomTensor(300, 90, GetParam(), 7);
   std::vector<std::vector<float>> results;
   for (const int threads : {1, 2}) {

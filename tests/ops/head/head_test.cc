@@ -74,7 +74,7 @@ class HeadTest : public OperandTypes {
   // A BF16 input may round to its neighbour.
   double tolerance() const { return GetParam() == DType::kF32 ? 1e-5 : 0.02; }
 
-  Activations x_;
+  Array x_;
   std::vector<float> norm_;
   Matrix<float> rows_;
   std::vector<PreparedWeights> slices_, transposed_;
@@ -162,8 +162,8 @@ TEST_P(HeadTest, ThreadsDoNotChangeBits) {
 
 TEST(Divergence, IsThatOfTheDefinition) {
   for (const size_t vocab : {size_t{2}, size_t{17}, size_t{1000}}) {
-    const Activations p = RandomTensor(5, vocab, DType::kF32, 1, 3.0f);
-    Activations q = RandomTensor(5, vocab, DType::kF32, 2, 3.0f);
+    const Array p = RandomTensor(5, vocab, DType::kF32, 1, 3.0f);
+    Array q = RandomTensor(5, vocab, DType::kF32, 2, 3.0f);
     std::copy_n(p.view().host<float>().row(4), vocab, q.view().host<float>().row(4));  // a model like itself
     const std::vector<float> of_p = Floats(p.view()), of_q = Floats(q.view());
     std::vector<float> kl = NanFloats(5);

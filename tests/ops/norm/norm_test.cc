@@ -18,9 +18,9 @@ MICA_OVER_OPERAND_TYPES(NormTest);
 TEST_P(NormTest, MatchesTheReference) {
   for (const auto& [rows, cols] : kShapes) {
     // Columns of a wider matrix on both sides.
-    const Activations x = RandomTensor(rows, cols + 5, DType::kF32, 1, 3.0f);
+    const Array x = RandomTensor(rows, cols + 5, DType::kF32, 1, 3.0f);
     const std::vector<float> weight = RandomValues(cols, 2);
-    Activations actual = Poisoned(rows, cols + 2, GetParam()),
+    Array actual = Poisoned(rows, cols + 2, GetParam()),
                 expected = Poisoned(rows, cols + 2, GetParam());
     const ConstTensor in = x.view().Cols(3, cols);
     RmsNorm(in, weight, 1e-5f, actual.view().Cols(1, cols));
@@ -39,10 +39,10 @@ TEST_P(NormTest, MatchesTheReference) {
 
 TEST(NormGradient, MatchesTheReference) {
   for (const auto& [rows, cols] : kShapes) {
-    const Activations x = RandomTensor(rows, cols, DType::kF32, 3),
+    const Array x = RandomTensor(rows, cols, DType::kF32, 3),
                       felt = RandomTensor(rows, cols, DType::kF32, 4);
     const std::vector<float> weight = RandomValues(cols, 5);
-    Activations actual = RandomTensor(rows, cols, DType::kF32, 6),
+    Array actual = RandomTensor(rows, cols, DType::kF32, 6),
                 expected = RandomTensor(rows, cols, DType::kF32, 6);
     AddRmsNormGradient(x.view(), weight, felt.view(), 0.1f, actual.view());
     for (size_t t = 0; t < rows; ++t) {

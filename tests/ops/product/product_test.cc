@@ -93,7 +93,7 @@ TEST_P(BothPaths, PreparedWeightsMatchTheReference) {
       EXPECT_GE(prepared.bytes(), outputs * inputs * PreparedWeights::ValueBytes(dtype));
       std::vector<float> expected(tokens * outputs);
       std::vector<float> actual = NanFloats(tokens * outputs);
-      const Activations operand = FromFloats(x, tokens, inputs, dtype);
+      const Array operand = FromFloats(x, tokens, inputs, dtype);
       const MatrixView<float> y(actual.data(), tokens, outputs);
       DispatchOperand(dtype, [&](auto type) {
         using T = decltype(type);
@@ -134,7 +134,7 @@ TEST_P(BothPaths, ResultsDependOnTheRowAlone) {
   const std::vector<float> x = RandomValues(300 * inputs, 9), w = RandomValues(outputs * inputs, 10);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const PreparedWeights prepared(MatrixView<const float>(w.data(), outputs, inputs), dtype);
-    const Activations operand = FromFloats(x, 300, inputs, dtype);
+    const Array operand = FromFloats(x, 300, inputs, dtype);
     const auto product = [&](size_t first, size_t tokens) {
       Matrix<float> y(tokens, outputs);
       Multiply(operand.view().Rows(first, tokens), prepared, {}, y);

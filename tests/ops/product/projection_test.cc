@@ -25,7 +25,7 @@ MICA_OVER_OPERAND_TYPES(TiledProducts);
 TEST_P(TiledProducts, HeadsAreTurnedAndSplit) {
   // Blocks of whole heads: several blocks for q, several tiles of tokens.
   const size_t inputs = 40, heads = 13, kv_heads = 3, head_dim = 96, window = 70, tokens = 3 * window;
-  const Activations x = RandomTensor(tokens, inputs, GetParam(), 1);
+  const Array x = RandomTensor(tokens, inputs, GetParam(), 1);
   RopeTable rope([] {
     std::vector<double> frequencies(head_dim / 2);
     for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(100.0, -double(i) / 48);
@@ -47,7 +47,7 @@ TEST_P(TiledProducts, HeadsAreTurnedAndSplit) {
       size_t heads;
       PreparedWeights weights;
       std::vector<float> bias;
-      Activations out;
+      Array out;
     };
     Projection q(heads, 2, GetParam(), biased), k(kv_heads, 3, GetParam(), biased),
         v(kv_heads, 4, GetParam(), biased);
@@ -57,7 +57,7 @@ TEST_P(TiledProducts, HeadsAreTurnedAndSplit) {
     for (const Projection* projection : {&q, &k, &v}) {
       Matrix<float> product(tokens, projection->heads * head_dim, std::nanf(""));
       Multiply(x.view(), projection->weights, projection->bias, product);
-      Activations expected = Poisoned(projection->heads * tokens, head_dim, GetParam());
+      Array expected = Poisoned(projection->heads * tokens, head_dim, GetParam());
       DispatchOperand(GetParam(), [&](auto type) {
         using T = decltype(type);
         for (size_t t = 0; t < tokens; ++t) {
@@ -80,7 +80,7 @@ TEST_P(TiledProducts, HeadsAreTurnedAndSplit) {
 TEST_P(TiledProducts, GateAndUpMeetInTheActivation) {
   for (const auto& [tokens, inputs, outputs] :
        {std::tuple<size_t, size_t, size_t>{1, 3, 5}, {130, 33, 700}, {300, 64, 512}}) {
-    const Activations x = RandomTensor(tokens, inputs, GetParam(), 5);
+    const Array x = RandomTensor(tokens, inputs, GetParam(), 5);
     const auto weights = [&](uint32_t seed) {
       const std::vector<float> values = RandomValues(outputs * inputs, seed, 0.3f);
       return PreparedWeights(MatrixView<const float>(values.data(), outputs, inputs), GetParam());
@@ -89,7 +89,7 @@ TEST_P(TiledProducts, GateAndUpMeetInTheActivation) {
     for (const bool biased : {false, true}) {
       const std::vector<float> gate_bias = RandomValues(biased ? outputs : 0, 8),
                                up_bias = RandomValues(biased ? outputs : 0, 9);
-      Activations out = Poisoned(tokens, outputs, GetParam()),
+      Array out = Poisoned(tokens, outputs, GetParam()),
                   expected = Poisoned(tokens, outputs, GetParam());
       MultiplyGated(x.view(), {&gate, gate_bias}, {&up, up_bias}, out.view());
       Matrix<float> g(tokens, outputs, std::nanf("")), u(tokens, outputs, std::nanf(""));

@@ -25,8 +25,8 @@ TEST(JoinHeads, PutsHeadsBesideEachOther) {
   const size_t tokens = 6, heads = 3, head_dim = 4, window = 3;
   RopeTable table({1.0, 0.25});
   table.Extend(window);
-  const Activations by_head = RandomTensor(heads * tokens, head_dim, DType::kF32, 1);
-  Activations plain = Poisoned(tokens, heads * head_dim, DType::kF32),
+  const Array by_head = RandomTensor(heads * tokens, head_dim, DType::kF32, 1);
+  Array plain = Poisoned(tokens, heads * head_dim, DType::kF32),
               turned = Poisoned(tokens, heads * head_dim, DType::kF32);
   JoinHeads(by_head.view(), nullptr, window, plain.view());
   JoinHeads(by_head.view(), &table, window, turned.view());

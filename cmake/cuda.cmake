@@ -1,0 +1,21 @@
+# The CUDA back end, where there is a compiler for it: sets MICA_WITH_CUDA and finds the toolkit's libraries.
+set(MICA_WITH_CUDA OFF)
+if(MICA_CUDA AND NOT MICA_SANITIZE AND NOT MICA_FUZZ)
+  include(CheckLanguage)
+  find_program(MICA_NVCC nvcc HINTS /usr/local/cuda/bin)
+  if(MICA_NVCC AND NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${MICA_NVCC})
+  endif()
+  if(MICA_NVCC)
+    set(CMAKE_CUDA_ARCHITECTURES ${MICA_CUDA_ARCHITECTURES})
+    enable_language(CUDA)
+    # Not CMAKE_CUDA_STANDARD: CMake knows C++20 of nvcc since 3.26 only.
+    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    find_package(CUDAToolkit 12 REQUIRED)
+    set(MICA_WITH_CUDA ON)
+    # fmt 9 takes nvcc for a compiler without constexpr; 10 and later know better.
+    add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
+  elseif(NOT MICA_CUDA STREQUAL AUTO)
+    message(FATAL_ERROR "MICA_CUDA is ${MICA_CUDA}, but there is no nvcc; install the CUDA toolkit (12 or 13) or put its bin directory into PATH")
+  endif()
+endif()

@@ -1,0 +1,55 @@
+// The CUDA devices of this machine, without CUDA's headers: cuda_runtime.cc where the build has the toolkit,
+// cuda_stub.cc where it has not.
+//
+// Work is ordered by threads: what one thread gives a device to do is done in that order, beside what other
+// threads give it, as on the processor. A thread that hands results on calls Synchronize first. Memory that
+// is freed may still be in use by work of the same thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "device/device.h"
+
+namespace mica {
+
+// How many this program can use, 0 where the build or the machine has none.
+int CudaDevices();
+// Why CudaDevices() is 0, a clause: "this build has no CUDA back end (...)".
+std::string CudaAbsence();
+
+struct CudaProperties {
+  std::string name;
+  uint64_t memory_bytes = 0;
+  int major = 0, minor = 0;  // compute capability
+  int multiprocessors = 0;
+  std::string driver;  // the CUDA version that it offers, "13.0"
+};
+CudaProperties PropertiesOf(Device device);
+
+// Memory of a device: what others leave of it, what this process has, and the most it had.
+struct DeviceMemory {
+  uint64_t free_bytes = 0, used_bytes = 0, peak_bytes = 0;
+};
+DeviceMemory MemoryOf(Device device);
+// This process may have so many bytes of the device; 0: as many as there are. Asking for more throws Error.
+void LimitDeviceMemory(Device device, uint64_t bytes);
+
+// `bytes` bytes on a CUDA device, aligned to 256. Throws Error where there is no room for them.
+void* AllocateOnDevice(Device device, size_t bytes);
+void FreeOnDevice(Device device, void* memory, size_t bytes);
+// The same in page-locked memory of the host, which copies to and from devices take at full speed.
+void* AllocatePinned(size_t bytes);
+void FreePinned(void* memory);
+
+// rows runs of `width` bytes, `to_pitch` and `from_pitch` apart. Either may be the processor; a copy to or
+// from it is complete on return, another one in the order of the thread's work.
+void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
+               size_t from_pitch, size_t width, size_t rows);
+// Sets every byte.
+void FillBytes(Device device, void* memory, int value, size_t bytes);
+// Waits until what this thread has given the device is done; nothing on the processor.
+void Synchronize(Device device);
+
+}  // namespace mica

@@ -1,0 +1,108 @@
+// What kernels share: included by *_cuda.cu only.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "base/half.h"
+#include "device/array.h"
+#include "device/cuda_check.h"
+#include "device/tensor.h"
+
+namespace mica::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+// The type of a kernel's values that are T on the host.
+template <typename T>
+using OnDevice = std::conditional_t<std::is_same_v<T, BF16>, __nv_bfloat16,
+                                    std::conditional_t<std::is_same_v<T, F16>, __half, T>>;
+
+__device__ inline float ToFloat(float value) { return value; }
+__device__ inline float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
+__device__ inline float ToFloat(__half value) { return __half2float(value); }
+// Rounded to nearest, ties to even.
+template <typename T>
+__device__ inline T FromFloat(float value) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __float2bfloat16_rn(value);
+  } else if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(value);
+  } else {
+    return value;
+  }
+}
+
+// A matrix of a kernel: rows x cols values, rows `stride` values apart.
+template <typename T>
+struct View {
+  T* data;
+  size_t rows, cols, stride;
+  __device__ T* row(size_t r) const { return data + r * stride; }
+};
+
+// The view of a tensor on a CUDA device whose values are T on the host.
+template <typename T>
+View<const OnDevice<T>> In(const ConstTensor& x) {
+  MICA_CHECK(x.dtype == kDTypeOf<T>);
+  MICA_CHECK(x.device.is_cuda());
+  return {reinterpret_cast<const OnDevice<T>*>(x.data), x.rows, x.cols, x.stride};
+}
+template <typename T>
+View<OnDevice<T>> Out(const Tensor& x) {
+  MICA_CHECK(x.dtype == kDTypeOf<T>);
+  MICA_CHECK(x.device.is_cuda());
+  return {reinterpret_cast<OnDevice<T>*>(x.data), x.rows, x.cols, x.stride};
+}
+
+// Rows begin at multiples of 16 bytes and hold whole groups of so many bytes.
+template <typename T>
+bool Wide(const View<T>& view) {
+  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.stride * sizeof(T) % 16 == 0 &&
+         view.cols * sizeof(T) % 16 == 0;
+}
+
+// Starts a kernel in the order of this thread's work on the device.
+template <typename... Parameters, typename... Arguments>
+void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
+            Arguments... arguments) {
+  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
+  const cudaStream_t stream = StreamOn(device);
+  if (shared_bytes > 48 * 1024) {
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              "asking for shared memory");
+  }
+  kernel<<<blocks, threads, shared_bytes, stream>>>(Parameters(arguments)...);
+  CheckCuda(cudaGetLastError(), "starting a kernel");
+}
+
+inline unsigned Blocks(size_t count, size_t each) { return static_cast<unsigned>((count + each - 1) / each); }
+
+__device__ inline float WarpSum(float value) {
+  for (int lane = kWarp / 2; lane > 0; lane /= 2) value += __shfl_xor_sync(kAllLanes, value, lane);
+  return value;
+}
+__device__ inline float WarpMax(float value) {
+  for (int lane = kWarp / 2; lane > 0; lane /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, lane));
+  return value;
+}
+// The sum over a block of kThreads threads, in all of them; a fixed order. All threads call it.
+template <int kThreads>
+__device__ inline float BlockSum(float value) {
+  __shared__ float of_warp[kThreads / kWarp];
+  value = WarpSum(value);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float sum = 0;
+  for (int w = 0; w < kThreads / kWarp; ++w) sum += of_warp[w];
+  return sum;
+}
+
+}  // namespace mica::cuda

@@ -1,0 +1,182 @@
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <mutex>
+#include <vector>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "device/cuda.h"
+#include "device/cuda_check.h"
+
+namespace mica {
+namespace {
+
+struct Usage {
+  std::atomic<uint64_t> used = 0, peak = 0, limit = 0;
+};
+
+constexpr int kMostDevices = 64;
+Usage g_usage[kMostDevices];
+
+struct Machine {
+  int devices = 0;
+  std::string absence;
+};
+
+// Looks once; keeps freed memory in each device's pool, where taking it again costs nothing.
+const Machine& ThisMachine() {
+  static const Machine machine = [] {
+    Machine found;
+    const cudaError_t code = cudaGetDeviceCount(&found.devices);
+    if (code != cudaSuccess) {
+      cudaGetLastError();
+      found.devices = 0;
+      found.absence = fmt::format("this machine has no usable CUDA device ({})", cudaGetErrorString(code));
+    } else if (found.devices == 0) {
+      found.absence = "this machine has no CUDA device";
+    }
+    found.devices = std::min(found.devices, kMostDevices);
+    for (int i = 0; i < found.devices; ++i) {
+      cudaMemPool_t pool;
+      CheckCuda(cudaDeviceGetDefaultMemPool(&pool, i), "the memory pool of a CUDA device");
+      uint64_t keep = UINT64_MAX;
+      CheckCuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
+                "the memory pool of a CUDA device");
+    }
+    return found;
+  }();
+  return machine;
+}
+
+Usage& UsageOf(Device device) {
+  MICA_CHECK(device.is_cuda());
+  return g_usage[device.index()];
+}
+
+[[noreturn]] void FailMemory(Device device, size_t bytes, uint64_t most) {
+  const DeviceMemory memory = MemoryOf(device);
+  const auto text = [](uint64_t count) { return FormatBytes(static_cast<double>(count)); };
+  Fail(
+      "{}: no room for {} more on the device: {} are in use of {}; use a smaller --activation-memory or "
+      "--seqlen, or a device with more memory",
+      device.name(), text(bytes), text(memory.used_bytes), text(most));
+}
+
+}  // namespace
+
+int CudaDevices() { return ThisMachine().devices; }
+std::string CudaAbsence() { return ThisMachine().absence; }
+
+void CheckCuda(cudaError_t code, const char* what) {
+  if (code == cudaSuccess) return;
+  cudaGetLastError();
+  Fail("{} failed on the CUDA device: {}", what, cudaGetErrorString(code));
+}
+
+cudaStream_t StreamOn(Device device) {
+  MICA_CHECK(device.is_cuda());
+  thread_local int current = -1;
+  if (current != device.index()) {
+    CheckCuda(cudaSetDevice(device.index()), "choosing the device");
+    current = device.index();
+  }
+  return cudaStreamPerThread;
+}
+
+CudaProperties PropertiesOf(Device device) {
+  MICA_CHECK(device.is_cuda());
+  cudaDeviceProp of_device;
+  CheckCuda(cudaGetDeviceProperties(&of_device, device.index()), "asking for its properties");
+  int driver = 0;
+  CheckCuda(cudaDriverGetVersion(&driver), "asking for the driver's version");
+  CudaProperties properties;
+  properties.name = of_device.name;
+  properties.memory_bytes = of_device.totalGlobalMem;
+  properties.major = of_device.major;
+  properties.minor = of_device.minor;
+  properties.multiprocessors = of_device.multiProcessorCount;
+  properties.driver = fmt::format("{}.{}", driver / 1000, driver % 1000 / 10);
+  return properties;
+}
+
+DeviceMemory MemoryOf(Device device) {
+  StreamOn(device);
+  size_t free = 0, total = 0;
+  CheckCuda(cudaMemGetInfo(&free, &total), "asking for its memory");
+  const Usage& usage = UsageOf(device);
+  // What this process has given back stays in its pool.
+  uint64_t reserved = 0;
+  cudaMemPool_t pool;
+  CheckCuda(cudaDeviceGetDefaultMemPool(&pool, device.index()), "asking for its memory");
+  CheckCuda(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved),
+            "asking for its memory");
+  DeviceMemory memory{free, usage.used, usage.peak};
+  memory.free_bytes += reserved - std::min(reserved, memory.used_bytes);
+  if (usage.limit > 0) {
+    memory.free_bytes = std::min(
+        memory.free_bytes, usage.limit > memory.used_bytes ? usage.limit - memory.used_bytes : uint64_t{0});
+  }
+  return memory;
+}
+
+void LimitDeviceMemory(Device device, uint64_t bytes) { UsageOf(device).limit = bytes; }
+
+void* AllocateOnDevice(Device device, size_t bytes) {
+  Usage& usage = UsageOf(device);
+  const cudaStream_t stream = StreamOn(device);
+  const uint64_t used = usage.used.fetch_add(bytes) + bytes, limit = usage.limit;
+  void* memory = nullptr;
+  if (limit > 0 && used > limit) {
+    usage.used -= bytes;
+    FailMemory(device, bytes, limit);
+  }
+  if (const cudaError_t code = cudaMallocAsync(&memory, std::max<size_t>(bytes, 1), stream);
+      code != cudaSuccess) {
+    usage.used -= bytes;
+    if (code != cudaErrorMemoryAllocation) CheckCuda(code, "taking memory");
+    cudaGetLastError();
+    FailMemory(device, bytes, PropertiesOf(device).memory_bytes);
+  }
+  uint64_t peak = usage.peak;
+  while (used > peak && !usage.peak.compare_exchange_weak(peak, used)) {
+  }
+  return memory;
+}
+
+void FreeOnDevice(Device device, void* memory, size_t bytes) {
+  if (memory == nullptr) return;
+  cudaFreeAsync(memory, StreamOn(device));  // in a destructor: a failure before it has been reported
+  UsageOf(device).used -= bytes;
+}
+
+void* AllocatePinned(size_t bytes) {
+  void* memory = nullptr;
+  CheckCuda(cudaMallocHost(&memory, std::max<size_t>(bytes, 1)), "taking page-locked memory");
+  return memory;
+}
+
+void FreePinned(void* memory) { cudaFreeHost(memory); }
+
+void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
+               size_t from_pitch, size_t width, size_t rows) {
+  if (width == 0 || rows == 0) return;
+  const cudaStream_t stream = StreamOn(to_device.is_cuda() ? to_device : from_device);
+  if ((to_pitch == width && from_pitch == width) || rows == 1) {
+    CheckCuda(cudaMemcpyAsync(to, from, width * rows, cudaMemcpyDefault, stream), "a copy");
+  } else {
+    CheckCuda(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDefault, stream),
+              "a copy");
+  }
+  if (!to_device.is_cuda() || !from_device.is_cuda()) CheckCuda(cudaStreamSynchronize(stream), "a copy");
+}
+
+void FillBytes(Device device, void* memory, int value, size_t bytes) {
+  CheckCuda(cudaMemsetAsync(memory, value, bytes, StreamOn(device)), "filling memory");
+}
+
+void Synchronize(Device device) {
+  if (device.is_cuda()) CheckCuda(cudaStreamSynchronize(StreamOn(device)), "waiting for its work");
+}
+
+}  // namespace mica

@@ -1,0 +1,51 @@
+// The ops that CUDA devices have. Each is named as on the processor and means the same; its code stands in
+// FAMILY/FAMILY_cuda.cu in the namespace mica::cuda, and FAMILY.cc calls it through this table when its
+// tensors are on such a device. A build without the toolkit has an empty one.
+#pragma once
+
+#include "ops/activation/activation.h"
+#include "ops/attention/attention.h"
+#include "ops/convert/convert.h"
+#include "ops/head/head.h"
+#include "ops/norm/norm.h"
+#include "ops/product/gated.h"
+#include "ops/product/product.h"
+#include "ops/product/projection.h"
+#include "ops/rope/rope.h"
+#include "ops/transpose/transpose.h"
+
+namespace mica {
+
+#define MICA_CUDA_OPS(op) \
+  op(Convert)             \
+  op(ConvertScaled)       \
+  op(RmsNorm)             \
+  op(AddRmsNormGradient)  \
+  op(Swiglu)              \
+  op(SwigluGradient)      \
+  op(Multiply)            \
+  op(MultiplyAdd)         \
+  op(ProjectHeads)        \
+  op(MultiplyGated)       \
+  op(JoinHeads)           \
+  op(Attention)           \
+  op(AttentionGradient)   \
+  op(AddScores)           \
+  op(AddHeadGradient)     \
+  op(Divergence)
+
+namespace cuda {
+#define MICA_DECLARE(name) decltype(mica::name) name;
+MICA_CUDA_OPS(MICA_DECLARE)
+#undef MICA_DECLARE
+}  // namespace cuda
+
+struct CudaOps {
+#define MICA_MEMBER(name) decltype(&mica::name) name = nullptr;
+  MICA_CUDA_OPS(MICA_MEMBER)
+#undef MICA_MEMBER
+};
+
+const CudaOps& Cuda();
+
+}  // namespace mica
