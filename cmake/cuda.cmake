@@ -9,8 +9,11 @@ if(MICA_CUDA AND NOT MICA_SANITIZE AND NOT MICA_FUZZ)
   if(MICA_NVCC)
     set(CMAKE_CUDA_ARCHITECTURES ${MICA_CUDA_ARCHITECTURES})
     enable_language(CUDA)
-    # Not CMAKE_CUDA_STANDARD: CMake knows C++20 of nvcc since 3.26 only.
-    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    # CMake 3.25 does not know yet that nvcc has C++20.
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
     find_package(CUDAToolkit 12 REQUIRED)
     set(MICA_WITH_CUDA ON)
     # fmt 9 takes nvcc for a compiler without constexpr; 10 and later know better.
