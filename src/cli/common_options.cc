@@ -12,7 +12,7 @@ void ApplyCommonOptions(CommonOptions& options) {
   const auto value = [&](const char* name) {
     return ValueOf(options.given, FindOption(CommonOptionTable(), name));
   };
-  Device::Parse(value("device").get<std::string>());
+  options.device = Device::Parse(value("device").get<std::string>());
   SetLogLevel(ParseLogLevel(value("log-level")));
   SetThreads(value("threads"));
   options.seed = value("seed");

@@ -49,6 +49,7 @@ void Eval(EvalOptions& options) {
   EvaluationRequest request = RequestFromJson(options.given, "");
   request.model = options.model;
   request.seed = options.common.seed;
+  request.device = options.common.device;
   const std::filesystem::path out = options.given.value("output", "");
   if (!out.empty()) {
     CommandFiles files{.inputs = {request.model, request.reference},

@@ -6,10 +6,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 
+#include "base/error.h"
 #include "base/half.h"
 #include "device/array.h"
+#include "device/cuda.h"
 #include "device/cuda_check.h"
 #include "device/tensor.h"
 
@@ -67,6 +70,33 @@ bool Wide(const View<T>& view) {
          view.cols * sizeof(T) % 16 == 0;
 }
 
+// A copy of host values on a device, for what belongs to tokens or columns and is small.
+template <typename T>
+class Values {
+ public:
+  Values(Device device, std::span<const T> values) : Values(device, values.size()) {
+    CopyBytes(device, memory_, bytes(), Device::Cpu(), values.data(), bytes(), bytes(), 1);
+  }
+  // Uninitialised.
+  Values(Device device, size_t count)
+      : device_(device), count_(count), memory_(static_cast<T*>(AllocateOnDevice(device, bytes()))) {}
+  ~Values() { FreeOnDevice(device_, memory_, bytes()); }
+  Values(const Values&) = delete;
+  Values& operator=(const Values&) = delete;
+  T* data() const { return memory_; }
+  // Waits for the work that writes them.
+  void CopyTo(std::span<T> values) const {
+    MICA_CHECK(values.size() == count_);
+    CopyBytes(Device::Cpu(), values.data(), bytes(), device_, memory_, bytes(), bytes(), 1);
+  }
+
+ private:
+  size_t bytes() const { return count_ * sizeof(T); }
+  Device device_;
+  size_t count_;
+  T* memory_;
+};
+
 // Starts a kernel in the order of this thread's work on the device.
 template <typename... Parameters, typename... Arguments>
 void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
@@ -89,8 +119,21 @@ __device__ inline float WarpSum(float value) {
   return value;
 }
 __device__ inline float WarpMax(float value) {
-  for (int lane = kWarp / 2; lane > 0; lane /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, lane));
+  for (int lane = kWarp / 2; lane > 0; lane /= 2)
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, lane));
   return value;
+}
+// The largest value of a block, in all of its threads. All threads call it.
+template <int kThreads>
+__device__ inline float BlockMax(float value) {
+  __shared__ float of_warp[kThreads / kWarp];
+  value = WarpMax(value);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float largest = of_warp[0];
+  for (int w = 1; w < kThreads / kWarp; ++w) largest = fmaxf(largest, of_warp[w]);
+  return largest;
 }
 // The sum over a block of kThreads threads, in all of them; a fixed order. All threads call it.
 template <int kThreads>

@@ -1,10 +1,15 @@
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "base/units.h"
 #include "device/cuda.h"
 #include "device/cuda_check.h"
@@ -169,6 +174,62 @@ void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, 
               "a copy");
   }
   if (!to_device.is_cuda() || !from_device.is_cuda()) CheckCuda(cudaStreamSynchronize(stream), "a copy");
+}
+
+namespace {
+
+// Page-locked memory for UploadBytes, in two halves of kPiece bytes: one is filled while the other is copied.
+class Staging {
+ public:
+  static constexpr size_t kPiece = size_t{32} << 20;
+
+  Staging() : memory_(static_cast<std::byte*>(AllocatePinned(2 * kPiece))) {
+    for (cudaEvent_t& event : copied_)
+      CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  }
+
+  void Upload(Device device, std::byte* to, const std::byte* from, size_t bytes) {
+    const cudaStream_t stream = StreamOn(device);
+    for (size_t done = 0, half = 0; done < bytes; done += kPiece, half ^= 1) {
+      const size_t count = std::min(kPiece, bytes - done);
+      std::byte* const piece = memory_ + half * kPiece;
+      CheckCuda(cudaEventSynchronize(copied_[half]), "waiting for a copy");
+      constexpr size_t kPart = size_t{1} << 20;
+      ParallelFor((count + kPart - 1) / kPart, [&](size_t part) {
+        const size_t first = part * kPart;
+        std::memcpy(piece + first, from + done + first, std::min(kPart, count - first));
+      });
+      CheckCuda(cudaMemcpyAsync(to + done, piece, count, cudaMemcpyHostToDevice, stream), "a copy");
+      CheckCuda(cudaEventRecord(copied_[half], stream), "marking a copy");
+    }
+  }
+
+ private:
+  std::byte* memory_;  // never freed: the process may end before its threads
+  cudaEvent_t copied_[2];
+};
+
+}  // namespace
+
+void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
+  // Threads come and go; their staging memory, which takes long to get, stays. One of each device.
+  static std::mutex mutex;
+  static std::vector<std::pair<Device, std::unique_ptr<Staging>>> idle;
+  StreamOn(device);
+  std::unique_ptr<Staging> staging;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (auto it = idle.begin(); it != idle.end() && staging == nullptr; ++it) {
+      if (it->first != device) continue;
+      staging = std::move(it->second);
+      idle.erase(it);
+      break;
+    }
+  }
+  if (staging == nullptr) staging = std::make_unique<Staging>();
+  staging->Upload(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
+  const std::lock_guard<std::mutex> lock(mutex);
+  idle.emplace_back(device, std::move(staging));
 }
 
 void FillBytes(Device device, void* memory, int value, size_t bytes) {

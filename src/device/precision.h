@@ -1,7 +1,8 @@
-// At which precision products are taken, as the user sets it.
+// At which precision products are taken, and where, as the user sets it.
 #pragma once
 
 #include "base/dtype.h"
+#include "device/device.h"
 
 namespace mica {
 
@@ -12,5 +13,16 @@ enum class Precision {
 const char* PrecisionName(Precision precision);  // "fp32", "bf16"
 // The type of the operands of products: what everything below the settings works with.
 DType OperandType(Precision precision);
+
+// How and where a model computes.
+struct Arithmetic {
+  Arithmetic() = default;
+  Arithmetic(Precision precision_, Device device_ = Device::Cpu())
+      : precision(precision_), device(device_) {}
+  DType operands() const { return OperandType(precision); }
+
+  Precision precision = Precision::kFp32;
+  Device device;
+};
 
 }  // namespace mica

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/system.h"
 #include "device/array.h"
+#include "device/cuda.h"
 #include "device/precision.h"
 #include "model/layer.h"
 #include "ops/norm/norm.h"
@@ -20,29 +21,36 @@ constexpr size_t kKeptShare = 8;
 
 }  // namespace
 
-size_t KeptHeadBytes(const ModelConfig& config, Precision precision) {
-  const size_t bytes = config.vocab * config.hidden * PreparedWeights::ValueBytes(OperandType(precision));
-  return bytes <= kKeptBytes || bytes <= AvailableMemoryBytes() / kKeptShare ? bytes : 0;
+size_t KeptHeadBytes(const ModelConfig& config, Arithmetic arithmetic) {
+  const size_t bytes =
+      config.vocab * config.hidden * PreparedWeights::ValueBytes(arithmetic.operands(), arithmetic.device);
+  const uint64_t available =
+      arithmetic.device.is_cuda() ? MemoryOf(arithmetic.device).free_bytes : AvailableMemoryBytes();
+  return bytes <= kKeptBytes || bytes <= available / kKeptShare ? bytes : 0;
 }
 
-OutputHead::OutputHead(const ModelWeights& weights, Precision precision)
+OutputHead::OutputHead(const ModelWeights& weights, Arithmetic arithmetic)
     : weights_(&weights),
-      precision_(precision),
-      keeps_(KeptHeadBytes(weights.config(), precision) > 0),
-      norm_(weights.FinalNorm()) {}
+      arithmetic_(arithmetic),
+      keeps_(KeptHeadBytes(weights.config(), arithmetic) > 0),
+      norm_(CopyTo(arithmetic.device, weights.FinalNorm())) {}
 
 size_t OutputHead::slices() const { return (weights_->config().vocab + kSliceRows - 1) / kSliceRows; }
 
 void OutputHead::ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const {
   const size_t vocab = weights_->config().vocab;
-  const DType operands = OperandType(precision_);
+  const DType operands = arithmetic_.operands();
   for (size_t slice = 0; slice < slices(); ++slice) {
     const size_t first = slice * kSliceRows;
     if (slice < kept_.size()) {
       use(first, kept_[slice]);
       continue;
     }
-    PreparedWeights rows(weights_->Head(first, std::min(kSliceRows, vocab - first)), operands);
+    const size_t count = std::min(kSliceRows, vocab - first);
+    PreparedWeights rows =
+        arithmetic_.device.is_cuda()
+            ? PreparedWeights(weights_->HeadOn(arithmetic_.device, first, count, operands))
+            : PreparedWeights(weights_->Head(first, count), operands);
     use(first, rows);
     if (keeps_) kept_.push_back(std::move(rows));
   }
@@ -57,7 +65,7 @@ void OutputHead::NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> t
   for (const int32_t target : targets) MICA_CHECK(target < 0 || static_cast<size_t>(target) < config.vocab);
   HeadScores scores(x.rows);
   ForSlices([&](size_t first, const PreparedWeights& rows) {
-    AddScores({x, norm_, config.norm_epsilon}, {rows, first}, targets, scores);
+    AddScores({x, norm(), config.norm_epsilon}, {rows, first}, targets, scores);
   });
   for (size_t t = 0; t < x.rows; ++t) nll[t] = targets[t] < 0 ? 0.0f : scores.NegativeLogLikelihood(t);
 }
@@ -67,8 +75,8 @@ void OutputHead::Logits(ConstTensor x, Tensor logits) const {
   MICA_CHECK(x.cols == config.hidden);
   MICA_CHECK(logits.rows == x.rows);
   MICA_CHECK(logits.cols == config.vocab);
-  Array normed(x.rows, x.cols, OperandType(precision_));
-  RmsNorm(x, norm_, config.norm_epsilon, normed.view());
+  Array normed(x.rows, x.cols, arithmetic_.operands(), arithmetic_.device);
+  RmsNorm(x, norm(), config.norm_epsilon, normed.view());
   ForSlices([&](size_t first, const PreparedWeights& rows) {
     Multiply(normed.view(), rows, {}, logits.Cols(first, rows.outputs()));
   });

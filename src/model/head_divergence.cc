@@ -20,9 +20,11 @@ void OutputDivergence(const OutputHead& reference, ConstTensor reference_x, cons
   MICA_CHECK(reference_x.rows == x.rows);
   MICA_CHECK(kl.size() == x.rows);
   MICA_CHECK(same_top.size() == x.rows);
-  const size_t bytes = reference.keeps() && model.keeps() ? kSmallBytes : kDivergenceBytes;
+  const bool small = reference.keeps() && model.keeps() && !model.arithmetic().device.is_cuda();
+  const size_t bytes = small ? kSmallBytes : kDivergenceBytes;
   const size_t batch = std::clamp<size_t>(bytes / 2 / (vocab * sizeof(float)), 1, x.rows);
-  Matrix<float> p(batch, vocab), q(batch, vocab);
+  const Device device = model.arithmetic().device;
+  Array p(batch, vocab, DType::kF32, device), q(batch, vocab, DType::kF32, device);
   for (size_t first = 0; first < x.rows; first += batch) {
     const size_t tokens = std::min(batch, x.rows - first);
     reference.Logits(reference_x.Rows(first, tokens), p.view().Rows(0, tokens));

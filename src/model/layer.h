@@ -34,7 +34,8 @@ using InputHook = std::function<void(InputKind kind, ConstTensor inputs)>;
 // What attention scores are multiplied by: 1 / sqrt(head_dim).
 float ScoreFactor(const ModelConfig& config);
 
-// One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32: windows of `window`
+// One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32 on the
+// layer's device: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
 // causal inside it. Results do not depend on the number of threads, nor those of a window on the other
 // windows (but for rounding where the processor lacks AVX-512). Call from one thread at a time. Throws Error
@@ -42,12 +43,12 @@ float ScoreFactor(const ModelConfig& config);
 class DecoderLayer {
  public:
   // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().
-  DecoderLayer(const ModelWeights& weights, size_t index, Precision precision);
+  DecoderLayer(const ModelWeights& weights, size_t index, Arithmetic arithmetic);
   // With norms and biases only: SetLinear gives each matrix before it is used.
-  DecoderLayer(const LayerWeights& weights, Precision precision);
+  DecoderLayer(const LayerWeights& weights, Arithmetic arithmetic);
 
-  // Sets or replaces one matrix, [rows, cols] FP32, which is not kept.
-  void SetLinear(LinearKind kind, MatrixView<const float> weights);
+  // Sets or replaces one matrix, [rows, cols] FP32 on the layer's device, which is not kept.
+  void SetLinear(LinearKind kind, ConstTensor weights);
   size_t weight_bytes() const;
 
   // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
@@ -74,32 +75,35 @@ class DecoderLayer {
   void Attend(const Projections& projections, size_t window, Array& context, Tensor log_sums) const;
 
   const ModelConfig& config() const { return *config_; }
-  DType operands() const { return OperandType(precision_); }
+  DType operands() const { return arithmetic_.operands(); }
+  Device device() const { return arithmetic_.device; }
   const PreparedWeights& linear(LinearKind kind) const {
     const PreparedWeights& weights = linears_[static_cast<size_t>(kind)];
     MICA_CHECK(weights.outputs() > 0);
     return weights;
   }
-  const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
+  // [1, outputs] FP32 on the device, or empty.
+  ConstTensor bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)].view(); }
   Linear weights_and_bias(LinearKind kind) const { return {&linear(kind), bias(kind)}; }
-  const std::vector<float>& attention_norm() const { return attention_norm_; }
-  const std::vector<float>& mlp_norm() const { return mlp_norm_; }
+  // [1, hidden] FP32 on the device.
+  ConstTensor attention_norm() const { return attention_norm_.view(); }
+  ConstTensor mlp_norm() const { return mlp_norm_.view(); }
   // Rows 0 to window - 1 exist after a call of Project for that window.
   const RopeTable& rope() const { return rope_; }
 
  private:
-  void Norm(ConstTensor x, const std::vector<float>& weight, Array& normed) const;
+  void Norm(ConstTensor x, ConstTensor weight, Array& normed) const;
 
   const ModelConfig* config_ = nullptr;
-  Precision precision_ = Precision::kFp32;
+  Arithmetic arithmetic_;
   std::array<PreparedWeights, kLinearKinds.size()> linears_;
-  std::array<std::vector<float>, kLinearKinds.size()> biases_;
-  std::vector<float> attention_norm_, mlp_norm_;
+  std::array<Array, kLinearKinds.size()> biases_;
+  Array attention_norm_, mlp_norm_;
   mutable RopeTable rope_;
 };
 
 // Bytes of the prepared output head that OutputHead keeps, 0 where memory has no room for all of it.
-size_t KeptHeadBytes(const ModelConfig& config, Precision precision);
+size_t KeptHeadBytes(const ModelConfig& config, Arithmetic arithmetic);
 
 // The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
 // bounded; a head whose prepared form the memory has room for stays there from one call to the next. Call from one
@@ -107,13 +111,14 @@ size_t KeptHeadBytes(const ModelConfig& config, Precision precision);
 class OutputHead {
  public:
   // Keeps the address of weights.
-  OutputHead(const ModelWeights& weights, Precision precision);
+  OutputHead(const ModelWeights& weights, Arithmetic arithmetic);
   // nll[t] = -log softmax(logits(x[t]))[targets[t]] in nats; a negative target is skipped (0). x: [tokens,
   // hidden], before the norm.
   void NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> targets, std::span<float> nll) const;
   // All logits, [tokens, vocab] FP32 (tests and small inputs).
   void Logits(ConstTensor x, Tensor logits) const;
-  const std::vector<float>& norm() const { return norm_; }
+  ConstTensor norm() const { return norm_.view(); }  // [1, hidden] FP32 on the device
+  const Arithmetic& arithmetic() const { return arithmetic_; }
   size_t vocab() const { return weights_->config().vocab; }
   // Whether its prepared rows stay from one call to the next.
   bool keeps() const { return keeps_; }
@@ -125,9 +130,9 @@ class OutputHead {
   // Calls use(first row, prepared rows) for each slice in order.
   void ForSlices(const std::function<void(size_t first, const PreparedWeights& rows)>& use) const;
   const ModelWeights* weights_;
-  Precision precision_;
+  Arithmetic arithmetic_;
   bool keeps_;
-  std::vector<float> norm_;
+  Array norm_;
   mutable std::vector<PreparedWeights> kept_;
 };
 

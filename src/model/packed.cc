@@ -15,7 +15,7 @@
 namespace mica {
 
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
-                  MatrixView<float> out) {
+                  Tensor out) {
   const StoredMatrix matrix = OpenPacked(checkpoint, name);
   Decode(matrix.parts, first_row, out);
   matrix.Release(checkpoint);

@@ -4,17 +4,17 @@
 #include <cstddef>
 #include <string>
 
-#include "base/matrix.h"
+#include "device/tensor.h"
 #include "io/container/checkpoint.h"
 #include "record/compression.h"
 
 namespace mica {
 
-// out [any, cols] = rows [first_row, first_row + out.rows) of the matrix packed under `name`: opens and
+// out [any, cols], on any device (ops/codes/codes.h), = rows [first_row, first_row + out.rows) of the matrix packed under `name`: opens and
 // checks it, decodes and gives the mapped pages back. For many small ranges keep what OpenPacked gives
 // instead.
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
-                  MatrixView<float> out);
+                  Tensor out);
 
 // Throws Error unless what was opened is the packed checkpoint that was written, and all of it: matrices come
 // packed and only packed, the directory has no other weight files, and those that it has are of the bytes

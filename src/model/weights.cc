@@ -7,11 +7,14 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "device/cuda.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/packed.h"
 #include "model/unread_tensors.h"
 #include "ops/codes/codes.h"
+#include "ops/convert/convert.h"
+#include "ops/gather/gather.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -155,6 +158,20 @@ void ModelWeights::ReadPlainRows(const std::string& name, size_t first, MatrixVi
   checkpoint_.Release(tensor);
 }
 
+Array ModelWeights::ReadPlainRowsOn(Device device, const std::string& name, size_t first, size_t count,
+                                    DType dtype) const {
+  const TensorView& tensor = Verified(WeightName(name));
+  const size_t cols = tensor.elements() / tensor.shape[0], row_bytes = cols * DTypeBytes(tensor.dtype);
+  Array stored(count, cols, tensor.dtype, device);
+  UploadBytes(device, stored.view().data, tensor.data.data() + first * row_bytes, count * row_bytes);
+  if (!AllFinite(stored.view())) CheckFinite(tensor, first * cols, count * cols);
+  checkpoint_.Release(tensor);
+  if (dtype == tensor.dtype) return stored;
+  Array rows(count, cols, dtype, device);
+  Convert(stored.view(), rows.view());
+  return rows;
+}
+
 std::vector<float> ModelWeights::ReadVector(const std::string& name) const {
   const TensorView& tensor = Verified(name);
   std::vector<float> values(tensor.elements());
@@ -196,15 +213,31 @@ std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
 }
 std::vector<float> ModelWeights::FinalNorm() const { return ReadNorm(config_.family->names.final_norm); }
 
-void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) const {
-  MICA_CHECK(out.rows == ids.size());
-  MICA_CHECK(out.cols == config_.hidden);
+Array ModelWeights::LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const {
+  ++g_linear_reads;
+  const MatrixShape shape = LinearShape(config_, kind);
+  const std::string name = LinearTensorName(*config_.family, layer, kind);
+  if (!HasPacked(checkpoint_, name)) return ReadPlainRowsOn(device, name, 0, shape.rows, dtype);
+  Array matrix(shape.rows, shape.cols, dtype, device);
+  DecodePacked(checkpoint_, name, 0, matrix.view());
+  return matrix;
+}
+
+void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out_tensor) const {
+  MICA_CHECK(out_tensor.rows == ids.size());
+  MICA_CHECK(out_tensor.cols == config_.hidden);
   for (size_t t = 0; t < ids.size(); ++t) {
     if (ids[t] < 0 || static_cast<size_t>(ids[t]) >= config_.vocab) {
       Fail("token {} has id {}, expected 0 to {}; the tokenizer does not match the model's vocab_size", t,
            ids[t], config_.vocab - 1);
     }
   }
+  if (out_tensor.device.is_cuda()) {
+    const Array table =
+        VocabularyOn(out_tensor.device, config_.family->names.embedding, 0, config_.vocab, DType::kF32);
+    return GatherRows(table.view(), ids, out_tensor);
+  }
+  const MatrixView<float> out = out_tensor.host<float>();
   if (!HasPacked(checkpoint_, config_.family->names.embedding)) {
     const TensorView& tensor = Verified(WeightName(config_.family->names.embedding));
     constexpr size_t kTokensEach = 256;
@@ -236,10 +269,29 @@ void ModelWeights::Embed(std::span<const int32_t> ids, MatrixView<float> out) co
   stored.Release(checkpoint_);
 }
 
+const std::string& ModelWeights::head_name() const {
+  return config_.tied_head ? config_.family->names.embedding : config_.family->names.head;
+}
+
+Array ModelWeights::VocabularyOn(Device device, const std::string& name, size_t first, size_t count,
+                                 DType dtype) const {
+  MICA_CHECK(first + count <= config_.vocab);
+  if (!HasPacked(checkpoint_, name)) return ReadPlainRowsOn(device, name, first, count, dtype);
+  Array rows(count, config_.hidden, dtype, device);
+  const StoredMatrix& stored = OfVocabulary(name);
+  Decode(stored.parts, first, rows.view());
+  stored.Release(checkpoint_);
+  return rows;
+}
+
+Array ModelWeights::HeadOn(Device device, size_t first, size_t count, DType dtype) const {
+  return VocabularyOn(device, head_name(), first, count, dtype);
+}
+
 Matrix<float> ModelWeights::Head(size_t first, size_t count) const {
   MICA_CHECK(first + count <= config_.vocab);
   Matrix<float> rows(count, config_.hidden);
-  const std::string& name = config_.tied_head ? config_.family->names.embedding : config_.family->names.head;
+  const std::string& name = head_name();
   if (HasPacked(checkpoint_, name)) {
     const StoredMatrix& stored = OfVocabulary(name);
     Decode(stored.parts, first, rows);

@@ -6,6 +6,7 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
+#include "ops/gather/gather.h"
 #include "ops/head/head.h"
 #include "ops/norm/norm.h"
 #include "ops/product/gated.h"
@@ -16,23 +17,10 @@
 
 namespace mica {
 
-#define MICA_CUDA_OPS(op) \
-  op(Convert)             \
-  op(ConvertScaled)       \
-  op(RmsNorm)             \
-  op(AddRmsNormGradient)  \
-  op(Swiglu)              \
-  op(SwigluGradient)      \
-  op(Multiply)            \
-  op(MultiplyAdd)         \
-  op(ProjectHeads)        \
-  op(MultiplyGated)       \
-  op(JoinHeads)           \
-  op(Attention)           \
-  op(AttentionGradient)   \
-  op(AddScores)           \
-  op(AddHeadGradient)     \
-  op(Divergence)
+#define MICA_CUDA_OPS(op)                                                                         \
+  op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(Swiglu) op(SwigluGradient)  \
+      op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(JoinHeads) op(Attention) \
+          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows) op(AllFinite)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;

@@ -281,11 +281,10 @@ std::vector<Option> MakeCommonOptions() {
        .words = {"error", "warning", "info", "debug"},
        .place = OptionPlace::kFlag},
       {.name = "device",
-       .kind = OptionKind::kChoice,
+       .kind = OptionKind::kText,
        .group = "General",
-       .help = "Where to compute; auto: on the best device of this build",
+       .help = "Where to compute: cpu, cuda, cuda:1 (the second GPU), or auto: on a GPU where there is one",
        .value = "cpu",
-       .words = {"cpu", "auto"},
        .place = OptionPlace::kFlag},
       JsonSwitch(),
   };

@@ -198,7 +198,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
       tokenizer(OpenTokenizer(request.model, weights.config())),
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
-  settings.precision = request.precision.value_or(FastestPrecision());
+  settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};
   settings.activation_bytes = request.activation_bytes;
   if (!request.reference.empty()) {
     reference.emplace(ModelWeights::Open(request.reference));
@@ -249,12 +249,12 @@ const EvaluationRecord& Evaluation::Describe() {
                         {"fingerprint", MonotonicSeconds() - began}};
   result.settings.convention = ConventionName(request.convention);
   result.settings.seqlen = state.seqlen;
-  result.settings.dtype = PrecisionName(state.settings.precision);
+  result.settings.dtype = PrecisionName(state.settings.arithmetic.precision);
   if (request.max_windows != 0) result.settings.max_windows = request.max_windows;
   result.settings.special_tokens = request.special_tokens;
   result.settings.threads = static_cast<uint64_t>(Threads());
   result.settings.seed = request.seed;
-  result.settings.device = "cpu";
+  result.settings.device = request.device.Describe();
   result.host = ThisHost();
   for (const PreparedSet& set : state.sets) {
     SetRecord record;

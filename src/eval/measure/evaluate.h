@@ -26,8 +26,9 @@ struct EvaluationRequest {
   size_t max_windows = 0;        // per set; 0: all
   bool special_tokens =
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
-  std::optional<Precision> precision;  // none: the fastest of this machine
-  uint64_t activation_bytes = PerplexitySettings().activation_bytes;
+  std::optional<Precision> precision;  // none: the fastest of the device
+  Device device{};
+  std::optional<uint64_t> activation_bytes;  // none: what suits the device
   bool force = false;  // a packed model may be measured on a text it was calibrated on
   uint64_t seed = 0;   // recorded; evaluation itself draws nothing at random
 };

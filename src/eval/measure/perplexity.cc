@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <limits>
+#include <memory>
 #include <optional>
 
 #include "base/error.h"
@@ -10,6 +12,8 @@
 #include "base/progress.h"
 #include "base/system.h"
 #include "base/units.h"
+#include "device/array.h"
+#include "device/cuda.h"
 #include "device/precision.h"
 #include "model/head_divergence.h"
 #include "model/layer.h"
@@ -19,10 +23,18 @@ namespace {
 
 // Tokens that pass through a layer between two looks at the clock and at Ctrl-C; DecoderLayer::Forward works
 // in portions of this size.
-constexpr size_t kStepTokens = 2048;
+constexpr size_t kStepTokens = 2048, kGpuStepTokens = 8192;
 // Tokens scored in one call: the head's slices are converted (or decoded) anew in each, which at this many
 // tokens costs a few percent.
 constexpr size_t kHeadTokens = 16384;
+
+// Bytes of the residual stream of a chunk where no number is given: on a processor what leaves the memory to
+// others, on a GPU a third of what is free there, for reading the weights anew costs more.
+uint64_t ActivationBytes(const PerplexitySettings& settings) {
+  if (settings.activation_bytes) return *settings.activation_bytes;
+  const Device device = settings.arithmetic.device;
+  return device.is_cuda() ? AvailableMemory(device) / 3 : uint64_t{512} << 20;
+}
 
 size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, uint64_t activation_bytes) {
   const uint64_t window_bytes = uint64_t{window} * config.hidden * sizeof(float);
@@ -31,7 +43,18 @@ size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, ui
   return (windows + chunks - 1) / chunks;  // chunks of nearly equal size
 }
 
-size_t StepWindows(size_t window) { return std::max<size_t>(1, kStepTokens / window); }
+// Of a chunk. as_reference: of a model beside the one that chunks are cut for.
+uint64_t StreamBytes(const ModelConfig& config, size_t window, size_t windows, const PerplexitySettings& settings,
+                     bool as_reference) {
+  const uint64_t bytes = ActivationBytes(settings);
+  if (as_reference) return bytes;
+  return uint64_t{ChunkWindows(config, window, windows, bytes)} * window * config.hidden * sizeof(float);
+}
+
+// Windows that pass through a layer between two looks at the clock and at Ctrl-C.
+size_t StepWindows(size_t window, Device device) {
+  return std::max<size_t>(1, (device.is_cuda() ? kGpuStepTokens : kStepTokens) / window);
+}
 
 // Multiplications per token, the unit in which progress is counted.
 struct Work {
@@ -113,31 +136,38 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> 
   return windows;
 }
 
-uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
-                                const PerplexitySettings& settings, const ModelConfig* reference) {
+MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windows,
+                          const PerplexitySettings& settings, const ModelConfig* reference) {
+  const Arithmetic& arithmetic = settings.arithmetic;
+  const bool on_gpu = arithmetic.device.is_cuda();
+  MemoryPlan plan(arithmetic.device);
   if (reference != nullptr) {
     // One model's layer at a time; streams and heads of both, and their logits.
-    return std::max(PlannedEvaluationBytes(config, window, windows, settings),
-                    PlannedEvaluationBytes(*reference, window, windows, settings)) +
-           settings.activation_bytes + kDivergenceBytes +
-           std::max(KeptHeadBytes(config, settings.precision), KeptHeadBytes(*reference, settings.precision));
+    plan.Add("the larger of both models", std::max(PlanEvaluation(config, window, windows, settings).total(),
+                                                   PlanEvaluation(*reference, window, windows, settings).total()));
+    plan.Add("the other's activations", StreamBytes(*reference, window, windows, settings, true));
+    plan.Add("logits of both", kDivergenceBytes);
+    plan.Add("the other's head", std::max(KeptHeadBytes(config, arithmetic), KeptHeadBytes(*reference, arithmetic)));
+    return plan;
   }
-  const uint64_t value_bytes = DTypeBytes(OperandType(settings.precision));
+  const uint64_t value_bytes = PreparedWeights::ValueBytes(arithmetic.operands(), arithmetic.device);
   uint64_t layer = 0, largest = 0;
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config, kind);
     layer += uint64_t{shape.rows} * shape.cols;
     largest = std::max(largest, uint64_t{shape.rows} * shape.cols);
   }
-  const uint64_t in_layer = layer * value_bytes + largest * sizeof(float);
+  const uint64_t in_layer = layer * value_bytes * (on_gpu ? 2 : 1) + largest * sizeof(float);
+  const uint64_t step_tokens =
+      uint64_t{std::min(StepWindows(window, arithmetic.device), windows)} * window;
+  const uint64_t step = step_tokens * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
   const uint64_t slice = uint64_t{std::min(config.vocab, OutputHead::kSliceRows)} * config.hidden;
   const uint64_t in_head = slice * (sizeof(float) + value_bytes);
-  const uint64_t kept_head = KeptHeadBytes(config, settings.precision);
-  const uint64_t chunk = uint64_t{ChunkWindows(config, window, windows, settings.activation_bytes)} * window *
-                         config.hidden * sizeof(float);
-  const uint64_t step = uint64_t{std::min(StepWindows(window), windows)} * window *
-                        (3 * config.hidden + 2 * config.ffn) * sizeof(float);
-  return std::max(in_layer + step, in_head) + kept_head + chunk;
+  const uint64_t table = on_gpu ? uint64_t{config.vocab} * config.hidden * 2 * sizeof(float) : 0;
+  plan.Add("a layer and its work", std::max({in_layer + step, in_head, table}));
+  plan.Add("the head", KeptHeadBytes(config, arithmetic));
+  plan.Add("activations", StreamBytes(config, window, windows, settings, false));
+  return plan;
 }
 
 void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
@@ -151,18 +181,10 @@ void CheckEvaluation(const ModelConfig& config, const Windows& windows, const Pe
     }
   }
   CheckTokens(config, windows.ids);
-  const uint64_t needed =
-      PlannedEvaluationBytes(config, windows.window, windows.count(), settings, reference);
-  const uint64_t available = AvailableMemoryBytes();
-  LogDebug("evaluation needs about {} of {} available memory", FormatBytes(static_cast<double>(needed)),
-           FormatBytes(static_cast<double>(available)));
-  if (needed > available) {
-    Fail(
-        "evaluation in windows of {} tokens needs about {} of memory, {} are available; use a smaller "
-        "--activation-memory or --seqlen",
-        windows.window, FormatBytes(static_cast<double>(needed)),
-        FormatBytes(static_cast<double>(available)));
-  }
+  const MemoryPlan plan = PlanEvaluation(config, windows.window, windows.count(), settings, reference);
+  LogDebug("evaluation takes about {}", plan.Describe());
+  plan.Check(fmt::format("evaluation in windows of {} tokens", windows.window),
+             "use a smaller --activation-memory or --seqlen");
 }
 
 namespace {
@@ -180,17 +202,56 @@ class Stopwatch {
   double since_ = MonotonicSeconds();
 };
 
+// The layers in order. On a GPU the next one is read and brought there while the current one computes; on a
+// processor, whose threads all compute, when it is asked for.
+class LayerReader {
+ public:
+  LayerReader(const ModelWeights& weights, const Arithmetic& arithmetic)
+      : weights_(weights), arithmetic_(arithmetic) {
+    if (arithmetic_.device.is_cuda()) Begin();
+  }
+  ~LayerReader() {
+    if (next_.valid()) next_.wait();
+  }
+
+  std::unique_ptr<const DecoderLayer> Next() {
+    if (!next_.valid()) return Read(index_++);
+    std::unique_ptr<const DecoderLayer> layer = next_.get();
+    ++index_;
+    Begin();
+    return layer;
+  }
+
+ private:
+  void Begin() {
+    if (index_ == weights_.config().layers) return;
+    next_ = std::async(std::launch::async, [this, index = index_] { return Read(index); });
+  }
+  std::unique_ptr<const DecoderLayer> Read(size_t index) const {
+    auto layer = std::make_unique<const DecoderLayer>(weights_, index, arithmetic_);
+    Synchronize(arithmetic_.device);  // another thread goes on with it
+    return layer;
+  }
+
+  const ModelWeights& weights_;
+  const Arithmetic arithmetic_;
+  size_t index_ = 0;
+  std::future<std::unique_ptr<const DecoderLayer>> next_;  // of layer index_
+};
+
 // Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
 // Adds to the seconds that reading weights and passing took.
-void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window, Precision precision,
-                const std::string& what, double layer_work, TokenMeter& meter, MatrixView<float> x,
-                double& reading, double& passing) {
+void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
+                const Arithmetic& arithmetic, const std::string& what, double layer_work, TokenMeter& meter,
+                Tensor x, double& reading, double& passing) {
   Stopwatch watch;
   weights.Embed(ids, x);
-  const size_t layers = weights.config().layers, step = StepWindows(window) * window;
+  const size_t layers = weights.config().layers, step = StepWindows(window, arithmetic.device) * window;
+  LayerReader reader(weights, arithmetic);
   for (size_t index = 0; index < layers; ++index) {
     ThrowIfInterrupted();
-    const DecoderLayer layer(weights, index, precision);  // gone before the next one is loaded
+    const std::unique_ptr<const DecoderLayer> current = reader.Next();
+    const DecoderLayer& layer = *current;
     watch.AddTo(reading);
     const std::string detail = fmt::format("{}layer {}/{}", what, index + 1, layers);
     for (size_t t = 0; t < x.rows; t += step) {
@@ -199,6 +260,7 @@ void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_
       layer.Forward(x.Rows(t, tokens), window);
       meter.Add(layer_work * static_cast<double>(tokens), detail);
     }
+    Synchronize(arithmetic.device);
     watch.AddTo(passing);
   }
 }
@@ -220,7 +282,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
   CheckEvaluation(config, windows, settings, reference != nullptr ? &reference->config() : nullptr);
 
   const size_t window = windows.window, count = windows.count();
-  const size_t chunk_windows = ChunkWindows(config, window, count, settings.activation_bytes);
+  const size_t chunk_windows = ChunkWindows(config, window, count, ActivationBytes(settings));
   const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
   const Work work = WorkPerToken(config, window);
   Work reference_work;
@@ -235,21 +297,22 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
 
   Perplexity result;
   result.window_nll.reserve(count);
-  const OutputHead head(weights, settings.precision);
-  Matrix<float> stream(chunk_windows * window, config.hidden);  // the residual stream of a chunk
+  const Arithmetic& arithmetic = settings.arithmetic;
+  const OutputHead head(weights, arithmetic);
+  // The residual stream of a chunk.
+  Array stream(chunk_windows * window, config.hidden, DType::kF32, arithmetic.device), reference_stream;
   std::optional<OutputHead> reference_head;
-  Matrix<float> reference_stream;
   if (reference != nullptr) {
-    reference_head.emplace(*reference, settings.precision);
-    reference_stream = Matrix<float>(chunk_windows * window, reference->config().hidden);
+    reference_head.emplace(*reference, arithmetic);
+    reference_stream.Resize(chunk_windows * window, reference->config().hidden, DType::kF32, arithmetic.device);
   }
   uint64_t same_tops = 0;
   for (size_t first = 0; first < count; first += chunk_windows) {
     const size_t chunk = std::min(chunk_windows, count - first);
-    const MatrixView<float> x = stream.view().Rows(0, chunk * window);
+    const Tensor x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
     PassSeconds& seconds = result.seconds;
-    PassLayers(weights, ids, window, settings.precision, "", work.layer, meter, x, seconds.weights,
+    PassLayers(weights, ids, window, arithmetic, "", work.layer, meter, x, seconds.weights,
                seconds.pass);
 
     Stopwatch watch;
@@ -267,7 +330,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
         if (!std::isfinite(sum)) {
           Fail(
               "{}: the likelihood of window {} is not finite; the weights give values beyond the range of {}",
-              weights.checkpoint().directory().string(), first + w + s, PrecisionName(settings.precision));
+              weights.checkpoint().directory().string(), first + w + s, PrecisionName(arithmetic.precision));
         }
         const auto from = nll.begin() + static_cast<ptrdiff_t>(s * window + windows.first_scored - 1);
         result.token_nll.insert(result.token_nll.end(), from,
@@ -279,8 +342,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     watch.AddTo(seconds.pass);
 
     if (reference == nullptr) continue;
-    const MatrixView<float> y = reference_stream.view().Rows(0, chunk * window);
-    PassLayers(*reference, ids, window, settings.precision, "reference, ", reference_work.layer, meter, y,
+    const Tensor y = reference_stream.view().Rows(0, chunk * window);
+    PassLayers(*reference, ids, window, arithmetic, "reference, ", reference_work.layer, meter, y,
                seconds.reference, seconds.reference);
     watch = Stopwatch();
     const size_t scored = windows.scored_per_window();
@@ -294,7 +357,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
       for (const float nats : kl) sum += nats;
       if (!std::isfinite(sum)) {
         Fail("{}: the divergence of window {} is not finite; the weights give values beyond the range of {}",
-             reference->checkpoint().directory().string(), first + w, PrecisionName(settings.precision));
+             reference->checkpoint().directory().string(), first + w, PrecisionName(arithmetic.precision));
       }
       result.window_kl.push_back(sum / static_cast<double>(scored));
       same_tops += static_cast<uint64_t>(std::count(same_top.begin(), same_top.end(), 1));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "device/memory_plan.h"
 #include "device/precision.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
@@ -45,9 +46,9 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> 
                    Convention convention, size_t max_windows, const std::string& where);
 
 struct PerplexitySettings {
-  Precision precision = Precision::kFp32;
-  uint64_t activation_bytes =
-      uint64_t{512} << 20;  // budget of the residual stream of a chunk; a chunk has at least one window
+  Arithmetic arithmetic;
+  // Budget of the residual stream of a chunk, which has at least one window; none: what suits the device.
+  std::optional<uint64_t> activation_bytes;
 };
 
 // Seconds of wall clock that parts of an evaluation took.
@@ -90,9 +91,9 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
 void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
                      const ModelConfig* reference = nullptr);
 
-// Bytes of memory the evaluation takes at most: one prepared layer, one FP32 matrix on its way in, the
-// activations of a chunk and of a step; with a reference, what both need at once.
-uint64_t PlannedEvaluationBytes(const ModelConfig& config, size_t window, size_t windows,
-                                const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
+// What the evaluation takes at most of the memory of its device: prepared layers (on a GPU two, one of them on
+// its way in), the activations of a chunk and of a step; with a reference, what both need at once.
+MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windows,
+                          const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
 
 }  // namespace mica

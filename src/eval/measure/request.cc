@@ -20,7 +20,8 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   request.force = value("force");
   request.max_windows = value("max-windows");
   if (const Json seqlen = value("seqlen"); !seqlen.is_null()) request.seqlen = seqlen.get<size_t>();
-  if (const Json bytes = value("activation-memory"); !bytes.is_null()) request.activation_bytes = bytes;
+  if (const Json bytes = value("activation-memory"); !bytes.is_null())
+    request.activation_bytes = bytes.get<uint64_t>();
   if (const Json reference = value("reference"); !reference.is_null())
     request.reference = reference.get<std::string>();
   if (const std::string dtype = value("dtype"); dtype != "auto")

@@ -1,6 +1,7 @@
 #include "ops/activation/activation.h"
 
 #include "base/error.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/for_rows.h"
 #include "ops/tile/kernels.h"
@@ -15,6 +16,7 @@ bool SameShape(const ConstTensor& a, const ConstTensor& b) { return a.rows == b.
 void Swiglu(ConstTensor gate, ConstTensor up, Tensor out) {
   MICA_CHECK(SameShape(gate, up));
   MICA_CHECK(SameShape(gate, out));
+  if (out.device.is_cuda()) return Cuda().Swiglu(gate, up, out);
   const MatrixView<const float> g = gate.host<float>(), u = up.host<float>();
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
@@ -30,6 +32,7 @@ void SwigluGradient(ConstTensor gate, ConstTensor up, ConstTensor out_gradient, 
   MICA_CHECK(SameShape(gate, out_gradient));
   MICA_CHECK(SameShape(gate, gate_gradient));
   MICA_CHECK(SameShape(gate, up_gradient));
+  if (gate.device.is_cuda()) return Cuda().SwigluGradient(gate, up, out_gradient, gate_gradient, up_gradient);
   const MatrixView<const float> g = gate.host<float>(), u = up.host<float>(),
                                 felt = out_gradient.host<float>();
   const MatrixView<float> of_gate = gate_gradient.host<float>(), of_up = up_gradient.host<float>();

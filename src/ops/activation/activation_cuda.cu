@@ -10,7 +10,8 @@ namespace {
 constexpr int kThreads = 256;
 
 dim3 Grid(const ConstTensor& x) {
-  return dim3(std::min(Blocks(x.cols, kThreads), 64u), static_cast<unsigned>(std::min<size_t>(x.rows, 16384)));
+  return dim3(std::min(Blocks(x.cols, kThreads), 64u),
+              static_cast<unsigned>(std::min<size_t>(x.rows, 16384)));
 }
 
 template <typename Body>
@@ -44,7 +45,8 @@ __global__ void __launch_bounds__(kThreads)
 void Swiglu(ConstTensor gate, ConstTensor up, Tensor out) {
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
-    Launch(out.device, SwigluRows<OnDevice<T>>, Grid(gate), kThreads, 0, In<float>(gate), In<float>(up), Out<T>(out));
+    Launch(out.device, SwigluRows<OnDevice<T>>, Grid(gate), kThreads, 0, In<float>(gate), In<float>(up),
+           Out<T>(out));
   });
 }
 

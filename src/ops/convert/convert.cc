@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/for_rows.h"
 #include "ops/tile/kernels.h"
@@ -33,6 +34,11 @@ const float* Wide(const T* row, size_t n) {
 }  // namespace
 
 void Convert(ConstTensor in, Tensor out) {
+  if (in.device.is_cuda()) {
+    MICA_CHECK(in.rows == out.rows);
+    MICA_CHECK(in.cols == out.cols);
+    return Cuda().Convert(in, out);
+  }
   WithTypes(in, out, [](auto from, auto to) {
     using In = std::remove_cvref_t<decltype(from(0, 0))>;
     using Out = std::remove_cvref_t<decltype(to(0, 0))>;
@@ -50,6 +56,11 @@ void Convert(ConstTensor in, Tensor out) {
 void ConvertScaled(ConstTensor in, ConstTensor factors, Tensor out) {
   MICA_CHECK(factors.rows == 1);
   MICA_CHECK(factors.cols == in.rows);
+  if (in.device.is_cuda()) {
+    MICA_CHECK(in.rows == out.rows);
+    MICA_CHECK(in.cols == out.cols);
+    return Cuda().ConvertScaled(in, factors, out);
+  }
   const float* factor = factors.host<float>().data;
   WithTypes(in, out, [&](auto from, auto to) {
     using Out = std::remove_cvref_t<decltype(to(0, 0))>;
@@ -65,7 +76,7 @@ void ConvertScaled(ConstTensor in, ConstTensor factors, Tensor out) {
 
 ConstTensor Converted(ConstTensor in, DType dtype, Array& buffer) {
   if (in.dtype == dtype) return in;
-  buffer.Resize(in.rows, in.cols, dtype);
+  buffer.Resize(in.rows, in.cols, dtype, in.device);
   Convert(in, buffer.view());
   return buffer.view();
 }

@@ -16,12 +16,16 @@ struct alignas(sizeof(T) * kEach) Pack {
 
 // factors: one a row, or null. kPacked: rows are whole and aligned packs.
 template <typename From, typename To, bool kPacked>
-__global__ void __launch_bounds__(kThreads) ConvertRows(View<const From> in, const float* factors, View<To> out) {
+__global__ void __launch_bounds__(kThreads)
+    ConvertRows(View<const From> in, const float* factors, View<To> out) {
   const size_t steps = kPacked ? in.cols / kEach : in.cols;
   for (size_t r = blockIdx.y; r < in.rows; r += gridDim.y) {
     const float factor = factors == nullptr ? 1.0f : factors[r];
-    const auto convert = [&](From value) { return FromFloat<To>(factors == nullptr ? ToFloat(value) : factor * ToFloat(value)); };
-    for (size_t i = blockIdx.x * size_t{kThreads} + threadIdx.x; i < steps; i += size_t{gridDim.x} * kThreads) {
+    const auto convert = [&](From value) {
+      return FromFloat<To>(factors == nullptr ? ToFloat(value) : factor * ToFloat(value));
+    };
+    for (size_t i = blockIdx.x * size_t{kThreads} + threadIdx.x; i < steps;
+         i += size_t{gridDim.x} * kThreads) {
       if constexpr (kPacked) {
         const Pack<From> from = reinterpret_cast<const Pack<From>*>(in.row(r))[i];
         Pack<To> to;
@@ -48,8 +52,8 @@ void Run(const ConstTensor& in, const float* factors, const Tensor& out) {
       const size_t steps = packed ? from.cols / kEach : from.cols;
       const dim3 blocks(std::min(Blocks(steps, kThreads), 64u),
                         static_cast<unsigned>(std::min<size_t>(from.rows, 16384)));
-      Launch(in.device, packed ? ConvertRows<From, To, true> : ConvertRows<From, To, false>, blocks, kThreads, 0,
-             from, factors, to);
+      Launch(in.device, packed ? ConvertRows<From, To, true> : ConvertRows<From, To, false>, blocks, kThreads,
+             0, from, factors, to);
     });
   });
 }

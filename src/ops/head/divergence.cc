@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
 #include "ops/head/head.h"
 #include "ops/tile/kernels.h"
 
@@ -47,6 +48,7 @@ void Divergence(ConstTensor p, Tensor q, std::span<float> kl, std::span<uint8_t>
   MICA_CHECK(p.cols == q.cols);
   MICA_CHECK(kl.size() == p.rows);
   MICA_CHECK(same_top.size() == p.rows);
+  if (p.device.is_cuda()) return Cuda().Divergence(p, q, kl, same_top);
   const MatrixView<const float> of_p = p.host<float>();
   const MatrixView<float> of_q = q.host<float>();
   ParallelFor(p.rows, [&](size_t t) {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
 #include "ops/head/tiles.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
@@ -16,6 +17,7 @@ void AddScores(const HeadInputs& in, const HeadSlice& slice, std::span<const int
   MICA_CHECK(in.norm.cols == in.x.cols);
   MICA_CHECK(targets.size() == in.x.rows);
   MICA_CHECK(scores.sums.size() == in.x.rows);
+  if (in.x.device.is_cuda()) return Cuda().AddScores(in, slice, targets, scores);
   const auto wanted = [&](size_t first, size_t tokens) {
     const auto of_tile = targets.subspan(first, tokens);
     return std::any_of(of_tile.begin(), of_tile.end(), [](int32_t target) { return target >= 0; });

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
 #include "ops/head/head.h"
 #include "ops/head/tiles.h"
 #include "ops/tile/dispatch.h"
@@ -62,6 +63,8 @@ void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const Prepare
   MICA_CHECK(!labels.sample || labels.uniforms.size() == in.x.rows);
   MICA_CHECK(gradient.rows == in.x.rows);
   MICA_CHECK(gradient.cols == in.x.cols);
+  if (in.x.device.is_cuda())
+    return Cuda().AddHeadGradient(in, slice, transposed, last, scores, labels, gradient);
   const MatrixView<float> sums = gradient.host<float>();
   DispatchOperand(rows.operands(), [&](auto type) {
     using T = decltype(type);

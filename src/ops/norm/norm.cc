@@ -1,6 +1,7 @@
 #include "ops/norm/norm.h"
 
 #include "base/error.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/for_rows.h"
 #include "ops/tile/kernels.h"
@@ -12,6 +13,7 @@ void RmsNorm(ConstTensor x, ConstTensor weight, float epsilon, Tensor out) {
   MICA_CHECK(out.cols == x.cols);
   MICA_CHECK(weight.rows == 1);
   MICA_CHECK(weight.cols == x.cols);
+  if (x.device.is_cuda()) return Cuda().RmsNorm(x, weight, epsilon, out);
   const MatrixView<const float> in = x.host<float>(), weights = weight.host<float>();
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
@@ -29,6 +31,7 @@ void AddRmsNormGradient(ConstTensor x, ConstTensor weight, ConstTensor y_gradien
   MICA_CHECK(y_gradient.cols == x.cols);
   MICA_CHECK(gradient.rows == x.rows);
   MICA_CHECK(gradient.cols == x.cols);
+  if (x.device.is_cuda()) return Cuda().AddRmsNormGradient(x, weight, y_gradient, epsilon, gradient);
   const MatrixView<const float> in = x.host<float>(), weights = weight.host<float>(),
                                 of_y = y_gradient.host<float>();
   const MatrixView<float> of_x = gradient.host<float>();

@@ -14,8 +14,7 @@ __global__ void __launch_bounds__(kThreads)
   const float* in = x.row(blockIdx.x);
   float squares = 0;
   for (size_t c = threadIdx.x; c < x.cols; c += kThreads) squares += in[c] * in[c];
-  const float factor =
-      1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(x.cols) + epsilon);
+  const float factor = 1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(x.cols) + epsilon);
   T* to = out.row(blockIdx.x);
   for (size_t c = threadIdx.x; c < x.cols; c += kThreads) to[c] = FromFloat<T>(in[c] * factor * weight[c]);
 }
@@ -42,8 +41,8 @@ __global__ void __launch_bounds__(kThreads)
 void RmsNorm(ConstTensor x, ConstTensor weight, float epsilon, Tensor out) {
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
-    Launch(x.device, NormRows<OnDevice<T>>, x.rows, kThreads, 0, In<float>(x), In<float>(weight).data, epsilon,
-           Out<T>(out));
+    Launch(x.device, NormRows<OnDevice<T>>, x.rows, kThreads, 0, In<float>(x), In<float>(weight).data,
+           epsilon, Out<T>(out));
   });
 }
 

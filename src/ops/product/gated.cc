@@ -1,6 +1,7 @@
 #include "ops/product/gated.h"
 
 #include "base/error.h"
+#include "ops/cuda_ops.h"
 #include "ops/product/tiles.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
@@ -14,6 +15,7 @@ void MultiplyGated(ConstTensor x, const Linear& gate, const Linear& up, Tensor o
   MICA_CHECK(x.cols == up.weights->inputs());
   MICA_CHECK(x.dtype == gate.weights->operands());
   MICA_CHECK(x.dtype == up.weights->operands());
+  if (x.device.is_cuda()) return Cuda().MultiplyGated(x, gate, up, out);
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
     const MatrixView<T> hidden = out.host<T>();

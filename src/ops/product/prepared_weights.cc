@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "device/scratch.h"
+#include "ops/convert/convert.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
 #include "ops/tile/tile_product.h"
@@ -40,12 +42,15 @@ const T* DenseAs(MatrixView<const float> x) {
 
 }  // namespace
 
-Precision FastestPrecision() { return NativeBf16() ? Precision::kBf16 : Precision::kFp32; }
+Precision FastestPrecision(Device device) {
+  return device.is_cuda() || NativeBf16() ? Precision::kBf16 : Precision::kFp32;
+}
 
 struct PreparedWeights::State {
   size_t outputs = 0, inputs = 0, block_outputs = kBlockOutputs;
   DType operands = DType::kF32;
-  std::vector<PackedOperand> blocks;
+  std::vector<PackedOperand> blocks;  // on a processor
+  Array dense;                        // on a CUDA device
 };
 
 PreparedWeights::PreparedWeights() : state_(std::make_unique<State>()) {}
@@ -53,16 +58,30 @@ PreparedWeights::~PreparedWeights() = default;
 PreparedWeights::PreparedWeights(PreparedWeights&&) noexcept = default;
 PreparedWeights& PreparedWeights::operator=(PreparedWeights&&) noexcept = default;
 
-PreparedWeights::PreparedWeights(MatrixView<const float> weights, DType operands, size_t block_outputs)
+PreparedWeights::PreparedWeights(Array weights) : state_(std::make_unique<State>()) {
+  MICA_CHECK(weights.device().is_cuda());
+  state_->outputs = weights.rows();
+  state_->inputs = weights.cols();
+  state_->operands = weights.dtype();
+  state_->dense = std::move(weights);
+}
+
+PreparedWeights::PreparedWeights(ConstTensor given, DType operands, size_t block_outputs)
     : state_(std::make_unique<State>()) {
-  MICA_CHECK(weights.rows > 0);
-  MICA_CHECK(weights.cols > 0);
+  MICA_CHECK(given.rows > 0);
+  MICA_CHECK(given.cols > 0);
   MICA_CHECK(block_outputs > 0);
-  const size_t count = (weights.rows + block_outputs - 1) / block_outputs;
-  state_->outputs = weights.rows;
-  state_->inputs = weights.cols;
+  const size_t count = (given.rows + block_outputs - 1) / block_outputs;
+  state_->outputs = given.rows;
+  state_->inputs = given.cols;
   state_->block_outputs = block_outputs;
   state_->operands = operands;
+  if (given.device.is_cuda()) {
+    state_->dense.Resize(given.rows, given.cols, operands, given.device);
+    Convert(given, state_->dense.view());
+    return;
+  }
+  const MatrixView<const float> weights = given.host<float>();
   std::vector<std::unique_ptr<PackedOperand>> packed(count);
   DispatchOperand(operands, [&](auto type) {
     using T = decltype(type);
@@ -78,14 +97,19 @@ PreparedWeights::PreparedWeights(MatrixView<const float> weights, DType operands
 size_t PreparedWeights::outputs() const { return state_->outputs; }
 size_t PreparedWeights::inputs() const { return state_->inputs; }
 DType PreparedWeights::operands() const { return state_->operands; }
+ConstTensor PreparedWeights::dense() const {
+  MICA_CHECK(!state_->dense.empty());
+  return std::as_const(state_->dense).view();
+}
+
 size_t PreparedWeights::bytes() const {
-  size_t bytes = 0;
+  size_t bytes = state_->dense.rows() * state_->dense.cols() * DTypeBytes(state_->dense.dtype());
   for (const PackedOperand& block : state_->blocks) bytes += block.bytes();
   return bytes;
 }
 
-size_t PreparedWeights::ValueBytes(DType operands) {
-  return DTypeBytes(NativeBf16() ? operands : DType::kF32);
+size_t PreparedWeights::ValueBytes(DType operands, Device device) {
+  return DTypeBytes(device.is_cuda() || NativeBf16() ? operands : DType::kF32);
 }
 
 size_t PreparedWeights::blocks() const { return state_->blocks.size(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/cuda_ops.h"
 #include "ops/product/tiles.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
@@ -38,7 +39,7 @@ void Check(const ConstTensor& x, const Linear& linear, const Tensor& out) {
   MICA_CHECK(out.dtype == x.dtype);
   MICA_CHECK(out.rows * head_dim == x.rows * linear.weights->outputs());
   MICA_CHECK(linear.bias.empty() || linear.bias.cols == linear.weights->outputs());
-  MICA_CHECK(linear.weights->block_outputs(0) % head_dim == 0);
+  MICA_CHECK(x.device.is_cuda() || linear.weights->block_outputs(0) % head_dim == 0);
 }
 
 }  // namespace
@@ -53,6 +54,7 @@ void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear&
   Check(x, q, q_out);
   Check(x, k, k_out);
   Check(x, v, v_out);
+  if (x.device.is_cuda()) return Cuda().ProjectHeads(x, q, k, v, rope, window, q_out, k_out, v_out);
   DispatchOperand(x.dtype, [&](auto type) {
     using T = decltype(type);
     const MatrixView<T> heads[] = {q_out.host<T>(), k_out.host<T>(), v_out.host<T>()};

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/for_rows.h"
 #include "ops/tile/kernels.h"
 
@@ -23,6 +24,8 @@ void RopeTable::Extend(size_t positions) {
       sines_(position, i) = static_cast<float>(std::sin(angle));
     }
   });
+  if (!device_.is_cuda()) return;
+  on_device_ = {CopyTo(device_, cosines_), CopyTo(device_, sines_)};
 }
 
 void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor out) {
@@ -31,6 +34,7 @@ void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor
   MICA_CHECK(by_head.rows == heads * tokens);
   MICA_CHECK(tokens % window == 0);
   MICA_CHECK(rope == nullptr || rope->positions() >= std::min(window, tokens));
+  if (out.device.is_cuda()) return Cuda().JoinHeads(by_head, rope, window, out);
   const MatrixView<const float> in = by_head.host<float>();
   const MatrixView<float> joined = out.host<float>();
   const KernelTable& kernels = Kernels(Backend::kCpu);

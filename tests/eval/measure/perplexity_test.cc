@@ -246,14 +246,14 @@ TEST(PerplexityTest, ALikelihoodThatIsNotFiniteIsAnError) {
               ThrowsMessage<Error>(HasSubstr("is not finite")));
 }
 
-TEST(PlannedEvaluationBytesTest, CountsOneLayerAndTheChunk) {
+TEST(PlanEvaluationTest, CountsOneLayerAndTheChunk) {
   const ModelConfig config = ParseConfig(TinyConfig(), "test");
   const uint64_t layer = 24 * 24 + 2 * 12 * 24 + 24 * 24 + 3 * 40 * 24;  // q, k and v, o, mlp
   const uint64_t largest = 40 * 24, head = 50 * 24, window = 16;
-  const uint64_t step = 10 * window * (3 * 24 + 2 * 40);
-  EXPECT_EQ(PlannedEvaluationBytes(config, window, 10, {Precision::kFp32, 0}),
+  const uint64_t step = 10 * window * (4 * 24 + 2 * 40);
+  EXPECT_EQ(PlanEvaluation(config, window, 10, {Precision::kFp32, 0}).total(),
             4 * (layer + largest + step + head + window * 24));
-  EXPECT_EQ(PlannedEvaluationBytes(config, window, 10, {Precision::kFp32, uint64_t{1} << 30}),
+  EXPECT_EQ(PlanEvaluation(config, window, 10, {Precision::kFp32, uint64_t{1} << 30}).total(),
             4 * (layer + largest + step + head + 10 * window * 24));
 }
 
