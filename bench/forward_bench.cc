@@ -99,7 +99,7 @@ void Backward(benchmark::State& state, Precision precision) {
   const size_t tokens = static_cast<size_t>(state.range(0)) * kWindow;
   const std::vector<int32_t> ids = Ids(tokens, weights->config().vocab);
   BackwardSettings settings;
-  settings.precision = precision;
+  settings.arithmetic = precision;
   const Meter meter(state, tokens);
   for (auto _ : state) {
     RunBackward(*weights, ids, kWindow, size_t{2} << 30, settings,

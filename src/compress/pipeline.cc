@@ -422,15 +422,15 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
       if (InputOf(kind) != input) continue;
       ThrowIfInterrupted();
       progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
-      Matrix<float> w = weights.Take(kind);
-      if (original_layer) original_layer->SetLinear(kind, w);
+      Array w = weights.Take(kind);
+      if (original_layer) original_layer->SetLinear(kind, w.view());
       if (moments.drift.data != nullptr)
-        w = CompensateDrift(w, moments, *factor, settings_.drift.compensation);
-      CheckFinite(w, LinearTensorName(*config().family, l, kind));
+        w = CopyTo(Device::Cpu(), CompensateDrift(w.view().host<float>(), moments, *factor, settings_.drift.compensation));
+      CheckFinite(w.view().host<float>(), LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
     coder_->Solve(l, {moments.h, factor}, stage);
-    for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights);
+    for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
     if (solved_) FinishLayer();
   };
   PassLayer(layer, config(), stream, settings_.precision, solve, beside, WeightsOfLayer(l),

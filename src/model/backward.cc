@@ -34,52 +34,54 @@ double Uniform(uint64_t seed, uint64_t place) {
 // One decoder layer with the transposed matrices that carry gradients from its outputs to its inputs.
 class LayerGradient {
  public:
-  LayerGradient(LayerWeights weights, Precision precision)
-      : layer_(weights, precision), config_(weights.config()), index_(weights.index()) {
+  LayerGradient(LayerWeights weights, const Arithmetic& arithmetic)
+      : layer_(weights, arithmetic), config_(weights.config()), index_(weights.index()) {
     for (const LinearKind kind : kLinearKinds) {
-      const Matrix<float> w = weights.Take(kind);
-      layer_.SetLinear(kind, w);
-      transposed_[static_cast<size_t>(kind)] = PreparedWeights(Transposed(w), OperandType(precision));
+      const Array w = weights.Take(kind);
+      layer_.SetLinear(kind, w.view());
+      transposed_[static_cast<size_t>(kind)] =
+          PreparedWeights(Transposed(w.view()).view(), arithmetic.operands());
     }
   }
 
   // x: the layer's inputs. gradient: with respect to its outputs in, to its inputs out. first_token: place of
   // row 0 in the text.
-  void Run(MatrixView<const float> x, size_t window, size_t first_token, MatrixView<float> gradient,
-           const GradientHook& hook) {
+  void Run(ConstTensor x, size_t window, size_t first_token, Tensor gradient, const GradientHook& hook) {
     first_token_ = first_token;
     const size_t tokens = x.rows;
     // Forward once more, keeping what the way back needs.
     layer_.AttentionInput(x, normed_);
     layer_.Project(normed_.view(), window, projections_);
-    log_sums_ = Matrix<float>(config_.heads, tokens);
-    layer_.Attend(projections_, window, context_, log_sums_);
-    Matrix<float> middle(tokens, config_.hidden);  // the residual stream between attention and MLP
-    for (size_t t = 0; t < tokens; ++t) std::copy_n(x.row(t), x.cols, middle.row(t));
-    layer_.AddAttention(context_.view(), middle);
+    log_sums_.Resize(config_.heads, tokens, DType::kF32, layer_.device());
+    layer_.Attend(projections_, window, context_, log_sums_.view());
+    Array middle = CopyTo(layer_.device(), x);  // the residual stream between attention and MLP
+    layer_.AddAttention(context_.view(), middle.view());
 
-    BackThroughMlp(middle, gradient, hook);
+    BackThroughMlp(middle.view(), gradient, hook);
     BackThroughAttention(x, window, gradient, hook);
   }
 
  private:
   const PreparedWeights& transposed(LinearKind kind) const { return transposed_[static_cast<size_t>(kind)]; }
-  void HandOut(LinearKind kind, const Array& inputs, MatrixView<const float> gradient,
-               const GradientHook& hook) const {
+  // FP32 on the layer's device, uninitialised.
+  Array New(size_t rows, size_t cols) const { return Array(rows, cols, DType::kF32, layer_.device()); }
+  void HandOut(LinearKind kind, const Array& inputs, ConstTensor gradient, const GradientHook& hook) const {
     hook({index_, kind, first_token_, inputs.view(), gradient});
   }
   // y = gradient W (or y += with add): what the inputs of a linear layer feel. The gradient is rounded to the
   // type of the products.
-  void BackThroughLinear(LinearKind kind, ConstTensor gradient, bool add, MatrixView<float> y) {
+  void BackThroughLinear(LinearKind kind, ConstTensor gradient, bool add, Tensor y) {
     const ConstTensor operand = Converted(gradient, layer_.operands(), rounded_);
     (add ? MultiplyAdd : Multiply)(operand, transposed(kind), {}, y);
   }
 
-  void BackThroughMlp(MatrixView<const float> middle, MatrixView<float> gradient, const GradientHook& hook) {
+  void BackThroughMlp(ConstTensor middle, Tensor gradient, const GradientHook& hook) {
     const size_t tokens = middle.rows;
-    Array normed, hidden(tokens, config_.ffn, layer_.operands());
+    Array normed, hidden(tokens, config_.ffn, layer_.operands(), layer_.device());
     layer_.MlpInput(middle, normed);
-    Matrix<float> gate(tokens, config_.ffn), up(tokens, config_.ffn), hidden_gradient(tokens, config_.ffn);
+    Array of_gate = New(tokens, config_.ffn), of_up = New(tokens, config_.ffn),
+          of_hidden = New(tokens, config_.ffn);
+    const Tensor gate = of_gate.view(), up = of_up.view(), hidden_gradient = of_hidden.view();
     Multiply(normed.view(), layer_.linear(LinearKind::kGate), layer_.bias(LinearKind::kGate), gate);
     Multiply(normed.view(), layer_.linear(LinearKind::kUp), layer_.bias(LinearKind::kUp), up);
     Swiglu(gate, up, hidden.view());
@@ -90,45 +92,39 @@ class LayerGradient {
     HandOut(LinearKind::kGate, normed, gate, hook);
     HandOut(LinearKind::kUp, normed, up, hook);
 
-    Matrix<float> normed_gradient(tokens, config_.hidden);
-    BackThroughLinear(LinearKind::kGate, gate, false, normed_gradient);
-    BackThroughLinear(LinearKind::kUp, up, true, normed_gradient);
-    BackThroughNorm(middle, layer_.mlp_norm(), normed_gradient, gradient);
+    Array normed_gradient = New(tokens, config_.hidden);
+    BackThroughLinear(LinearKind::kGate, gate, false, normed_gradient.view());
+    BackThroughLinear(LinearKind::kUp, up, true, normed_gradient.view());
+    AddRmsNormGradient(middle, layer_.mlp_norm(), normed_gradient.view(), config_.norm_epsilon, gradient);
   }
 
-  void BackThroughAttention(MatrixView<const float> x, size_t window, MatrixView<float> gradient,
-                            const GradientHook& hook) {
+  void BackThroughAttention(ConstTensor x, size_t window, Tensor gradient, const GradientHook& hook) {
     const size_t tokens = x.rows, head_dim = config_.head_dim, heads = config_.heads,
                  kv_heads = config_.kv_heads;
     HandOut(LinearKind::kO, context_, gradient, hook);
-    Matrix<float> context_gradient(tokens, config_.q_width());
-    BackThroughLinear(LinearKind::kO, gradient, false, context_gradient);
+    Array context_gradient = New(tokens, config_.q_width());
+    BackThroughLinear(LinearKind::kO, gradient, false, context_gradient.view());
 
-    Matrix<float> grad_q(heads * tokens, head_dim), grad_k(kv_heads * tokens, head_dim),
-        grad_v(kv_heads * tokens, head_dim);
+    Array grad_q = New(heads * tokens, head_dim), grad_k = New(kv_heads * tokens, head_dim),
+          grad_v = New(kv_heads * tokens, head_dim);
     AttentionGradient(
         {tokens, window, heads, kv_heads, head_dim},
         {projections_.q.view(), projections_.k.view(), projections_.v.view(), ScoreFactor(config_)},
-        {context_.view(), log_sums_, context_gradient}, {grad_q, grad_k, grad_v});
+        {context_.view(), log_sums_.view(), context_gradient.view()},
+        {grad_q.view(), grad_k.view(), grad_v.view()});
 
-    Matrix<float> normed_gradient(tokens, config_.hidden);
-    const auto finish = [&](LinearKind kind, const Matrix<float>& by_head, size_t count,
-                            const RopeTable* rope) {
-      Matrix<float> joined(tokens, count * head_dim);
-      JoinHeads(by_head, rope, window, joined);
-      HandOut(kind, normed_, joined, hook);
-      BackThroughLinear(kind, joined, kind != LinearKind::kQ, normed_gradient);
+    Array normed_gradient = New(tokens, config_.hidden);
+    const auto finish = [&](LinearKind kind, const Array& by_head, size_t count, const RopeTable* rope) {
+      Array joined = New(tokens, count * head_dim);
+      JoinHeads(by_head.view(), rope, window, joined.view());
+      HandOut(kind, normed_, joined.view(), hook);
+      BackThroughLinear(kind, joined.view(), kind != LinearKind::kQ, normed_gradient.view());
     };
     finish(LinearKind::kQ, grad_q, heads, &layer_.rope());
     finish(LinearKind::kK, grad_k, kv_heads, &layer_.rope());
     finish(LinearKind::kV, grad_v, kv_heads, nullptr);
-    BackThroughNorm(x, layer_.attention_norm(), normed_gradient, gradient);
-  }
-
-  // gradient += the norm's share; the residual connection's share is what it already holds.
-  void BackThroughNorm(MatrixView<const float> x, const std::vector<float>& weight,
-                       const Matrix<float>& normed_gradient, MatrixView<float> gradient) const {
-    AddRmsNormGradient(x, weight, normed_gradient, config_.norm_epsilon, gradient);
+    // The norm's share; the residual connection's share is what the gradient already holds.
+    AddRmsNormGradient(x, layer_.attention_norm(), normed_gradient.view(), config_.norm_epsilon, gradient);
   }
 
   DecoderLayer layer_;
@@ -138,10 +134,8 @@ class LayerGradient {
   std::array<PreparedWeights, kLinearKinds.size()> transposed_;
   Array normed_, context_, rounded_;
   DecoderLayer::Projections projections_;
-  Matrix<float> log_sums_;  // [heads, tokens]
+  Array log_sums_;  // [heads, tokens]
 };
-
-// Tokens of the windows that go through a layer together.
 
 }  // namespace
 
@@ -158,12 +152,13 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
   for (size_t group_first = 0; group_first < ids.size(); group_first += group) {
     const size_t tokens = std::min(group, ids.size() - group_first);
     const auto group_ids = ids.subspan(group_first, tokens);
-    std::vector<Matrix<float>> inputs;  // of each layer
-    Matrix<float> x(tokens, config.hidden);
-    weights.Embed(group_ids, x);
+    const Device device = settings.arithmetic.device;
+    std::vector<Array> inputs;  // of each layer
+    Array x(tokens, config.hidden, DType::kF32, device);
+    weights.Embed(group_ids, x.view());
     for (size_t index = 0; index < config.layers; ++index) {
-      inputs.push_back(x.Clone());
-      const DecoderLayer layer(weights, index, settings.precision);
+      inputs.push_back(CopyTo(device, x.view()));
+      const DecoderLayer layer(weights, index, settings.arithmetic);
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
         layer.Forward(x.view().Rows(first, count), window);
@@ -179,20 +174,20 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       ++result.predictions;
       if (settings.sample_labels) uniforms[t] = Uniform(settings.seed, group_first + t);
     }
-    Matrix<float> gradient(tokens, config.hidden);
+    Array gradient(tokens, config.hidden, DType::kF32, device);
     ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
       ThrowIfInterrupted();
       const std::span<const int32_t> run_targets = std::span<const int32_t>(targets).subspan(first, count);
       const std::span<const double> run_uniforms =
           settings.sample_labels ? std::span<const double>(uniforms).subspan(first, count)
                                  : std::span<const double>();
-      result.nll += HeadGradient(weights, settings.precision, x.view().Rows(first, count), run_targets,
+      result.nll += HeadGradient(weights, settings.arithmetic, x.view().Rows(first, count), run_targets,
                                  settings.sample_labels, run_uniforms, gradient.view().Rows(first, count));
     });
-    x = Matrix<float>();
+    x = Array();
 
     for (size_t index = config.layers; index-- > 0;) {
-      LayerGradient layer(LayerWeights(weights, index), settings.precision);
+      LayerGradient layer(LayerWeights(weights, index, device), settings.arithmetic);
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
         layer.Run(inputs[index].view().Rows(first, count), window, group_first + first,

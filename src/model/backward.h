@@ -15,7 +15,7 @@
 
 namespace mica {
 
-// One linear layer over a run of tokens.
+// One linear layer over a run of tokens, on the device that computes.
 struct LinearGradient {
   size_t layer = 0;
   LinearKind kind = LinearKind::kQ;
@@ -29,8 +29,7 @@ struct LinearGradient {
 using GradientHook = std::function<void(const LinearGradient& gradient)>;
 
 struct BackwardSettings {
-  Precision precision =
-      Precision::kFp32;  // of all products, forward and backward; sums and gradients are FP32
+  Arithmetic arithmetic;  // of all products, forward and backward; sums and gradients are FP32
   // Labels are the text's own next tokens (empirical Fisher information) or drawn from the model's
   // distribution (true Fisher information) with this seed.
   bool sample_labels = false;

@@ -47,10 +47,10 @@ void OutputHead::ForSlices(const std::function<void(size_t first, const Prepared
       continue;
     }
     const size_t count = std::min(kSliceRows, vocab - first);
+    const bool on_gpu = arithmetic_.device.is_cuda();  // which takes weights as they are, once rounded
+    Array stored = weights_->HeadOn(arithmetic_.device, first, count, on_gpu ? operands : DType::kF32);
     PreparedWeights rows =
-        arithmetic_.device.is_cuda()
-            ? PreparedWeights(weights_->HeadOn(arithmetic_.device, first, count, operands))
-            : PreparedWeights(weights_->Head(first, count), operands);
+        on_gpu ? PreparedWeights(std::move(stored)) : PreparedWeights(stored.view(), operands);
     use(first, rows);
     if (keeps_) kept_.push_back(std::move(rows));
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/matrix.h"
+#include "device/array.h"
 #include "model/layer.h"
 #include "ops/head/head.h"
 #include "ops/norm/norm.h"
@@ -14,32 +14,32 @@
 namespace mica {
 namespace {
 
-void ForSlices(const ModelWeights& weights,
-               const std::function<void(size_t first_id, const Matrix<float>& rows)>& body) {
+// Calls body(first id, rows [ids, hidden] FP32 on the device) slice by slice.
+void ForSlices(const ModelWeights& weights, Device device,
+               const std::function<void(size_t first_id, const Array& rows)>& body) {
   const size_t vocab = weights.config().vocab;
-  for (size_t first = 0; first < vocab; first += OutputHead::kSliceRows) {
-    body(first, weights.Head(first, std::min(OutputHead::kSliceRows, vocab - first)));
-  }
+  for (size_t first = 0; first < vocab; first += OutputHead::kSliceRows)
+    body(first, weights.HeadOn(device, first, std::min(OutputHead::kSliceRows, vocab - first), DType::kF32));
 }
 
 }  // namespace
 
-double HeadGradient(const ModelWeights& weights, Precision precision, MatrixView<const float> x,
+double HeadGradient(const ModelWeights& weights, const Arithmetic& arithmetic, ConstTensor x,
                     std::span<const int32_t> targets, bool sample, std::span<const double> uniforms,
-                    MatrixView<float> gradient) {
+                    Tensor gradient) {
   MICA_CHECK(targets.size() == x.rows);
   MICA_CHECK(gradient.rows == x.rows);
   MICA_CHECK(gradient.cols == x.cols);
   MICA_CHECK(!sample || uniforms.size() == x.rows);
-  const DType operands = OperandType(precision);
+  const DType operands = arithmetic.operands();
   const float epsilon = weights.config().norm_epsilon;
-  const std::vector<float> norm = weights.FinalNorm();
-  const HeadInputs inputs = {x, norm, epsilon};
+  const Array norm = CopyTo(arithmetic.device, weights.FinalNorm());
+  const HeadInputs inputs = {x, norm.view(), epsilon};
 
   // First pass: the normaliser of each token and the likelihood of its target.
   HeadScores scores(x.rows);
-  ForSlices(weights, [&](size_t first_id, const Matrix<float>& rows) {
-    AddScores(inputs, {PreparedWeights(rows, operands), first_id}, targets, scores);
+  ForSlices(weights, arithmetic.device, [&](size_t first_id, const Array& rows) {
+    AddScores(inputs, {PreparedWeights(rows.view(), operands), first_id}, targets, scores);
   });
   double nll = 0.0;
   for (size_t t = 0; t < x.rows; ++t) {
@@ -47,15 +47,17 @@ double HeadGradient(const ModelWeights& weights, Precision precision, MatrixView
   }
 
   // Second pass: back through the head, then through the norm.
-  Matrix<float> normed_gradient(x.rows, x.cols, 0.0f);
+  Array normed_gradient(x.rows, x.cols, DType::kF32, arithmetic.device);
+  FillZero(normed_gradient.view());
   HeadLabels labels(targets, sample, uniforms);
-  ForSlices(weights, [&](size_t first_id, const Matrix<float>& rows) {
-    const PreparedWeights prepared(rows, operands), transposed(Transposed(rows), operands);
+  ForSlices(weights, arithmetic.device, [&](size_t first_id, const Array& rows) {
+    const PreparedWeights prepared(rows.view(), operands),
+        transposed(Transposed(rows.view()).view(), operands);
     const bool last = first_id + rows.rows() == weights.config().vocab;
-    AddHeadGradient(inputs, {prepared, first_id}, transposed, last, scores, labels, normed_gradient);
+    AddHeadGradient(inputs, {prepared, first_id}, transposed, last, scores, labels, normed_gradient.view());
   });
-  for (size_t t = 0; t < x.rows; ++t) std::fill_n(gradient.row(t), x.cols, 0.0f);
-  AddRmsNormGradient(x, norm, normed_gradient, epsilon, gradient);
+  FillZero(gradient);
+  AddRmsNormGradient(x, norm.view(), normed_gradient.view(), epsilon, gradient);
   return nll;
 }
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
-#include "base/matrix.h"
 #include "device/precision.h"
+#include "device/tensor.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
 
@@ -16,8 +16,8 @@ namespace mica {
 // drawn from the model's distribution wherever targets[t] is not negative: uniforms[t] in [0, 1) picks it
 // from the cumulative distribution in the order of ids. Returns the summed negative log likelihood of
 // `targets` in either case. The head is prepared in slices, as in OutputHead.
-double HeadGradient(const ModelWeights& weights, Precision precision, MatrixView<const float> x,
+double HeadGradient(const ModelWeights& weights, const Arithmetic& arithmetic, ConstTensor x,
                     std::span<const int32_t> targets, bool sample, std::span<const double> uniforms,
-                    MatrixView<float> gradient);
+                    Tensor gradient);
 
 }  // namespace mica

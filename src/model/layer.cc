@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "device/array.h"
@@ -50,12 +51,13 @@ InputKind InputOf(LinearKind kind) {
 
 DecoderLayer::DecoderLayer(const ModelWeights& weights, size_t index, Arithmetic arithmetic)
     : DecoderLayer(LayerWeights(weights, index), arithmetic) {
+  const bool on_gpu = arithmetic.device.is_cuda();  // which takes weights as they are, once rounded
   for (const LinearKind kind : kLinearKinds) {
-    if (arithmetic.device.is_cuda()) {
-      linears_[static_cast<size_t>(kind)] =
-          PreparedWeights(weights.LinearOn(arithmetic.device, index, kind, operands()));
+    Array matrix = weights.LinearOn(arithmetic.device, index, kind, on_gpu ? operands() : DType::kF32);
+    if (on_gpu) {
+      linears_[static_cast<size_t>(kind)] = PreparedWeights(std::move(matrix));
     } else {
-      SetLinear(kind, weights.Linear(index, kind));
+      SetLinear(kind, matrix.view());
     }
   }
 }

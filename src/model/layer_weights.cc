@@ -6,22 +6,23 @@
 
 namespace mica {
 
-LayerWeights::LayerWeights(const ModelWeights& weights, size_t index)
+LayerWeights::LayerWeights(const ModelWeights& weights, size_t index, Device device)
     : weights_(&weights),
       index_(index),
       attention_norm_(weights.AttentionNorm(index)),
-      mlp_norm_(weights.MlpNorm(index)) {
+      mlp_norm_(weights.MlpNorm(index)),
+      device_(device) {
   for (const LinearKind kind : kLinearKinds) biases_[static_cast<size_t>(kind)] = weights.Bias(index, kind);
 }
 
-const Matrix<float>& LayerWeights::Linear(LinearKind kind) {
+const Array& LayerWeights::Linear(LinearKind kind) {
   const size_t k = static_cast<size_t>(kind);
   MICA_CHECK(!taken_[k]);
-  if (linears_[k].empty()) linears_[k] = weights_->Linear(index_, kind);
+  if (linears_[k].empty()) linears_[k] = weights_->LinearOn(device_, index_, kind, DType::kF32);
   return linears_[k];
 }
 
-Matrix<float> LayerWeights::Take(LinearKind kind) {
+Array LayerWeights::Take(LinearKind kind) {
   Linear(kind);
   const size_t k = static_cast<size_t>(kind);
   taken_[k] = true;

@@ -6,15 +6,17 @@
 #include <cstddef>
 #include <vector>
 
-#include "base/matrix.h"
+#include "device/array.h"
+#include "device/device.h"
 #include "model/weights.h"
 
 namespace mica {
 
 class LayerWeights {
  public:
-  // Reads norms and biases; a matrix is read when it is first asked for. Keeps the address of `weights`.
-  LayerWeights(const ModelWeights& weights, size_t index);
+  // Reads norms and biases; a matrix is read when it is first asked for, onto `device`. Keeps the address of
+  // `weights`.
+  LayerWeights(const ModelWeights& weights, size_t index, Device device = Device::Cpu());
 
   const ModelConfig& config() const { return weights_->config(); }
   size_t index() const { return index_; }
@@ -23,17 +25,18 @@ class LayerWeights {
   // [rows], or empty when the linear layer has none.
   const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
 
-  // [rows, cols] FP32, kept until it is taken: 4 bytes a weight for as long.
-  const Matrix<float>& Linear(LinearKind kind);
+  // [rows, cols] FP32 on the device, kept until it is taken: 4 bytes a weight for as long.
+  const Array& Linear(LinearKind kind);
   // The same for its last user, who owns it from now on; nobody may ask for it again.
-  Matrix<float> Take(LinearKind kind);
+  Array Take(LinearKind kind);
 
  private:
   const ModelWeights* weights_;
   size_t index_;
   std::vector<float> attention_norm_, mlp_norm_;
   std::array<std::vector<float>, kLinearKinds.size()> biases_;
-  std::array<Matrix<float>, kLinearKinds.size()> linears_;
+  Device device_;
+  std::array<Array, kLinearKinds.size()> linears_;
   std::array<bool, kLinearKinds.size()> taken_ = {};
 };
 

@@ -187,16 +187,20 @@ std::vector<float> ModelWeights::ReadNorm(const std::string& module) const {
 uint64_t ModelWeights::LinearReads() { return g_linear_reads; }
 uint64_t ModelWeights::VocabularyChecks() { return g_vocabulary_checks; }
 
-Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
+void ModelWeights::ReadLinear(size_t layer, LinearKind kind, Tensor out) const {
   ++g_linear_reads;
-  const MatrixShape shape = LinearShape(config_, kind);
-  Matrix<float> matrix(shape.rows, shape.cols);
   const std::string name = LinearTensorName(*config_.family, layer, kind);
   if (HasPacked(checkpoint_, name)) {
-    DecodePacked(checkpoint_, name, 0, matrix);
+    DecodePacked(checkpoint_, name, 0, out);
   } else {
-    ReadPlainRows(name, 0, matrix);
+    ReadPlainRows(name, 0, out.host<float>());
   }
+}
+
+Matrix<float> ModelWeights::Linear(size_t layer, LinearKind kind) const {
+  const MatrixShape shape = LinearShape(config_, kind);
+  Matrix<float> matrix(shape.rows, shape.cols);
+  ReadLinear(layer, kind, matrix);
   return matrix;
 }
 
@@ -214,12 +218,14 @@ std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
 std::vector<float> ModelWeights::FinalNorm() const { return ReadNorm(config_.family->names.final_norm); }
 
 Array ModelWeights::LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const {
-  ++g_linear_reads;
   const MatrixShape shape = LinearShape(config_, kind);
   const std::string name = LinearTensorName(*config_.family, layer, kind);
-  if (!HasPacked(checkpoint_, name)) return ReadPlainRowsOn(device, name, 0, shape.rows, dtype);
+  if (device.is_cuda() && !HasPacked(checkpoint_, name)) {
+    ++g_linear_reads;
+    return ReadPlainRowsOn(device, name, 0, shape.rows, dtype);
+  }
   Array matrix(shape.rows, shape.cols, dtype, device);
-  DecodePacked(checkpoint_, name, 0, matrix.view());
+  ReadLinear(layer, kind, matrix.view());
   return matrix;
 }
 
@@ -269,17 +275,22 @@ void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out_tensor) const 
   stored.Release(checkpoint_);
 }
 
-const std::string& ModelWeights::head_name() const {
+std::string ModelWeights::head_name() const {
   return config_.tied_head ? config_.family->names.embedding : config_.family->names.head;
 }
 
 Array ModelWeights::VocabularyOn(Device device, const std::string& name, size_t first, size_t count,
                                  DType dtype) const {
   MICA_CHECK(first + count <= config_.vocab);
-  if (!HasPacked(checkpoint_, name)) return ReadPlainRowsOn(device, name, first, count, dtype);
+  const bool packed = HasPacked(checkpoint_, name);
+  if (device.is_cuda() && !packed) return ReadPlainRowsOn(device, name, first, count, dtype);
   Array rows(count, config_.hidden, dtype, device);
+  if (!packed) {
+    ReadPlainRows(name, first, rows.view().host<float>());
+    return rows;
+  }
   const StoredMatrix& stored = OfVocabulary(name);
-  Decode(stored.parts, first, rows.view());
+  DecodeOn(stored.parts, first, rows.view());
   stored.Release(checkpoint_);
   return rows;
 }
@@ -288,18 +299,5 @@ Array ModelWeights::HeadOn(Device device, size_t first, size_t count, DType dtyp
   return VocabularyOn(device, head_name(), first, count, dtype);
 }
 
-Matrix<float> ModelWeights::Head(size_t first, size_t count) const {
-  MICA_CHECK(first + count <= config_.vocab);
-  Matrix<float> rows(count, config_.hidden);
-  const std::string& name = head_name();
-  if (HasPacked(checkpoint_, name)) {
-    const StoredMatrix& stored = OfVocabulary(name);
-    Decode(stored.parts, first, rows);
-    stored.Release(checkpoint_);
-  } else {
-    ReadPlainRows(name, first, rows);
-  }
-  return rows;
-}
 
 }  // namespace mica

@@ -64,12 +64,10 @@ class ModelWeights {
   // out[t] = embedding of ids[t], [tokens, hidden] FP32 on any device. Ids must lie in [0, vocab); throws
   // Error otherwise.
   void Embed(std::span<const int32_t> ids, Tensor out) const;
-  // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden] FP32.
-  Matrix<float> Head(size_t first, size_t count) const;
-
-  // The same on a CUDA device, rounded once to `dtype`: the stored bytes go there and are converted or decoded
-  // there.
+  // The same on a device, FP32 on the processor. To a CUDA device go the bytes as they are stored; they are
+  // decoded or converted there, rounded once to `dtype`.
   Array LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const;
+  // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden].
   Array HeadOn(Device device, size_t first, size_t count, DType dtype) const;
 
  private:
@@ -77,9 +75,10 @@ class ModelWeights {
   // Rows [first, first + out.rows) of NAME.weight, which is not packed.
   void ReadPlainRows(const std::string& name, size_t first, MatrixView<float> out) const;
   Array ReadPlainRowsOn(Device device, const std::string& name, size_t first, size_t count, DType dtype) const;
+  void ReadLinear(size_t layer, LinearKind kind, Tensor out) const;
   // Rows of the embedding or the head.
   Array VocabularyOn(Device device, const std::string& name, size_t first, size_t count, DType dtype) const;
-  const std::string& head_name() const;
+  std::string head_name() const;
   // The packed matrix of the embedding or the head, opened and checked the first time it is asked for: its
   // rows are read in many small ranges.
   const StoredMatrix& OfVocabulary(const std::string& name) const;

@@ -20,7 +20,8 @@ namespace mica {
 #define MICA_CUDA_OPS(op)                                                                         \
   op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(Swiglu) op(SwigluGradient)  \
       op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(JoinHeads) op(Attention) \
-          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows) op(AllFinite)
+          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows)   \
+              op(AllFinite) op(Transposed)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;

@@ -30,7 +30,7 @@ TEST(WeightReads, FisherReadsTwiceAGroupAndDoesNotDependOnGroups) {
   Progress progress(false);
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     FisherSettings settings = {
-        .windows = 5, .output_moments = true, .token_weights = true, .precision = precision};
+        .windows = 5, .output_moments = true, .token_weights = true, .arithmetic = precision};
     FisherInformation all;
     EXPECT_EQ(ReadsOf([&] { all = MeasureFisher(model.weights(), calibration, settings, progress); }),
               2 * kPerPass);

@@ -69,7 +69,7 @@ TEST_P(BackwardShapes, MatchesCentralDifferences) {
   const std::vector<int32_t> ids = RandomIds(2 * window, model.config().vocab, 11);
   const Collected fp32 = Collect(model.weights(), ids, window);
   BackwardSettings bf16_settings;
-  bf16_settings.precision = Precision::kBf16;
+  bf16_settings.arithmetic = Precision::kBf16;
   const Collected bf16 = Collect(model.weights(), ids, window, bf16_settings);
 
   const reference::Model reference(model.weights().checkpoint(), model.config());
@@ -148,7 +148,7 @@ TEST(Backward, ThreadsAndGroupsDoNotChangeResults) {
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     for (const bool sample : {false, true}) {
       BackwardSettings settings;
-      settings.precision = precision;
+      settings.arithmetic = precision;
       settings.sample_labels = sample;
       size_t advanced = 0;
       settings.advance = [&](size_t tokens) { advanced += tokens; };

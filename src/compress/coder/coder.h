@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "device/array.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/budget.h"
 #include "compress/curvature/damped_factor.h"
@@ -42,10 +43,11 @@ struct CodedMatrix {
   MatrixRecord record;
 };
 
-// A matrix to be solved: its weights [rows, cols], which become what a reader of the file gets.
+// A matrix to be solved: its weights [rows, cols] FP32 on the device that computes, which become what a reader
+// of the file gets.
 struct StageMatrix {
   LinearKind kind;
-  Matrix<float> weights;
+  Array weights;
 };
 
 // The input of a stage.

@@ -134,7 +134,7 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   }
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
   BackwardSettings backward;
-  backward.precision = settings.precision;
+  backward.arithmetic = settings.arithmetic;
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
   backward.advance = [&](size_t done) { progress.Advance(done); };
@@ -142,7 +142,7 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
               [&](const LinearGradient& gradient) {
                 const size_t kind = static_cast<size_t>(gradient.kind);
                 if (settings.output_moments) {
-                  grams[gradient.layer][kind].Add(gradient.gradient, OperandType(settings.precision));
+                  grams[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
                 } else {
                   AddSquares(gradient.gradient.host<float>(), fisher.outputs[gradient.layer][kind].fisher);
                 }

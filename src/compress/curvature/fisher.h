@@ -25,7 +25,7 @@ struct FisherSettings {
   // the text's own next tokens (the empirical one).
   bool sampled_labels = false;
   uint64_t seed = 0;
-  Precision precision = Precision::kBf16;
+  Arithmetic arithmetic = Precision::kBf16;
   // Of the inputs of all layers that the backward pass stores; the result does not depend on it, but weights
   // are read twice as often when half as many windows fit.
   size_t stored_bytes = size_t{2} << 30;

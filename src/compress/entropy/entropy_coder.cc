@@ -120,7 +120,7 @@ std::vector<uint32_t> EntropyCoder::ColumnOrder(size_t layer, InputKind input) c
 std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const StageInput& input,
                                                            const RateControl::Choice& choice,
                                                            const std::vector<StageMatrix>& stage,
-                                                           std::vector<Matrix<float>>& decoded) const {
+                                                           std::vector<Array>& decoded) const {
   const auto columns = std::make_shared<const ColumnSteps>(PlanColumns(input.factor));
   std::vector<StepPlan> plans;
   std::vector<StepTask> tasks;
@@ -130,9 +130,9 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
       return PlanSteps(columns, statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs,
                        SignalOf(*statistics_, layer, matrix.kind), {});
     }));
-    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols());
+    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols(), DType::kF32);
   }
-  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights, &plans[m], decoded[m]});
+  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights.view().host<float>(), &plans[m], decoded[m].view().host<float>()});
   std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
                                                    {.trellis = settings_.trellis,
                                                     .window = settings_.trellis_window,
@@ -205,11 +205,11 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
   // the last layer little is left to make up for a surprise.
   RecordStages(layer + 1 < config_.layers ? 1 : 0);
   RateControl::Choice choice = control_->Next(stage.size());
-  std::vector<Matrix<float>> decoded;
+  std::vector<Array> decoded;
   std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
   double predicted = 0, stage_weights = 0;
   for (const RateControl::Prediction& one : choice.predicted) predicted += one.bits;
-  for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.size());
+  for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.rows() * matrix.weights.cols());
   const auto takes = [&] {
     double bits = 0;
     for (const Solved& one : solved)
@@ -251,9 +251,9 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
 void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
   RecordStages(0);
   MICA_CHECK(stage.size() == 1);
-  const double matrix_weights = static_cast<double>(stage[0].weights.size());
+  const double matrix_weights = static_cast<double>(stage[0].weights.rows() * stage[0].weights.cols());
   RateControl::Choice choice = control_->Next();
-  std::vector<Matrix<float>> decoded;
+  std::vector<Array> decoded;
   const auto attempt_at = [&](double log2_c) {
     choice.log2_c = log2_c;
     return Finish(std::move(SolveStage(layer, input, choice, stage, decoded)[0]));

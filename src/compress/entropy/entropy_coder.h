@@ -55,7 +55,7 @@ class EntropyCoder final : public Coder {
   // decoded: out, the stage's weights as a reader gets them.
   std::vector<Solved> SolveStage(size_t layer, const StageInput& input, const RateControl::Choice& choice,
                                  const std::vector<StageMatrix>& stage,
-                                 std::vector<Matrix<float>>& decoded) const;
+                                 std::vector<Array>& decoded) const;
   CodedMatrix Finish(Solved solved) const;
   // The last matrix of the model at the step that just meets the budget.
   void SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage);

@@ -127,10 +127,10 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
     solver.row_importance = RowImportance(statistics_->linears[layer][kind].outputs.fisher);
   }
   Solved solved{layer, matrix.kind, {}, {}};
-  Matrix<float> weights(matrix.weights.rows(), matrix.weights.cols());
+  Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32);
   solved.matrix = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-    return SolveFixed(matrix.weights, input.h, *input.factor, allocation_.widths[index], solver,
-                      &solved.report, weights);
+    return SolveFixed(matrix.weights.view().host<float>(), input.h, *input.factor, allocation_.widths[index],
+                      solver, &solved.report, weights.view().host<float>());
   });
   matrix.weights = std::move(weights);
   return solved;

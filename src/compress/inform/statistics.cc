@@ -151,7 +151,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
 
   FisherSettings fisher_settings = settings.fisher;
   fisher_settings.seed = settings.seed;
-  fisher_settings.precision = precision;
+  fisher_settings.arithmetic = precision;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   ResidualStream stream(weights, calibration);
@@ -165,8 +165,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       } else {
         linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
       }
-      const Matrix<float>& w = layer_weights.Linear(kind);
-      layer->SetLinear(kind, w);
+      const Array& matrix = layer_weights.Linear(kind);
+      layer->SetLinear(kind, matrix.view());
+      const MatrixView<const float> w = matrix.view().host<float>();
       const std::vector<int8_t> exponents = ColumnExponents(w);
       linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
@@ -218,7 +219,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       for (const LinearKind kind : kLinearKinds) {
         if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(layer_weights.Take(kind),
+        linear.sizes = MeasureSizes(layer_weights.Take(kind).view().host<float>(),
                                     PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
       }
     }

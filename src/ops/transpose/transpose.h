@@ -1,11 +1,12 @@
 // Transposition, for products with the gradient side of a matrix.
 #pragma once
 
-#include "base/matrix.h"
+#include "device/array.h"
+#include "device/tensor.h"
 
 namespace mica {
 
-// out[c, r] = in[r, c]; spread over the threads.
-Matrix<float> Transposed(MatrixView<const float> in);
+// out[c, r] = in[r, c]. in: [rows, cols] FP32 on any device, where the result is as well.
+Array Transposed(ConstTensor in);
 
 }  // namespace mica

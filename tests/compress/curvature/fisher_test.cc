@@ -34,10 +34,10 @@ class FisherTest : public testing::Test {
 TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
   const FisherInformation fisher = MeasureFisher(
       model_.weights(), calibration_,
-      {.windows = 3, .output_moments = true, .token_weights = true, .precision = Precision::kFp32},
+      {.windows = 3, .output_moments = true, .token_weights = true, .arithmetic = Precision::kFp32},
       progress_);
   const FisherInformation squares =
-      MeasureFisher(model_.weights(), calibration_, {.windows = 3, .precision = Precision::kFp32}, progress_);
+      MeasureFisher(model_.weights(), calibration_, {.windows = 3, .arithmetic = Precision::kFp32}, progress_);
   ASSERT_EQ(fisher.outputs.size(), model_.config().layers);
   EXPECT_TRUE(squares.token_weights.empty());
   std::vector<std::array<std::vector<double>, kInputKinds.size()>> relative(model_.config().layers);
@@ -156,7 +156,7 @@ TEST_P(FisherOf, MeansOverTheWindowsTakenAreThoseOfCentralDifferencesOfTheLoss) 
   const Calibration calibration = TinyCalibration(config, 5, window);
   const FisherInformation fisher =
       MeasureFisher(model.weights(), calibration,
-                    {.windows = 2, .output_moments = true, .precision = Precision::kFp32}, progress_);
+                    {.windows = 2, .output_moments = true, .arithmetic = Precision::kFp32}, progress_);
   ASSERT_EQ(fisher.outputs.size(), config.layers);
   const reference::Model reference(model.weights().checkpoint(), config);
   LayerProducts products = NoProducts(config);
@@ -196,7 +196,7 @@ TEST_P(FisherOf, MeansAreThoseOfTheGradientsHandedOutInManyRuns) {
     SCOPED_TRACE(testing::Message() << PrecisionName(precision) << (sampled ? ", sampled labels" : ""));
     FisherSettings settings;
     settings.windows = 3;
-    settings.precision = precision;
+    settings.arithmetic = precision;
     settings.sampled_labels = sampled;
     settings.seed = 17;
     const FisherInformation squares = MeasureFisher(model.weights(), calibration, settings, progress_);
@@ -205,7 +205,7 @@ TEST_P(FisherOf, MeansAreThoseOfTheGradientsHandedOutInManyRuns) {
     // As handed out, and as the products of BF16 take them.
     LayerProducts products = NoProducts(config), rounded = NoProducts(config);
     BackwardSettings backward;
-    backward.precision = precision;
+    backward.arithmetic = precision;
     backward.sample_labels = sampled;
     backward.seed = 17;
     size_t runs = 0;
@@ -241,7 +241,7 @@ TEST_P(FisherOf, MeansAreThoseOfTheGradientsHandedOutInManyRuns) {
 TEST_F(FisherTest, SampledLabelsGiveAnotherInformationForEachSeed) {
   FisherSettings settings;
   settings.windows = 3;
-  settings.precision = Precision::kFp32;
+  settings.arithmetic = Precision::kFp32;
   const auto first_output = [&] {
     return MeasureFisher(model_.weights(), calibration_, settings, progress_).outputs[0][0].fisher[0];
   };

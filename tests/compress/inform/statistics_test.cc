@@ -31,7 +31,7 @@ TEST_F(StatisticsTest, MomentsAndGradientsComeFromTheirOwnNumbersOfWindows) {
         Collect({.information = {.windows = 3}, .fisher = {.windows = fisher_windows}});
     const FisherInformation fisher =
         MeasureFisher(model_.weights(), calibration_,
-                      {.windows = fisher_windows, .precision = Precision::kFp32}, progress_);
+                      {.windows = fisher_windows, .arithmetic = Precision::kFp32}, progress_);
     const Statistics of_three =
         Collect({.information = {.windows = 3}, .fisher = {.windows = 0}}, calibration_.Subset(3));
     for (size_t l = 0; l < model_.config().layers; ++l) {

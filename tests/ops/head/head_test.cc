@@ -30,7 +30,7 @@ class HeadTest : public OperandTypes {
     for (size_t first = 0; first < kVocab; first += kSlice) {
       const auto part = rows_.view().Rows(first, std::min(kSlice, kVocab - first));
       slices_.emplace_back(part, GetParam());
-      transposed_.emplace_back(Transposed(part), GetParam());
+      transposed_.emplace_back(Transposed(part).view(), GetParam());
     }
     for (size_t t = 0; t < kTokens; ++t) {
       const bool labelled = t % 7 != 3 && (t < 128 || t >= 256);  // a whole tile has none
