@@ -6,6 +6,8 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
+#include "ops/gram/device_gram.h"
+#include "ops/gram/drift_sum.h"
 #include "ops/head/head.h"
 #include "ops/norm/norm.h"
 #include "ops/product/gated.h"
@@ -32,7 +34,9 @@ namespace mica {
   op(AttentionGradient)   \
   op(AddScores)           \
   op(AddHeadGradient)     \
-  op(Divergence)
+  op(Divergence)          \
+  op(NewDeviceGram)       \
+  op(AddDriftSum)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;
