@@ -429,7 +429,7 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
       CheckFinite(w, LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
-    coder_->Solve(l, {moments.h, factor}, stage);
+    coder_->Solve(l, {moments.h.host<float>(), factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights);
     if (solved_) FinishLayer();
   };

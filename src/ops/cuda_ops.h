@@ -9,6 +9,8 @@
 #include "ops/gram/device_gram.h"
 #include "ops/gram/drift_sum.h"
 #include "ops/head/head.h"
+#include "ops/linalg/arrange.h"
+#include "ops/linalg/linalg.h"
 #include "ops/norm/norm.h"
 #include "ops/product/gated.h"
 #include "ops/product/product.h"
@@ -36,7 +38,21 @@ namespace mica {
   op(AddHeadGradient)     \
   op(Divergence)          \
   op(NewDeviceGram)       \
-  op(AddDriftSum)
+  op(AddDriftSum)         \
+  op(Gemm)                \
+  op(CholeskyLower)       \
+  op(InvertLowerTriangle) \
+  op(MultiplyByUpper)     \
+  op(Reverse)             \
+  op(ArrangeSymmetric)    \
+  op(GatherColumns)       \
+  op(ScaleUpperColumns)   \
+  op(ScaleValues)         \
+  op(ScaleAndAdd)         \
+  op(DiagonalOf)          \
+  op(UpperColumnSquares)  \
+  op(FirstNotFiniteOn)    \
+  op(Transpose)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;

@@ -2,13 +2,17 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/threads.h"
+#include "ops/cuda_ops.h"
+#include "ops/tile/dispatch.h"
 
 namespace mica {
+namespace {
 
-Matrix<float> Transposed(MatrixView<const float> in) {
+template <typename T>
+void TransposeOnHost(MatrixView<const T> in, MatrixView<T> out) {
   constexpr size_t kBlock = 32;  // 32 x 32 FP32 in and out stay in the first-level cache
-  Matrix<float> out(in.cols, in.rows);
   ParallelFor((in.cols + kBlock - 1) / kBlock, [&](size_t part) {
     const size_t first_col = part * kBlock, end_col = std::min(in.cols, first_col + kBlock);
     for (size_t first_row = 0; first_row < in.rows; first_row += kBlock) {
@@ -18,6 +22,24 @@ Matrix<float> Transposed(MatrixView<const float> in) {
       }
     }
   });
+}
+
+}  // namespace
+
+void Transpose(ConstTensor in, Tensor out) {
+  MICA_CHECK(in.rows == out.cols);
+  MICA_CHECK(in.cols == out.rows);
+  MICA_CHECK(in.dtype == out.dtype);
+  if (out.device.is_cuda()) return Cuda().Transpose(in, out);
+  DispatchFloat(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    TransposeOnHost<T>(in.host<T>(), out.host<T>());
+  });
+}
+
+Matrix<float> Transposed(MatrixView<const float> in) {
+  Matrix<float> out(in.cols, in.rows);
+  TransposeOnHost<float>(in, out);
   return out;
 }
 
