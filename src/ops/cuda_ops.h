@@ -7,7 +7,11 @@
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
 #include "ops/gather/gather.h"
+#include "ops/gram/device_gram.h"
+#include "ops/gram/drift_sum.h"
 #include "ops/head/head.h"
+#include "ops/linalg/arrange.h"
+#include "ops/linalg/linalg.h"
 #include "ops/norm/norm.h"
 #include "ops/product/gated.h"
 #include "ops/product/product.h"
@@ -17,11 +21,19 @@
 
 namespace mica {
 
-#define MICA_CUDA_OPS(op)                                                                         \
-  op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(Swiglu) op(SwigluGradient)  \
-      op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(JoinHeads) op(Attention) \
-          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows)   \
-              op(AllFinite) op(Transposed)
+// clang-format off: a line a family
+#define MICA_CUDA_OPS(op)                                                                                                                                                                                                                                  \
+  op(Convert) op(ConvertScaled)                                                                                                                                                                                                                            \
+  op(RmsNorm) op(AddRmsNormGradient)                                                                                                                                                                                                                       \
+  op(JoinHeads)                                                                                                                                                                                                                                            \
+  op(Swiglu) op(SwigluGradient)                                                                                                                                                                                                                            \
+  op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated)                                                                                                                                                                                          \
+  op(Attention) op(AttentionGradient)                                                                                                                                                                                                                      \
+  op(AddScores) op(AddHeadGradient) op(Divergence)                                                                                                                                                                                                         \
+  op(GatherRows) op(AllFinite)                                                                                                                                                                                                                             \
+  op(NewDeviceGram) op(AddDriftSum)                                                                                                                                                                                                                        \
+  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose)
+// clang-format on
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;

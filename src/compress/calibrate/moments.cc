@@ -24,6 +24,8 @@ double Moments::Normaliser() const {
   return 1.0 / weight_;
 }
 
+void Moments::SecondMoment(Tensor out) const { gram_.CopyScaled(Normaliser(), out); }
+
 Matrix<float> Moments::SecondMoment() const {
   const double factor = Normaliser();
   Matrix<float> h(cols(), cols());

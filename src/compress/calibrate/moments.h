@@ -14,16 +14,17 @@ namespace mica {
 // Products of one block of tokens are summed in FP32, blocks in FP64 (ops/gram/gram.h): the result changes by
 // less than 1e-6 (relative to the largest diagonal entry) when the tokens come in another order or other
 // portions, and not at all with the number of threads. BF16 inputs without weights are multiplied exactly.
-// Memory: 4 cols^2 bytes.
+// Memory: 4 cols^2 bytes of the device.
 class Moments {
  public:
-  explicit Moments(size_t cols) : gram_(cols) {}
+  explicit Moments(size_t cols, Device device = Device::Cpu()) : gram_(cols, device) {}
 
-  // Adds tokens [tokens, cols] FP32 or BF16; `weights` (one a token, >= 0) or empty for 1 each. With weights,
-  // also equal ones, rows are scaled by sqrt(weight) and multiplied in FP32, never rounded to BF16: about
-  // twice the time of BF16. Throws Error when an input is NaN, infinite or beyond 2^59 (naming the first such
-  // channel, how many of its values and how many channels), or when a weight is negative or not finite; the
-  // object is then of no further use.
+  // Adds tokens [tokens, cols] FP32 or BF16 on the device; `weights` (one a token, >= 0) or empty for 1 each.
+  // With weights, also equal ones, rows are scaled by sqrt(weight) and multiplied in FP32, never rounded to
+  // BF16: about twice the time of BF16. Throws Error when an input is NaN, infinite or beyond 2^59 (naming
+  // the first such channel, how many of its values and how many channels), or when a weight is negative or
+  // not finite; the object is then of no further use. On a CUDA device the first of these Errors comes from
+  // SecondMoment and Mean.
   void Add(ConstTensor x, std::span<const float> weights = {});
 
   size_t cols() const { return gram_.cols(); }
@@ -31,6 +32,7 @@ class Moments {
   size_t tokens() const { return tokens_; }
   // H = sum_t w_t x_t x_t^T / sum_t w_t, [cols, cols], both triangles. Throws Error when the weight is 0.
   Matrix<float> SecondMoment() const;
+  void SecondMoment(Tensor out) const;  // FP32 on the processor or the device
   // sum_t w_t x_t / sum_t w_t, [cols]. Throws Error when the weight is 0.
   std::vector<double> Mean() const;
 

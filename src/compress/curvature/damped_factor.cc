@@ -6,8 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/finite.h"
-#include "base/threads.h"
+#include "ops/linalg/arrange.h"
 #include "ops/linalg/linalg.h"
 
 namespace mica {
@@ -22,8 +21,8 @@ float UnitScale(double energy) { return std::ldexp(1.0f, -((std::ilogb(energy) +
 
 }  // namespace
 
-DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> order, double share)
-    : order_(std::move(order)), share_(share), u_(h.rows, h.rows) {
+DampedFactor::DampedFactor(ConstTensor h, std::vector<uint32_t> order, double share)
+    : order_(std::move(order)), share_(share) {
   if (order_.empty()) {
     order_.resize(h.rows);
     std::iota(order_.begin(), order_.end(), 0u);
@@ -33,9 +32,15 @@ DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> orde
   MICA_CHECK(share >= 0);
   CheckFinite(h, fmt::format("second moments of {} channels", h.rows));
   const size_t n = channels();
-  std::vector<float> scale(n, 1.0f);
+  if (h.device.is_cuda()) {
+    there_ = Array(n, n, DType::kF32, h.device);
+  } else {
+    u_ = Matrix<float>(n, n);
+  }
+  const std::vector<float> energies = DiagonalOf(h);
+  std::vector<float> scale(n, 0.0f);
   for (uint32_t p = 0; p < n; ++p) {
-    const double energy = h(order_[p], order_[p]);
+    const double energy = energies[order_[p]];
     if (energy > 0) {
       scale[p] = UnitScale(energy);
     } else {
@@ -43,84 +48,62 @@ DampedFactor::DampedFactor(MatrixView<const float> h, std::vector<uint32_t> orde
     }
   }
   for (;; ++raises_) {
-    Permute(h, scale, 1.0f, share_, u_);
-    if (CholeskyOfInverseUpper(u_)) break;
+    ArrangeSymmetric(h, order_, scale, share_, 1.0f, Values());
+    if (CholeskyOfInverseUpper(Values())) break;
     share_ = std::max(2 * share_, kFirstShare);
     if (share_ > kMostShare)
       Fail("second moments of {} channels are not positive definite at any damping; calibrate on other text",
            n);
   }
   // (S H S)^-1 = V^T V gives H^-1 = (V S)^T (V S).
-  ParallelFor(n, [&](size_t i) {
-    float* row = u_.row(i);
-    for (size_t j = i; j < n; ++j) row[j] *= scale[j];
-  });
+  for (const uint32_t p : dead_) scale[p] = 1;
+  ScaleUpperColumns(scale, Values());
 }
 
-// out = S H S in the factor's order, damped.
-void DampedFactor::Permute(MatrixView<const float> h, const std::vector<float>& scale, float dead_diagonal,
-                           double share, MatrixView<float> out) const {
-  const size_t n = channels();
-  ParallelFor(n, [&](size_t i) {
-    const float* from = h.row(order_[i]);
-    float* to = out.row(i);
-    for (size_t j = 0; j < n; ++j) to[j] = from[order_[j]] * scale[i] * scale[j];
-    for (const uint32_t j : dead_) to[j] = 0.0f;
-    to[i] = static_cast<float>(to[i] * (1 + share));
-  });
-  for (const uint32_t p : dead_) {
-    std::fill_n(out.row(p), n, 0.0f);
-    out(p, p) = dead_diagonal;
-  }
+std::vector<float> DampedFactor::Alive() const {
+  std::vector<float> alive(channels(), 1.0f);
+  for (const uint32_t p : dead_) alive[p] = 0;
+  return alive;
 }
 
-void DampedFactor::DampedMoments(MatrixView<const float> h, MatrixView<float> out) const {
-  Permute(h, std::vector<float>(channels(), 1.0f), 1.0f, share_, out);
+void DampedFactor::DampedMoments(ConstTensor h, Tensor out) const {
+  ArrangeSymmetric(h, order_, Alive(), share_, 1.0f, out);
 }
 
-void DampedFactor::UndampedMoments(MatrixView<const float> h, MatrixView<float> out) const {
-  Permute(h, std::vector<float>(channels(), 1.0f), 0.0f, 0.0, out);
+void DampedFactor::UndampedMoments(ConstTensor h, Tensor out) const {
+  ArrangeSymmetric(h, order_, Alive(), 0.0, 0.0f, out);
 }
+
+std::vector<float> DampedFactor::Diagonal() const { return DiagonalOf(tensor()); }
 
 std::vector<double> DampedFactor::InverseDiagonal() const {
-  constexpr size_t kColumns = 64;
-  const size_t n = channels();
-  std::vector<double> diagonal(n);
-  // The squared norm of each column of U.
-  ParallelFor((n + kColumns - 1) / kColumns, [&](size_t block) {
-    const size_t first = block * kColumns, count = std::min(kColumns, n - first);
-    double squares[kColumns] = {};
-    for (size_t i = 0; i < first + count; ++i) {
-      const float* row = u_.row(i) + first;
-      for (size_t c = 0; c < count; ++c) squares[c] += double{row[c]} * row[c];
-    }
-    for (size_t c = 0; c < count; ++c) diagonal[order_[first + c]] = squares[c];
-  });
+  const std::vector<double> squares = UpperColumnSquares(tensor());
+  std::vector<double> diagonal(channels());
+  for (size_t p = 0; p < squares.size(); ++p) diagonal[order_[p]] = squares[p];
   for (const uint32_t p : dead_) diagonal[order_[p]] = 0;
   return diagonal;
 }
 
-std::vector<double> DampedFactor::Information(MatrixView<const float> h) const {
+std::vector<double> DampedFactor::Information(ConstTensor h) const {
+  const std::vector<float> energies = DiagonalOf(h);
   std::vector<double> information = InverseDiagonal();
   for (size_t j = 0; j < information.size(); ++j) {
-    const double ratio = h(j, j) * (1 + share_) * information[j];
+    const double ratio = energies[j] * (1 + share_) * information[j];
     information[j] = ratio > 1 ? 0.5 * std::log(ratio) : 0;
   }
   return information;
 }
 
-void DampedFactor::MultiplyByInverse(MatrixView<float> x) const {
+void DampedFactor::MultiplyByInverse(Tensor x) const {
   const size_t n = channels();
   MICA_CHECK(x.cols == n);
-  Matrix<float> ordered(x.rows, n);
-  ParallelFor(x.rows, [&](size_t r) {
-    for (size_t p = 0; p < n; ++p) ordered(r, p) = x(r, order_[p]);
-  });
-  MultiplyByUpper(true, u_, ordered);
-  MultiplyByUpper(false, u_, ordered);
-  ParallelFor(x.rows, [&](size_t r) {
-    for (size_t p = 0; p < n; ++p) x(r, order_[p]) = ordered(r, p);
-  });
+  Array ordered(x.rows, n, DType::kF32, x.device);
+  GatherColumns(x, order_, ordered.view());
+  MultiplyByUpper(true, tensor(), ordered.view());
+  MultiplyByUpper(false, tensor(), ordered.view());
+  std::vector<uint32_t> positions(n);
+  for (uint32_t p = 0; p < n; ++p) positions[order_[p]] = p;
+  GatherColumns(ordered.view(), positions, x);
 }
 
 }  // namespace mica

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "device/array.h"
+#include "device/tensor.h"
 
 namespace mica {
 
@@ -18,14 +20,20 @@ namespace mica {
 // others.
 class DampedFactor {
  public:
-  // h: [n, n] symmetric. order: [n] position -> channel, rows and columns of the factor; empty: as they are.
-  // share: of its energy that is added to each channel's, doubled while there is no factor. Memory: 4 n^2
-  // bytes, 2/3 n^3 operations. Throws Error when h is not finite or not positive definite at any damping.
-  DampedFactor(MatrixView<const float> h, std::vector<uint32_t> order, double share);
+  // h: [n, n] symmetric, FP32; the factor lies on its device. order: [n] position -> channel, rows and
+  // columns of the factor; empty: as they are. share: of its energy that is added to each channel's, doubled
+  // while there is no factor. Memory: 4 n^2 bytes, 2/3 n^3 operations. Throws Error when h is not finite or
+  // not positive definite at any damping.
+  DampedFactor(ConstTensor h, std::vector<uint32_t> order, double share);
 
   size_t channels() const { return order_.size(); }
-  MatrixView<const float> u() const { return u_.view(); }  // [n, n], zeros below the diagonal
-  Matrix<float> Release() { return std::move(u_); }        // the same; nothing is left here
+  Device device() const { return there_.empty() ? Device::Cpu() : there_.device(); }
+  ConstTensor tensor() const {  // U [n, n] on the device, zeros below the diagonal
+    return there_.empty() ? ConstTensor(u_) : there_.view();
+  }
+  MatrixView<const float> u() const { return tensor().host<float>(); }  // U, which lies on the processor
+  Matrix<float> Release() { return std::move(u_); }                     // the same; nothing is left here
+  std::vector<float> Diagonal() const;                                  // [n] U_pp by position
   const std::vector<uint32_t>& order() const { return order_; }
   const std::vector<uint32_t>& dead() const { return dead_; }  // positions of channels without energy, rising
   double share() const { return share_; }                      // that was added
@@ -34,24 +42,26 @@ class DampedFactor {
   // [n] by channel, of the damped H: [H^-1]_jj, and what that says with its energy, the information of a
   // channel with all the others, 1/2 ln(H_jj [H^-1]_jj) nats; both 0 for channels without energy.
   std::vector<double> InverseDiagonal() const;
-  std::vector<double> Information(MatrixView<const float> h) const;
-  // x [rows, n] by channel <- x H^-1.
-  void MultiplyByInverse(MatrixView<float> x) const;
+  std::vector<double> Information(ConstTensor h) const;
+  // x [rows, n] by channel, FP32 on the device <- x H^-1.
+  void MultiplyByInverse(Tensor x) const;
 
   // out [n, n] = the damped H that was factored, in the factor's order; 1 on the diagonal of channels without
   // energy.
-  void DampedMoments(MatrixView<const float> h, MatrixView<float> out) const;
+  void DampedMoments(ConstTensor h, Tensor out) const;
   // out [n, n] = H itself in the factor's order, channels without energy zero.
-  void UndampedMoments(MatrixView<const float> h, MatrixView<float> out) const;
+  void UndampedMoments(ConstTensor h, Tensor out) const;
 
  private:
-  void Permute(MatrixView<const float> h, const std::vector<float>& scale, float dead_diagonal, double share,
-               MatrixView<float> out) const;
+  Tensor Values() { return there_.empty() ? Tensor(u_) : there_.view(); }
+  // [n] by position: 1, and 0 for channels without energy.
+  std::vector<float> Alive() const;
 
   std::vector<uint32_t> order_, dead_;
   double share_;
   int raises_ = 0;
-  Matrix<float> u_;
+  Matrix<float> u_;  // on the processor
+  Array there_;      // elsewhere
 };
 
 }  // namespace mica

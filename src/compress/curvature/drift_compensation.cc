@@ -1,26 +1,27 @@
 #include "compress/curvature/drift_compensation.h"
 
-#include <algorithm>
-
+#include "device/array.h"
+#include "ops/linalg/arrange.h"
 #include "ops/linalg/linalg.h"
 
 namespace mica {
 
+void CompensateDrift(ConstTensor w, const InputMoments& moments, const DampedFactor& factor, double strength,
+                     Tensor out) {
+  if (moments.residual.data != nullptr) {
+    Copy(moments.residual, out);
+  } else {
+    FillZero(out);
+  }
+  Gemm(false, false, 1.0f, w, moments.drift, 1.0f, out);
+  factor.MultiplyByInverse(out);
+  ScaleAndAdd(w, static_cast<float>(strength), out);
+}
+
 Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments,
                               const DampedFactor& factor, double strength) {
-  const size_t n = moments.h.rows;
-  Matrix<float> moved(w.rows, n);
-  if (moments.residual.data != nullptr) {
-    for (size_t r = 0; r < w.rows; ++r) std::copy_n(moments.residual.row(r), n, moved.row(r));
-  } else {
-    moved.Fill(0.0f);
-  }
-  Gemm(false, false, 1.0f, w, moments.drift, 1.0f, moved);
-  factor.MultiplyByInverse(moved);
-  const auto share = static_cast<float>(strength);
-  for (size_t r = 0; r < w.rows; ++r) {
-    for (size_t c = 0; c < n; ++c) moved(r, c) = w(r, c) + share * moved(r, c);
-  }
+  Matrix<float> moved(w.rows, w.cols);
+  CompensateDrift(w, moments, factor, strength, moved);
   return moved;
 }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/matrix.h"
 #include "base/threads.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/tile_product.h"
 
@@ -44,6 +45,7 @@ void AddDriftSum(ConstTensor original, ConstTensor moved, ConstTensor x, Tensor 
   MICA_CHECK(moved.cols == sum.rows);
   MICA_CHECK(sum.stride == sum.cols);
   if (x.rows == 0) return;
+  if (x.device.is_cuda()) return Cuda().AddDriftSum(original, moved, x, sum);
   DispatchOperand(x.dtype, [&](auto type) {
     using T = decltype(type);
     AddTokens<T>(original.host<T>(), moved.host<T>(), x.host<T>(), sum.host<float>());

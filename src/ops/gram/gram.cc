@@ -5,7 +5,10 @@
 #include <cmath>
 
 #include "base/threads.h"
+#include "device/array.h"
 #include "device/scratch.h"
+#include "ops/cuda_ops.h"
+#include "ops/gram/block_gram.h"
 #include "ops/gram/gram_rows.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
@@ -61,10 +64,30 @@ void PackBlock(MatrixView<const BF16> x, const float* row_scale, const float* we
   PackBlock(MatrixView<const float>(wide, x.rows, x.cols), row_scale, weight, packed, sum, largest);
 }
 
+// One channel that cannot be summed, and how many are like it.
+struct BadChannel {
+  size_t channel = 0, not_finite = 0, tokens = 0, channels = 0, cols = 0;
+  float worst = 0;  // the largest finite magnitude
+};
+
+[[noreturn]] void FailOnChannel(const BadChannel& bad) {
+  if (bad.not_finite > 0) {
+    Fail(
+        "activations: channel {} holds {} NaN or infinite values among {} tokens ({} of {} channels are "
+        "affected), expected finite "
+        "numbers; check the model's weights, or run in fp32",
+        bad.channel, bad.not_finite, bad.tokens, bad.channels, bad.cols);
+  }
+  Fail(
+      "activations: channel {} reaches {:.3g} ({} of {} channels are affected), expected magnitudes up to "
+      "{:.3g}; second moments would "
+      "overflow, check the model's weights",
+      bad.channel, bad.worst, bad.channels, bad.cols, kLargest);
+}
+
 template <typename T>
 [[noreturn]] void FailOnChannel(MatrixView<const T> x, const float* row_scale, size_t channel) {
-  size_t not_finite = 0, channels = 0;
-  float worst = 0;
+  BadChannel found{.channel = channel, .tokens = x.rows, .cols = x.cols};
   for (size_t c = 0; c < x.cols; ++c) {
     bool bad = false;
     for (size_t t = 0; t < x.rows; ++t) {
@@ -73,25 +96,40 @@ template <typename T>
       bad = true;
       if (c != channel) continue;
       if (std::isfinite(value)) {
-        worst = std::max(worst, std::abs(value));
+        found.worst = std::max(found.worst, std::abs(value));
       } else {
-        ++not_finite;
+        ++found.not_finite;
       }
     }
-    channels += bad;
+    found.channels += bad;
   }
-  if (not_finite > 0) {
-    Fail(
-        "activations: channel {} holds {} NaN or infinite values among {} tokens ({} of {} channels are "
-        "affected), expected finite "
-        "numbers; check the model's weights, or run in fp32",
-        channel, not_finite, x.rows, channels, x.cols);
+  FailOnChannel(found);
+}
+
+// Throws Error when a device has found values that cannot be summed.
+void CheckFound(const DeviceGram& there) {
+  const DeviceGram::Bad bad = there.Found();
+  if (bad.tokens == 0) return;
+  BadChannel found{.tokens = bad.tokens, .cols = bad.not_finite.size()};
+  for (size_t c = found.cols; c-- > 0;) {
+    if (bad.not_finite[c] == 0 && bad.largest[c] == 0) continue;
+    ++found.channels;
+    found.channel = c;
+    found.not_finite = bad.not_finite[c];
+    found.worst = std::bit_cast<float>(bad.largest[c]);
   }
-  Fail(
-      "activations: channel {} reaches {:.3g} ({} of {} channels are affected), expected magnitudes up to "
-      "{:.3g}; second moments would "
-      "overflow, check the model's weights",
-      channel, worst, channels, x.cols, kLargest);
+  FailOnChannel(found);
+}
+
+// The same with out on the processor, too.
+void CopyFrom(const DeviceGram& there, Device device, double factor, Tensor out) {
+  if (out.device == device) {
+    there.CopyScaled(factor, out);
+    return;
+  }
+  Array scaled(out.rows, out.cols, DType::kF32, device);
+  there.CopyScaled(factor, scaled.view());
+  Copy(scaled.view(), out);
 }
 
 void CheckWeights(std::span<const float> weights, size_t tokens) {
@@ -105,13 +143,36 @@ void CheckWeights(std::span<const float> weights, size_t tokens) {
 
 }  // namespace
 
-Gram::Gram(size_t cols) : cols_(cols), tiles_((cols + kTile - 1) / kTile), column_sums_(cols, 0.0) {
+std::unique_ptr<DeviceGram> NewDeviceGram(size_t cols, size_t block, Device device) {
+  MICA_CHECK(device.is_cuda());
+  return Cuda().NewDeviceGram(cols, block, device);
+}
+
+Gram::Gram(size_t cols, Device device) : cols_(cols), device_(device) {
   MICA_CHECK(cols > 0);
+  if (device.is_cuda()) {
+    there_ = NewDeviceGram(cols, cols, device);
+    return;
+  }
+  tiles_ = (cols + kTile - 1) / kTile;
+  column_sums_.assign(cols, 0.0);
   sums_ = Matrix<double>(tiles_ * (tiles_ + 1) / 2, kTile * kTile, 0.0);
 }
 
 void Gram::Add(ConstTensor x, std::span<const float> weights) {
+  if (there_) {
+    MICA_CHECK(x.device == device_);
+    CheckWeights(weights, x.rows);
+    there_->Add(x, weights);
+    return;
+  }
   DispatchOperand(x.dtype, [&](auto type) { AddTokens(x.host<decltype(type)>(), weights); });
+}
+
+void Gram::AddWeighted(ConstTensor x, ConstTensor weights) {
+  MICA_CHECK(weights.rows == 1);
+  const Array here = CopyTo(Device::Cpu(), weights);
+  Add(x, {here.view().host<float>().data, weights.cols});
 }
 
 template <typename T>
@@ -173,13 +234,29 @@ void Gram::AddChunk(MatrixView<const T> x, const float* row_scale, const float* 
 }
 
 double Gram::Sum(size_t i, size_t j) const {
+  if (there_) {
+    CheckFound(*there_);
+    return there_->Sum(i, j);
+  }
   if (i < j) std::swap(i, j);
   return Tile(i / kTile, j / kTile)[i % kTile * kTile + j % kTile];
 }
 
-void Gram::CopyScaled(double factor, MatrixView<float> out) const {
-  MICA_CHECK(out.rows == cols_);
-  MICA_CHECK(out.cols == cols_);
+std::vector<double> Gram::ColumnSums() const {
+  if (!there_) return column_sums_;
+  CheckFound(*there_);
+  return there_->ColumnSums();
+}
+
+void Gram::CopyScaled(double factor, Tensor to) const {
+  MICA_CHECK(to.rows == cols_);
+  MICA_CHECK(to.cols == cols_);
+  if (there_) {
+    CheckFound(*there_);
+    CopyFrom(*there_, device_, factor, to);
+    return;
+  }
+  const MatrixView<float> out = to.host<float>();
   ParallelFor(tiles_, [&](size_t i) {
     for (size_t j = 0; j <= i; ++j) {
       const double* tile = Tile(i, j);
@@ -197,6 +274,54 @@ void Gram::CopyScaled(double factor, MatrixView<float> out) const {
       }
     }
   });
+}
+
+BlockGram::BlockGram(size_t cols, size_t block, Device device) : cols_(cols), block_(block), device_(device) {
+  MICA_CHECK(block > 0);
+  MICA_CHECK(block <= cols);
+  if (device.is_cuda()) {
+    there_ = NewDeviceGram(cols, block, device);
+    return;
+  }
+  for (size_t begin = 0; begin < cols; begin += block) grams_.emplace_back(std::min(block, cols - begin));
+}
+
+void BlockGram::Add(ConstTensor x) {
+  MICA_CHECK(x.cols == cols_);
+  if (there_) {
+    MICA_CHECK(x.device == device_);
+    there_->Add(x, {});
+    return;
+  }
+  for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(x.Cols(b * block_, grams_[b].cols()));
+}
+
+std::vector<double> BlockGram::Diagonal() const {
+  if (there_) {
+    CheckFound(*there_);
+    return there_->Diagonal();
+  }
+  std::vector<double> diagonal;
+  for (const Gram& gram : grams_) {
+    for (size_t c = 0; c < gram.cols(); ++c) diagonal.push_back(gram.Sum(c, c));
+  }
+  return diagonal;
+}
+
+void BlockGram::CopyScaled(double factor, Tensor out) const {
+  MICA_CHECK(out.rows == cols_);
+  MICA_CHECK(out.cols == block_);
+  if (there_) {
+    CheckFound(*there_);
+    CopyFrom(*there_, device_, factor, out);
+    return;
+  }
+  for (size_t b = 0; b < grams_.size(); ++b) {
+    const size_t count = grams_[b].cols();
+    const Tensor rows = out.Rows(b * block_, count);
+    grams_[b].CopyScaled(factor, rows.Cols(0, count));
+    FillZero(rows.Cols(count, block_ - count));
+  }
 }
 
 }  // namespace mica

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/matrix.h"
 #include "device/tensor.h"
+#include "ops/gram/device_gram.h"
 
 namespace mica {
 
@@ -16,6 +18,10 @@ namespace mica {
 // kept, so memory is 4 cols^2 bytes plus one packed copy of at most kChunkTokens tokens. BF16 products where
 // the processor has them, FP32 elsewhere (same values up to the FP32 sums). Every tile has one owner: results
 // do not depend on the number of threads.
+//
+// On a CUDA device blocks are of 2048 tokens, summed in FP32 by chains of 64, which has the same error; 4
+// cols^2 bytes of its memory, and where weights or rows that are not aligned ask for it one packed copy of
+// 8192 tokens.
 class Gram {
  public:
   // Edge of a tile: the FP32 tile, the FP64 tile and both panels stay in the L2 cache.
@@ -24,19 +30,25 @@ class Gram {
   static constexpr size_t kBlockTokens = 256;
   static constexpr size_t kChunkTokens = 2048;
 
-  explicit Gram(size_t cols);
+  explicit Gram(size_t cols, Device device = Device::Cpu());
 
-  // Adds tokens x, whose blocks begin with their first: [tokens, cols] FP32 or BF16. weights: [tokens], finite and >= 0, or empty for 1 each; with
-  // weights, rows are scaled by sqrt(w_t) in FP32 and multiplied in FP32 (about twice the time of BF16).
+  // Adds tokens x, whose blocks begin with their first: [tokens, cols] FP32 or BF16 on the device. weights:
+  // [tokens], finite and >= 0, or empty for 1 each; with weights, rows are scaled by sqrt(w_t) in FP32 and
+  // multiplied in FP32 (about twice the time of BF16).
   // Throws Error naming the channel when values are NaN, infinite or beyond 2^59 (their products would
-  // overflow), or when a weight is not finite or negative; the sums are then of no further use.
+  // overflow), or when a weight is not finite or negative; the sums are then of no further use. On a CUDA
+  // device, which is not waited for here, such values are found by the functions below, which throw that
+  // Error.
   void Add(ConstTensor x, std::span<const float> weights = {});
+  // The same with weights [1, tokens] FP32 on any device; waits for them.
+  void AddWeighted(ConstTensor x, ConstTensor weights);
 
   size_t cols() const { return cols_; }
-  double Sum(size_t i, size_t j) const;                                   // sum_t w_t x_ti x_tj
-  const std::vector<double>& ColumnSums() const { return column_sums_; }  // [cols] sum_t w_t x_t
-  // out[i, j] = factor * Sum(i, j), both triangles. out: [cols, cols].
-  void CopyScaled(double factor, MatrixView<float> out) const;
+  Device device() const { return device_; }
+  double Sum(size_t i, size_t j) const;    // sum_t w_t x_ti x_tj
+  std::vector<double> ColumnSums() const;  // [cols] sum_t w_t x_t
+  // out[i, j] = factor * Sum(i, j), both triangles. out: [cols, cols] FP32 on the processor or the device.
+  void CopyScaled(double factor, Tensor out) const;
 
  private:
   template <typename T>
@@ -46,7 +58,9 @@ class Gram {
   const double* Tile(size_t i, size_t j) const { return sums_.row(i * (i + 1) / 2 + j); }
 
   size_t cols_;
-  size_t tiles_;  // tiles an edge
+  Device device_;
+  std::unique_ptr<DeviceGram> there_;  // instead of all that follows, on other devices than the processor
+  size_t tiles_ = 0;                   // tiles an edge
   // [tiles (tiles + 1) / 2, kTile * kTile]: tile (i, j), j <= i, at row i (i + 1) / 2 + j.
   Matrix<double> sums_;
   std::vector<double> column_sums_;

@@ -11,6 +11,8 @@
 #endif
 
 #include "base/threads.h"
+#include "ops/cuda_ops.h"
+#include "ops/linalg/arrange.h"
 #include "ops/linalg/blas_memory.h"
 
 namespace mica {
@@ -121,23 +123,13 @@ bool Cholesky(MatrixView<T> a) {
   return true;
 }
 
-// Turns the matrix by 180 degrees: reverses rows and columns.
-void Reverse(MatrixView<float> a) {
-  ParallelFor((a.rows + 1) / 2, [&](size_t i) {
-    float* upper = a.row(i);
-    float* lower = a.row(a.rows - 1 - i);
-    if (upper == lower) {
-      std::reverse(upper, upper + a.cols);
-    } else {
-      for (size_t j = 0; j < a.cols; ++j) std::swap(upper[j], lower[a.cols - 1 - j]);
-    }
-  });
-}
-
 }  // namespace
 
-void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
-          MatrixView<const float> b, float beta, MatrixView<float> c) {
+void Gemm(bool transpose_a, bool transpose_b, float alpha, ConstTensor of_a, ConstTensor of_b, float beta,
+          Tensor of_c) {
+  if (of_c.device.is_cuda()) return Cuda().Gemm(transpose_a, transpose_b, alpha, of_a, of_b, beta, of_c);
+  const MatrixView<const float> a = of_a.host<float>(), b = of_b.host<float>();
+  const MatrixView<float> c = of_c.host<float>();
   MICA_CHECK((transpose_a ? a.cols : a.rows) == c.rows);
   MICA_CHECK((transpose_b ? b.rows : b.cols) == c.cols);
   MICA_CHECK((transpose_a ? a.rows : a.cols) == (transpose_b ? b.cols : b.rows));
@@ -153,12 +145,16 @@ void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const floa
   });
 }
 
-bool CholeskyLower(MatrixView<float> a) { return Cholesky(a); }
-bool CholeskyLower(MatrixView<double> a) { return Cholesky(a); }
+bool CholeskyLower(Tensor a) {
+  return a.device.is_cuda() ? Cuda().CholeskyLower(a) : Cholesky(a.host<float>());
+}
+bool CholeskyLowerFp64(MatrixView<double> a) { return Cholesky(a); }
 
 // From the last tile column to the first: the part below and right of the diagonal tile is inverted already,
 // and [A 0; B C]^-1 = [A^-1 0; -C^-1 B A^-1  C^-1].
-void InvertLowerTriangle(MatrixView<float> l) {
+void InvertLowerTriangle(Tensor triangle) {
+  if (triangle.device.is_cuda()) return Cuda().InvertLowerTriangle(triangle);
+  const MatrixView<float> l = triangle.host<float>();
   MICA_CHECK(l.rows == l.cols);
   const OneBlasThread one_thread;
   const size_t n = l.rows, tile_count = Tiles(n, kTile);
@@ -185,7 +181,7 @@ void InvertLowerTriangle(MatrixView<float> l) {
   }
 }
 
-bool CholeskyOfInverseUpper(MatrixView<float> a) {
+bool CholeskyOfInverseUpper(Tensor a) {
   Reverse(a);
   if (!CholeskyLower(a)) return false;
   InvertLowerTriangle(a);
@@ -193,9 +189,12 @@ bool CholeskyOfInverseUpper(MatrixView<float> a) {
   return true;
 }
 
-void MultiplyByUpper(bool transpose, MatrixView<const float> u, MatrixView<float> x) {
-  MICA_CHECK(u.rows == x.cols);
-  MICA_CHECK(u.cols == x.cols);
+void MultiplyByUpper(bool transpose, ConstTensor of_u, Tensor of_x) {
+  MICA_CHECK(of_u.rows == of_x.cols);
+  MICA_CHECK(of_u.cols == of_x.cols);
+  if (of_x.device.is_cuda()) return Cuda().MultiplyByUpper(transpose, of_u, of_x);
+  const MatrixView<const float> u = of_u.host<float>();
+  const MatrixView<float> x = of_x.host<float>();
   constexpr size_t kRows = 64;
   const OneBlasThread one_thread;
   ParallelFor(Tiles(x.rows, kRows), [&](size_t i) {

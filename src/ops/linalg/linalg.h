@@ -1,27 +1,30 @@
-// Dense FP32/FP64 linear algebra through OpenBLAS and LAPACK, deterministic in the number of threads: every
-// operation is cut into fixed tiles, each computed by one thread with the library held to one thread.
+// Dense FP32/FP64 linear algebra. On the processor through OpenBLAS and LAPACK, deterministic in the number
+// of threads: every operation is cut into fixed tiles, each computed by one thread with the library held to
+// one thread. On a CUDA device through cuBLAS and cuSOLVER, products as in cuda_product.h. Tensors are FP32,
+// those of a call on one device; matrices and views of them become tensors of the processor.
 #pragma once
 
 #include <cstddef>
 
 #include "base/matrix.h"
+#include "device/tensor.h"
 
 namespace mica {
 
 // c[m, n] = beta * c + alpha * op(a) op(b), row-major; op transposes when asked. With beta 0, c is written
 // without being read. c must not overlap a or b. May be called inside ParallelFor (it then runs on the
 // calling thread).
-void Gemm(bool transpose_a, bool transpose_b, float alpha, MatrixView<const float> a,
-          MatrixView<const float> b, float beta, MatrixView<float> c);
+void Gemm(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
+          Tensor c);
 
 // a [n, n] <- lower Cholesky factor L (a = L L^T), upper triangle zeroed; reads the lower triangle only.
 // False when a is not positive definite or holds NaN or infinity (a is then undefined).
-bool CholeskyLower(MatrixView<float> a);
-bool CholeskyLower(MatrixView<double> a);
+bool CholeskyLower(Tensor a);
+bool CholeskyLowerFp64(MatrixView<double> a);
 
 // l [n, n] <- l^-1 for lower triangular l with a diagonal free of zeros; its upper triangle must be zero and
 // stays so.
-void InvertLowerTriangle(MatrixView<float> l);
+void InvertLowerTriangle(Tensor l);
 
 // a [n, n], symmetric with both triangles filled <- upper factor U of the inverse: a^-1 = U^T U, the factor
 // that the column-by-column feedback uses (row j of U times the error of column j updates columns j..); lower
@@ -29,10 +32,10 @@ void InvertLowerTriangle(MatrixView<float> l);
 // j given channels j + 1 .. n - 1. False when a is not positive definite or not finite (a is then undefined).
 // The inverse is never formed: with J the reversal of rows and columns, J a J = L L^T gives U = J L^-1 J, 2/3
 // n^3 operations.
-bool CholeskyOfInverseUpper(MatrixView<float> a);
+bool CholeskyOfInverseUpper(Tensor a);
 
-// x [m, n] <- x u, or x u^T when asked; u [n, n] upper triangular, what is below its diagonal is not read. m n^2
-// operations.
-void MultiplyByUpper(bool transpose, MatrixView<const float> u, MatrixView<float> x);
+// x [m, n] <- x u, or x u^T when asked; u [n, n] upper triangular, what is below its diagonal is not read. m
+// n^2 operations.
+void MultiplyByUpper(bool transpose, ConstTensor u, Tensor x);
 
 }  // namespace mica

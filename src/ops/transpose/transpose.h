@@ -6,7 +6,11 @@
 
 namespace mica {
 
-// out[c, r] = in[r, c]. in: [rows, cols] FP32 on any device, where the result is as well.
+// out[c, r] = in[r, c], all of one type (FP32, BF16 or F16) on one device, not overlapping; spread over the
+// threads.
+void Transpose(ConstTensor in, Tensor out);
+
+// The same as a matrix of its own.
 Array Transposed(ConstTensor in);
 
 }  // namespace mica

@@ -1,33 +1,42 @@
-// Tiles of 32 x 32 through shared memory, so that both sides are read and written in whole lines.
+// A tile of 32 x 32 values goes through shared memory, so that both sides are read and written in rows.
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
+#include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
 namespace {
 
-constexpr int kTile = 32, kRows = 8;
+constexpr int kEdge = 32;
+constexpr int kRows = 8;  // rows of a tile that are moved at a time
 
-__global__ void __launch_bounds__(kTile* kRows) TransposeTiles(View<const float> in, View<float> out) {
-  __shared__ float tile[kTile][kTile + 1];
-  const size_t first_col = blockIdx.x * size_t{kTile}, first_row = blockIdx.y * size_t{kTile};
-  for (int r = threadIdx.y; r < kTile; r += kRows) {
-    const size_t row = first_row + r, col = first_col + threadIdx.x;
-    if (row < in.rows && col < in.cols) tile[r][threadIdx.x] = in.row(row)[col];
-  }
-  __syncthreads();
-  for (int c = threadIdx.y; c < kTile; c += kRows) {
-    const size_t col = first_col + c, row = first_row + threadIdx.x;
-    if (row < in.rows && col < in.cols) out.row(col)[row] = tile[threadIdx.x][c];
+template <typename T>
+__global__ void __launch_bounds__(kEdge* kRows) TransposeTiles(View<const T> in, View<T> out) {
+  __shared__ T tile[kEdge][kEdge + 1];
+  const size_t first_col = blockIdx.x * size_t{kEdge};
+  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < in.rows;
+       first_row += gridDim.y * size_t{kEdge}) {
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kRows) {
+      const size_t r = first_row + i, c = first_col + threadIdx.x;
+      if (r < in.rows && c < in.cols) tile[i][threadIdx.x] = in.row(r)[c];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kRows) {
+      const size_t r = first_row + threadIdx.x, c = first_col + i;
+      if (r < in.rows && c < in.cols) out.row(c)[r] = tile[threadIdx.x][i];
+    }
   }
 }
 
 }  // namespace
 
-Array Transposed(ConstTensor in) {
-  Array out(in.cols, in.rows, DType::kF32, in.device);
-  Launch(in.device, TransposeTiles, dim3(Blocks(in.cols, kTile), Blocks(in.rows, kTile)), dim3(kTile, kRows), 0,
-         In<float>(in), Out<float>(out.view()));
-  return out;
+void Transpose(ConstTensor in, Tensor out) {
+  if (in.empty()) return;
+  DispatchFloat(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    const dim3 blocks(Blocks(in.cols, kEdge), std::min(Blocks(in.rows, kEdge), 32768u));
+    Launch(in.device, TransposeTiles<OnDevice<T>>, blocks, dim3(kEdge, kRows), 0, In<T>(in), Out<T>(out));
+  });
 }
 
 }  // namespace mica::cuda

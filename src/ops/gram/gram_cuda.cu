@@ -1,0 +1,568 @@
+// A block of threads a tile of 128 x 128 sums, tokens in steps through shared memory.
+//
+// Tensor cores cut their FP32 sums off instead of rounding them, and a sum that is taken from one end to the
+// other loses half a unit of its last place a step, always downward. So they sum kChain tokens; those sums
+// are added by ordinary, rounding additions for kPortion tokens, all in registers, and portions in FP64.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "device/cuda_kernel.h"
+#include "ops/cuda_ops.h"
+#include "ops/gram/gram.h"
+#include "ops/tile/dispatch.h"
+
+namespace mica::cuda {
+namespace {
+
+constexpr int kTile = 128;
+constexpr int kThreads = 256;
+constexpr int kChain = 64;      // tokens of one chain of sums
+constexpr int kPortion = 2048;  // tokens that are summed in FP32: a usual run
+constexpr int kBand = 12;       // rows of tiles that are worked on together: with some 11 columns of
+                                // tiles at once, each panel is read from memory once a band
+constexpr int kStages = 4;      // steps on their way through shared memory
+constexpr size_t kPackTokens = 4 * kPortion;           // tokens that are packed at a time
+constexpr uint32_t kLargestBits = (127u + 59u) << 23;  // of 2^59, as for the processor
+constexpr uint32_t kInfinityBits = 0x7F800000u;
+
+// Where the tiles lie: blocks of columns, each a triangle of tiles.
+struct Layout {
+  size_t cols, block;  // block: columns of a block
+  uint32_t edge;       // tiles an edge of a block
+
+  __host__ __device__ size_t tiles() const { return size_t{edge} * (edge + 1) / 2; }  // of a block
+  __host__ __device__ size_t blocks() const { return (cols + block - 1) / block; }
+};
+
+// Values of x as tiles read them: tile column i of block k begins at column k * block_stride + i * kTile.
+template <typename T>
+struct Operand {
+  const T* data;
+  size_t stride, cols;  // in values; beyond cols there is nothing
+  size_t block_stride;
+  size_t tokens;
+};
+
+struct Place {
+  uint32_t row, col;
+};
+
+// Tile `index` of a triangle, row by row: row (row + 1) / 2 + col = index.
+__host__ __device__ inline Place InTriangle(uint32_t index) {
+  auto row = static_cast<uint32_t>((sqrt(8.0 * index + 1.0) - 1.0) / 2.0);
+  while (row * (row + 1) / 2 > index) --row;
+  while ((row + 1) * (row + 2) / 2 <= index) ++row;
+  return {row, index - row * (row + 1) / 2};
+}
+
+// The tile that the index-th block of threads of a triangle takes: bands of kBand rows, in each column by
+// column.
+__host__ __device__ inline Place InBands(uint32_t index, uint32_t edge) {
+  const uint32_t first = InTriangle(index).row / kBand * kBand;  // a band begins where its first row does
+  const uint32_t rows = edge - first < kBand ? edge - first : kBand;
+  const uint32_t local = index - first * (first + 1) / 2;
+  if (local < first * rows) return {first + local % rows, local / rows};
+  const Place place = InTriangle(local - first * rows);
+  return {first + place.row, first + place.col};
+}
+
+__device__ inline uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 16 bytes to shared memory, zeros unless `valid`; `from` is always an address that exists.
+__device__ inline void CopyAsync(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ inline void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+__device__ inline void LoadTransposed(uint32_t address, uint32_t (&to)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void MultiplyAdd(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sum)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The sums of one thread, in the order of the tensor cores' results for a warp of 64 x 32: [16 rows][8
+// cols][row + 8, col + 1].
+using Sums = float[4][4][4];
+
+// Row and column, within a tile, of sum [m][n][e] of a thread.
+__host__ __device__ inline uint32_t RowOf(uint32_t thread, int m, int e) {
+  return thread / 128 * 64 + m * 16 + e / 2 * 8 + thread % 32 / 4;
+}
+__host__ __device__ inline uint32_t ColOf(uint32_t thread, int n, int e) {
+  return thread / 32 % 4 * 32 + n * 8 + thread % 4 * 2 + e % 2;
+}
+// Where in the FP64 tile the value of a row and column lies: what follows from RowOf, ColOf and AddTo.
+__host__ __device__ inline size_t OffsetOf(uint32_t row, uint32_t col) {
+  const uint32_t thread = row / 64 * 128 + col / 32 * 32 + row % 8 * 4 + col % 8 / 2;
+  const uint32_t pair = (row % 64 / 16 * 4 + col % 32 / 8) * 2 + row % 16 / 8;
+  return (size_t{pair} * kThreads + thread) * 2 + col % 2;
+}
+
+__device__ inline void AddTo(double* tile, Sums& sums) {
+  double2* to = reinterpret_cast<double2*>(tile) + threadIdx.x;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        double2* pair = to + ((m * 4 + n) * 2 + half) * kThreads;
+        double2 value = *pair;
+        value.x += sums[m][n][half * 2];
+        value.y += sums[m][n][half * 2 + 1];
+        *pair = value;
+        sums[m][n][half * 2] = sums[m][n][half * 2 + 1] = 0;
+      }
+    }
+  }
+}
+
+// Asks for the tile, so that it is near when the portion ends.
+__device__ inline void Prefetch(const double* tile) {
+  constexpr int kLine = 128;
+  const char* bytes = reinterpret_cast<const char*>(tile);
+  for (int line = threadIdx.x; line < kTile * kTile * int{sizeof(double)} / kLine; line += kThreads)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(bytes + line * kLine));
+}
+
+// How T goes through shared memory: steps of kStep tokens, two panels of kTile columns each.
+template <typename T>
+struct Panels {
+  static constexpr int kStep = sizeof(T) == 2 ? 32 : 16;
+  static constexpr int kChunk = 16 / sizeof(T);   // values of one copy
+  static constexpr int kChunks = kTile / kChunk;  // of a token
+  static constexpr int kPanelBytes = kStep * kTile * sizeof(T);
+  static constexpr int kStageBytes = 2 * kPanelBytes;
+  static constexpr int kBytes = kStages * kStageBytes;
+  // Byte of a token's chunk in its panel. Eight tokens of BF16 at one chunk are what ldmatrix reads: the
+  // exchange spreads them over all banks.
+  __device__ static int Byte(int token, int chunk) {
+    const int place = sizeof(T) == 2 ? chunk ^ (token & 7) : chunk;
+    return (token * kChunks + place) * 16;
+  }
+};
+
+// Starts to copy tokens [first, first + kStep) of the columns from row_col and from col_col on.
+template <typename T>
+__device__ inline void LoadStep(const Operand<T>& x, size_t first, size_t row_col, size_t col_col,
+                                uint32_t stage) {
+  using P = Panels<T>;
+#pragma unroll
+  for (int i = 0; i < P::kStep * P::kChunks / kThreads; ++i) {
+    const int index = i * kThreads + static_cast<int>(threadIdx.x);
+    const int token = index / P::kChunks, chunk = index % P::kChunks;
+    const size_t t = first + token, from_row = row_col + chunk * P::kChunk,
+                 from_col = col_col + chunk * P::kChunk;
+    const bool row_valid = t < x.tokens && from_row < x.cols, col_valid = t < x.tokens && from_col < x.cols;
+    const uint32_t to = stage + P::Byte(token, chunk);
+    CopyAsync(to, row_valid ? x.data + t * x.stride + from_row : x.data, row_valid);
+    CopyAsync(to + P::kPanelBytes, col_valid ? x.data + t * x.stride + from_col : x.data, col_valid);
+  }
+}
+
+// sums += the products of one step.
+__device__ inline void MultiplyStep(const __nv_bfloat16*, const char*, uint32_t stage, Sums& sums) {
+  using P = Panels<__nv_bfloat16>;
+  const int lane = threadIdx.x % kWarp, matrix = lane / 8, row = lane % 8;
+  const int row_base = threadIdx.x / 128 * 64, col_base = threadIdx.x / 32 % 4 * 32;
+#pragma unroll
+  for (int k = 0; k < P::kStep; k += 16) {
+    uint32_t a[4][4], b[2][4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      const int chunk = (row_base + m * 16) / P::kChunk + matrix % 2;
+      LoadTransposed(stage + P::Byte(k + matrix / 2 * 8 + row, chunk), a[m]);
+    }
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int chunk = (col_base + n * 16) / P::kChunk + matrix / 2;
+      LoadTransposed(stage + P::kPanelBytes + P::Byte(k + matrix % 2 * 8 + row, chunk), b[n]);
+    }
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) MultiplyAdd(a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1], sums[m][n]);
+    }
+  }
+}
+__device__ inline void MultiplyStep(const float*, const char* stage, uint32_t, Sums& sums) {
+  using P = Panels<float>;
+  const float* rows = reinterpret_cast<const float*>(stage) + RowOf(threadIdx.x, 0, 0);
+  const float* cols = reinterpret_cast<const float*>(stage + P::kPanelBytes) + ColOf(threadIdx.x, 0, 0);
+#pragma unroll 4
+  for (int k = 0; k < P::kStep; ++k) {
+    float a[4][2];
+    float2 b[4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      a[m][0] = rows[k * kTile + m * 16];
+      a[m][1] = rows[k * kTile + m * 16 + 8];
+    }
+#pragma unroll
+    for (int n = 0; n < 4; ++n) b[n] = *reinterpret_cast<const float2*>(cols + k * kTile + n * 8);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        sums[m][n][0] += a[m][0] * b[n].x;
+        sums[m][n][1] += a[m][0] * b[n].y;
+        sums[m][n][2] += a[m][1] * b[n].x;
+        sums[m][n][3] += a[m][1] * b[n].y;
+      }
+    }
+  }
+}
+
+// sums: [blocks of columns][tiles of a triangle][kTile * kTile]; blockIdx.x: which.
+template <typename T>
+__global__ void __launch_bounds__(kThreads, 1) AddTiles(Operand<T> x, Layout layout, double* sums) {
+  using P = Panels<T>;
+  extern __shared__ __align__(128) char shared[];
+  const uint32_t block = blockIdx.x / static_cast<uint32_t>(layout.tiles());
+  const Place place = InBands(blockIdx.x % static_cast<uint32_t>(layout.tiles()), layout.edge);
+  // Of a short last block there may be none.
+  if (size_t{place.row} * kTile >= layout.cols - block * layout.block) return;
+  double* tile =
+      sums + (block * layout.tiles() + size_t{place.row} * (place.row + 1) / 2 + place.col) * (kTile * kTile);
+  const size_t row_col = block * x.block_stride + size_t{place.row} * kTile,
+               col_col = block * x.block_stride + size_t{place.col} * kTile;
+  const uint32_t buffer = SharedAddress(shared);
+  const size_t steps = (x.tokens + P::kStep - 1) / P::kStep;
+  for (int s = 0; s < kStages - 1; ++s) {
+    LoadStep(x, size_t{P::kStep} * s, row_col, col_col, buffer + s * P::kStageBytes);
+    CommitCopies();
+  }
+  Sums chain = {}, portion = {};
+  for (size_t s = 0; s < steps; ++s) {
+    WaitForCopies<kStages - 2>();
+    __syncthreads();  // step s is there for all, and all are done with the one before it
+    const size_t next = s + kStages - 1;
+    LoadStep(x, next * P::kStep, row_col, col_col, buffer + next % kStages * P::kStageBytes);
+    CommitCopies();
+    if (s % (kPortion / P::kStep) == 0) Prefetch(tile);
+    MultiplyStep(static_cast<const T*>(nullptr), shared + s % kStages * P::kStageBytes,
+                 buffer + static_cast<uint32_t>(s % kStages) * P::kStageBytes, chain);
+    const bool last = s + 1 == steps;
+    if ((s + 1) % (kChain / P::kStep) == 0 || last) {
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            portion[m][n][e] += chain[m][n][e];
+            chain[m][n][e] = 0;
+          }
+        }
+      }
+    }
+    if ((s + 1) % (kPortion / P::kStep) == 0 || last) AddTo(tile, portion);
+  }
+  WaitForCopies<0>();
+}
+
+// out[t, k * block_stride + c] = column c of block k of x, times sqrt(weights[t]) where there are weights; 0
+// beyond the block. A thread a value; rows by blockIdx.y.
+template <typename From, typename To>
+__global__ void __launch_bounds__(kThreads)
+    PackColumns(View<const From> x, const float* weights, Layout layout, size_t block_stride, View<To> out) {
+  const size_t c = blockIdx.x * size_t{kThreads} + threadIdx.x;
+  if (c >= out.cols) return;
+  const size_t block = c / block_stride, in_block = c % block_stride, from = block * layout.block + in_block;
+  const bool valid = in_block < layout.block && from < x.cols;
+  for (size_t t = blockIdx.y; t < out.rows; t += gridDim.y) {
+    float value = valid ? ToFloat(x.row(t)[from]) : 0.0f;
+    if (weights != nullptr) value *= sqrtf(weights[t]);
+    out.row(t)[c] = FromFloat<To>(value);
+  }
+}
+
+constexpr int kSlice = 64;      // tokens that one block of threads looks at
+constexpr int kSliceWarps = 8;  // each takes kSlice / kSliceWarps of them
+constexpr uint32_t kNone = 0xFFFFFFFFu;
+
+// What is found of values that cannot be summed: [1] the first addition that had any, [cols] values that are
+// not finite, [cols] bits of the largest finite magnitude beyond the limit.
+struct Findings {
+  uint32_t* first;
+  uint32_t* not_finite;
+  uint32_t* largest;
+};
+
+// partial[slice, c] = sum of weights[t] x[t, c] over the slice's tokens. A lane a column, slices by
+// blockIdx.y.
+template <typename T>
+__global__ void __launch_bounds__(kSliceWarps* kWarp)
+    SumSlices(View<const T> x, const float* weights, uint32_t addition, double* partial, Findings findings) {
+  __shared__ double sums[kSliceWarps][kWarp];
+  __shared__ uint32_t bad[kSliceWarps][kWarp], top[kSliceWarps][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const size_t c = blockIdx.x * size_t{kWarp} + lane;
+  const size_t first = blockIdx.y * size_t{kSlice} + warp * (kSlice / kSliceWarps);
+  double sum = 0;
+  uint32_t not_finite = 0, largest = 0;
+  if (c < x.cols) {
+#pragma unroll
+    for (int i = 0; i < kSlice / kSliceWarps; ++i) {
+      const size_t t = first + i;
+      if (t >= x.rows) continue;
+      const float value = ToFloat(x.row(t)[c]), weight = weights == nullptr ? 1.0f : weights[t];
+      sum += value * weight;
+      const float scaled = weights == nullptr ? value : value * sqrtf(weight);
+      const uint32_t bits = __float_as_uint(scaled) & 0x7FFFFFFFu;
+      if (bits >= kInfinityBits) {
+        ++not_finite;
+      } else {
+        largest = max(largest, bits);
+      }
+    }
+  }
+  sums[warp][lane] = sum;
+  bad[warp][lane] = not_finite;
+  top[warp][lane] = largest;
+  __syncthreads();
+  if (warp > 0 || c >= x.cols) return;
+  for (int w = 1; w < kSliceWarps; ++w) {
+    sum += sums[w][lane];
+    not_finite += bad[w][lane];
+    largest = max(largest, top[w][lane]);
+  }
+  partial[blockIdx.y * x.cols + c] = sum;
+  if (not_finite == 0 && largest <= kLargestBits) return;
+  // Whole numbers: their order does not matter. What an earlier addition has left stays.
+  if (*reinterpret_cast<volatile uint32_t*>(findings.first) < addition) return;
+  atomicMin(findings.first, addition);
+  if (not_finite > 0) atomicAdd(findings.not_finite + c, not_finite);
+  if (largest > kLargestBits) atomicMax(findings.largest + c, largest);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    AddSlices(const double* partial, size_t slices, size_t cols, double* column_sums) {
+  const size_t c = blockIdx.x * size_t{kThreads} + threadIdx.x;
+  if (c >= cols) return;
+  double sum = column_sums[c];
+  for (size_t s = 0; s < slices; ++s) sum += partial[s * cols + c];
+  column_sums[c] = sum;
+}
+
+constexpr int kCopyPitch = kTile + 1;  // keeps columns of the tile in different banks
+
+// One tile of sums, where it belongs and mirrored.
+__global__ void __launch_bounds__(kThreads)
+    CopyTiles(const double* sums, Layout layout, double factor, View<float> out) {
+  extern __shared__ float values[];  // [kTile][kCopyPitch]
+  const uint32_t block = blockIdx.x / static_cast<uint32_t>(layout.tiles());
+  const Place place = InTriangle(blockIdx.x % static_cast<uint32_t>(layout.tiles()));
+  const size_t begin = block * layout.block, first_row = size_t{place.row} * kTile,
+               first_col = size_t{place.col} * kTile;
+  const size_t width = min(layout.block, layout.cols - begin);
+  const double* tile =
+      sums + (block * layout.tiles() + size_t{place.row} * (place.row + 1) / 2 + place.col) * (kTile * kTile);
+  // A short last block is followed by zeros, its missing tiles are zero.
+  for (uint32_t pair = threadIdx.x; pair < kTile * kTile / 2; pair += kThreads) {
+    const uint32_t thread = pair % kThreads, m = pair / kThreads / 8, n = pair / kThreads / 2 % 4,
+                   half = pair / kThreads % 2;
+    const double2 value = reinterpret_cast<const double2*>(tile)[pair];
+    float* to = values + RowOf(thread, m, half * 2) * kCopyPitch + ColOf(thread, n, 0);
+    to[0] = static_cast<float>(factor * value.x);
+    to[1] = static_cast<float>(factor * value.y);
+  }
+  __syncthreads();
+  const bool diagonal = place.row == place.col;
+  for (uint32_t index = threadIdx.x; index < kTile * kTile; index += kThreads) {
+    const uint32_t r = index / kTile, c = index % kTile;
+    // Above the diagonal of a diagonal tile lies the same sum in another order: only what is below counts.
+    const float below = diagonal && c > r ? values[c * kCopyPitch + r] : values[r * kCopyPitch + c];
+    if (first_row + r < width && first_col + c < layout.block)
+      out.row(begin + first_row + r)[first_col + c] = first_col + c < width ? below : 0.0f;
+    if (diagonal) continue;
+    if (first_col + r < width && first_row + c < layout.block)
+      out.row(begin + first_col + r)[first_row + c] =
+          first_row + c < width ? values[c * kCopyPitch + r] : 0.0f;
+  }
+}
+
+// out[c] = the sum of the square of channel c.
+__global__ void __launch_bounds__(kThreads) CopyDiagonal(const double* sums, Layout layout, double* out) {
+  const size_t c = blockIdx.x * size_t{kThreads} + threadIdx.x;
+  if (c >= layout.cols) return;
+  const size_t block = c / layout.block, in_block = c % layout.block, row = in_block / kTile;
+  const auto place = static_cast<uint32_t>(in_block % kTile);
+  out[c] =
+      sums[(block * layout.tiles() + row * (row + 1) / 2 + row) * (kTile * kTile) + OffsetOf(place, place)];
+}
+
+double* Doubles(Array& array) { return reinterpret_cast<double*>(array.view().data); }
+const double* Doubles(const Array& array) { return reinterpret_cast<const double*>(array.view().data); }
+
+std::vector<double> ToHost(const Array& array) {
+  std::vector<double> values(array.rows() * array.cols());
+  Copy(array.view(), Tensor(reinterpret_cast<std::byte*>(values.data()), array.rows(), array.cols(),
+                            array.cols(), DType::kF64, Device::Cpu()));
+  return values;
+}
+
+class CudaGram : public DeviceGram {
+ public:
+  CudaGram(size_t cols, size_t block, Device device)
+      : device_(device), layout_{cols, block, static_cast<uint32_t>((block + kTile - 1) / kTile)} {
+    MICA_CHECK(cols > 0);
+    MICA_CHECK(block > 0);
+    sums_ = Array(layout_.blocks() * layout_.tiles(), kTile * kTile, DType::kF64, device);
+    column_sums_ = Array(1, cols, DType::kF64, device);
+    findings_ = Array(1, 1 + 2 * cols, DType::kU32, device);
+    FillZero(sums_.view());
+    FillZero(column_sums_.view());
+    FillZero(findings_.view());
+    const uint32_t none = kNone;
+    const std::byte* bytes = reinterpret_cast<const std::byte*>(&none);
+    Copy(ConstTensor(bytes, 1, 1, 1, DType::kU32, Device::Cpu()), findings_.view().Cols(0, 1));
+  }
+
+  void Add(ConstTensor x, std::span<const float> weights) override {
+    MICA_CHECK(x.cols == layout_.cols);
+    if (x.rows == 0) return;
+    Array weights_there;
+    const float* of_tokens = nullptr;
+    if (!weights.empty()) {
+      weights_there = CopyTo(device_, MatrixView<const float>(weights.data(), 1, weights.size()));
+      of_tokens = reinterpret_cast<const float*>(weights_there.view().data);
+    }
+    DispatchOperand(x.dtype, [&](auto type) {
+      using T = decltype(type);
+      const View<const OnDevice<T>> values = cuda::In<T>(x);
+      AddColumns<OnDevice<T>>(values, of_tokens);
+      const size_t each = 16 / sizeof(T);
+      if (of_tokens == nullptr && Wide(values) && (layout_.blocks() == 1 || layout_.block % each == 0)) {
+        Multiply(Operand<OnDevice<T>>{values.data, values.stride, values.cols, layout_.block, values.rows});
+        return;
+      }
+      for (size_t first = 0; first < x.rows; first += kPackTokens) {
+        View<const OnDevice<T>> part = values;
+        part.data += first * values.stride;
+        part.rows = std::min(kPackTokens, x.rows - first);
+        const float* of_part = of_tokens == nullptr ? nullptr : of_tokens + first;
+        if (of_part == nullptr) {
+          PackAndMultiply<T, T>(part, of_part);
+        } else {
+          PackAndMultiply<T, float>(part, of_part);
+        }
+      }
+    });
+  }
+
+  void CopyScaled(double factor, Tensor out) const override {
+    MICA_CHECK(out.rows == layout_.cols);
+    MICA_CHECK(out.cols == layout_.block);
+    Launch(device_, CopyTiles, Blocks(layout_.blocks() * layout_.tiles(), 1), kThreads,
+           sizeof(float) * kTile * kCopyPitch, Doubles(sums_), layout_, factor, cuda::Out<float>(out));
+  }
+
+  double Sum(size_t i, size_t j) const override {
+    if (i < j) std::swap(i, j);
+    const size_t block = i / layout_.block;
+    MICA_CHECK(j / layout_.block == block);
+    i %= layout_.block;
+    j %= layout_.block;
+    const size_t row = i / kTile;
+    const size_t tile = block * layout_.tiles() + row * (row + 1) / 2 + j / kTile;
+    double sum = 0;
+    Copy(sums_.view().Rows(tile, 1).Cols(
+             OffsetOf(static_cast<uint32_t>(i % kTile), static_cast<uint32_t>(j % kTile)), 1),
+         Tensor(reinterpret_cast<std::byte*>(&sum), 1, 1, 1, DType::kF64, Device::Cpu()));
+    return sum;
+  }
+
+  std::vector<double> ColumnSums() const override { return ToHost(column_sums_); }
+
+  std::vector<double> Diagonal() const override {
+    Array diagonal(1, layout_.cols, DType::kF64, device_);
+    Launch(device_, CopyDiagonal, Blocks(layout_.cols, kThreads), kThreads, 0, Doubles(sums_), layout_,
+           Doubles(diagonal));
+    return ToHost(diagonal);
+  }
+
+  Bad Found() const override {
+    std::vector<uint32_t> found(findings_.cols());
+    const auto read = [&](size_t first, size_t count) {
+      Copy(findings_.view().Cols(first, count), Tensor(reinterpret_cast<std::byte*>(found.data() + first), 1,
+                                                       count, count, DType::kU32, Device::Cpu()));
+    };
+    read(0, 1);
+    if (found[0] == kNone) return {};
+    read(1, 2 * layout_.cols);
+    const auto middle = found.begin() + 1 + static_cast<std::ptrdiff_t>(layout_.cols);
+    return {tokens_.at(found[0]), {found.begin() + 1, middle}, {middle, found.end()}};
+  }
+
+ private:
+  // The sums of columns, and values that cannot be summed.
+  template <typename T>
+  void AddColumns(const View<const T>& x, const float* weights) {
+    const size_t slices = (x.rows + kSlice - 1) / kSlice;
+    constexpr size_t kMost = 32768;  // slices of one launch
+    uint32_t* findings = reinterpret_cast<uint32_t*>(findings_.view().data);
+    for (size_t first = 0; first < slices; first += kMost) {
+      const size_t count = std::min(kMost, slices - first), token = first * kSlice;
+      View<const T> part = x;
+      part.data += token * x.stride;
+      part.rows = std::min(count * kSlice, x.rows - token);
+      Array partial(count, x.cols, DType::kF64, device_);
+      Launch(device_, SumSlices<T>, dim3(Blocks(x.cols, kWarp), static_cast<unsigned>(count)),
+             kSliceWarps * kWarp, 0, part, weights == nullptr ? nullptr : weights + token,
+             static_cast<uint32_t>(tokens_.size()), Doubles(partial),
+             Findings{findings, findings + 1, findings + 1 + x.cols});
+      Launch(device_, AddSlices, Blocks(x.cols, kThreads), kThreads, 0, Doubles(partial), count, x.cols,
+             Doubles(column_sums_));
+    }
+    tokens_.push_back(x.rows);
+  }
+
+  template <typename From, typename To>
+  void PackAndMultiply(const View<const OnDevice<From>>& x, const float* weights) {
+    const size_t block_stride = size_t{layout_.edge} * kTile, width = layout_.blocks() * block_stride;
+    Array packed(x.rows, width, kDTypeOf<To>, device_);
+    const View<OnDevice<To>> out = cuda::Out<To>(packed.view());
+    const dim3 blocks(Blocks(width, kThreads), static_cast<unsigned>(std::min<size_t>(x.rows, 4096)));
+    Launch(device_, PackColumns<OnDevice<From>, OnDevice<To>>, blocks, kThreads, 0, x, weights, layout_,
+           block_stride, out);
+    Multiply(Operand<OnDevice<To>>{out.data, out.stride, out.cols, block_stride, x.rows});
+  }
+
+  template <typename T>
+  void Multiply(const Operand<T>& x) {
+    Launch(device_, AddTiles<T>, Blocks(layout_.blocks() * layout_.tiles(), 1), kThreads, Panels<T>::kBytes,
+           x, layout_, Doubles(sums_));
+  }
+
+  Device device_;
+  Layout layout_;
+  Array sums_;                  // [blocks * tiles of a block, kTile * kTile] FP64, a tile as OffsetOf says
+  Array column_sums_;           // [1, cols] FP64
+  Array findings_;              // as Findings has it
+  std::vector<size_t> tokens_;  // of each addition
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceGram> NewDeviceGram(size_t cols, size_t block, Device device) {
+  return std::make_unique<CudaGram>(cols, block, device);
+}
+
+}  // namespace mica::cuda

@@ -1,0 +1,32 @@
+// Products of FP32 and BF16 matrices on a CUDA device; included by *_cuda.cu only.
+#pragma once
+
+#include <cstddef>
+
+#include "device/tensor.h"
+
+namespace mica::cuda {
+
+// How products of FP32 matrices are taken.
+enum class ProductPrecision {
+  kFp32,    // FP32 operands and sums: relative error of sums about 1e-6
+  k3xTf32,  // each operand as the sum of two of 11 bits, three products on tensor cores: about 1e-5, in half
+            // the time
+};
+inline constexpr ProductPrecision kProductPrecision = ProductPrecision::kFp32;
+
+// How many products, and how far apart their matrices are, in values.
+struct Batch {
+  size_t count = 1, a_step = 0, b_step = 0, c_step = 0;
+};
+
+// c = beta * c + alpha * op(a) op(b), as Gemm; of each of a batch, whose first matrices a, b and c are. All
+// FP32 on one device. c does not overlap a or b; the matrices c of a batch do not overlap. With beta 0, c is
+// written without being read. The same call gives the same bytes.
+void Product(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
+             Tensor c, const Batch& batch = {}, ProductPrecision precision = kProductPrecision);
+
+// sum += a^T b: a [tokens, m] and b [tokens, n] BF16, exact products, FP32 sums; sum [m, n] FP32.
+void AddProductOfColumns(ConstTensor a, ConstTensor b, Tensor sum);
+
+}  // namespace mica::cuda
