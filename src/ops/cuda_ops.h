@@ -22,17 +22,19 @@
 namespace mica {
 
 // clang-format off: a line a family
-#define MICA_CUDA_OPS(op)                                                                                                                                                                                                                                  \
-  op(Convert) op(ConvertScaled)                                                                                                                                                                                                                            \
-  op(RmsNorm) op(AddRmsNormGradient)                                                                                                                                                                                                                       \
-  op(JoinHeads)                                                                                                                                                                                                                                            \
-  op(Swiglu) op(SwigluGradient)                                                                                                                                                                                                                            \
-  op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated)                                                                                                                                                                                          \
-  op(Attention) op(AttentionGradient)                                                                                                                                                                                                                      \
-  op(AddScores) op(AddHeadGradient) op(Divergence)                                                                                                                                                                                                         \
-  op(GatherRows) op(AllFinite)                                                                                                                                                                                                                             \
-  op(NewDeviceGram) op(AddDriftSum)                                                                                                                                                                                                                        \
-  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose)
+#define MICA_CUDA_OPS(op) \
+  op(Convert) op(ConvertScaled) \
+  op(RmsNorm) op(AddRmsNormGradient) \
+  op(JoinHeads) \
+  op(Swiglu) op(SwigluGradient) \
+  op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
+  op(Attention) op(AttentionGradient) \
+  op(AddScores) op(AddHeadGradient) op(Divergence) \
+  op(GatherRows) op(AllFinite) \
+  op(NewDeviceGram) op(AddDriftSum) \
+  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) \
+  op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
+  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose)
 // clang-format on
 
 namespace cuda {

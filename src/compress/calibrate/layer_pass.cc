@@ -44,15 +44,16 @@ struct Side {
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
 // ends a block adds to it first.
-using Stage = std::function<void(Side& side, size_t portion, MatrixView<float> x, Array& input)>;
+using Stage = std::function<void(Side& side, size_t portion, Tensor x, Array& input)>;
 
 class Pass {
  public:
-  Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, Precision precision,
+  Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, const Arithmetic& arithmetic,
        const InputSolver& solve, const Original& original, const TokenWeights& weights,
        const TokenProgress& progress)
       : config_(config),
-        operands_(OperandType(precision)),
+        operands_(arithmetic.operands()),
+        device_(arithmetic.device),
         solve_(solve),
         weights_(weights),
         progress_(progress) {
@@ -67,22 +68,22 @@ class Pass {
   }
 
   void Run() {
-    const Stage attention = [](Side& side, size_t, MatrixView<float> x, Array& input) {
+    const Stage attention = [](Side& side, size_t, Tensor x, Array& input) {
       side.layer->AttentionInput(x, input);
     };
-    const Stage context = [this](Side& side, size_t portion, MatrixView<float> x, Array& input) {
-      Array normed(x.rows, x.cols, operands_);
+    const Stage context = [this](Side& side, size_t portion, Tensor x, Array& input) {
+      Array normed(x.rows, x.cols, operands_, device_);
       side.layer->AttentionInput(x, normed);
       Array& kept = Keep(side, portion, input);
       side.layer->AttentionContext(normed.view(), side.stream->window(), kept);
     };
-    const Stage mlp = [](Side& side, size_t portion, MatrixView<float> x, Array& input) {
+    const Stage mlp = [](Side& side, size_t portion, Tensor x, Array& input) {
       side.layer->AddAttention(side.stored[portion].view(), x);
       side.stored[portion] = Array();
       side.layer->MlpInput(x, input);
     };
-    const Stage hidden = [this](Side& side, size_t portion, MatrixView<float> x, Array& input) {
-      Array normed(x.rows, x.cols, operands_);
+    const Stage hidden = [this](Side& side, size_t portion, Tensor x, Array& input) {
+      Array normed(x.rows, x.cols, operands_, device_);
       side.layer->MlpInput(x, normed);
       Array& kept = Keep(side, portion, input);
       side.layer->MlpHidden(normed.view(), kept);
@@ -99,10 +100,10 @@ class Pass {
       for (size_t portion = 0; portion < side.stream->portions(); ++portion) {
         if (!side.Takes(portion)) continue;
         ThrowIfInterrupted();
-        Matrix<float> x = side.stream->Load(portion);
-        side.layer->AddMlp(side.stored[portion].view(), x);
+        Array x = side.stream->Load(portion);
+        side.layer->AddMlp(side.stored[portion].view(), x.view());
         side.stored[portion] = Array();
-        side.stream->Store(portion, x);
+        side.stream->Store(portion, x.view());
         if (&side == &sides_[0]) progress_(x.rows());
       }
     }
@@ -124,25 +125,25 @@ class Pass {
     const size_t cols = InputCols(config_, kind);
     std::unique_ptr<Moments> moments;
     std::unique_ptr<Drift> drift, residual;
-    if (solve_) moments = std::make_unique<Moments>(cols);
+    if (solve_) moments = std::make_unique<Moments>(cols, device_);
     if (solve_ && sides_.size() > 1) {
-      drift = std::make_unique<Drift>(cols, cols);
-      if (kept) residual = std::make_unique<Drift>(config_.hidden, cols);
+      drift = std::make_unique<Drift>(cols, cols, device_);
+      if (kept) residual = std::make_unique<Drift>(config_.hidden, cols, device_);
     }
     const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
     const ResidualStream& stream = *sides_[0].stream;
     MICA_CHECK(weights.empty() || weights.size() == stream.tokens());
     // What a side has in a portion, after the stage.
     struct Here {
-      Matrix<float> x;
+      Array x;
       Array inputs;
       ConstTensor view;  // of inputs, which the next sweep may own
     };
     const auto advance = [&](Side& side, size_t portion) {
       Here here{side.stream->Load(portion), {}, {}};
-      here.inputs = Array(here.x.rows(), cols, operands_);
-      stage(side, portion, here.x, here.inputs);
-      if (updates) side.stream->Store(portion, here.x);
+      here.inputs = Array(here.x.rows(), cols, operands_, device_);
+      stage(side, portion, here.x.view(), here.inputs);
+      if (updates) side.stream->Store(portion, here.x.view());
       here.view = kept ? side.stored[portion].view() : here.inputs.view();
       return here;
     };
@@ -163,8 +164,8 @@ class Pass {
         if (!original) return;
         drift->Add(Weighted(original->view, of_run, scaled[1]), x, x);
         if (!residual) return;
-        Array from(count, moved.x.cols(), operands_), to(count, moved.x.cols(), operands_);
-        Convert(original->x, from.view());
+        Array from(count, moved.x.cols(), operands_, device_), to(count, moved.x.cols(), operands_, device_);
+        Convert(original->x.view(), from.view());
         Convert(moved.x.view().Rows(first, count), to.view());
         residual->Add(Weighted(std::as_const(from).view(), of_run, scaled[2]),
                       Weighted(std::as_const(to).view(), of_run, scaled[3]), x);
@@ -172,13 +173,14 @@ class Pass {
       progress_(moved.view.rows);
     }
     if (!solve_) return;
-    const Matrix<float> h = moments->SecondMoment();
+    Array h(cols, cols, DType::kF32, device_);
+    moments->SecondMoment(h.view());
     moments.reset();
-    const Matrix<float> d = drift ? drift->Mean() : Matrix<float>();
+    const Array d = drift ? drift->TakeMean() : Array();
     drift.reset();
-    const Matrix<float> r = residual ? residual->Mean() : Matrix<float>();
+    const Array r = residual ? residual->TakeMean() : Array();
     residual.reset();
-    solve_(kind, {h, d, r});
+    solve_(kind, {h.view(), d.view(), r.view()});
   }
 
   // Each token times the square root of its weight, in `scaled`; x itself without weights.
@@ -186,13 +188,15 @@ class Pass {
     if (weights.empty()) return x;
     std::vector<float> factors(weights.begin(), weights.end());
     for (float& factor : factors) factor = std::sqrt(factor);
-    scaled.Resize(x.rows, x.cols, x.dtype);
-    ConvertScaled(x, factors, scaled.view());
+    scaled.Resize(x.rows, x.cols, x.dtype, x.device);
+    const Array there = CopyTo(x.device, factors);
+    ConvertScaled(x, there.view(), scaled.view());
     return std::as_const(scaled).view();
   }
 
   const ModelConfig& config_;
   const DType operands_;  // of the products
+  const Device device_;
   const InputSolver& solve_;
   const TokenWeights& weights_;
   const TokenProgress& progress_;
@@ -217,9 +221,9 @@ const char* InputName(InputKind input) {
 }
 
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
-               Precision precision, const InputSolver& solve, const Original& original,
+               const Arithmetic& arithmetic, const InputSolver& solve, const Original& original,
                const TokenWeights& weights, const TokenProgress& progress) {
-  Pass(layer, config, stream, precision, solve, original, weights, progress).Run();
+  Pass(layer, config, stream, arithmetic, solve, original, weights, progress).Run();
 }
 
 }  // namespace mica

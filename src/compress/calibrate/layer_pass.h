@@ -46,7 +46,7 @@ using TokenProgress = std::function<void(uint64_t tokens)>;
 // gets the same stream. `original` may be empty. Memory: the stream, one stage's activations of all tokens
 // in 16 bits (FP32 at that precision), one second moment.
 void PassLayer(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
-               Precision precision, const InputSolver& solve, const Original& original,
+               const Arithmetic& arithmetic, const InputSolver& solve, const Original& original,
                const TokenWeights& weights, const TokenProgress& progress);
 
 // Sweeps over the tokens that PassLayer makes, for progress: each counts every token once.

@@ -4,9 +4,10 @@
 
 #include <cstddef>
 
-#include "base/half.h"
-#include "base/matrix.h"
 #include "compress/calibrate/calibration.h"
+#include "device/array.h"
+#include "device/device.h"
+#include "device/tensor.h"
 #include "model/weights.h"
 #include "model/window.h"
 
@@ -18,9 +19,10 @@ class ResidualStream {
   // temporaries stay in some hundred MB.
   static constexpr size_t kPortionTokens = 8192;
 
-  // Embeds every window. wanted_tokens: of a portion, about; whole runs (model/window.h), at least one.
+  // Embeds every window, on the device that computes. wanted_tokens: of a portion, about; whole runs
+  // (model/window.h), at least one.
   ResidualStream(const ModelWeights& weights, const Calibration& calibration,
-                 size_t wanted_tokens = kPortionTokens);
+                 size_t wanted_tokens = kPortionTokens, Device device = Device::Cpu());
 
   size_t tokens() const { return stream_.rows(); }
   size_t window() const { return window_; }
@@ -32,13 +34,13 @@ class ResidualStream {
   size_t portions() const { return (tokens() + portion_tokens() - 1) / portion_tokens(); }
   size_t portion_tokens() const { return portion_tokens_; }
   // One portion as FP32, [tokens, hidden].
-  Matrix<float> Load(size_t portion) const;
+  Array Load(size_t portion) const;
   // Replaces a portion, rounded to BF16.
-  void Store(size_t portion, MatrixView<const float> x);
+  void Store(size_t portion, ConstTensor x);
 
  private:
   size_t window_, portion_tokens_;
-  Matrix<BF16> stream_;  // [tokens, hidden]
+  Array stream_;  // [tokens, hidden] BF16
 };
 
 }  // namespace mica
