@@ -97,7 +97,8 @@ void Compress(CompressOptions& options) {
   const Json given = options.given;
   std::optional<CompressionRecord> run;
   if (like) TakeFromRun(run.emplace(ReadCompression(options.like)), options);
-  const CompressionSettings settings = SettingsFromJson(options.given, "");
+  CompressionSettings settings = SettingsFromJson(options.given, "");
+  settings.arithmetic.device = options.common.device;
   RefuseIdleOptions(settings, GivenIn(given));
 
   Progress progress(!options.common.json);

@@ -25,7 +25,9 @@ Subcommand ExperimentCommand(const std::string& name, const std::string& help, c
           .flags = {CommonFlags(options->common)},
           .run = [options, run] {
             ApplyCommonOptions(options->common);
-            const Json result = run(ReadExperiment(options->experiment), options->common.json);
+            Experiment experiment = ReadExperiment(options->experiment);
+            experiment.evaluation.device = experiment.compression.arithmetic.device = options->common.device;
+            const Json result = run(experiment, options->common.json);
             if (options->common.json) WriteStdout(JsonText(result));
           }};
 }

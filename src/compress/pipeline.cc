@@ -168,9 +168,10 @@ CompressionRecord Compression::Work() {
             static_cast<double>(end_bytes_));
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
-  ResidualStream stream(weights_, *calibration_);
+  const Device device = settings_.arithmetic.device;
+  ResidualStream stream(weights_, *calibration_, ResidualStream::kPortionTokens, device);
   std::optional<ResidualStream> original;
-  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   for (size_t l = 0; l < config().layers; ++l) {
     if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {
@@ -248,7 +249,7 @@ void Compression::Begin() {
   lock_ = WorkDirectory::Lock(paths_.out);
   // A stopped run goes on where its arithmetic is that of the layers which are finished.
   Identity identity = CompressionIdentity(record_);
-  identity.Add("device", Device::Cpu().Describe());
+  identity.Add("device", settings_.arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
   work_.emplace(paths_.out, identity, shards());
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
@@ -293,7 +294,7 @@ Statistics Compression::ObtainStatistics() {
   coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
   const Identity identity =
-      StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.precision);
+      StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.arithmetic);
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
     const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
@@ -301,7 +302,7 @@ Statistics Compression::ObtainStatistics() {
     LogInfo("{}: holds statistics of another kind ({}); collecting anew", path.string(),
             JoinClauses(differences));
   }
-  Statistics statistics = CollectStatistics(weights_, *calibration_, wanted, settings_.precision, progress_);
+  Statistics statistics = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
   statistics.identity = identity;
   SaveStatistics(statistics, path);
   return statistics;
@@ -402,17 +403,17 @@ ShardRecord Compression::WriteEnds() {
 
 // Solves a layer's matrices. They are packed beside what follows and written by FinishLayer one stage later.
 void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  LayerWeights weights(weights_, l);
-  DecoderLayer layer(weights, settings_.precision);  // gets each matrix as it is solved
+  LayerWeights weights(weights_, l, settings_.arithmetic.device);
+  DecoderLayer layer(weights, settings_.arithmetic);  // gets each matrix as it is solved
   std::optional<DecoderLayer> original_layer;        // gets each just before
-  if (original != nullptr) original_layer.emplace(weights, settings_.precision);
+  if (original != nullptr) original_layer.emplace(weights, settings_.arithmetic);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
   const auto solve = [&](InputKind input, const InputMoments& moments) {
     const std::string where = fmt::format("layer {}, inputs of {}", l, InputName(input));
     CheckFinite(moments.h, where + ", second moments");
-    if (moments.drift.data != nullptr) CheckFinite(moments.drift, where + ", drift");
-    if (moments.residual.data != nullptr) CheckFinite(moments.residual, where + ", drift of the stream");
+    if (!moments.drift.empty()) CheckFinite(moments.drift, where + ", drift");
+    if (!moments.residual.empty()) CheckFinite(moments.residual, where + ", drift of the stream");
     const auto factor = InContext(where, [&] {
       return std::make_shared<const DampedFactor>(moments.h, coder_->ColumnOrder(l, input),
                                                   settings_.damping);
@@ -424,16 +425,19 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
       progress_.Advance(0, fmt::format("{}, {}", position, LinearName(kind)));  // minutes in large models
       Array w = weights.Take(kind);
       if (original_layer) original_layer->SetLinear(kind, w.view());
-      if (moments.drift.data != nullptr)
-        w = CopyTo(Device::Cpu(), CompensateDrift(w.view().host<float>(), moments, *factor, settings_.drift.compensation));
-      CheckFinite(w.view().host<float>(), LinearTensorName(*config().family, l, kind));
+      if (!moments.drift.empty()) {
+        Array target(w.rows(), w.cols(), DType::kF32, w.device());
+        CompensateDrift(w.view(), moments, *factor, settings_.drift.compensation, target.view());
+        w = std::move(target);
+      }
+      CheckFinite(w.view(), LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
     coder_->Solve(l, {moments.h, factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
     if (solved_) FinishLayer();
   };
-  PassLayer(layer, config(), stream, settings_.precision, solve, beside, WeightsOfLayer(l),
+  PassLayer(layer, config(), stream, settings_.arithmetic, solve, beside, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });
   solved_ = l;
 }
@@ -454,18 +458,18 @@ void Compression::FinishLayer() {
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  DecoderLayer layer(LayerWeights(weights_, l), settings_.precision);
+  DecoderLayer layer(LayerWeights(weights_, l), settings_.arithmetic);
   std::optional<DecoderLayer> original_layer;
-  if (original != nullptr) original_layer.emplace(weights_, l, settings_.precision);
+  if (original != nullptr) original_layer.emplace(weights_, l, settings_.arithmetic);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
-    Matrix<float> decoded(shape.rows, shape.cols);
-    DecodePacked(packed, LinearTensorName(*config().family, l, kind), 0, decoded);
-    layer.SetLinear(kind, decoded);
+    Array decoded(shape.rows, shape.cols, DType::kF32, settings_.arithmetic.device);
+    DecodePacked(packed, LinearTensorName(*config().family, l, kind), 0, decoded.view());
+    layer.SetLinear(kind, decoded.view());
   }
-  PassLayer(layer, config(), stream, settings_.precision, {}, beside, {}, [&](uint64_t tokens) {
+  PassLayer(layer, config(), stream, settings_.arithmetic, {}, beside, {}, [&](uint64_t tokens) {
     progress_.Advance(tokens, fmt::format("layer {}/{} (finished before)", l + 1, config().layers));
   });
 }

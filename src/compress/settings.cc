@@ -148,7 +148,7 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "embedding-bits", [](auto& s) -> auto& { return s.embedding_bits; }),
       Bind(
-          "dtype", [](auto& s) -> auto& { return s.precision; }),
+          "dtype", [](auto& s) -> auto& { return s.arithmetic.precision; }),
       Bind(
           "samples", [](auto& s) -> auto& { return s.calibration.samples; }),
       Bind(

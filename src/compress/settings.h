@@ -34,7 +34,7 @@ struct CompressionSettings {
   FixedSettings fixed;
   EntropySettings entropy;
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16
-  Precision precision = Precision::kBf16;
+  Arithmetic arithmetic = Precision::kBf16;
   uint64_t seed = 0;
 };
 

@@ -11,6 +11,7 @@
 
 #include "base/matrix.h"
 #include "device/array.h"
+#include "device/tensor.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/budget.h"
 #include "compress/curvature/damped_factor.h"
@@ -52,7 +53,7 @@ struct StageMatrix {
 
 // The input of a stage.
 struct StageInput {
-  MatrixView<const float> h;                   // second moments, [cols, cols]
+  ConstTensor h;                               // second moments, [cols, cols] FP32 on the device that computes
   std::shared_ptr<const DampedFactor> factor;  // of h, in the coder's ColumnOrder
 };
 

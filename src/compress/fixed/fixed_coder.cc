@@ -129,7 +129,7 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
   Solved solved{layer, matrix.kind, {}, {}};
   Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32);
   solved.matrix = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-    return SolveFixed(matrix.weights.view().host<float>(), input.h, *input.factor, allocation_.widths[index],
+    return SolveFixed(matrix.weights.view().host<float>(), input.h.host<float>(), *input.factor, allocation_.widths[index],
                       solver, &solved.report, weights.view().host<float>());
   });
   matrix.weights = std::move(weights);

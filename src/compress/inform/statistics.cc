@@ -26,11 +26,14 @@
 #include "io/container/safetensors.h"
 #include "ops/convert/convert.h"
 #include "ops/instruction_set.h"
+#include "ops/linalg/arrange.h"
 
 namespace mica {
 namespace {
 
 constexpr int kFileVersion = 5;  // of what a statistics file holds
+
+Array OnHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
 
 // Rows of a linear layer's inputs picked at a fixed stride, spread evenly over the calibration windows.
 class TokenSample {
@@ -41,7 +44,7 @@ class TokenSample {
   void Add(size_t first_token, ConstTensor x) {
     for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.rows && used_ < rows_.rows();
          t += stride_) {
-      Convert(x.Rows(t, 1), rows_.view().Rows(used_++, 1));
+      Convert(OnHost(x.Rows(t, 1)).view(), rows_.view().Rows(used_++, 1));
     }
   }
   MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
@@ -61,16 +64,16 @@ double MeanOverPairs(MatrixView<const float> information) {
   return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
 }
 
-InputStatistics Summarise(const Matrix<float>& h, const std::vector<double>& mean, const DampedFactor& factor,
+InputStatistics Summarise(ConstTensor h, const std::vector<double>& mean, const DampedFactor& factor,
                           const TokenSample* sample, const StatisticsSettings& settings) {
   InputStatistics statistics;
-  statistics.energy.resize(h.rows());
-  for (size_t j = 0; j < h.rows(); ++j) statistics.energy[j] = h(j, j);
+  const std::vector<float> diagonal = DiagonalOf(h);
+  statistics.energy.assign(diagonal.begin(), diagonal.end());
   statistics.information = factor.Information(h);
   statistics.inverse_diagonal = factor.InverseDiagonal();
   if (settings.information.grouping == GroupingMethod::kWaterfill) return statistics;
   Matrix<float> information =
-      sample == nullptr ? GaussianInformation(h, mean)
+      sample == nullptr ? GaussianInformation(OnHost(h).view().host<float>(), mean)
                         : SampledInformation(sample->view(), settings.information.estimator, settings.seed);
   statistics.mean_pair_information = MeanOverPairs(information);
   NormaliseInformation(information);
@@ -98,7 +101,7 @@ std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<do
 }  // namespace
 
 Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
-                            const StatisticsSettings& settings, Precision precision) {
+                            const StatisticsSettings& settings, const Arithmetic& arithmetic) {
   Identity identity;
   identity.Add("version of the file", kFileVersion);
   identity.Add("model", model);
@@ -116,8 +119,8 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   identity.Add("--sampled-labels", settings.fisher.sampled_labels);
   identity.Add("sizes in steps", settings.step_sizes);
   identity.Add("--seed", settings.seed);
-  identity.Add("--dtype", PrecisionName(precision));
-  identity.Add("device", Device::Cpu().Describe());
+  identity.Add("--dtype", PrecisionName(arithmetic.precision));
+  identity.Add("device", arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
   return identity;
 }
@@ -140,7 +143,7 @@ std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, In
 }
 
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
-                             const StatisticsSettings& settings, Precision precision, Progress& progress) {
+                             const StatisticsSettings& settings, const Arithmetic& arithmetic, Progress& progress) {
   const ModelConfig& config = weights.config();
   const Calibration calibration = all_windows.Subset(settings.information.windows);
   Statistics statistics;
@@ -151,13 +154,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
 
   FisherSettings fisher_settings = settings.fisher;
   fisher_settings.seed = settings.seed;
-  fisher_settings.arithmetic = precision;
+  fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
-  ResidualStream stream(weights, calibration);
+  const Device device = arithmetic.device;
+  ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device);
   for (size_t l = 0; l < config.layers; ++l) {
-    LayerWeights layer_weights(weights, l);
-    std::optional<DecoderLayer> layer(std::in_place, layer_weights, precision);
+    LayerWeights layer_weights(weights, l, device);
+    std::optional<DecoderLayer> layer(std::in_place, layer_weights, arithmetic);
     for (const LinearKind kind : kLinearKinds) {
       LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
       if (fisher.outputs.empty()) {
@@ -177,7 +181,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     std::vector<Moments> moments;
     std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
-      moments.emplace_back(InputCols(config, kind));
+      moments.emplace_back(InputCols(config, kind), device);
       if (sampled)
         samples.emplace_back(calibration.tokens(), InputCols(config, kind),
                              SampleTokens(settings.information.estimator));
@@ -185,8 +189,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     for (size_t portion = 0; portion < stream.portions(); ++portion) {
       ThrowIfInterrupted();
       const size_t first_token = portion * stream.portion_tokens();
-      Matrix<float> x = stream.Load(portion);
-      layer->Forward(x, stream.window(), [&](InputKind kind, ConstTensor inputs) {
+      Array x = stream.Load(portion);
+      layer->Forward(x.view(), stream.window(), [&](InputKind kind, ConstTensor inputs) {
         InContext(InputPlace(l, kind), [&] {
           ForRuns(inputs.rows, stream.run_tokens(), [&](size_t first, size_t count) {
             moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
@@ -194,14 +198,17 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
         });
         if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
       });
-      stream.Store(portion, x);
+      stream.Store(portion, x.view());
       progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
     }
     layer.reset();
     for (const InputKind input : kInputKinds) {
       ThrowIfInterrupted();
       const size_t k = static_cast<size_t>(input);
-      const Matrix<float> h = moments[k].SecondMoment();
+      const size_t cols = moments[k].cols();
+      Array second(cols, cols, DType::kF32, device);
+      moments[k].SecondMoment(second.view());
+      const ConstTensor h = second.view();
       const std::vector<double> mean = moments[k].Mean();
       moments[k] = Moments(1);  // its memory goes back before the next one is summarised
       const auto factor = InContext(InputPlace(l, input), [&] {

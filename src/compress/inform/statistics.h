@@ -68,7 +68,7 @@ struct StatisticsSettings {
 // What CollectStatistics depends on: the model of this fingerprint, the calibration windows, the settings,
 // the arithmetic of this machine.
 Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
-                            const StatisticsSettings& settings, Precision precision);
+                            const StatisticsSettings& settings, const Arithmetic& arithmetic);
 
 // By channel of an input: the energy of the weights that use it, over the matrices that take it. Each row
 // counts with its Fisher information and each matrix with what it weighs in the loss, so that no scale plays
@@ -81,7 +81,7 @@ double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind);
 // and backwards over `settings.fisher.windows` of them; either are evenly spaced, and all of them when there
 // are no more.
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
-                             const StatisticsSettings& settings, Precision precision, Progress& progress);
+                             const StatisticsSettings& settings, const Arithmetic& arithmetic, Progress& progress);
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
 // Throws Error when the file is not one of statistics or damaged.

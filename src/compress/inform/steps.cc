@@ -72,8 +72,9 @@ ColumnSteps PlanColumns(std::shared_ptr<const DampedFactor> factor) {
   const size_t cols = factor->channels();
   steps.factor = std::move(factor);
   steps.col_step.resize(cols);
+  const std::vector<float> diagonal = steps.factor->Diagonal();
   for (size_t p = 0; p < cols; ++p)
-    steps.col_step[steps.order()[p]] = static_cast<int16_t>(StepEighths(std::log2(steps.u()(p, p))));
+    steps.col_step[steps.order()[p]] = static_cast<int16_t>(StepEighths(std::log2(diagonal[p])));
   return steps;
 }
 
