@@ -47,6 +47,7 @@ struct View {
   T* data;
   size_t rows, cols, stride;
   __device__ T* row(size_t r) const { return data + r * stride; }
+  T* row_of(size_t r) const { return data + r * stride; }  // its place, for the host
 };
 
 // The view of a tensor on a CUDA device whose values are T on the host.

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "ops/attention/attention_cpu.h"
+#include "ops/cuda_ops.h"
 #include "ops/tile/dispatch.h"
 
 namespace mica {
@@ -32,6 +33,7 @@ void Attention(const AttentionShape& shape, const AttentionInputs& in, Tensor ou
   MICA_CHECK(out.rows == shape.tokens);
   MICA_CHECK(out.cols == shape.heads * shape.head_dim);
   MICA_CHECK(log_sums.empty() || IsDense(log_sums, shape.heads, shape.tokens));
+  if (in.q.device.is_cuda()) return Cuda().Attention(shape, in, out, log_sums);
   DispatchOperand(in.q.dtype, [&](auto type) { AttentionCpu<decltype(type)>(shape, in, out, log_sums); });
 }
 
@@ -47,6 +49,7 @@ void AttentionGradient(const AttentionShape& shape, const AttentionInputs& in,
   MICA_CHECK(IsDense(out.q, heads * tokens, head_dim));
   MICA_CHECK(IsDense(out.k, kv_heads * tokens, head_dim));
   MICA_CHECK(IsDense(out.v, kv_heads * tokens, head_dim));
+  if (in.q.device.is_cuda()) return Cuda().AttentionGradient(shape, in, feedback, out);
   DispatchOperand(in.q.dtype,
                   [&](auto type) { AttentionGradientCpu<decltype(type)>(shape, in, feedback, out); });
 }
