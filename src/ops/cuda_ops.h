@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "ops/codes/codes.h"
 #include "ops/convert/convert.h"
 #include "ops/gather/gather.h"
 #include "ops/head/head.h"
@@ -20,7 +21,8 @@ namespace mica {
 #define MICA_CUDA_OPS(op)                                                                         \
   op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(Swiglu) op(SwigluGradient)  \
       op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(JoinHeads) op(Attention) \
-          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows) op(AllFinite)
+          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(GatherRows) op(AllFinite) \
+          op(DecodeFixed) op(DecodeEntropy)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;
