@@ -4,8 +4,9 @@
 // symbols begin in the sixteen slots, then the symbol's range), finds the words of all lanes with one ballot
 // and takes them from registers with one shuffle.
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <numeric>
+#include <vector>
 
 #include "base/threads.h"
 #include "device/cuda_kernel.h"
@@ -48,8 +49,8 @@ struct CodedMatrix {
   void* out;
   uint32_t cols, lanes;
   int32_t first_class, last_class;
-  uint32_t quantisers;  // of the tables
-  uint32_t table_words;
+  uint32_t quantisers;          // of the tables
+  uint32_t table_words;         // a multiple of 4
   uint32_t next[2];             // [parity] next state of each state, three bits each
   uint32_t quantiser_of_state;  // a bit each
   int32_t doubling;             // 1: levels of one quantiser are two apart
@@ -220,7 +221,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if constexpr (kShared) {
     const uint32_t count =
         static_cast<uint32_t>(matrix.last_class + 1) * matrix.quantisers * matrix.table_words;
-    for (uint32_t i = threadIdx.x; i < count; i += kThreads) shared_tables[i] = matrix.tables[i];
+    const int4* from = reinterpret_cast<const int4*>(matrix.tables);
+    int4* to = reinterpret_cast<int4*>(shared_tables);
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < count / 4; i += kThreads) to[i] = __ldg(from + i);
     __syncthreads();
     tables = shared_tables;
   }
@@ -250,6 +254,7 @@ struct Work {
       tables.push_back(table);
       table_words = std::max(table_words, kRankBuckets + Symbols(table));
     });
+    table_words = (table_words + 3) / 4 * 4;
   }
 
   bool Wanted(size_t position) const {

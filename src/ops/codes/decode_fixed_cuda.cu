@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <vector>
 
 #include "base/threads.h"
 #include "device/cuda_kernel.h"
