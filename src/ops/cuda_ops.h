@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "ops/codes/codes.h"
 #include "ops/convert/convert.h"
 #include "ops/gather/gather.h"
 #include "ops/gram/device_gram.h"
@@ -32,9 +33,11 @@ namespace mica {
   op(AddScores) op(AddHeadGradient) op(Divergence) \
   op(GatherRows) op(AllFinite) \
   op(NewDeviceGram) op(AddDriftSum) \
-  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) \
-  op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
-  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose)
+  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) \
+  op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
+  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
+  op(Transpose) \
+  op(DecodeFixed) op(DecodeEntropy)
 // clang-format on
 
 namespace cuda {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,32 +15,80 @@
 #include "format/fixed/encode.h"
 #include "format/fixed/layout.h"
 #include "ops/codes/decode_tile.h"
+#include "ops/codes/stored_rows.h"
+#include "ops/cuda_ops.h"
 
 namespace mica {
 namespace {
 
 template <typename Parts>
-void CheckRange(const Parts& parts, size_t first_row, MatrixView<float> out) {
-  if (out.cols == parts.cols && first_row <= parts.rows && out.rows <= parts.rows - first_row) return;
-  Fail(
-      "packed matrix {} is [{}, {}], cannot give {} columns of rows {} to {}; the checkpoint does not match "
-      "its "
-      "config.json",
-      parts.name, parts.rows, parts.cols, out.cols, first_row, first_row + out.rows);
+void CheckRows(std::span<const RowsOf<Parts>> all) {
+  for (const auto& [parts, first_row, out] : all) {
+    if (out.cols != parts->cols || first_row > parts->rows || out.rows > parts->rows - first_row) {
+      Fail(
+          "packed matrix {} is [{}, {}], cannot give {} columns of rows {} to {}; the checkpoint does not "
+          "match its config.json",
+          parts->name, parts->rows, parts->cols, out.cols, first_row, first_row + out.rows);
+    }
+    MICA_CHECK(out.device == all[0].out.device);
+    MICA_CHECK(out.dtype == all[0].out.dtype);
+  }
 }
 
 // Codes of 16 bits are FP16 values, and can be what no other code can: NaN or infinite. rows: those from
 // first_row on, decoded.
-void CheckRows(const FixedParts& parts, size_t first_row, MatrixView<const float> rows) {
+void CheckFinite(const FixedParts& parts, size_t first_row, MatrixView<const float> rows) {
   for (size_t r = 0; r < rows.rows; ++r) {
     const size_t c = FirstNotFinite({rows.row(r), rows.cols});
-    if (c == rows.cols) continue;
-    Fail("{}: holds {} for row {}, column {}, expected finite values; the file is damaged, fetch it again",
-         parts.codes_name, std::isnan(rows(r, c)) ? "NaN" : "infinity", first_row + r, c);
+    if (c < rows.cols) FailNotFinite(parts, first_row + r, c, std::isnan(rows(r, c)));
   }
 }
 
+void DecodeOnCpu(const FixedParts& parts, size_t first_row, MatrixView<float> out) {
+  const size_t last_row = first_row + out.rows;
+  const size_t first_block = first_row / kBlockRows;
+  const size_t blocks = (last_row + kBlockRows - 1) / kBlockRows - first_block;
+  const bool halves = HasHalves(parts);
+  ParallelFor(out.rows == 0 ? 0 : blocks, [&](size_t i) {
+    const size_t begin = std::max(first_row, (first_block + i) * kBlockRows);
+    const size_t end = std::min(last_row, (first_block + i + 1) * kBlockRows);
+    const MatrixView<float> rows = out.Rows(begin - first_row, end - begin);
+    DecodeRows(parts, begin, end, rows);
+    if (halves) CheckFinite(parts, begin, rows);
+  });
+}
+
+void DecodeOnCpu(const EntropyParts& parts, size_t first_row, MatrixView<float> out) {
+  if (out.rows == 0) return;
+  const TileSpan tiles = TilesOf(parts, first_row, out.rows);
+  ParallelFor(tiles.count, [&](size_t i) {
+    const TileRows tile(parts, tiles.first + i, first_row, out);
+    if (tile.any() && !DecodeTileCpu(parts, tile)) FailTile(parts, tiles.first + i);
+  });
+}
+
 }  // namespace
+
+TileSpan TilesOf(const EntropyParts& parts, size_t first_row, size_t rows) {
+  if (!parts.in_order) return {0, parts.tiles()};
+  const size_t first = first_row / parts.tile_rows;
+  return {first, CodedTiles(first_row + rows, parts.tile_rows) - first};
+}
+
+bool HasHalves(const FixedParts& parts) {
+  return std::any_of(parts.groups.begin(), parts.groups.end(),
+                     [](const FixedGroup& group) { return group.bits == 16; });
+}
+
+void FailTile(const EntropyParts& parts, size_t tile) {
+  Fail("{}: tile {} does not end where it should; the file is damaged, fetch it again", parts.codes_name,
+       tile);
+}
+
+void FailNotFinite(const FixedParts& parts, size_t row, size_t col, bool nan) {
+  Fail("{}: holds {} for row {}, column {}, expected finite values; the file is damaged, fetch it again",
+       parts.codes_name, nan ? "NaN" : "infinity", row, col);
+}
 
 PackedMatrix Pack(const FixedMatrix& matrix) {
   const std::vector<ScaleGroup> groups = CheckedGroups(matrix);
@@ -76,37 +125,43 @@ void Decode(const EntropyMatrix& matrix, MatrixView<float> out) {
   ParallelFor(matrix.tiles(), [&](size_t tile) { DecodeTile(matrix, order, tile, out); });
 }
 
-void Decode(const FixedParts& parts, size_t first_row, MatrixView<float> out) {
-  CheckRange(parts, first_row, out);
-  const bool halves = std::any_of(parts.groups.begin(), parts.groups.end(),
-                                  [](const FixedGroup& group) { return group.bits == 16; });
-  const size_t last_row = first_row + out.rows;
-  const size_t first_block = first_row / kBlockRows;
-  const size_t blocks = (last_row + kBlockRows - 1) / kBlockRows - first_block;
-  ParallelFor(out.rows == 0 ? 0 : blocks, [&](size_t i) {
-    const size_t begin = std::max(first_row, (first_block + i) * kBlockRows);
-    const size_t end = std::min(last_row, (first_block + i + 1) * kBlockRows);
-    const MatrixView<float> rows = out.Rows(begin - first_row, end - begin);
-    DecodeRows(parts, begin, end, rows);
-    if (halves) CheckRows(parts, begin, rows);
-  });
+void DecodeFixed(std::span<const RowsOf<FixedParts>> all) {
+  CheckRows(all);
+  if (!all.empty() && all[0].out.device.is_cuda()) return Cuda().DecodeFixed(all);
+  for (const auto& [parts, first_row, out] : all) DecodeOnCpu(*parts, first_row, out.host<float>());
 }
 
-void Decode(const EntropyParts& parts, size_t first_row, MatrixView<float> out) {
-  CheckRange(parts, first_row, out);
-  if (out.rows == 0) return;
-  // Rows in their own order stand in known tiles; otherwise any tile may hold one of them.
-  const size_t first_tile = parts.in_order ? first_row / parts.tile_rows : 0;
-  const size_t end_tile = parts.in_order ? CodedTiles(first_row + out.rows, parts.tile_rows) : parts.tiles();
-  ParallelFor(end_tile - first_tile, [&](size_t i) {
-    const TileRows tile(parts, first_tile + i, first_row, out);
-    if (!tile.any() || DecodeTileCpu(parts, tile)) return;
-    Fail("{}: tile {} does not end where it should; the file is damaged, fetch it again", parts.codes_name,
-         first_tile + i);
-  });
+void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all) {
+  CheckRows(all);
+  if (!all.empty() && all[0].out.device.is_cuda()) return Cuda().DecodeEntropy(all);
+  for (const auto& [parts, first_row, out] : all) DecodeOnCpu(*parts, first_row, out.host<float>());
 }
 
-void Decode(const std::variant<FixedParts, EntropyParts>& parts, size_t first_row, MatrixView<float> out) {
+void DecodeMany(std::span<const RowsOf<AnyParts>> all) {
+  std::vector<RowsOf<FixedParts>> fixed;
+  std::vector<RowsOf<EntropyParts>> entropy;
+  for (const auto& [parts, first_row, out] : all) {
+    if (const auto* of_fixed = std::get_if<FixedParts>(parts)) {
+      fixed.push_back({of_fixed, first_row, out});
+    } else {
+      entropy.push_back({&std::get<EntropyParts>(*parts), first_row, out});
+    }
+  }
+  DecodeFixed(fixed);
+  DecodeEntropy(entropy);
+}
+
+void Decode(const FixedParts& parts, size_t first_row, Tensor out) {
+  const RowsOf<FixedParts> one{&parts, first_row, out};
+  DecodeFixed({&one, 1});
+}
+
+void Decode(const EntropyParts& parts, size_t first_row, Tensor out) {
+  const RowsOf<EntropyParts> one{&parts, first_row, out};
+  DecodeEntropy({&one, 1});
+}
+
+void Decode(const AnyParts& parts, size_t first_row, Tensor out) {
   std::visit([&](const auto& of_coding) { Decode(of_coding, first_row, out); }, parts);
 }
 

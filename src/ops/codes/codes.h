@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <variant>
 
 #include "base/matrix.h"
+#include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/parts.h"
 #include "format/fixed/fixed_matrix.h"
@@ -26,10 +28,26 @@ PackedMatrix Pack(const EntropyMatrix& matrix, size_t lanes);
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);
 void Decode(const EntropyMatrix& matrix, MatrixView<float> out);
 
-// The same of stored tensors: rows [first_row, first_row + out.rows), all columns. Throws Error when the
-// range or the width of `out` does not fit the matrix, and when a stream of coding `entropy` is damaged.
-void Decode(const FixedParts& parts, size_t first_row, MatrixView<float> out);
-void Decode(const EntropyParts& parts, size_t first_row, MatrixView<float> out);
-void Decode(const std::variant<FixedParts, EntropyParts>& parts, size_t first_row, MatrixView<float> out);
+// Rows of a matrix's stored tensors, and where they go. Parts: FixedParts, EntropyParts or AnyParts.
+using AnyParts = std::variant<FixedParts, EntropyParts>;
+template <typename Parts>
+struct RowsOf {
+  const Parts* parts = nullptr;
+  size_t first_row = 0;
+  Tensor out;
+};
+
+// out [any, cols] = rows [first_row, first_row + out.rows), all columns. On the processor `out` is FP32; on a
+// CUDA device FP32 or, each weight rounded once from FP32, BF16 or F16. Throws Error when the range or the
+// width of `out` does not fit the matrix, when a stream of coding `entropy` is damaged and when a code of 16
+// bits is not finite; `out` then holds anything.
+void Decode(const FixedParts& parts, size_t first_row, Tensor out);
+void Decode(const EntropyParts& parts, size_t first_row, Tensor out);
+void Decode(const AnyParts& parts, size_t first_row, Tensor out);
+// The same of many matrices, which a CUDA device decodes side by side: one matrix of coding `entropy` has too
+// few tiles to fill it. All `out` are on one device and of one type.
+void DecodeMany(std::span<const RowsOf<AnyParts>> all);
+void DecodeFixed(std::span<const RowsOf<FixedParts>> all);
+void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all);
 
 }  // namespace mica

@@ -14,7 +14,7 @@
 #include "format/entropy/lanes.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
-#include "tests/format/entropy/testing.h"
+#include "tests/ops/codes/testing.h"
 
 namespace mica {
 namespace {
@@ -44,51 +44,6 @@ class Guarded {
   std::span<std::byte> bytes_;
 };
 
-std::span<const std::byte> BytesOf(const PackedMatrix& packed, PartKind kind) {
-  for (const PackedPart& part : packed.parts) {
-    if (part.kind == kind) return part.bytes;
-  }
-  MICA_CHECK(false);
-}
-
-// As a file would be opened; uses the bytes of `packed`.
-EntropyParts Opened(const PackedMatrix& packed) {
-  const EntropyFacts& facts = std::get<EntropyFacts>(packed.facts);
-  EntropyParts parts = WithFacts(facts);
-  parts.knots = BytesOf(packed, PartKind::kTables);
-  ReadKnots(parts.knots.size() / 4 / (facts.states > 1 ? 2 : 1), parts);
-  parts.tile_lengths = BytesOf(packed, PartKind::kTiles);
-  ReadTileLengths(parts);
-  parts.codes = BytesOf(packed, PartKind::kCodes);
-  parts.side = BytesOf(packed, PartKind::kSide);
-  MICA_CHECK(ReadSide(parts));
-  return parts;
-}
-
-struct Case {
-  size_t rows, cols, tile_rows;
-  int states;
-  double octaves;  // 5.5 has raw bits, 12.5 escapes
-};
-constexpr Case kCases[] = {
-    {150, 45, 128, 8, 0.5}, {70, 64, 128, 1, -1.0}, {61, 33, 16, 4, 1.5},     {40, 96, 7, 8, 5.5},
-    {128, 31, 128, 1, 6.5}, {257, 3, 128, 8, 0.0},  {33, 70, 32, 8, 12.5},    {20, 37, 128, 1, 13.0},
-    {9, 32, 128, 4, 10.0},  {1, 1, 1, 8, 1.0},      {300, 40, 4096, 8, -0.5},
-};
-
-EntropyMatrix Sample(const Case& c, unsigned seed) {
-  EntropyMatrix matrix = RandomEntropy(c.rows, c.cols, c.states, c.octaves, seed);
-  // A few integers that only an escape reaches, in columns of any lane.
-  std::mt19937 random(seed);
-  for (size_t i = 0; i < matrix.n.size() / 50; ++i)
-    matrix.n.data()[random() % matrix.n.size()] = static_cast<int16_t>(random() % 65535 - 32767);
-  matrix.tile_rows = c.tile_rows;
-  for (size_t r = 0; seed % 2 == 0 && r < c.rows; ++r)
-    matrix.row_key.push_back(static_cast<int16_t>((r * 7) % 5));
-  FitEntropyModel(matrix);
-  return matrix;
-}
-
 // What a decoder makes of all rows of a tile, NaN where it writes nothing; false when it found damage.
 bool DecodeAll(const EntropyParts& parts, size_t tile, decltype(TileDecoder::decode) decode,
                Matrix<float>& out) {
@@ -102,7 +57,7 @@ bool Same(const Matrix<float>& a, const Matrix<float>& b) {
 
 TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
   bool raw = false;
-  for (const Case& c : kCases) {
+  for (const EntropyCase& c : kEntropyCases) {
     const EntropyMatrix matrix = Sample(c, static_cast<unsigned>(c.rows));
     Matrix<float> expected(c.rows, c.cols);
     Decode(matrix, expected);
@@ -110,7 +65,7 @@ TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
       SCOPED_TRACE(testing::Message() << c.rows << " x " << c.cols << ", " << lanes << " lanes, tiles of "
                                       << c.tile_rows << ", " << c.states << " states");
       const PackedMatrix packed = Pack(matrix, lanes);
-      EntropyParts parts = Opened(packed);
+      EntropyParts parts = OpenedEntropy(packed);
       const Guarded codes(parts.codes);
       parts.codes = codes.bytes();
       raw |= parts.range.last() > kLastPlainClass;
@@ -131,11 +86,11 @@ TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
 // Whatever stands in a stream, decoders end, read nothing beyond it and agree whether it is one.
 TEST(DecodeTile, DamagedStreamsAreFoundOnEveryInstructionSet) {
   std::mt19937 random(5);
-  for (const Case& c : {kCases[0], kCases[3], kCases[6]}) {
+  for (const EntropyCase& c : {kEntropyCases[0], kEntropyCases[3], kEntropyCases[6]}) {
     const EntropyMatrix matrix = Sample(c, 3);
     for (const size_t lanes : {1, 4, 8, 16, 32}) {
       const PackedMatrix packed = Pack(matrix, lanes);
-      EntropyParts parts = Opened(packed);
+      EntropyParts parts = OpenedEntropy(packed);
       const std::vector<std::byte> whole(parts.codes.begin(),
                                          parts.codes.begin() + static_cast<ptrdiff_t>(parts.tile_begin[1]));
       std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
