@@ -40,6 +40,7 @@ namespace mica {
   op(NewDeviceGram)       \
   op(AddDriftSum)         \
   op(Gemm)                \
+  op(GemmAt)              \
   op(CholeskyLower)       \
   op(InvertLowerTriangle) \
   op(MultiplyByUpper)     \
