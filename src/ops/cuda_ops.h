@@ -37,7 +37,8 @@ namespace mica {
   op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
-  op(DecodeFixed) op(DecodeEntropy)
+  op(DecodeFixed) op(DecodeEntropy) \
+  op(GemmAt)
 // clang-format on
 
 namespace cuda {

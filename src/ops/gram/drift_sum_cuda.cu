@@ -3,7 +3,7 @@
 
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
-#include "ops/linalg/cuda_product.h"
+#include "ops/linalg/matrix_product_cuda.h"
 #include "ops/tile/dispatch.h"
 
 namespace mica::cuda {

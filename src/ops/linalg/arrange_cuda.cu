@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    GatherInRows(View<const float> x, const uint32_t* order, View<float> out) {
+    PermuteRows(View<const float> x, const uint32_t* order, View<float> out) {
   const float* from = x.row(blockIdx.x);
   for (size_t p = threadIdx.x; p < out.cols; p += kThreads) out.row(blockIdx.x)[p] = from[order[p]];
 }
@@ -148,7 +148,7 @@ void ArrangeSymmetric(ConstTensor h, const std::vector<uint32_t>& order, const s
 void GatherColumns(ConstTensor x, const std::vector<uint32_t>& order, Tensor out) {
   if (out.empty()) return;
   const There<uint32_t> positions(order, out.device);
-  Launch(out.device, GatherInRows, OfRows(out.rows), kThreads, 0, In<float>(x), positions.data(),
+  Launch(out.device, PermuteRows, OfRows(out.rows), kThreads, 0, In<float>(x), positions.data(),
          Out<float>(out));
 }
 

@@ -145,6 +145,15 @@ void Gemm(bool transpose_a, bool transpose_b, float alpha, ConstTensor of_a, Con
   });
 }
 
+void GemmAt(ProductPrecision precision, bool transpose_a, bool transpose_b, float alpha, ConstTensor a,
+            ConstTensor b, float beta, Tensor c) {
+  if (c.device.is_cuda()) {
+    Cuda().GemmAt(precision, transpose_a, transpose_b, alpha, a, b, beta, c);
+  } else {
+    Gemm(transpose_a, transpose_b, alpha, a, b, beta, c);
+  }
+}
+
 bool CholeskyLower(Tensor a) {
   return a.device.is_cuda() ? Cuda().CholeskyLower(a) : Cholesky(a.host<float>());
 }

@@ -1,6 +1,6 @@
 // Dense FP32/FP64 linear algebra. On the processor through OpenBLAS and LAPACK, deterministic in the number
 // of threads: every operation is cut into fixed tiles, each computed by one thread with the library held to
-// one thread. On a CUDA device through cuBLAS and cuSOLVER, products as in cuda_product.h. Tensors are FP32,
+// one thread. On a CUDA device through cuBLAS and cuSOLVER, products as GemmAt says. Tensors are FP32,
 // those of a call on one device; matrices and views of them become tensors of the processor.
 #pragma once
 
@@ -16,6 +16,16 @@ namespace mica {
 // calling thread).
 void Gemm(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
           Tensor c);
+
+// How a CUDA device multiplies FP32 matrices.
+enum class ProductPrecision {
+  kFp32,    // FP32 operands and sums: relative error of sums about 1e-6; what the functions here do
+  k3xTf32,  // each operand as the sum of two of 11 bits, three products on tensor cores: about 1e-5, in half
+            // the time
+};
+// Gemm at a precision; on the processor it is FP32 always.
+void GemmAt(ProductPrecision precision, bool transpose_a, bool transpose_b, float alpha, ConstTensor a,
+            ConstTensor b, float beta, Tensor c);
 
 // a [n, n] <- lower Cholesky factor L (a = L L^T), upper triangle zeroed; reads the lower triangle only.
 // False when a is not positive definite or holds NaN or infinity (a is then undefined).

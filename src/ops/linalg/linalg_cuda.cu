@@ -4,8 +4,8 @@
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
 #include "ops/linalg/cuda_handles.h"
-#include "ops/linalg/cuda_product.h"
 #include "ops/linalg/linalg.h"
+#include "ops/linalg/matrix_product_cuda.h"
 
 namespace mica::cuda {
 namespace {
@@ -88,6 +88,11 @@ void JoinInverses(const Tensor& l, size_t start, size_t size, size_t rest, size_
 void Gemm(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
           Tensor c) {
   Product(transpose_a, transpose_b, alpha, a, b, beta, c);
+}
+
+void GemmAt(ProductPrecision precision, bool transpose_a, bool transpose_b, float alpha, ConstTensor a,
+            ConstTensor b, float beta, Tensor c) {
+  Product(transpose_a, transpose_b, alpha, a, b, beta, c, {}, precision);
 }
 
 bool CholeskyLower(Tensor a) {

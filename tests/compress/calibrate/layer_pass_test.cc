@@ -153,9 +153,9 @@ InputSolver Noting(const ModelWeights& weights, Solved& solved, DecoderLayer& la
     for (const LinearKind kind : kLinearKinds) {
       if (InputOf(kind) != input) continue;
       solved.kinds.push_back(kind);
-      solved.h.push_back(Copy(moments.h));
-      solved.drift.push_back(Copy(moments.drift));
-      solved.residual.push_back(Copy(moments.residual));
+      solved.h.push_back(Copy(moments.h.host<float>()));
+      solved.drift.push_back(Copy(moments.drift.host<float>()));
+      solved.residual.push_back(Copy(moments.residual.host<float>()));
       layer.SetLinear(kind, weights.Linear(kLayer, kind));
     }
   };

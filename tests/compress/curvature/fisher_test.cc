@@ -285,8 +285,8 @@ Matrix<float> DownMoments(const ModelWeights& weights, const Calibration& calibr
       [&](InputKind input, const InputMoments& moments) {
         if (input != InputKind::kDown) return;
         h = Matrix<float>(moments.h.rows, moments.h.cols);
-        for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.row(i), h.cols(), h.row(i));
-        for (size_t i = 0; i < h.size(); ++i) EXPECT_EQ(moments.drift.data[i], 0.0f);  // nothing has moved
+        for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.host<float>().row(i), h.cols(), h.row(i));
+        for (size_t i = 0; i < h.size(); ++i) EXPECT_EQ(moments.drift.host<float>().data[i], 0.0f);  // nothing has moved
       },
       {&original, &reference, 1}, token_weights, [](uint64_t) {});
   return h;

@@ -362,7 +362,7 @@ TEST(ConditionalInformation, TakesRankDeficientMomentsWithoutDamping) {
 }
 
 double LogDeterminant(Matrix<double> h) {
-  EXPECT_TRUE(CholeskyLower(h));
+  EXPECT_TRUE(CholeskyLowerFp64(h));
   double sum = 0;
   for (size_t i = 0; i < h.rows(); ++i) sum += 2 * std::log(h(i, i));
   return sum;

@@ -4,7 +4,7 @@
 
 #include "device/cuda_kernel.h"
 #include "ops/linalg/cuda_handles.h"
-#include "ops/linalg/cuda_product.h"
+#include "ops/linalg/matrix_product_cuda.h"
 
 namespace mica::cuda {
 namespace {

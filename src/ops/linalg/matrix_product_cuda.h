@@ -4,15 +4,11 @@
 #include <cstddef>
 
 #include "device/tensor.h"
+#include "ops/linalg/linalg.h"
 
 namespace mica::cuda {
 
-// How products of FP32 matrices are taken.
-enum class ProductPrecision {
-  kFp32,    // FP32 operands and sums: relative error of sums about 1e-6
-  k3xTf32,  // each operand as the sum of two of 11 bits, three products on tensor cores: about 1e-5, in half
-            // the time
-};
+// What all products of FP32 matrices here are taken with.
 inline constexpr ProductPrecision kProductPrecision = ProductPrecision::kFp32;
 
 // How many products, and how far apart their matrices are, in values.
