@@ -52,14 +52,13 @@ InputKind InputOf(LinearKind kind) {
 DecoderLayer::DecoderLayer(const ModelWeights& weights, size_t index, Arithmetic arithmetic)
     : DecoderLayer(LayerWeights(weights, index), arithmetic) {
   const bool on_gpu = arithmetic.device.is_cuda();  // which takes weights as they are, once rounded
-  for (const LinearKind kind : kLinearKinds) {
-    Array matrix = weights.LinearOn(arithmetic.device, index, kind, on_gpu ? operands() : DType::kF32);
-    if (on_gpu) {
-      linears_[static_cast<size_t>(kind)] = PreparedWeights(std::move(matrix));
-    } else {
-      SetLinear(kind, matrix.view());
-    }
+  if (on_gpu) {
+    auto matrices = weights.LinearsOn(arithmetic.device, index, operands());
+    for (size_t k = 0; k < matrices.size(); ++k) linears_[k] = PreparedWeights(std::move(matrices[k]));
+    return;
   }
+  for (const LinearKind kind : kLinearKinds)
+    SetLinear(kind, weights.LinearOn(arithmetic.device, index, kind, DType::kF32).view());
 }
 
 DecoderLayer::DecoderLayer(const LayerWeights& weights, Arithmetic arithmetic)

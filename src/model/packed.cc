@@ -14,18 +14,10 @@
 
 namespace mica {
 
-void DecodeOn(const std::variant<FixedParts, EntropyParts>& parts, size_t first_row, Tensor out) {
-  if (!out.device.is_cuda()) return Decode(parts, first_row, out.host<float>());
-  Matrix<float> rows(out.rows, out.cols);
-  Decode(parts, first_row, rows);
-  const Array there = CopyTo(out.device, rows);
-  Convert(there.view(), out);
-}
-
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
                   Tensor out) {
   const StoredMatrix matrix = OpenPacked(checkpoint, name);
-  DecodeOn(matrix.parts, first_row, out);
+  Decode(matrix.parts, first_row, out);
   matrix.Release(checkpoint);
 }
 

@@ -6,8 +6,6 @@
 
 #include "device/tensor.h"
 #include "io/container/checkpoint.h"
-#include "io/packed/stored_matrix.h"
-#include "ops/convert/convert.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -17,8 +15,6 @@ namespace mica {
 // instead.
 void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t first_row,
                   Tensor out);
-
-void DecodeOn(const std::variant<FixedParts, EntropyParts>& parts, size_t first_row, Tensor out);
 
 // Throws Error unless what was opened is the packed checkpoint that was written, and all of it: matrices come
 // packed and only packed, the directory has no other weight files, and those that it has are of the bytes

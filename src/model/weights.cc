@@ -229,6 +229,28 @@ Array ModelWeights::LinearOn(Device device, size_t layer, LinearKind kind, DType
   return matrix;
 }
 
+std::array<Array, kLinearKinds.size()> ModelWeights::LinearsOn(Device device, size_t layer,
+                                                               DType dtype) const {
+  std::array<Array, kLinearKinds.size()> linears;
+  if (!packed_) {
+    for (size_t k = 0; k < linears.size(); ++k) linears[k] = LinearOn(device, layer, kLinearKinds[k], dtype);
+    return linears;
+  }
+  std::vector<StoredMatrix> stored;
+  std::vector<RowsOf<AnyParts>> rows;
+  stored.reserve(linears.size());
+  for (size_t k = 0; k < linears.size(); ++k) {
+    ++g_linear_reads;
+    const MatrixShape shape = LinearShape(config_, kLinearKinds[k]);
+    linears[k].Resize(shape.rows, shape.cols, dtype, device);
+    stored.push_back(OpenPacked(checkpoint_, LinearTensorName(*config_.family, layer, kLinearKinds[k])));
+    rows.push_back({&stored.back().parts, 0, linears[k].view()});
+  }
+  DecodeMany(rows);
+  for (const StoredMatrix& matrix : stored) matrix.Release(checkpoint_);
+  return linears;
+}
+
 void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out_tensor) const {
   MICA_CHECK(out_tensor.rows == ids.size());
   MICA_CHECK(out_tensor.cols == config_.hidden);
@@ -290,7 +312,7 @@ Array ModelWeights::VocabularyOn(Device device, const std::string& name, size_t 
     return rows;
   }
   const StoredMatrix& stored = OfVocabulary(name);
-  DecodeOn(stored.parts, first, rows.view());
+  Decode(stored.parts, first, rows.view());
   stored.Release(checkpoint_);
   return rows;
 }

@@ -2,6 +2,7 @@
 // packed) on request.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -67,6 +68,8 @@ class ModelWeights {
   // The same on a device, FP32 on the processor. To a CUDA device go the bytes as they are stored; they are
   // decoded or converted there, rounded once to `dtype`.
   Array LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const;
+  // All of a layer, which a CUDA device decodes side by side.
+  std::array<Array, kLinearKinds.size()> LinearsOn(Device device, size_t layer, DType dtype) const;
   // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden].
   Array HeadOn(Device device, size_t first, size_t count, DType dtype) const;
 
