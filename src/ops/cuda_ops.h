@@ -13,6 +13,7 @@
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 #include "ops/transpose/transpose.h"
+#include "ops/trellis/tile_solver.h"
 
 namespace mica {
 
@@ -32,7 +33,8 @@ namespace mica {
   op(AttentionGradient)   \
   op(AddScores)           \
   op(AddHeadGradient)     \
-  op(Divergence)
+  op(Divergence)          \
+  op(SolveTiles)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;

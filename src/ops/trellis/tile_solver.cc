@@ -1,6 +1,7 @@
 #include "ops/trellis/tile_solver.h"
 
 #include "base/error.h"
+#include "ops/cuda_ops.h"
 #include "ops/trellis/tile_solver_cpu.h"
 
 namespace mica {
@@ -46,7 +47,7 @@ void SolveTiles(std::span<const TileTask> tasks, const StepPrices& prices) {
   if (tasks.empty()) return;
   const Device device = tasks[0].w.device;
   for (const TileTask& task : tasks) CheckTask(task, device);
-  MICA_CHECK(device == Device::Cpu());
+  if (device.is_cuda()) return Cuda().SolveTiles(tasks, prices);
   SolveTilesCpu(tasks, prices);
 }
 
