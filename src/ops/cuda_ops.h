@@ -19,6 +19,7 @@
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 #include "ops/transpose/transpose.h"
+#include "ops/trellis/tile_solver.h"
 
 namespace mica {
 
@@ -33,12 +34,12 @@ namespace mica {
   op(AddScores) op(AddHeadGradient) op(Divergence) \
   op(GatherRows) op(AllFinite) \
   op(NewDeviceGram) op(AddDriftSum) \
-  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) \
+  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(GemmAt) \
   op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
   op(DecodeFixed) op(DecodeEntropy) \
-  op(GemmAt)
+  op(SolveTiles)
 // clang-format on
 
 namespace cuda {

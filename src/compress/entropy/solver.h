@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include "base/matrix.h"
 #include "compress/inform/steps.h"
+#include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "ops/trellis/step_chooser.h"
 
@@ -16,7 +16,7 @@ namespace mica {
 // Options of coding `entropy`.
 struct EntropySettings {
   bool trellis = true;        // dependent quantisers along a trellis
-  size_t trellis_window = 0;  // rows that the trellis decides together; 0: whole tiles
+  size_t trellis_window = 0;  // rows that the trellis decides together; 0: what suits the device (StepPrices)
   size_t trellis_ahead = 0;   // rows behind them that it looks at
   double lambda = 0.25;       // weight of bits against loss when an integer is chosen; 1 is the slope of the
                               // high-rate law, 0 rounds to the nearest
@@ -34,18 +34,17 @@ struct StepReport {
 
 // One of the matrices that are solved together.
 struct StepTask {
-  MatrixView<const float> w;  // [rows, cols]
+  ConstTensor w;  // [rows, cols]
   const StepPlan* plan;
-  MatrixView<float>
-      weights;  // out, [rows, cols] as a reader of the stored matrix gets them; not wanted when empty
+  Tensor weights;  // out, [rows, cols] as a reader of the stored matrix gets them; not wanted when empty
 };
 struct StepSolution {
   EntropyMatrix matrix;  // without an entropy model of its integers
   StepReport report;
 };
 
-// Row steps are c a_i, rounded to eighths of an octave. Threads over tiles of rows of all matrices, each
-// following the one above by a block of columns when rows feed back; independent of their number.
+// Row steps are c a_i, rounded to eighths of an octave. Runs where the weights are
+// (ops/trellis/tile_solver.h); does not depend on threads.
 std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double log2_c,
                                      const StepPrices& prices);
 

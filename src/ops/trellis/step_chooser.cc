@@ -12,8 +12,6 @@ namespace {
 constexpr float kScalarSlope = 0.1155f;
 constexpr float kTrellisSlope = 0.37f;
 constexpr float kNever = 1e30f;
-// Sizes in steps above this are no nearer to any integer than this one, and their squares would overflow.
-constexpr float kBeyondAll = 131072.0f;
 
 // |w| in steps; NaN counts as the largest.
 float SizeInSteps(float w, float inverse) {
@@ -23,13 +21,20 @@ float SizeInSteps(float w, float inverse) {
 
 }  // namespace
 
+float PriceOfBit(const StepPrices& prices) {
+  return static_cast<float>(prices.lambda) * (prices.trellis ? kTrellisSlope : kScalarSlope);
+}
+float PriceOfNonzero(const StepPrices& prices) {
+  return static_cast<float>(prices.zero_price) * (prices.trellis ? 4.0f : 1.0f);
+}
+
 StepChooser::StepChooser(const EntropyRates* rates, const StepPrices& prices)
     : trellis_(TrellisOf(kTrellisStates)),
       rates_(rates),
       window_(prices.window > 0 ? prices.window : kCodedTileRows),
       ahead_(prices.ahead),
-      lambda_(static_cast<float>(prices.lambda) * (prices.trellis ? kTrellisSlope : kScalarSlope)),
-      zero_price_(static_cast<float>(prices.zero_price) * (prices.trellis ? 4.0f : 1.0f)) {}
+      lambda_(PriceOfBit(prices)),
+      zero_price_(PriceOfNonzero(prices)) {}
 
 int StepChooser::Round(float w, const TileColumn& column, size_t r) const {
   const float x = SizeInSteps(w, column.inverse[r]);

@@ -16,13 +16,20 @@ inline constexpr int kTrellisStates = 8;
 struct StepPrices {
   bool trellis = false;
   // Rows of a column that are decided together, and rows behind them that are looked at for it; 0: all rows
-  // of the tile. Small ones let a device decide many columns at once; what is stored is of one kind.
+  // of the tile, and on a CUDA device kCudaWindow (tile_solver.h). Small ones let a device decide many
+  // columns at once; what is stored is of one kind.
   size_t window = 0, ahead = 0;
   double lambda =
       0.0;  // weight of bits against loss; 1 is the slope of the high-rate law, 0 rounds to the nearest
   double zero_price = 0.0;  // loss that a weight which is not zero must save, in squared steps: drives
                             // sparsity beyond what the rate gives
 };
+
+// Sizes in steps above this are no nearer to any integer than this one, and their squares would overflow.
+inline constexpr float kBeyondAll = 131072.0f;
+// What a bit costs in squared steps, and what every integer but zero costs beside its bits.
+float PriceOfBit(const StepPrices& prices);
+float PriceOfNonzero(const StepPrices& prices);
 
 // The part of a column that lies in one coded tile, in stored row order.
 struct TileColumn {
