@@ -130,9 +130,9 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
       return PlanSteps(columns, statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs,
                        SignalOf(*statistics_, layer, matrix.kind), {});
     }));
-    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols(), DType::kF32);
+    decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
   }
-  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights.view().host<float>(), &plans[m], decoded[m].view().host<float>()});
+  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights.view(), &plans[m], decoded[m].view()});
   std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
                                                    {.trellis = settings_.trellis,
                                                     .window = settings_.trellis_window,
