@@ -1,6 +1,7 @@
 #!/bin/sh
 # usage: ./test.sh              all tests, release build with warnings as errors
 #        ./test.sh debug        the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#        ./test.sh cuda         what runs on a GPU: its ops, then models/demo end to end; SKIP without one
 #        ./test.sh fuzz [S]     each libFuzzer target for S seconds (default 60)
 # Installs what is missing. Tests on other checkpoints than models/demo look in MICA_MODELS and MICA_DATA and print SKIP without them.
 set -eu
@@ -12,6 +13,11 @@ case ${1:-ci} in
     install $BUILD_PACKAGES
     build "$preset"
     ctest --preset "$preset" --no-tests=error
+    ;;
+  cuda)
+    install $BUILD_PACKAGES
+    build ci
+    ctest --preset ci --no-tests=error -R 'Cuda|cli_cuda_test'
     ;;
   fuzz)
     install $BUILD_PACKAGES $FUZZ_PACKAGES
@@ -27,7 +33,7 @@ case ${1:-ci} in
     done
     ;;
   *)
-    sed -n '2,5p' "$0" >&2
+    sed -n '2,6p' "$0" >&2
     exit 2
     ;;
 esac

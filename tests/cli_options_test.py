@@ -84,11 +84,11 @@ class OptionsTest(ProgramTest):
             "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
             "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "trellis-window", "trellis-ahead", "drift-windows", "fisher-windows",
-            "embedding-bits", "dtype", "samples", "seqlen", "threads", "seed", "log-level", "device")})
+            "embedding-bits", "dtype", "samples", "seqlen", "threads", "seed", "log-level", "device", "device-memory")})
         self.assertEqual(compress["--lambda"], ("NUMBER", "0.25", "0 to 4"))
         self.assertEqual(compress["--bits"], ("NUMBER", "4", "more than 0 and at most 16 bits"))
         self.assertEqual(compress["--bit-options"], ("INTEGERS", "2,3,4,6,8", "some of 0, 2, 3, 4, 6, 8, 16"))
-        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen"})
+        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen", "--device-memory"})
         whole = mica("compress", "--help").stdout
         for flag in ("--calib", "--statistics", "--json"):
             self.assertIn(f"  {flag} ", whole)
@@ -97,7 +97,7 @@ class OptionsTest(ProgramTest):
         experiment = self.folder / "experiment.json"
         experiment.write_text(json.dumps({"model": "m", "directory": "d", "evaluate": {"data": [{"path": "t"}]}, "compress": {"?": 1}}))
         refusal = mica("run", experiment).stderr
-        for flag in set(compress) - {"--bits", "--bpw", "--size", "--threads", "--log-level", "--device"}:
+        for flag in set(compress) - {"--bits", "--bpw", "--size", "--threads", "--log-level", "--device", "--device-memory"}:
             self.assertIn(flag[2:].replace("-", "_"), refusal)
 
     def test_values_that_cannot_be_are_refused(self):

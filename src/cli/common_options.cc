@@ -1,7 +1,9 @@
 #include "cli/common_options.h"
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "device/cuda.h"
 #include "device/device.h"
 
 namespace mica {
@@ -13,6 +15,12 @@ void ApplyCommonOptions(CommonOptions& options) {
     return ValueOf(options.given, FindOption(CommonOptionTable(), name));
   };
   options.device = Device::Parse(value("device").get<std::string>());
+  if (const Json bytes = value("device-memory"); !bytes.is_null()) {
+    if (!options.device.is_cuda())
+      Fail("--device-memory is {}, but --device {} is no GPU; leave it out", bytes.get<uint64_t>(),
+           options.device.name());
+    LimitDeviceMemory(options.device, bytes.get<uint64_t>());
+  }
   SetLogLevel(ParseLogLevel(value("log-level")));
   SetThreads(value("threads"));
   options.seed = value("seed");

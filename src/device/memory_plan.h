@@ -14,7 +14,7 @@ class MemoryPlan {
  public:
   explicit MemoryPlan(Device device) : device_(device) {}
 
-  void Add(std::string what, uint64_t bytes) { items_.emplace_back(std::move(what), bytes); }
+  void Add(const char* what, uint64_t bytes) { items_.emplace_back(what, bytes); }
   Device device() const { return device_; }
   uint64_t total() const;
   // "4.1 GB of the 80 GB of NVIDIA H100: the layers' weights 1.3 GB, ...", the largest first.
@@ -25,7 +25,7 @@ class MemoryPlan {
 
  private:
   Device device_;
-  std::vector<std::pair<std::string, uint64_t>> items_;
+  std::vector<std::pair<const char*, uint64_t>> items_;
 };
 
 // Bytes of the device's memory that this process may still take.

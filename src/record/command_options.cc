@@ -286,6 +286,14 @@ std::vector<Option> MakeCommonOptions() {
        .help = "Where to compute: cpu, cuda, cuda:1 (the second GPU), or auto: on a GPU where there is one",
        .value = "cpu",
        .place = OptionPlace::kFlag},
+      {.name = "device-memory",
+       .kind = OptionKind::kBytes,
+       .group = "General",
+       .help = "Memory of the GPU that may be used, such as 20GB [all that is free]",
+       .least = 1,
+       .most = kMostExactInteger,
+       .unit = "bytes",
+       .place = OptionPlace::kFlag},
       JsonSwitch(),
   };
 }
