@@ -1,187 +1,222 @@
-// Attention as products of whole windows: the scores of some heads of one window at a time.
-#include <algorithm>
-
-#include "device/cuda_kernel.h"
+// Attention of BF16 heads on tensor cores: a block of threads a block of queries, a tile of keys and values
+// at a time, the softmax online in FP32 (Dao 2023, FlashAttention-2). A warp has its own queries and sees
+// them through, so that scores and probabilities never leave its registers.
+#include "ops/attention/attention_cuda.h"
 #include "ops/cuda_ops.h"
-#include "ops/linalg/cuda_handles.h"
-#include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr size_t kScoreBytes = size_t{1} << 30;  // of the scores that are held at a time
+constexpr int kKeys = 64;  // of a tile
 
-// A stack of matrices, rows x cols each: `stride` values from row to row, `step` from one matrix to the next.
-struct Stack {
-  const void* data;
-  cudaDataType_t type;
-  size_t stride, step;
+// What a kernel for rows of kDim values has: each warp 16 kM queries (two operands' rows a matrix of keys or
+// values that it loads; of 256 columns, registers hold the sums of 16 only), kStages tiles of keys and of
+// values. With one, a tile of keys is read while that of values is multiplied and the other way round.
+template <int kDim, int kStages>
+struct ForwardTiles {
+  static constexpr int kM = kDim <= 128 ? 2 : 1;
+  static constexpr int kQueries = kTileWarps * 16 * kM;
+  static constexpr int kKeyBytes = kKeys * kPitch<kDim>;
+  static constexpr int kQueryBytes = kQueries * kPitch<kDim>;
+  static constexpr int kSharedBytes = kQueryBytes + 2 * kStages * kKeyBytes;
 };
 
-// c[b] = beta c[b] + alpha op(a[b]) op(b[b]) row-major, [m, n].
-void Batched(Device device, size_t batch, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, Stack a,
-             Stack b, float beta, Stack c) {
-  const auto size = [](size_t x) { return static_cast<int64_t>(x); };
-  CheckCublas(cublasGemmStridedBatchedEx_64(
-                  Cublas(device), tb ? CUBLAS_OP_T : CUBLAS_OP_N, ta ? CUBLAS_OP_T : CUBLAS_OP_N, size(n), size(m),
-                  size(k), &alpha, b.data, b.type, size(b.stride), size(b.step), a.data, a.type, size(a.stride),
-                  size(a.step), &beta, const_cast<void*>(c.data), c.type, size(c.stride), size(c.step), size(batch),
-                  CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-              "a product of attention");
-}
+template <int kDim, int kStages>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    AttendTiles(AttentionProblem problem, AttentionOrder order, const __nv_bfloat16* q,
+                const __nv_bfloat16* k, const __nv_bfloat16* v, View<__nv_bfloat16> out, bool pairs,
+                float* log_sums) {
+  using Tiles = ForwardTiles<kDim, kStages>;
+  constexpr int kM = Tiles::kM;
+  int item, part;
+  if (!order.PlaceOf(blockIdx.x, &item, &part)) return;
+  const int window = problem.window, head_dim = problem.head_dim, head = item % problem.heads;
+  const int first_query = (static_cast<int>(order.parts) - 1 - part) * Tiles::kQueries;
+  const size_t window_start = static_cast<size_t>(item / problem.heads) * window;
+  const size_t row = head * problem.tokens + window_start + first_query;
+  const size_t kv_row = head / (problem.heads / problem.kv_heads) * problem.tokens + window_start;
+  q += row * head_dim;
+  k += kv_row * head_dim;
+  v += kv_row * head_dim;
 
-// scores [heads, window, window] (before the factor) -> probabilities of the same shape; zero behind the diagonal.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    SoftmaxRows(const float* scores, size_t window, float factor, T* out, float* log_sums, size_t log_step) {
-  const size_t t = blockIdx.x, head = blockIdx.y, row = (head * window + t) * window;
-  float largest = -INFINITY;
-  for (size_t s = threadIdx.x; s <= t; s += kThreads) largest = fmaxf(largest, factor * scores[row + s]);
-  largest = BlockMax<kThreads>(largest);
-  float sum = 0;
-  for (size_t s = threadIdx.x; s <= t; s += kThreads) sum += expf(factor * scores[row + s] - largest);
-  sum = BlockSum<kThreads>(sum);
-  const float inverse = 1.0f / sum;
-  for (size_t s = threadIdx.x; s < window; s += kThreads)
-    out[row + s] = FromFloat<T>(s <= t ? expf(factor * scores[row + s] - largest) * inverse : 0.0f);
-  if (log_sums != nullptr && threadIdx.x == 0) log_sums[head * log_step + t] = largest + logf(sum);
-}
-
-// Probabilities again, and the gradients of the scores from those of the probabilities.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    GradientRows(const float* scores, const float* grad_p, size_t window, float factor, const float* log_sums,
-                 const float* deltas, size_t step, T* p_out, T* grad_out) {
-  const size_t t = blockIdx.x, head = blockIdx.y, row = (head * window + t) * window;
-  const float log_sum = log_sums[head * step + t], delta = deltas[head * step + t];
-  for (size_t s = threadIdx.x; s < window; s += kThreads) {
-    const float p = s <= t ? expf(factor * scores[row + s] - log_sum) : 0.0f;
-    p_out[row + s] = FromFloat<T>(p);
-    grad_out[row + s] = FromFloat<T>(s <= t ? p * (grad_p[row + s] - delta) * factor : 0.0f);
-  }
-}
-
-// deltas[h, t] = sum_i grad_out out over the channels of head h.
-template <typename T>
-__global__ void __launch_bounds__(kWarp)
-    DeltaRows(View<const T> out, View<const float> felt, size_t head_dim, float* deltas) {
-  const size_t t = blockIdx.x, h = blockIdx.y;
-  float sum = 0;
-  for (size_t i = threadIdx.x; i < head_dim; i += kWarp)
-    sum += ToFloat(out.row(t)[h * head_dim + i]) * felt.row(t)[h * head_dim + i];
-  sum = WarpSum(sum);
-  if (threadIdx.x == 0) deltas[h * out.rows + t] = sum;
-}
-
-// Calls use(first token, first query head, key/value head, query heads): heads that are computed together have
-// their own keys, or share one key/value head.
-template <typename Use>
-void ForHeads(const AttentionShape& shape, const Use& use) {
-  const size_t group = shape.heads / shape.kv_heads;
-  const size_t most = std::max<size_t>(1, kScoreBytes / (shape.window * shape.window * sizeof(float)));
-  for (size_t first = 0; first < shape.tokens; first += shape.window) {
-    if (group == 1) {
-      for (size_t h = 0; h < shape.heads; h += most) use(first, h, h, std::min(most, shape.heads - h));
-    } else {
-      for (size_t kv = 0; kv < shape.kv_heads; ++kv)
-        for (size_t h = 0; h < group; h += most) use(first, kv * group + h, kv, std::min(most, group - h));
-    }
-  }
-}
-
-template <typename T>
-struct Operands {
-  static constexpr cudaDataType_t kType = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
-  const AttentionShape& shape;
-  // Rows of window `first` of a head and the heads that follow.
-  Stack Of(const ConstTensor& x, size_t head, size_t first, bool shared) const {
-    const size_t dim = shape.head_dim;
-    return {reinterpret_cast<const OnDevice<T>*>(x.data) + (head * shape.tokens + first) * dim, kType, dim,
-            shared ? 0 : shape.tokens * dim};
-  }
-};
-
-template <typename T>
-void Forward(const AttentionShape& shape, const AttentionInputs& in, Tensor out, Tensor log_sums) {
-  using D = OnDevice<T>;
-  const Device device = in.q.device;
-  const Operands<T> operands{shape};
-  const size_t window = shape.window, dim = shape.head_dim, square = window * window;
-  const bool shared = shape.heads != shape.kv_heads;
-  const size_t most = std::min(shape.heads, std::max<size_t>(1, kScoreBytes / (square * sizeof(float))));
-  Array scores(most * window, window, DType::kF32, device), p(most * window, window, in.q.dtype, device);
-  ForHeads(shape, [&](size_t first, size_t head, size_t kv, size_t count) {
-    const Stack s{scores.view().data, CUDA_R_32F, window, square}, of_p{p.view().data, operands.kType, window, square};
-    Batched(device, count, false, true, window, window, dim, 1, operands.Of(in.q, head, first, false),
-            operands.Of(in.k, kv, first, shared), 0, s);
-    float* logs = log_sums.empty() ? nullptr : Out<float>(log_sums).data + head * shape.tokens + first;
-    Launch(device, SoftmaxRows<D>, dim3(static_cast<unsigned>(window), static_cast<unsigned>(count)), kThreads, 0,
-           Out<float>(scores.view()).data, window, in.factor, Out<T>(p.view()).data, logs, shape.tokens);
-    const Stack to{Out<T>(out).row_of(first) + head * dim, operands.kType, out.stride, dim};
-    Batched(device, count, false, false, window, dim, window, 1, of_p, operands.Of(in.v, kv, first, shared), 0, to);
-  });
-}
-
-template <typename T>
-void Backward(const AttentionShape& shape, const AttentionInputs& in, const AttentionFeedback& feedback,
-              const AttentionGradients& out) {
-  using D = OnDevice<T>;
-  const Device device = in.q.device;
-  const Operands<T> operands{shape};
-  const size_t window = shape.window, dim = shape.head_dim, square = window * window, group = shape.heads / shape.kv_heads;
-  const bool shared = group > 1;
-  const size_t most = std::min(shape.heads, std::max<size_t>(1, kScoreBytes / (square * sizeof(float))));
-  Array scores(most * window, window, DType::kF32, device), grad_p(most * window, window, DType::kF32, device),
-      p(most * window, window, in.q.dtype, device), grad_s(most * window, window, in.q.dtype, device),
-      deltas(shape.heads, shape.tokens, DType::kF32, device),
-      felt(shape.tokens, shape.heads * dim, in.q.dtype, device);
-  mica::Convert(feedback.grad_out, felt.view());
-  Launch(device, DeltaRows<D>, dim3(static_cast<unsigned>(shape.tokens), static_cast<unsigned>(shape.heads)), kWarp, 0,
-         In<T>(feedback.out), In<float>(feedback.grad_out), dim, Out<float>(deltas.view()).data);
-  const auto of_gradient = [&](const Tensor& x, size_t head, size_t first) {
-    return Stack{Out<float>(x).data + (head * shape.tokens + first) * dim, CUDA_R_32F, dim, shape.tokens * dim};
+  const uint32_t queries = SharedAddress(SharedMemory());
+  const uint32_t keys = queries + Tiles::kQueryBytes, values = keys + kStages * Tiles::kKeyBytes;
+  const auto load = [&](uint32_t tile, const __nv_bfloat16* from, int t) {
+    LoadTile<kKeys, kDim>(tile, from + static_cast<size_t>(t) * kKeys * head_dim, window - t * kKeys,
+                          head_dim);
   };
-  ForHeads(shape, [&](size_t first, size_t head, size_t kv, size_t count) {
-    const Stack s{scores.view().data, CUDA_R_32F, window, square}, gp{grad_p.view().data, CUDA_R_32F, window, square},
-        of_p{p.view().data, operands.kType, window, square}, gs{grad_s.view().data, operands.kType, window, square};
-    const Stack of_felt{Out<T>(felt.view()).row_of(first) + head * dim, operands.kType, felt.cols(), dim};
-    const Stack q = operands.Of(in.q, head, first, false), k = operands.Of(in.k, kv, first, shared),
-                v = operands.Of(in.v, kv, first, shared);
-    Batched(device, count, false, true, window, window, dim, 1, q, k, 0, s);
-    Batched(device, count, false, true, window, window, dim, 1, of_felt, v, 0, gp);
-    const size_t place = head * shape.tokens + first;
-    Launch(device, GradientRows<D>, dim3(static_cast<unsigned>(window), static_cast<unsigned>(count)), kThreads, 0,
-           Out<float>(scores.view()).data, Out<float>(grad_p.view()).data, window, in.factor,
-           In<float>(feedback.log_sums).data + place, Out<float>(deltas.view()).data + place, shape.tokens,
-           Out<T>(p.view()).data, Out<T>(grad_s.view()).data);
-    Batched(device, count, false, false, window, dim, window, 1, gs, k, 0, of_gradient(out.q, head, first));
-    if (!shared) {
-      Batched(device, count, true, false, window, dim, window, 1, gs, q, 0, of_gradient(out.k, kv, first));
-      Batched(device, count, true, false, window, dim, window, 1, of_p, of_felt, 0, of_gradient(out.v, kv, first));
-      return;
+
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int warp_query = first_query + warp * 16 * kM, last_warp_query = warp_query + 16 * kM - 1;
+  const uint32_t warp_queries = queries + warp * 16 * kM * kPitch<kDim> + LaneOfRows<kDim>();
+  // exp(score) = 2^(scale * s), where s is what `scores` hold.
+  const float scale = (problem.soft_cap > 0 ? 1.0f : problem.factor) * kLog2E;
+
+  float sums[kM][kDim / 8][4];
+  Clear(sums);
+  float largest[kM][2], total[kM][2];  // of rows g and g + 8; totals are of this lane's columns
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+    largest[m][0] = largest[m][1] = -INFINITY;
+    total[m][0] = total[m][1] = 0.0f;
+  }
+
+  int tile = problem.FirstKey(first_query) / kKeys;
+  const int last_tile = (min(window, first_query + Tiles::kQueries) - 1) / kKeys;
+  LoadTile<Tiles::kQueries, kDim>(queries, q, window - first_query, head_dim);
+  load(keys, k, tile);
+  if constexpr (kStages == 2) load(values, v, tile);
+  uint32_t stage = 0;  // offset of the tiles at work
+#pragma unroll 1
+  for (; tile <= last_tile; ++tile) {
+    WaitForCopies();
+    __syncthreads();  // copies of all threads are there, and nobody works on what is overwritten now
+    if constexpr (kStages == 1) {
+      load(values, v, tile);
+    } else if (tile < last_tile) {
+      load(keys + (stage ^ Tiles::kKeyBytes), k, tile + 1);
+      load(values + (stage ^ Tiles::kKeyBytes), v, tile + 1);
     }
-    for (size_t i = 0; i < count; ++i) {  // heads that share keys add up in their order
-      const float beta = head + i == kv * group ? 0.0f : 1.0f;
-      const auto at = [&](Stack x) {
-        x.data = static_cast<const char*>(x.data) + i * x.step * (x.type == CUDA_R_32F ? 4 : 2);
-        return x;
-      };
-      Batched(device, 1, true, false, window, dim, window, 1, at(gs), at(q), beta, of_gradient(out.k, kv, first));
-      Batched(device, 1, true, false, window, dim, window, 1, at(of_p), at(of_felt), beta, of_gradient(out.v, kv, first));
+    const int first_key = tile * kKeys;
+    const bool seen = problem.AnySees(warp_query, last_warp_query, first_key, first_key + kKeys - 1);
+    float scores[kM][kKeys / 8][4];
+    if (seen) {
+      Clear(scores);
+      MultiplyTransposed<kDim>(warp_queries, keys + stage + LaneOfTransposed<kDim>(), scores);
     }
-  });
+    if constexpr (kStages == 1) {
+      WaitForCopies();
+      __syncthreads();
+      if (tile < last_tile) load(keys, k, tile + 1);
+    }
+    if (seen) {
+      if (problem.soft_cap > 0) {
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+          for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              scores[m][n][i] = SoftCapped(problem.factor * scores[m][n][i], problem.soft_cap);
+          }
+        }
+      }
+      if (!problem.AllSee(warp_query, last_warp_query, first_key, first_key + kKeys - 1)) {
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+          for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              const int query = warp_query + 16 * m + g + 8 * (i / 2),
+                        key = first_key + 8 * n + 2 * t + i % 2;
+              if (!problem.Sees(query, key)) scores[m][n][i] = -INFINITY;
+            }
+          }
+        }
+      }
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float most = largest[m][h];
+#pragma unroll
+          for (int n = 0; n < kKeys / 8; ++n)
+            most = fmaxf(most, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
+          most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 1));
+          most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 2));
+          // A row that has seen no key yet keeps its sums of zero.
+          const float shift = most == -INFINITY ? 0.0f : most * scale;
+          const float rescale = PowerOfTwo(largest[m][h] * scale - shift);
+          largest[m][h] = most;
+          float sum = total[m][h] * rescale;
+#pragma unroll
+          for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+            for (int i = 2 * h; i < 2 * h + 2; ++i) {
+              scores[m][n][i] = PowerOfTwo(fmaf(scores[m][n][i], scale, -shift));
+              sum += scores[m][n][i];
+            }
+          }
+          total[m][h] = sum;
+#pragma unroll
+          for (int n = 0; n < kDim / 8; ++n) {
+            sums[m][n][2 * h] *= rescale;
+            sums[m][n][2 * h + 1] *= rescale;
+          }
+        }
+      }
+      MultiplyRounded<kDim>(scores, values + stage + LaneOfRows<kDim>(), sums);
+    }
+    if constexpr (kStages == 2) stage ^= Tiles::kKeyBytes;
+  }
+
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = total[m][h];
+      sum += __shfl_xor_sync(kAllLanes, sum, 1);
+      sum += __shfl_xor_sync(kAllLanes, sum, 2);
+      const int query = warp_query + 16 * m + g + 8 * h;
+      if (query >= window) continue;
+      const size_t token = window_start + query;
+      if (log_sums != nullptr && t == 0)
+        log_sums[head * problem.tokens + token] = (largest[m][h] * scale + log2f(sum)) * kLn2;
+      const float inverse = 1.0f / sum;
+      __nv_bfloat16* to = out.row(token) + static_cast<size_t>(head) * head_dim + 2 * t;
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        if (8 * n >= head_dim) break;
+        const float first = sums[m][n][2 * h] * inverse, second = sums[m][n][2 * h + 1] * inverse;
+        if (pairs) {
+          *reinterpret_cast<uint32_t*>(to + 8 * n) = Pair(first, second);
+        } else {
+          to[8 * n] = __float2bfloat16_rn(first);
+          to[8 * n + 1] = __float2bfloat16_rn(second);
+        }
+      }
+    }
+  }
+}
+
+size_t SharedBytesOfMultiprocessor(Device device) {
+  int bytes = 0;
+  CheckCuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device.index()),
+            "asking for the size of shared memory");
+  return static_cast<size_t>(bytes);
+}
+
+template <int kDim, int kStages>
+void AttendOnTiles(const AttentionShape& shape, const AttentionInputs& in, Tensor out_tensor,
+                   Tensor log_sums) {
+  using Tiles = ForwardTiles<kDim, kStages>;
+  const View<__nv_bfloat16> out = Out<BF16>(out_tensor);
+  const bool pairs = reinterpret_cast<uintptr_t>(out.data) % 4 == 0 && out.stride % 2 == 0;
+  const AttentionOrder order(shape.heads * (shape.tokens / shape.window),
+                             Blocks(shape.window, Tiles::kQueries));
+  Launch(in.q.device, AttendTiles<kDim, kStages>, order.blocks(), kTileThreads, Tiles::kSharedBytes,
+         AttentionProblem(shape, in), order, In<BF16>(in.q).data, In<BF16>(in.k).data, In<BF16>(in.v).data,
+         out, pairs, log_sums.empty() ? nullptr : Out<float>(log_sums).data);
 }
 
 }  // namespace
 
 void Attention(const AttentionShape& shape, const AttentionInputs& in, Tensor out, Tensor log_sums) {
-  DispatchOperand(in.q.dtype, [&](auto type) { Forward<decltype(type)>(shape, in, out, log_sums); });
-}
-
-void AttentionGradient(const AttentionShape& shape, const AttentionInputs& in, const AttentionFeedback& feedback,
-                       const AttentionGradients& out) {
-  DispatchOperand(in.q.dtype, [&](auto type) { Backward<decltype(type)>(shape, in, feedback, out); });
+  if (!FitsTiles(shape, in)) return PlainAttention(shape, in, out, log_sums);
+  WithTileDim(shape.head_dim, [&](auto dim) {
+    constexpr int kDim = decltype(dim)::value;
+    if constexpr (kDim == 256) {
+      AttendOnTiles<kDim, 1>(shape, in, out, log_sums);
+    } else {
+      // Two blocks should find room on a multiprocessor.
+      if (2 * (ForwardTiles<kDim, 2>::kSharedBytes + 1024) <= SharedBytesOfMultiprocessor(in.q.device)) {
+        AttendOnTiles<kDim, 2>(shape, in, out, log_sums);
+      } else {
+        AttendOnTiles<kDim, 1>(shape, in, out, log_sums);
+      }
+    }
+  });
 }
 
 }  // namespace mica::cuda
