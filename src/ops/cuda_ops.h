@@ -13,6 +13,7 @@
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 #include "ops/transpose/transpose.h"
+#include "ops/trellis/start_classes.h"
 #include "ops/trellis/tile_solver.h"
 
 namespace mica {
@@ -34,7 +35,8 @@ namespace mica {
   op(AddScores)           \
   op(AddHeadGradient)     \
   op(Divergence)          \
-  op(SolveTiles)
+  op(SolveTiles)          \
+  op(StartClasses)
 
 namespace cuda {
 #define MICA_DECLARE(name) decltype(mica::name) name;
