@@ -19,6 +19,7 @@
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 #include "ops/transpose/transpose.h"
+#include "ops/trellis/start_classes.h"
 #include "ops/trellis/tile_solver.h"
 
 namespace mica {
@@ -39,7 +40,8 @@ namespace mica {
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
   op(DecodeFixed) op(DecodeEntropy) \
-  op(SolveTiles)
+  op(SolveTiles) \
+  op(StartClasses)
 // clang-format on
 
 namespace cuda {

@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/finite.h"
 #include "device/array.h"
-#include "ops/codes/entropy_model.h"
+#include "ops/trellis/start_classes.h"
 #include "ops/trellis/tile_solver.h"
 
 namespace mica {
@@ -95,7 +94,7 @@ std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double 
                                      const StepPrices& prices) {
   std::vector<StepSolution> solutions(tasks.size());
   if (tasks.empty()) return solutions;
-  OnDevice on_device(tasks[0].w.device), on_host(Device::Cpu());
+  OnDevice on_device(tasks[0].w.device);
   std::unique_ptr<EntropyRates> rates;
   std::vector<TileTask> tile_tasks;
   std::vector<std::vector<double>> row_loss(tasks.size());
@@ -106,9 +105,7 @@ std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double 
     EntropyMatrix& matrix = solutions[m].matrix;
     Begin(task, log2_c, prices, matrix);
     if (prices.lambda > 0) {
-      const MatrixView<const float> w = on_host(task.w).host<float>();
-      CheckFinite(w, "weights");
-      GuessClasses(w, matrix);
+      StartClasses(task.w, matrix);
       if (rates == nullptr) rates = std::make_unique<EntropyRates>(matrix.tables);  // the same for all
     }
     row_loss[m].resize(matrix.rows);

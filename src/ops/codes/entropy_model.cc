@@ -143,29 +143,9 @@ void ChooseColumnClasses(EntropyMatrix& matrix, const Matrix<uint16_t>& keys, co
   });
 }
 
-// Row and column factors of a matrix of magnitudes, x(r, c) about row[r] * col[c], by alternating means; then
-// classes.
-template <typename Magnitude>
-void SeparateScales(EntropyMatrix& matrix, double deviation_of_mean, Magnitude&& magnitude) {
-  std::vector<double> row(matrix.rows, 1.0), col(matrix.cols, 1.0);
-  constexpr double kFloor = 1e-3;  // of a step: rows and columns of zeros
-  for (int pass = 0; pass < 3; ++pass) {
-    ParallelFor(matrix.rows, [&](size_t r) {
-      double sum = 0;
-      for (size_t c = 0; c < matrix.cols; ++c) sum += magnitude(r, c) / col[c];
-      row[r] = std::max(sum / static_cast<double>(matrix.cols), kFloor);
-    });
-    ParallelFor((matrix.cols + kColumnBlock - 1) / kColumnBlock, [&](size_t block) {
-      const size_t begin = block * kColumnBlock;
-      const size_t end = std::min(matrix.cols, begin + kColumnBlock);
-      double sums[kColumnBlock] = {};
-      for (size_t r = 0; r < matrix.rows; ++r) {
-        for (size_t c = begin; c < end; ++c) sums[c - begin] += magnitude(r, c) / row[r];
-      }
-      for (size_t c = begin; c < end; ++c)
-        col[c] = std::max(sums[c - begin] / static_cast<double>(matrix.rows), kFloor);
-    });
-  }
+// Classes of integers whose mean magnitude is about row[r] * col[c].
+void SetClasses(const std::vector<double>& row, const std::vector<double>& col, double deviation_of_mean,
+                EntropyMatrix& matrix) {
   matrix.row_class.resize(matrix.rows);
   matrix.col_class.resize(matrix.cols);
   for (size_t r = 0; r < matrix.rows; ++r) {
@@ -175,6 +155,31 @@ void SeparateScales(EntropyMatrix& matrix, double deviation_of_mean, Magnitude&&
   for (size_t c = 0; c < matrix.cols; ++c) {
     matrix.col_class[c] = static_cast<int16_t>(std::lround(kClassesPerOctave * std::log2(col[c])));
   }
+}
+
+// Row and column factors of a matrix of magnitudes, x(r, c) about row[r] * col[c], by alternating means; then
+// classes.
+template <typename Magnitude>
+void SeparateScales(EntropyMatrix& matrix, double deviation_of_mean, Magnitude&& magnitude) {
+  std::vector<double> row(matrix.rows, 1.0), col(matrix.cols, 1.0);
+  for (int pass = 0; pass < kMeanSizePasses; ++pass) {
+    ParallelFor(matrix.rows, [&](size_t r) {
+      double sum = 0;
+      for (size_t c = 0; c < matrix.cols; ++c) sum += magnitude(r, c) / col[c];
+      row[r] = std::max(sum / static_cast<double>(matrix.cols), kLeastMeanSize);
+    });
+    ParallelFor((matrix.cols + kColumnBlock - 1) / kColumnBlock, [&](size_t block) {
+      const size_t begin = block * kColumnBlock;
+      const size_t end = std::min(matrix.cols, begin + kColumnBlock);
+      double sums[kColumnBlock] = {};
+      for (size_t r = 0; r < matrix.rows; ++r) {
+        for (size_t c = begin; c < end; ++c) sums[c - begin] += magnitude(r, c) / row[r];
+      }
+      for (size_t c = begin; c < end; ++c)
+        col[c] = std::max(sums[c - begin] / static_cast<double>(matrix.rows), kLeastMeanSize);
+    });
+  }
+  SetClasses(row, col, deviation_of_mean, matrix);
 }
 
 constexpr double kDeviationOfMean =
@@ -189,16 +194,28 @@ void NormaliseClasses(EntropyMatrix& matrix) {
 
 }  // namespace
 
-void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix) {
-  MICA_CHECK(w.rows == matrix.rows);
-  MICA_CHECK(w.cols == matrix.cols);
-  std::vector<double> row(matrix.rows), col(matrix.cols);
+void SizeUnits(const EntropyMatrix& matrix, std::vector<double>& row, std::vector<double>& col) {
+  row.resize(matrix.rows);
+  col.resize(matrix.cols);
   // A quantiser of the trellis alone has steps of 2.
   const double unit = matrix.states > 1 ? 0.5 : 1.0;
   for (size_t r = 0; r < matrix.rows; ++r)
     row[r] = unit / static_cast<double>(EntropyStep(matrix.row_step[r], matrix.row_resolution));
   for (size_t c = 0; c < matrix.cols; ++c)
     col[c] = 1.0 / static_cast<double>(EntropyStep(matrix.col_step[c], kStepResolution));
+}
+
+void SetClassesOfWeights(const std::vector<double>& row, const std::vector<double>& col,
+                         EntropyMatrix& matrix) {
+  SetClasses(row, col, kDeviationOfMean, matrix);
+  NormaliseClasses(matrix);
+}
+
+void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix) {
+  MICA_CHECK(w.rows == matrix.rows);
+  MICA_CHECK(w.cols == matrix.cols);
+  std::vector<double> row, col;
+  SizeUnits(matrix, row, col);
   SeparateScales(matrix, kDeviationOfMean, [&](size_t r, size_t c) {
     return std::abs(static_cast<double>(w(r, c))) * row[r] * col[c];
   });

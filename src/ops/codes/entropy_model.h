@@ -1,6 +1,8 @@
 // The static model of a matrix of coding `entropy`: classes of rows and columns, and tables.
 #pragma once
 
+#include <vector>
+
 #include "base/matrix.h"
 #include "format/entropy/entropy_matrix.h"
 
@@ -10,6 +12,15 @@ namespace mica {
 // a rate-distortion search starts from. w: [rows, cols]; sets row_class and col_class from w, row_step,
 // col_step and states.
 void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix);
+
+// The parts of that, for code that finds the means elsewhere. A size is |w(r, c)| * row[r] * col[c] with
+// these units; by kMeanSizePasses passes over rows, then columns, in which no mean is below kLeastMeanSize,
+// it is about the product of the mean of its row and the mean of its column.
+void SizeUnits(const EntropyMatrix& matrix, std::vector<double>& row, std::vector<double>& col);
+inline constexpr int kMeanSizePasses = 3;
+inline constexpr double kLeastMeanSize = 1e-3;
+void SetClassesOfWeights(const std::vector<double>& row, const std::vector<double>& col,
+                         EntropyMatrix& matrix);
 
 // Chooses tables, row_class and col_class for the integers of the matrix so that all that is stored becomes
 // small. Classes already set are taken as a start. Does not depend on the number of threads.

@@ -29,6 +29,27 @@ __device__ void WaitFor(const int& done, int columns) {
   __syncwarp();
 }
 
+// Of column begin + p, what all rows share.
+struct ColumnFacts {
+  float u[kPanel / kWarp];  // U above it in the panel, rows i kWarp + lane, zeros from p on
+  float u_here;             // U_pp
+  float scale;
+  int entropy_class;
+};
+__device__ inline ColumnFacts FactsOf(const Stage& stage, const Tile& tile, int begin, int p, int lane) {
+  const float* u = stage.u + static_cast<size_t>(begin) * stage.u_stride + begin + p;
+  ColumnFacts facts;
+#pragma unroll
+  for (int i = 0; i < kPanel / kWarp; ++i) {
+    const int row = i * kWarp + lane;
+    facts.u[i] = row < p ? __ldg(u + static_cast<size_t>(row) * stage.u_stride) : 0.0f;
+  }
+  facts.u_here = __ldg(u + static_cast<size_t>(p) * stage.u_stride);
+  facts.scale = __ldg(stage.col_scale + begin + p);
+  facts.entropy_class = __ldg(tile.col_class + begin + p);
+  return facts;
+}
+
 // Fixes the columns of a panel in tiles first_tile + blockIdx.x: the tiles of turn t have panel step - t.
 template <int kParts, bool kTrellis>
 __global__ void __launch_bounds__(MostWindows(kParts) * kWarp, 1)
@@ -94,21 +115,25 @@ __global__ void __launch_bounds__(MostWindows(kParts) * kWarp, 1)
       row_class[part] = here[part] ? stage.row_class[first_slot + row] : 0;
       diagonal[part] =
           here[part] && tile.v != nullptr ? tile.v[static_cast<size_t>(row) * tile.v_stride + row] : 1.0f;
-      next[part] = *work[part];
     }
+    // What a column needs is read while the one before it is searched.
+    ColumnFacts next_facts;
+    const auto read = [&](int p) {
+      next_facts = FactsOf(stage, tile, begin, p, lane);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) next[part] = work[part][static_cast<size_t>(p) * slots];
+    };
+    read(0);
     for (int p = 0; p < columns; ++p) {
-      // Columns before it in the panel.
+      const ColumnFacts facts = next_facts;
+#pragma unroll
+      for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
+      const float reciprocal = 1.0f / facts.u_here;
       float w[kParts];
-      const float* u = stage.u + static_cast<size_t>(begin) * stage.u_stride + begin + p;
 #pragma unroll
-      for (int i = 0; i < kPanel; i += kWarp)
-        memory.u[i + lane] = i + lane < p ? __ldg(u + static_cast<size_t>(i + lane) * stage.u_stride) : 0.0f;
-      const float reciprocal = 1.0f / __ldg(u + static_cast<size_t>(p) * stage.u_stride);
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        w[part] = next[part];
-        if (p + 1 < columns) next[part] = work[part][static_cast<size_t>(p + 1) * slots];
-      }
+      for (int part = 0; part < kParts; ++part) w[part] = next[part];
+      if (p + 1 < columns) read(p + 1);
+      // Columns before it in the panel.
       if (window_of_last != window) WaitFor(tile_memory.done[window_of_last], p);
       __syncwarp();
 #pragma unroll 4
@@ -141,20 +166,19 @@ __global__ void __launch_bounds__(MostWindows(kParts) * kWarp, 1)
         for (int part = 0; part < kParts; ++part) {
           const float* v = tile.v + row_here[part];
           float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
           for (int r = 0; r < first; ++r) sum = fmaf(row_errors[r], __ldg(v + r * tile.v_stride), sum);
           x[part] -= sum;
         }
       }
 
-      const int col_class = tile.col_class[begin + p];
-      const float col_scale = stage.col_scale[begin + p];
       float step_of[kParts], q[kParts], error[kParts];
       int n[kParts];
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        step_of[part] = row_scale[part] * col_scale;
-        const int entropy_class = min(max(row_class[part] + col_class, stage.first_class), stage.last_class);
+        step_of[part] = row_scale[part] * facts.scale;
+        const int entropy_class =
+            min(max(row_class[part] + facts.entropy_class, stage.first_class), stage.last_class);
         memory.row[part * kWarp + lane] = make_float4(
             step_of[part], 1.0f / step_of[part], 1.0f / diagonal[part],
             __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));

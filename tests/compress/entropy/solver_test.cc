@@ -6,11 +6,15 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "compress/curvature/output_information.h"
 #include "compress/inform/steps.h"
+#include "device/array.h"
+#include "device/cuda.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
 #include "tests/compress/entropy/step_options.h"
@@ -125,6 +129,34 @@ TEST_F(StepSolverTest, PredictsTheLossItLeaves) {
       const EntropyMatrix solved = SolveSteps(problem.w, plan, 0.0, settings, &report);
       const double loss = TrueLoss(problem, settings, solved);
       EXPECT_NEAR(report.loss / loss, 1.0, 2e-3) << "trellis " << trellis << ", block " << block;
+    }
+  }
+}
+
+TEST_F(StepSolverTest, PredictsTheLossItLeavesOnACudaDevice) {
+  if (CudaDevices() == 0) GTEST_SKIP() << CudaAbsence();
+  for (const bool trellis : {false, true}) {
+    for (const size_t block : {size_t{0}, size_t{300}, size_t{128}}) {
+      const Problem problem = MakeProblem(300, 70, block, 11);
+      StepOptions settings;
+      settings.trellis = trellis;
+      settings.lambda = 0.25;
+      settings.window = 32;
+      const StepPlan plan = PlanOf(problem.h, problem.outputs, settings);
+      const Array w = CopyTo(Device::Cuda(), problem.w);
+      Array weights(300, 70, DType::kF32, Device::Cuda());
+      const std::vector<StepTask> tasks = {{w.view(), &plan, weights.view()}};
+      const StepSolution solved = std::move(SolveSteps(tasks, 0.0, settings)[0]);
+      const double loss = TrueLoss(problem, settings, solved.matrix);
+      EXPECT_NEAR(solved.report.loss / loss, 1.0, 2e-3) << "trellis " << trellis << ", block " << block;
+      StepReport on_host;
+      SolveSteps(problem.w, plan, 0.0, settings, &on_host);
+      EXPECT_NEAR(solved.report.loss / on_host.loss, 1.0, 1e-2);
+      EXPECT_NEAR(solved.report.rough_bits / on_host.rough_bits, 1.0, 1e-2);
+      Matrix<float> decoded(300, 70), given(300, 70);
+      Decode(solved.matrix, decoded);
+      Copy(weights.view(), given);
+      for (size_t i = 0; i < decoded.size(); ++i) ASSERT_EQ(decoded.data()[i], given.data()[i]) << i;
     }
   }
 }
