@@ -6,6 +6,8 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
+#include "ops/feedback/solver_state.h"
+#include "ops/feedback/stored.h"
 #include "ops/gather/gather.h"
 #include "ops/gram/device_gram.h"
 #include "ops/gram/drift_sum.h"
@@ -34,7 +36,10 @@ namespace mica {
   op(NewDeviceGram) op(AddDriftSum) \
   op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) \
   op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
-  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose)
+  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose) \
+  op(FeedAll) op(RefineAll) \
+  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) \
+  op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow)
 // clang-format on
 
 namespace cuda {
