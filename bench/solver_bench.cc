@@ -131,10 +131,7 @@ void BM_Feedback(benchmark::State& state) {
   solver.cols = cols;
   solver.plan = MakePlan(rows, order, std::vector<uint8_t>(cols, 4), settings);
   Matrix<float> remaining(cols, rows), errors(cols, rows);
-  solver.codes = Matrix<uint16_t>(cols, rows);
-  if (solver.masked()) solver.keep = Matrix<uint8_t>(cols, rows, 1);
-  solver.scales = Matrix<ScaleCode>(solver.plan.groups.size(), rows);
-  solver.zeros = Matrix<uint8_t>(solver.plan.groups.size(), rows);
+  solver.Allocate(Device::Cpu());
   CholeskyOfInverseUpper(u);
   for (size_t j = 0; j < cols; ++j) feedback.saliency[j] = 1.0f / (u(j, j) * u(j, j));
   for (auto _ : state) {

@@ -7,6 +7,8 @@
 #include "ops/attention/attention.h"
 #include "ops/codes/codes.h"
 #include "ops/convert/convert.h"
+#include "ops/feedback/solver_state.h"
+#include "ops/feedback/stored.h"
 #include "ops/gather/gather.h"
 #include "ops/gram/device_gram.h"
 #include "ops/gram/drift_sum.h"
@@ -40,8 +42,9 @@ namespace mica {
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
   op(DecodeFixed) op(DecodeEntropy) \
-  op(SolveTiles) \
-  op(StartClasses)
+  op(SolveTiles) op(StartClasses) \
+  op(FeedAll) op(RefineAll) \
+  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow)
 // clang-format on
 
 namespace cuda {

@@ -127,10 +127,10 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
     solver.row_importance = RowImportance(statistics_->linears[layer][kind].outputs.fisher);
   }
   Solved solved{layer, matrix.kind, {}, {}};
-  Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32);
+  Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
   solved.matrix = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-    return SolveFixed(matrix.weights.view().host<float>(), input.h.host<float>(), *input.factor, allocation_.widths[index],
-                      solver, &solved.report, weights.view().host<float>());
+    return SolveFixed(matrix.weights.view(), input.h, *input.factor, allocation_.widths[index], solver,
+                      &solved.report, weights.view());
   });
   matrix.weights = std::move(weights);
   return solved;

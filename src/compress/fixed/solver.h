@@ -12,6 +12,7 @@
 #include "compress/budget/demands.h"
 #include "compress/budget/sparsity_plan.h"
 #include "compress/curvature/damped_factor.h"
+#include "device/tensor.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/mask/sparsity_pattern.h"
 
@@ -57,17 +58,18 @@ struct SolverReport {
   int damping_doublings = 0;  // times the damping had to be raised before H was positive definite
 };
 
-// w: [rows, cols]; h: [cols, cols], symmetric; factor: of h, in the order of columns that is wanted; widths:
-// [cols] by original column. Stored order: widths descending, within a width as the factor has them
-// (MakePlan); where that is another order, h is factored once more. Unstructured masks share one threshold
-// over the rows of each block of 128 columns; the number of zeros of every width is exact (PrunedBefore).
-// Threads over rows; the result does not depend on the number of threads. Throws Error when w or h is not
-// finite, or when a setting is out of range. report may be null. weights: out, [rows, cols] as a reader of
-// the stored matrix gets them; not wanted when empty. Memory: 4 bytes x (cols^2 + 3 rows cols) besides the
-// arguments and the result.
-FixedMatrix SolveFixed(MatrixView<const float> w, MatrixView<const float> h, const DampedFactor& factor,
+// w: [rows, cols]; h: [cols, cols], symmetric, both FP32 on the device that computes; factor: of h on the
+// same device, in the order of columns that is wanted; widths: [cols] by original column. Stored order:
+// widths descending, within a width as the factor has them (MakePlan); where that is another order, h is
+// factored once more. Unstructured masks share one threshold over the rows of each block of 128 columns; the
+// number of zeros of every width is exact (PrunedBefore). Threads over rows; the result does not depend on
+// the number of threads. Throws Error when w or h is not finite, or when a setting is out of range. report
+// may be null. weights: out, [rows, cols] on the device, as a reader of the stored matrix gets them; not
+// wanted when empty. Memory of the device: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
+// result.
+FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
-                       SolverReport* report, MatrixView<float> weights = {});
+                       SolverReport* report, Tensor weights = {});
 
 // Round to nearest without calibration (embeddings, output head): one width, identity order. bits: 2, 3, 4,
 // 6, 8 or 16. Threads over rows.

@@ -11,6 +11,7 @@
 #include "base/system.h"
 #include "base/threads.h"
 #include "format/mask/sparsity_pattern.h"
+#include "ops/cuda_ops.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
 
@@ -24,7 +25,7 @@ constexpr size_t kMaxHalo = 8;
 // column order, then row order. Radix selection on the bit patterns, which order non-negative floats: three
 // histograms of 11, 11 and 10 bits.
 void PruneSmallest(const Matrix<float>& scores, size_t cols, uint64_t k, size_t first,
-                   Matrix<uint8_t>& keep) {
+                   MatrixView<uint8_t> keep) {
   const size_t rows = scores.cols();
   constexpr std::array<int, 3> kShift = {21, 10, 0};
   constexpr size_t kBins = 2048;
@@ -86,12 +87,12 @@ struct TileBlock {
 
 class Feedback {
  public:
-  Feedback(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings,
-           Matrix<float>& remaining, Matrix<float>& errors)
+  Feedback(SolverState& state, ConstTensor u, const FeedbackSettings& settings, Tensor remaining,
+           Tensor errors)
       : state_(state),
-        u_(u),
-        remaining_(remaining),
-        errors_(errors),
+        u_(u.host<float>()),
+        remaining_(remaining.host<float>()),
+        errors_(errors.host<float>()),
         settings_(settings),
         cell_(state.plan.mask),
         tile_loss_(state.tiles(), 0.0) {}
@@ -132,7 +133,7 @@ class Feedback {
     const size_t from = done + Halo(done), to = end + Halo(end);
     if (from < to) {
       Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
-           errors_.view().Rows(start, done - start), 1.0f, remaining_.view().Rows(from, to - from));
+           errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
     }
     Solve(middle, last);
   }
@@ -169,7 +170,7 @@ class Feedback {
       auto buffers = std::make_unique<TileBlock>();
       TileBlock& t = *buffers;
       state_.LoadTile(remaining_, tile, block.start, cols + halo, t.w);
-      if (state_.masked()) state_.LoadTile(state_.keep, tile, block.start, cols + halo, t.keep);
+      if (state_.masked()) state_.LoadTile(state_.HostKeep(), tile, block.start, cols + halo, t.keep);
       ColumnRun run;
       run.factor = u.data();
       run.stride = kStride;
@@ -196,9 +197,9 @@ class Feedback {
       }
       tile_loss_[tile] += loss;
       state_.StoreTile(t.error, tile, block.start, cols, errors_);
-      state_.StoreTile(t.codes, tile, block.start, cols, state_.codes);
+      state_.StoreTile(t.codes, tile, block.start, cols, state_.HostCodes());
       state_.StoreTile(t.w + cols * kTileRows, tile, block.end, halo, remaining_);
-      if (cell_.cols > 0) state_.StoreTile(t.keep, tile, block.start, cols + halo, state_.keep);
+      if (cell_.cols > 0) state_.StoreTile(t.keep, tile, block.start, cols + halo, state_.HostKeep());
     });
   }
 
@@ -213,7 +214,7 @@ class Feedback {
       for (size_t r = 0; r < settings_.row_importance.size(); ++r) score[r] *= settings_.row_importance[r];
     });
     const std::vector<uint64_t>& before = state_.plan.pruned_before;
-    PruneSmallest(scores, cols, before[block.end] - before[block.start], block.start, state_.keep);
+    PruneSmallest(scores, cols, before[block.end] - before[block.start], block.start, state_.HostKeep());
   }
 
   // The n:m cell that starts at column `at` of the block, or what is left of one where the coded columns end
@@ -305,7 +306,7 @@ class Feedback {
 
   SolverState& state_;
   MatrixView<const float> u_;
-  Matrix<float>&remaining_, &errors_;
+  MatrixView<float> remaining_, errors_;
   const FeedbackSettings& settings_;
   const MaskKind cell_;
   std::vector<double> tile_loss_;
@@ -313,8 +314,16 @@ class Feedback {
 
 }  // namespace
 
-double FeedAll(SolverState& state, MatrixView<const float> u, const FeedbackSettings& settings,
-               Matrix<float>& remaining, Matrix<float>& errors) {
+double FeedAll(SolverState& state, ConstTensor u, const FeedbackSettings& settings, Tensor remaining,
+               Tensor errors) {
+  MICA_CHECK(u.rows == state.cols);
+  MICA_CHECK(u.cols == state.cols);
+  MICA_CHECK(settings.saliency.size() == state.cols);
+  for (const Tensor& matrix : {remaining, errors}) {
+    MICA_CHECK(matrix.rows == state.cols);
+    MICA_CHECK(matrix.cols == state.rows);
+  }
+  if (state.device().is_cuda()) return Cuda().FeedAll(state, u, settings, remaining, errors);
   return Feedback(state, u, settings, remaining, errors).Run();
 }
 

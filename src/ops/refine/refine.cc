@@ -12,6 +12,7 @@
 #include "base/system.h"
 #include "base/threads.h"
 #include "format/mask/sparsity_pattern.h"
+#include "ops/cuda_ops.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
 
@@ -40,10 +41,14 @@ struct TileBlock {
 
 class Refinement {
  public:
-  Refinement(SolverState& state, MatrixView<const float> h, Matrix<float>& gradient, Matrix<float>& steps)
-      : state_(state), h_(h), gradient_(gradient), steps_(steps), cell_(state.plan.mask) {}
+  Refinement(SolverState& state, ConstTensor h, Tensor gradient, Tensor steps)
+      : state_(state),
+        h_(h.host<float>()),
+        gradient_(gradient.host<float>()),
+        steps_(steps.host<float>()),
+        cell_(state.plan.mask) {}
 
-  double Run(int passes, const Matrix<float>& residual) {
+  double Run(int passes, ConstTensor residual) {
     Gemm(false, false, 1.0f, h_, residual, 0.0f, gradient_);
     double total = 0, first = 0;
     for (int pass = 0; pass < passes; ++pass) {
@@ -73,8 +78,7 @@ class Refinement {
       const auto buffers = std::make_unique<TileBlock>();
       tile_loss[tile] = RefineTile(block, h, reciprocal, exchange, tile, *buffers);
     });
-    Gemm(false, false, -1.0f, h_.Cols(block.start, cols), steps_.view().Rows(block.start, cols), 1.0f,
-         gradient_);
+    Gemm(false, false, -1.0f, h_.Cols(block.start, cols), steps_.Rows(block.start, cols), 1.0f, gradient_);
     double loss = 0;
     for (const double part : tile_loss) loss += part;
     return loss;
@@ -86,9 +90,9 @@ class Refinement {
                     bool exchange, size_t tile, TileBlock& t) {
     const size_t cols = block.end - block.start, rows = state_.tile_rows(tile);
     state_.LoadTile(gradient_, tile, block.start, cols, t.g);
-    state_.LoadTile(state_.codes, tile, block.start, cols, t.codes);
+    state_.LoadTile(state_.HostCodes(), tile, block.start, cols, t.codes);
     if (state_.masked()) {
-      state_.LoadTile(state_.keep, tile, block.start, cols, t.keep);
+      state_.LoadTile(state_.HostKeep(), tile, block.start, cols, t.keep);
     } else {
       std::fill_n(t.keep, cols * kTileRows, uint8_t{1});
     }
@@ -127,8 +131,8 @@ class Refinement {
     for (size_t r = 0; r < rows; ++r) loss += t.loss[r];
     for (size_t i = 0; i < cols * kTileRows; ++i) t.before[i] = t.q[i] - t.before[i];
     state_.StoreTile(t.before, tile, block.start, cols, steps_);
-    state_.StoreTile(t.codes, tile, block.start, cols, state_.codes);
-    if (state_.masked()) state_.StoreTile(t.keep, tile, block.start, cols, state_.keep);
+    state_.StoreTile(t.codes, tile, block.start, cols, state_.HostCodes());
+    if (state_.masked()) state_.StoreTile(t.keep, tile, block.start, cols, state_.HostKeep());
     return loss;
   }
 
@@ -330,14 +334,21 @@ class Refinement {
 
   SolverState& state_;
   MatrixView<const float> h_;
-  Matrix<float>&gradient_, &steps_;
+  MatrixView<float> gradient_, steps_;
   const MaskKind cell_;
 };
 
 }  // namespace
 
-double RefineAll(SolverState& state, MatrixView<const float> h, int passes, const Matrix<float>& residual,
-                 Matrix<float>& gradient, Matrix<float>& steps) {
+double RefineAll(SolverState& state, ConstTensor h, int passes, ConstTensor residual, Tensor gradient,
+                 Tensor steps) {
+  MICA_CHECK(h.rows == state.cols);
+  MICA_CHECK(h.cols == state.cols);
+  for (const ConstTensor& matrix : {residual, ConstTensor(gradient), ConstTensor(steps)}) {
+    MICA_CHECK(matrix.rows == state.cols);
+    MICA_CHECK(matrix.cols == state.rows);
+  }
+  if (state.device().is_cuda()) return Cuda().RefineAll(state, h, passes, residual, gradient, steps);
   return Refinement(state, h, gradient, steps).Run(passes, residual);
 }
 

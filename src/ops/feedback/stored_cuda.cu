@@ -1,0 +1,279 @@
+// Matrices by row and by column meet in tiles of 32 x 32 values, which pass through shared memory so that
+// both are read and written in runs.
+#include <cmath>
+#include <vector>
+
+#include "device/cuda_kernel.h"
+#include "ops/cuda_ops.h"
+#include "ops/feedback/stored.h"
+
+namespace mica::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kEdge = 32;      // of a tile
+constexpr int kTileLines = 8;  // lines of a tile that are moved at a time
+constexpr unsigned kMostBlocks = 32768;
+
+// What decodes a weight. Matrices [.., rows].
+struct Stored {
+  const uint16_t* codes;
+  const uint8_t *keep, *scales, *zeros;  // keep: null without a mask
+  const ScaleGroup* groups;
+  const uint32_t* group_of;  // [cols] by stored position
+  size_t rows, cols;
+
+  // The value of stored position p, times `unit`.
+  __device__ float Value(size_t p, size_t r, float unit) const {
+    const ScaleGroup group = groups[group_of[p]];
+    if (group.bits == 0 || (keep != nullptr && keep[p * rows + r] == 0)) return 0;
+    const uint16_t code = codes[p * rows + r];
+    if (group.scale_row < 0) return __fmul_rn(__half2float(__ushort_as_half(code)), unit);
+    const size_t at = static_cast<size_t>(group.scale_row) * rows + r;
+    const uint32_t bits = scales[at];
+    const float scale =
+        bits < 16 ? static_cast<float>(bits) * 0x1p-18f : __uint_as_float((bits << 19) + (112u << 23));
+    return __fmul_rn(static_cast<float>(static_cast<int>(code) - zeros[at]), __fmul_rn(scale, unit));
+  }
+};
+
+// The state on the device, with what belongs to its columns.
+class StoredThere {
+ public:
+  explicit StoredThere(const SolverState& state)
+      : state_(state),
+        groups_(state.device(), state.plan.groups),
+        group_of_(state.device(), GroupOf(state)) {}
+
+  Stored view() const {
+    return {reinterpret_cast<const uint16_t*>(state_.codes.view().data),
+            state_.masked() ? reinterpret_cast<const uint8_t*>(state_.keep.view().data) : nullptr,
+            reinterpret_cast<const uint8_t*>(state_.scales.view().data),
+            reinterpret_cast<const uint8_t*>(state_.zeros.view().data),
+            groups_.data(),
+            group_of_.data(),
+            state_.rows,
+            state_.cols};
+  }
+
+ private:
+  static std::vector<uint32_t> GroupOf(const SolverState& state) {
+    std::vector<uint32_t> group_of(state.cols);
+    for (uint32_t g = 0; g < state.plan.groups.size(); ++g) {
+      const ScaleGroup& group = state.plan.groups[g];
+      for (size_t p = group.start; p < size_t{group.start} + group.count; ++p) group_of[p] = g;
+    }
+    return group_of;
+  }
+
+  const SolverState& state_;
+  const Values<ScaleGroup> groups_;
+  const Values<uint32_t> group_of_;
+};
+
+// Original column -> stored position.
+std::vector<uint32_t> Positions(const std::vector<uint32_t>& order) {
+  std::vector<uint32_t> positions(order.size());
+  for (uint32_t p = 0; p < order.size(); ++p) positions[order[p]] = p;
+  return positions;
+}
+
+__global__ void __launch_bounds__(kThreads) FindLargest(View<const float> w, uint32_t* largest) {
+  float most = 0;
+  for (size_t r = blockIdx.x; r < w.rows; r += gridDim.x) {
+    for (size_t c = threadIdx.x; c < w.cols; c += kThreads) most = fmaxf(most, fabsf(w.row(r)[c]));
+  }
+  most = WarpMax(most);
+  // Floats that are not negative are ordered as their bits.
+  if (threadIdx.x % kWarp == 0) atomicMax(largest, __float_as_uint(most));
+}
+
+__global__ void __launch_bounds__(kThreads)
+    ScaleBoth(View<const float> m, const float* row, const float* col, View<float> out) {
+  for (size_t r = blockIdx.x; r < m.rows; r += gridDim.x) {
+    const float of_row = row != nullptr ? row[r] : 1.0f;
+    for (size_t c = threadIdx.x; c < m.cols; c += kThreads)
+      out.row(r)[c] = __fmul_rn(__fmul_rn(m.row(r)[c], col[c]), of_row);
+  }
+}
+
+// A block of threads a row: sums of every 256th product, then over the threads in the order of a tree.
+__global__ void __launch_bounds__(kThreads)
+    MultiplyRows(View<const float> a, View<const float> b, double* products) {
+  extern __shared__ double sums[];  // [kThreads]
+  const float *x = a.row(blockIdx.x), *y = b.row(blockIdx.x);
+  double sum = 0;
+  for (size_t c = threadIdx.x; c < a.cols; c += kThreads) sum += static_cast<double>(x[c]) * y[c];
+  sums[threadIdx.x] = sum;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) products[blockIdx.x] = sums[0];
+}
+
+// out[position of c, r] = (w[r, c], or 0 where `dead`) times inverse_unit less what is stored (unless
+// `whole`).
+__global__ void __launch_bounds__(kEdge* kTileLines)
+    ResidualTiles(const Stored stored, View<const float> w, const uint32_t* positions, const uint8_t* dead,
+                  bool whole, float inverse_unit, View<float> out) {
+  extern __shared__ float tile[];  // [kEdge, kEdge + 1]
+  const size_t first_col = blockIdx.x * size_t{kEdge};
+  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < w.rows;
+       first_row += gridDim.y * size_t{kEdge}) {
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + i, c = first_col + threadIdx.x;
+      if (r < w.rows && c < w.cols) tile[i * (kEdge + 1) + threadIdx.x] = w.row(r)[c];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + threadIdx.x, c = first_col + i;
+      if (r >= w.rows || c >= w.cols) continue;
+      const size_t p = positions[c];
+      const float value = dead[p] != 0 ? 0.0f : __fmul_rn(tile[threadIdx.x * (kEdge + 1) + i], inverse_unit);
+      out.row(p)[r] = __fsub_rn(value, whole ? 0.0f : stored.Value(p, r, 1.0f));
+    }
+  }
+}
+
+// out[r, c] = what is stored at the position of c.
+__global__ void __launch_bounds__(kEdge* kTileLines)
+    WeightTiles(const Stored stored, const uint32_t* positions, float unit, View<float> out) {
+  extern __shared__ float tile[];  // [kEdge, kEdge + 1]
+  const size_t first_col = blockIdx.x * size_t{kEdge};
+  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < out.rows;
+       first_row += gridDim.y * size_t{kEdge}) {
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + threadIdx.x, c = first_col + i;
+      if (r < out.rows && c < out.cols)
+        tile[threadIdx.x * (kEdge + 1) + i] = stored.Value(positions[c], r, unit);
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + i, c = first_col + threadIdx.x;
+      if (r < out.rows && c < out.cols) out.row(r)[c] = tile[i * (kEdge + 1) + threadIdx.x];
+    }
+  }
+}
+
+// A stored column a turn of a block of threads.
+__global__ void __launch_bounds__(kThreads) CountZeroWeights(const Stored stored, unsigned long long* zeros) {
+  unsigned count = 0;
+  for (size_t p = blockIdx.x; p < stored.cols; p += gridDim.x) {
+    for (size_t r = threadIdx.x; r < stored.rows; r += kThreads) count += stored.Value(p, r, 1.0f) == 0.0f;
+  }
+  count = __reduce_add_sync(kAllLanes, count);
+  if (threadIdx.x % kWarp == 0) atomicAdd(zeros, static_cast<unsigned long long>(count));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kEdge* kTileLines) TransposeIntegers(View<const T> in, View<T> out) {
+  extern __shared__ uint32_t integers[];  // [kEdge, kEdge + 1]
+  const size_t first_col = blockIdx.x * size_t{kEdge};
+  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < in.rows;
+       first_row += gridDim.y * size_t{kEdge}) {
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + i, c = first_col + threadIdx.x;
+      if (r < in.rows && c < in.cols) integers[i * (kEdge + 1) + threadIdx.x] = in.row(r)[c];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
+      const size_t r = first_row + threadIdx.x, c = first_col + i;
+      if (r < in.rows && c < in.cols) out.row(c)[r] = static_cast<T>(integers[threadIdx.x * (kEdge + 1) + i]);
+    }
+  }
+}
+
+constexpr size_t kTileBytes = kEdge * (kEdge + 1) * sizeof(float);
+const dim3 kTileThreads(kEdge, kTileLines);
+
+// Tiles of a matrix, columns by x.
+dim3 TilesOf(size_t rows, size_t cols) {
+  return {Blocks(cols, kEdge), std::min(Blocks(rows, kEdge), kMostBlocks)};
+}
+unsigned OfLines(size_t count) { return std::min(Blocks(count, 1), 4096u); }
+
+template <typename T>
+void TransposeOnDevice(const ConstTensor& in, const Tensor& out) {
+  const View<const T> from{reinterpret_cast<const T*>(in.data), in.rows, in.cols, in.stride};
+  const View<T> to{reinterpret_cast<T*>(out.data), out.rows, out.cols, out.stride};
+  Launch(in.device, TransposeIntegers<T>, TilesOf(in.rows, in.cols), kTileThreads, kTileBytes, from, to);
+}
+
+}  // namespace
+
+float LargestMagnitude(ConstTensor w) {
+  if (w.empty()) return 0;
+  const Values<float> largest(w.device, std::vector<float>(1, 0.0f));
+  Launch(w.device, FindLargest, OfLines(w.rows), kThreads, 0, In<float>(w),
+         reinterpret_cast<uint32_t*>(largest.data()));
+  float most = 0;
+  largest.CopyTo({&most, 1});
+  return most;
+}
+
+void ScaleRowsAndColumns(ConstTensor m, const std::vector<float>& row, const std::vector<float>& col,
+                         Tensor out) {
+  if (out.empty()) return;
+  const Values<float> of_row(out.device, row), of_col(out.device, col);
+  Launch(out.device, ScaleBoth, OfLines(out.rows), kThreads, 0, In<float>(m),
+         row.empty() ? nullptr : of_row.data(), of_col.data(), Out<float>(out));
+}
+
+std::vector<double> RowProducts(ConstTensor a, ConstTensor b) {
+  std::vector<double> products(a.rows, 0.0);
+  if (a.empty()) return products;
+  const Values<double> there(a.device, a.rows);
+  Launch(a.device, MultiplyRows, Blocks(a.rows, 1), kThreads, kThreads * sizeof(double), In<float>(a),
+         In<float>(b), there.data());
+  there.CopyTo(products);
+  return products;
+}
+
+void Residual(const SolverState& state, ConstTensor w, const std::vector<uint32_t>& dead, bool whole,
+              Tensor out) {
+  if (out.empty()) return;
+  const StoredThere stored(state);
+  const Values<uint32_t> positions(out.device, Positions(state.plan.order));
+  std::vector<uint8_t> is_dead(state.cols, 0);
+  for (const uint32_t p : dead) is_dead[p] = 1;
+  const Values<uint8_t> dead_there(out.device, is_dead);
+  Launch(out.device, ResidualTiles, TilesOf(w.rows, w.cols), kTileThreads, kTileBytes, stored.view(),
+         In<float>(w), positions.data(), dead_there.data(), whole, std::ldexp(1.0f, -state.exponent),
+         Out<float>(out));
+}
+
+void StoredWeights(const SolverState& state, Tensor out) {
+  if (out.empty()) return;
+  const StoredThere stored(state);
+  const Values<uint32_t> positions(out.device, Positions(state.plan.order));
+  Launch(out.device, WeightTiles, TilesOf(out.rows, out.cols), kTileThreads, kTileBytes, stored.view(),
+         positions.data(), std::ldexp(1.0f, state.exponent), Out<float>(out));
+}
+
+uint64_t CountZeros(const SolverState& state) {
+  if (state.rows == 0 || state.cols == 0) return 0;
+  const StoredThere stored(state);
+  const Values<unsigned long long> zeros(state.device(), std::vector<unsigned long long>(1, 0));
+  Launch(state.device(), CountZeroWeights, OfLines(state.cols), kThreads, 0, stored.view(), zeros.data());
+  unsigned long long count = 0;
+  zeros.CopyTo({&count, 1});
+  return count;
+}
+
+void IntegersByRow(ConstTensor by_column, Tensor by_row) {
+  if (by_row.empty()) return;
+  Array there(by_row.rows, by_row.cols, by_row.dtype, by_column.device);
+  if (DTypeBytes(by_row.dtype) == 2) {
+    TransposeOnDevice<uint16_t>(by_column, there.view());
+  } else {
+    MICA_CHECK(DTypeBytes(by_row.dtype) == 1);
+    TransposeOnDevice<uint8_t>(by_column, there.view());
+  }
+  Copy(there.view(), by_row);
+}
+
+}  // namespace mica::cuda
