@@ -14,7 +14,7 @@
 #include "device/tensor.h"
 #include "model/backward.h"
 #include "ops/convert/convert.h"
-#include "ops/gram/gram.h"
+#include "ops/gram/block_gram.h"
 
 namespace mica {
 namespace {
@@ -70,31 +70,25 @@ void FinishWeights(std::vector<float>& weights) {
 // The moments of one matrix's gradients, block by block.
 class OutputGram {
  public:
-  OutputGram(size_t rows, size_t block) : rows_(rows), block_(block) {
-    for (size_t begin = 0; begin < rows; begin += block) grams_.emplace_back(std::min(block, rows - begin));
-  }
+  OutputGram(size_t rows, size_t block, Device device) : grams_(rows, block, device) {}
 
-  // gradient: [tokens, rows]; its products are taken with operands of this type.
+  // gradient: [tokens, rows] on the device; its products are taken with operands of this type.
   void Add(ConstTensor gradient, DType operands) {
     Array buffer;
-    const ConstTensor rounded = Converted(gradient, operands, buffer);
-    for (size_t b = 0; b < grams_.size(); ++b) grams_[b].Add(rounded.Cols(b * block_, grams_[b].cols()));
+    grams_.Add(Converted(gradient, operands, buffer));
   }
 
   OutputInformation Mean(double tokens) const {
     OutputInformation outputs;
-    outputs.moments = Matrix<float>(rows_, block_, 0.0f);
-    for (size_t b = 0; b < grams_.size(); ++b) {
-      const size_t begin = b * block_, count = grams_[b].cols();
-      grams_[b].CopyScaled(1.0 / tokens, outputs.moments.view().Rows(begin, count).Cols(0, count));
-      for (size_t r = 0; r < count; ++r) outputs.fisher.push_back(grams_[b].Sum(r, r) / tokens);
-    }
+    outputs.moments = Matrix<float>(grams_.cols(), grams_.block());
+    grams_.CopyScaled(1.0 / tokens, outputs.moments);
+    outputs.fisher = grams_.Diagonal();
+    for (double& energy : outputs.fisher) energy /= tokens;
     return outputs;
   }
 
  private:
-  size_t rows_, block_;
-  std::vector<Gram> grams_;
+  BlockGram grams_;
 };
 
 }  // namespace
@@ -125,7 +119,7 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
     for (const LinearKind kind : kLinearKinds) {
       const size_t rows = LinearShape(config, kind).rows;
       if (settings.output_moments) {
-        grams[l].emplace_back(rows, OutputBlock(config, rows));
+        grams[l].emplace_back(rows, OutputBlock(config, rows), settings.arithmetic.device);
       } else {
         fisher.outputs[l][static_cast<size_t>(kind)].fisher.assign(rows, 0.0);
       }
@@ -144,10 +138,10 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
                 if (settings.output_moments) {
                   grams[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
                 } else {
-                  AddSquares(gradient.gradient.host<float>(), fisher.outputs[gradient.layer][kind].fisher);
+                  AddSquares(CopyTo(Device::Cpu(), gradient.gradient).view().host<float>(), fisher.outputs[gradient.layer][kind].fisher);
                 }
                 if (settings.token_weights)
-                  SquaredNorms(gradient.gradient.host<float>(),
+                  SquaredNorms(CopyTo(Device::Cpu(), gradient.gradient).view().host<float>(),
                                norms[gradient.layer][kind].data() + gradient.first_token);
               });
   progress.End();

@@ -171,7 +171,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       }
       const Array& matrix = layer_weights.Linear(kind);
       layer->SetLinear(kind, matrix.view());
-      const MatrixView<const float> w = matrix.view().host<float>();
+      const Array here = OnHost(matrix.view());
+      const MatrixView<const float> w = here.view().host<float>();
       const std::vector<int8_t> exponents = ColumnExponents(w);
       linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
@@ -226,7 +227,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       for (const LinearKind kind : kLinearKinds) {
         if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(layer_weights.Take(kind).view().host<float>(),
+        linear.sizes = MeasureSizes(OnHost(layer_weights.Take(kind).view()).view().host<float>(),
                                     PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
       }
     }
