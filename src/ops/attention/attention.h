@@ -25,12 +25,15 @@ struct AttentionInputs {
   ConstTensor k;        // [kv_heads * tokens, head_dim]
   ConstTensor v;        // [kv_heads * tokens, head_dim]
   float factor = 1.0f;  // what scores are multiplied by, > 0
+  float soft_cap = 0;   // then score = soft_cap tanh(score / soft_cap) (Gemma 2, 2024); 0: as they are
+  size_t sliding = 0;   // a token sees the last so many of its window, itself included; 0: all of them
 };
 
 // out[t, h * head_dim + i] = sum_s softmax_s(factor * q[h, t] . k[h', s]) v[h', s, i] over s <= t in t's
-// window. out: [tokens, heads * head_dim] of the type of q; with BF16 the probabilities are rounded to BF16
-// before the second product. log_sums, [heads, tokens] FP32 or empty, receives the logarithm of each row's
-// softmax denominator. Results do not depend on the number of threads.
+// window (t - sliding < s, the scores capped, if asked). out: [tokens, heads * head_dim] of the type of q;
+// with BF16 the probabilities are rounded to BF16 before the second product. log_sums, [heads, tokens] FP32
+// or empty, receives the logarithm of each row's softmax denominator. Results do not depend on the number of
+// threads.
 void Attention(const AttentionShape& shape, const AttentionInputs& in, Tensor out, Tensor log_sums);
 
 // What the forward pass left and what the loss feels of its result.
