@@ -195,9 +195,8 @@ void WithTileDim(size_t head_dim, const Body& body) {
   body(std::integral_constant<int, 256>{});
 }
 
-// For the gradient: of every row of `felt`, [tokens, heads * head_dim], and every head its log-sum in units
-// of log 2 and the product of felt and out over the head's channels; rows [heads, tokens]. felt_by_head,
-// [heads * tokens, head_dim] BF16 or null, receives felt.
+// What the gradient needs of a query: its log-sum in units of log 2, and sum_i grad_out_i out_i over the
+// channels of its head. Rows lie as [heads, tokens].
 struct AttentionRow {
   float log2_sum, mean;
 };
