@@ -20,6 +20,7 @@ void Check(const AttentionShape& shape, const AttentionInputs& in) {
   MICA_CHECK(heads % kv_heads == 0);
   MICA_CHECK(IsDense(in.q, heads * tokens, head_dim));
   MICA_CHECK(in.factor > 0);
+  MICA_CHECK(in.soft_cap >= 0);
   MICA_CHECK(IsDense(in.k, kv_heads * tokens, head_dim));
   MICA_CHECK(in.k.dtype == in.q.dtype);
   MICA_CHECK(IsDense(in.v, kv_heads * tokens, head_dim));

@@ -1,6 +1,7 @@
 // Causal attention and its gradient. On the processor: blocks of queries and keys with an online softmax
 // (Milakov & Gimelshein 2018; Dao et al. 2022), so that a thread holds one block of scores, whatever the
-// window.
+// window. On a CUDA device the same by warps: BF16 heads of up to 256 channels (a multiple of 8) on tensor
+// cores, all else in FP32; sums have a fixed order there as well.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +26,15 @@ struct AttentionInputs {
   ConstTensor k;        // [kv_heads * tokens, head_dim]
   ConstTensor v;        // [kv_heads * tokens, head_dim]
   float factor = 1.0f;  // what scores are multiplied by, > 0
+  float soft_cap = 0;   // then score = soft_cap tanh(score / soft_cap) (Gemma 2, 2024); 0: as they are
+  size_t sliding = 0;   // a token sees the last so many of its window, itself included; 0: all of them
 };
 
 // out[t, h * head_dim + i] = sum_s softmax_s(factor * q[h, t] . k[h', s]) v[h', s, i] over s <= t in t's
-// window. out: [tokens, heads * head_dim] of the type of q; with BF16 the probabilities are rounded to BF16
-// before the second product. log_sums, [heads, tokens] FP32 or empty, receives the logarithm of each row's
-// softmax denominator. Results do not depend on the number of threads.
+// window (t - sliding < s, the scores capped, if asked). out: [tokens, heads * head_dim] of the type of q;
+// with BF16 the probabilities are rounded to BF16 before the second product. log_sums, [heads, tokens] FP32
+// or empty, receives the logarithm of each row's softmax denominator. Results do not depend on the number of
+// threads.
 void Attention(const AttentionShape& shape, const AttentionInputs& in, Tensor out, Tensor log_sums);
 
 // What the forward pass left and what the loss feels of its result.

@@ -47,22 +47,32 @@ void AttentionCpu(const AttentionShape& shape, const AttentionInputs& in, Tensor
     T* weights = Scratch<T, 21>(kQueries * kKeys);
     float* sums = Scratch<float, 22>(kQueries * head_dim);
     RunningSum states[kQueries];
-    for (size_t first_key = 0; first_key < keys; first_key += kKeys) {
+    const size_t begin = FirstKey(in, first_query) / kKeys * kKeys;
+    for (size_t first_key = begin; first_key < keys; first_key += kKeys) {
       const size_t count = std::min(kKeys, keys - first_key);
       TileProduct(q_rows, k_rows + first_key * head_dim, true, queries, count, head_dim, false, scores);
       for (size_t i = 0; i < queries; ++i) {
-        // Keys of this block at or before the query; a row that sees none keeps its state.
+        // Keys of this block that the query sees; a row that sees none keeps its state.
         const size_t position = first_query + i;
         const size_t visible = position < first_key ? 0 : std::min(count, position - first_key + 1);
+        const size_t hidden = std::min(visible, std::max(first_key, FirstKey(in, position)) - first_key);
         T* row = weights + i * count;
-        if (visible > 0) {
+        std::fill(row, row + hidden, T{});
+        if (visible > hidden) {
+          float* seen = scores + i * count + hidden;
+          float factor = in.factor;
+          if (in.soft_cap > 0) {
+            for (size_t s = 0; s < visible - hidden; ++s)
+              seen[s] = in.soft_cap * std::tanh(in.factor * seen[s] / in.soft_cap);
+            factor = 1.0f;
+          }
           const float rescale =
-              kernels.of<T>().softmax_step(scores + i * count, visible, in.factor, &states[i], row);
-          if (first_key > 0 && rescale != 1.0f) kernels.scale(rescale, head_dim, sums + i * head_dim);
+              kernels.of<T>().softmax_step(seen, visible - hidden, factor, &states[i], row + hidden);
+          if (first_key > begin && rescale != 1.0f) kernels.scale(rescale, head_dim, sums + i * head_dim);
         }
         std::fill(row + visible, row + count, T{});
       }
-      TileProduct(weights, v_rows + first_key * head_dim, false, queries, head_dim, count, first_key > 0,
+      TileProduct(weights, v_rows + first_key * head_dim, false, queries, head_dim, count, first_key > begin,
                   sums);
     }
     for (size_t i = 0; i < queries; ++i) {

@@ -5,6 +5,11 @@
 
 namespace mica {
 
+// The first key that a token sees, both counted in their window.
+inline size_t FirstKey(const AttentionInputs& in, size_t position) {
+  return in.sliding == 0 || position < in.sliding ? 0 : position + 1 - in.sliding;
+}
+
 template <typename T>
 void AttentionCpu(const AttentionShape& shape, const AttentionInputs& in, Tensor out, Tensor log_sums);
 template <typename T>

@@ -19,12 +19,15 @@ struct AttentionProblem {
         heads(static_cast<int>(shape.heads)),
         kv_heads(static_cast<int>(shape.kv_heads)),
         head_dim(static_cast<int>(shape.head_dim)),
-        factor(in.factor) {}
+        factor(in.factor),
+        soft_cap(in.soft_cap),
+        // More than a window is all of it.
+        sliding(in.sliding >= shape.window ? 0 : static_cast<int>(in.sliding)) {}
   size_t tokens;
   int window, heads, kv_heads, head_dim;
   float factor;
-  float soft_cap = 0;  // scores are soft_cap * tanh(score / soft_cap); 0: as they are
-  int sliding = 0;     // a token sees so many at most, itself included; 0: all before it
+  float soft_cap;
+  int sliding;  // less than the window
 
   // Whether a query sees a key, both counted in their window.
   __device__ bool Sees(int query, int key) const {
@@ -53,7 +56,7 @@ struct AttentionOrder {
       : items(static_cast<unsigned>(items_)), parts(static_cast<unsigned>(parts_)) {
     constexpr unsigned kSection = 64;  // four or five blocks of each at a time on 132 multiprocessors
     const unsigned sections = std::max(1u, (items + kSection / 2) / kSection);
-    section = (items + sections - 1) / sections;
+    section = std::max(1u, (items + sections - 1) / sections);
   }
   unsigned blocks() const { return (items + section - 1) / section * section * parts; }
 
@@ -91,7 +94,7 @@ __device__ inline void LoadTile(uint32_t tile, const __nv_bfloat16* from, int ro
   static_assert(kRows % kAtOnce == 0);
   const int first = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
   const int column = 8 * chunk;
-#pragma unroll
+#pragma unroll 2
   for (int r = first; r < first + kRows; r += kAtOnce) {
     const bool valid = r < rows && column < head_dim;
     const int offset = valid ? r * head_dim + column : 0;
@@ -192,9 +195,8 @@ void WithTileDim(size_t head_dim, const Body& body) {
   body(std::integral_constant<int, 256>{});
 }
 
-// For the gradient: of every row of `felt`, [tokens, heads * head_dim], and every head its log-sum in units
-// of log 2 and the product of felt and out over the head's channels; rows [heads, tokens]. felt_by_head,
-// [heads * tokens, head_dim] BF16 or null, receives felt.
+// What the gradient needs of a query: its log-sum in units of log 2, and sum_i grad_out_i out_i over the
+// channels of its head. Rows lie as [heads, tokens].
 struct AttentionRow {
   float log2_sum, mean;
 };

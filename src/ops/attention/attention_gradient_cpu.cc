@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 #include <vector>
 
@@ -61,7 +62,8 @@ void AttentionGradientCpu(const AttentionShape& shape, const AttentionInputs& in
         const T* q = all_q + row * head_dim;
         const T* grad_out = all_grad_out.row(row);
         const size_t keys = first_query + queries;
-        for (size_t first_key = 0; first_key < keys; first_key += kKeys) {
+        const size_t begin = FirstKey(in, first_query) / kKeys * kKeys;
+        for (size_t first_key = begin; first_key < keys; first_key += kKeys) {
           const size_t count = std::min(kKeys, keys - first_key);
           const T* k = all_k + kv_offset + first_key * head_dim;
           const T* v = all_v + kv_offset + first_key * head_dim;
@@ -70,10 +72,21 @@ void AttentionGradientCpu(const AttentionShape& shape, const AttentionInputs& in
           for (size_t i = 0; i < queries; ++i) {
             const size_t position = first_query + i;
             const size_t visible = position < first_key ? 0 : std::min(count, position - first_key + 1);
-            float* weights = p + i * count;
-            kernels.exp(weights, visible, in.factor, log_sums[row + i], weights);
+            const size_t hidden = std::min(visible, std::max(first_key, FirstKey(in, position)) - first_key);
+            float *weights = p + i * count, *felt = grad_p + i * count;
+            float factor = in.factor;
+            if (in.soft_cap > 0) {
+              for (size_t s = hidden; s < visible; ++s) {
+                const float capped = std::tanh(in.factor * weights[s] / in.soft_cap);
+                weights[s] = in.soft_cap * capped;
+                felt[s] = means[row + i] + (felt[s] - means[row + i]) * (1.0f - capped * capped);
+              }
+              factor = 1.0f;
+            }
+            std::fill(weights, weights + hidden, 0.0f);
+            kernels.exp(weights + hidden, visible - hidden, factor, log_sums[row + i], weights + hidden);
             std::fill(weights + visible, weights + count, 0.0f);
-            kernels.of<T>().softmax_gradient(weights, grad_p + i * count, count, means[row + i], in.factor,
+            kernels.of<T>().softmax_gradient(weights, felt, count, means[row + i], in.factor,
                                              grad_scores + i * count);
           }
           const T* weights = nullptr;
@@ -87,7 +100,7 @@ void AttentionGradientCpu(const AttentionShape& shape, const AttentionInputs& in
           float* grad_v = all_grad_v + kv_offset + first_key * head_dim;
           TileProductTransposedA(weights, grad_out, count, head_dim, queries, true, grad_v);
           TileProductTransposedA(grad_scores, q, count, head_dim, queries, true, grad_k);
-          TileProduct(grad_scores, k, false, queries, head_dim, count, first_key > 0,
+          TileProduct(grad_scores, k, false, queries, head_dim, count, first_key > begin,
                       grad_q + row * head_dim);
         }
       }

@@ -34,8 +34,10 @@ __device__ inline void Fill(float (&to)[kSide][kDepth + 1], int first, int depth
 // c[r, s] = sum_k a(r, k) b(s, k) over k < depth. All threads call it; what they wrote to shared memory
 // before may be read by a and b, and what a and b read may be overwritten after.
 template <bool kRowsOfA, bool kRowsOfB, typename A, typename B>
-__device__ inline void Multiply(Shared& shared, int depth, const A& a, const B& b, Square& c) {
+__device__ __forceinline__ void Multiply(Shared& shared, int depth, const A& a, const B& b, Square& c) {
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
+#pragma unroll
     for (int j = 0; j < 4; ++j) c[i][j] = 0.0f;
   }
   for (int first = 0; first < depth; first += kDepth) {
@@ -43,11 +45,16 @@ __device__ inline void Multiply(Shared& shared, int depth, const A& a, const B& 
     Fill<kRowsOfA>(shared.a, first, depth, a);
     Fill<kRowsOfB>(shared.b, first, depth, b);
     __syncthreads();
+#pragma unroll 4
     for (int k = 0; k < kDepth; ++k) {
       float x[4], y[4];
+#pragma unroll
       for (int i = 0; i < 4; ++i) x[i] = shared.a[TileRow(i)][k];
+#pragma unroll
       for (int j = 0; j < 4; ++j) y[j] = shared.b[TileColumn(j)][k];
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
+#pragma unroll
         for (int j = 0; j < 4; ++j) c[i][j] += x[i] * y[j];
       }
     }
@@ -99,6 +106,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto q = RowsAt(problem, q_data, at.row), k = RowsAt(problem, k_data, at.kv_row),
              v = RowsAt(problem, v_data, at.kv_row);
   float largest[4], total[4];  // totals are of this thread's columns
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     largest[i] = -INFINITY;
     total[i] = 0.0f;
@@ -111,8 +119,10 @@ __global__ void __launch_bounds__(kThreads)
         shared, head_dim, [&](int r, int i) { return q(first_query + r, i); },
         [&](int s, int i) { return k(first_key + s, i); }, c);
     float rescale[4];
+#pragma unroll
     for (int i = 0; i < 4; ++i) {
       float most = largest[i];
+#pragma unroll
       for (int j = 0; j < 4; ++j) {
         c[i][j] = problem.Sees(first_query + TileRow(i), first_key + TileColumn(j)) ? Score(problem, c[i][j])
                                                                                     : -INFINITY;
@@ -123,6 +133,7 @@ __global__ void __launch_bounds__(kThreads)
       rescale[i] = expf(largest[i] - shift);
       largest[i] = most;
       total[i] *= rescale[i];
+#pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float p = expf(c[i][j] - shift);
         total[i] += p;
@@ -133,10 +144,12 @@ __global__ void __launch_bounds__(kThreads)
       Multiply<false, true>(
           shared, kSide, [&](int r, int s) { return shared.tile[r][s]; },
           [&](int i, int s) { return first + i < head_dim ? v(first_key + s, first + i) : 0.0f; }, c);
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int query = first_query + TileRow(i);
         if (query >= problem.window) continue;
         float* to = sums.row(at.window_start + query) + static_cast<size_t>(at.head) * head_dim + first;
+#pragma unroll
         for (int j = 0; j < 4; ++j) {
           const int column = TileColumn(j);
           if (first + column >= head_dim) continue;
@@ -145,6 +158,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     float sum = total[i];
     for (int other = 8; other > 0; other /= 2) sum += __shfl_xor_sync(kAllLanes, sum, other);
@@ -170,9 +184,9 @@ struct GradientOperands {
 
 // Probabilities p and gradients of scores (before they are rounded) of a tile of queries and keys.
 template <typename T>
-__device__ inline void GradientOfScores(Shared& shared, const AttentionProblem& problem,
-                                        const GradientOperands<T>& in, const Head& at, int first_query,
-                                        int first_key, Square& p, Square& grad) {
+__device__ __forceinline__ void GradientOfScores(Shared& shared, const AttentionProblem& problem,
+                                                 const GradientOperands<T>& in, const Head& at,
+                                                 int first_query, int first_key, Square& p, Square& grad) {
   const auto q = RowsAt(problem, in.q, at.row), k = RowsAt(problem, in.k, at.kv_row),
              v = RowsAt(problem, in.v, at.kv_row);
   const HeadRows<float> felt = {
@@ -184,10 +198,12 @@ __device__ inline void GradientOfScores(Shared& shared, const AttentionProblem& 
   Multiply<false, false>(
       shared, problem.head_dim, [&](int r, int i) { return ToFloat(FromFloat<T>(felt(first_query + r, i))); },
       [&](int s, int i) { return v(first_key + s, i); }, grad);
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int query = first_query + TileRow(i);
     AttentionRow row = {};
     if (query < problem.window) row = in.rows[at.row + query];
+#pragma unroll
     for (int j = 0; j < 4; ++j) {
       if (query >= problem.window || !problem.Sees(query, first_key + TileColumn(j))) {
         p[i][j] = grad[i][j] = 0.0f;
@@ -203,16 +219,21 @@ __device__ inline void GradientOfScores(Shared& shared, const AttentionProblem& 
 
 // tile[query][key] = values, rounded.
 template <typename T>
-__device__ inline void StoreTile(Shared& shared, const Square& values) {
+__device__ __forceinline__ void StoreTile(Shared& shared, const Square& values) {
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
+#pragma unroll
     for (int j = 0; j < 4; ++j) shared.tile[TileRow(i)][TileColumn(j)] = ToFloat(FromFloat<T>(values[i][j]));
   }
 }
 
 // A tile of sums, columns `first` to first + 63 of rows `row` on, of which there are `rows`.
-__device__ inline void AddSquare(const Square& c, float* to, int rows, int first, int head_dim, bool begin) {
+__device__ __forceinline__ void AddSquare(const Square& c, float* to, int rows, int first, int head_dim,
+                                          bool begin) {
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (TileRow(i) >= rows) continue;
+#pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int column = first + TileColumn(j);
       if (column >= head_dim) continue;

@@ -9,6 +9,13 @@
 namespace mica {
 namespace {
 
+size_t FirstSeen(const AttentionShape& shape, const AttentionInputs& in, size_t t) {
+  const size_t first = t / shape.window * shape.window;  // of the window
+  return in.sliding == 0 || t + 1 < first + in.sliding ? first : t + 1 - in.sliding;
+}
+// tanh(score / soft_cap), which the capped score is in units of the cap.
+double Cap(const AttentionInputs& in, double score) { return std::tanh(score / in.soft_cap); }
+
 template <typename T>
 void Attend(const AttentionShape& shape, const AttentionInputs& in, MatrixView<T> out,
             MatrixView<float> log_sums) {
@@ -18,14 +25,15 @@ void Attend(const AttentionShape& shape, const AttentionInputs& in, MatrixView<T
   for (size_t head = 0; head < heads; ++head) {
     const size_t kv_head = head / (heads / kv_heads);
     for (size_t t = 0; t < tokens; ++t) {
-      const size_t first = t / window * window;  // first token of the window
+      const size_t first = FirstSeen(shape, in, t);
       const T* query = q.row(head * tokens + t);
       double max = -std::numeric_limits<double>::infinity();
       for (size_t s = first; s <= t; ++s) {
         const T* key = k.row(kv_head * tokens + s);
         double score = 0.0;
         for (size_t i = 0; i < head_dim; ++i) score += double{Widen(query[i])} * Widen(key[i]);
-        weights[s - first] = score * in.factor;
+        score *= in.factor;
+        weights[s - first] = in.soft_cap > 0 ? in.soft_cap * Cap(in, score) : score;
         max = std::max(max, weights[s - first]);
       }
       double total = 0.0;
@@ -63,15 +71,22 @@ void Differentiate(const AttentionShape& shape, const AttentionInputs& in, const
       for (size_t i = 0; i < head_dim; ++i) {
         mean += double{grad_out[i]} * Widen(context(t, head * head_dim + i));
       }
-      for (size_t s = t / window * window; s <= t; ++s) {
+      for (size_t s = FirstSeen(shape, in, t); s <= t; ++s) {
         const size_t key = kv_head * tokens + s;
         double score = 0.0, grad_p = 0.0;
         for (size_t i = 0; i < head_dim; ++i) {
           score += double{Widen(q(row, i))} * Widen(k(key, i));
           grad_p += double{Widen(Narrow<T>(grad_out[i]))} * Widen(v(key, i));
         }
-        const double p = std::exp(score * in.factor - log_sums(head, t));
-        const double grad_score = p * (grad_p - mean) * in.factor;
+        score *= in.factor;
+        double slope = in.factor;  // of the score that softmax sees, by the product
+        if (in.soft_cap > 0) {
+          const double capped = Cap(in, score);
+          score = in.soft_cap * capped;
+          slope *= 1 - capped * capped;
+        }
+        const double p = std::exp(score - log_sums(head, t));
+        const double grad_score = p * (grad_p - mean) * slope;
         for (size_t i = 0; i < head_dim; ++i) {
           grad_q(row, i) += grad_score * Widen(k(key, i));
           grad_k(key, i) += grad_score * Widen(q(row, i));

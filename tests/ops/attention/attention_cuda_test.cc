@@ -11,19 +11,46 @@ namespace {
 
 struct Case {
   size_t windows, window, heads, kv_heads, head_dim;
+  float soft_cap = 0;
+  size_t sliding = 0;
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.windows << " windows of " << c.window << ", " << c.heads << " on " << c.kv_heads << " heads of "
-       << c.head_dim;
+       << c.head_dim << ", cap " << c.soft_cap << ", sliding " << c.sliding;
 }
 // Windows on either side of tiles of 32 and 64 keys and of blocks of 64 and 128 queries; every width of
 // tiles, full and padded; the last ones no tile takes in BF16.
-constexpr Case kCases[] = {
-    {1, 1, 4, 4, 64},     {3, 1, 6, 2, 8},     {3, 7, 4, 4, 16},     {2, 7, 6, 2, 128},   {2, 31, 2, 1, 256},
-    {2, 33, 2, 2, 96},    {2, 64, 4, 4, 8},    {1, 64, 6, 2, 256},   {3, 65, 6, 2, 64},   {2, 65, 4, 4, 128},
-    {1, 127, 2, 1, 128},  {2, 129, 4, 2, 128}, {2, 200, 4, 4, 96},   {1, 200, 6, 2, 128}, {2, 200, 2, 1, 256},
-    {2, 200, 66, 33, 16}, {1, 1024, 2, 2, 64}, {1, 1024, 2, 1, 128}, {3, 7, 2, 1, 5},     {1, 130, 3, 3, 20},
-    {2, 70, 2, 1, 264}};
+constexpr Case kCases[] = {{1, 1, 4, 4, 64},
+                           {3, 1, 6, 2, 8},
+                           {3, 7, 4, 4, 16},
+                           {2, 7, 6, 2, 128},
+                           {2, 31, 2, 1, 256},
+                           {2, 33, 2, 2, 96},
+                           {2, 64, 4, 4, 8},
+                           {1, 64, 6, 2, 256},
+                           {3, 65, 6, 2, 64},
+                           {2, 65, 4, 4, 128},
+                           {1, 127, 2, 1, 128},
+                           {2, 129, 4, 2, 128},
+                           {2, 200, 4, 4, 96},
+                           {1, 200, 6, 2, 128},
+                           {2, 200, 2, 1, 256},
+                           {2, 200, 66, 33, 16},
+                           {1, 1024, 2, 2, 64},
+                           {1, 1024, 2, 1, 128},
+                           {3, 7, 2, 1, 5},
+                           {1, 130, 3, 3, 20},
+                           {2, 70, 2, 1, 264},
+                           // Scores capped, fewer keys in sight.
+                           {1, 130, 2, 1, 64, 2.0f},
+                           {1, 70, 2, 2, 128, 5.0f},
+                           {1, 70, 2, 1, 12, 2.0f},
+                           {1, 300, 2, 1, 128, 0, 100},
+                           {2, 200, 2, 1, 64, 0, 1},
+                           {2, 200, 2, 1, 64, 3.0f, 64},
+                           {1, 150, 2, 2, 256, 2.0f, 33},
+                           {1, 150, 2, 2, 20, 2.0f, 33},
+                           {1, 65, 2, 1, 64, 0, 65}};
 
 class AttentionOnCuda : public testing::TestWithParam<std::tuple<DType, Case>> {
  protected:
@@ -38,7 +65,8 @@ INSTANTIATE_TEST_SUITE_P(Types, AttentionOnCuda,
                            return std::string(DTypeName(std::get<0>(info.param))) + "_" +
                                   std::to_string(c.windows) + "x" + std::to_string(c.window) + "_" +
                                   std::to_string(c.heads) + "on" + std::to_string(c.kv_heads) + "x" +
-                                  std::to_string(c.head_dim);
+                                  std::to_string(c.head_dim) + (c.soft_cap > 0 ? "_capped" : "") +
+                                  (c.sliding > 0 ? "_sliding" + std::to_string(c.sliding) : "");
                          });
 
 // q, k and v of one case, here and there.
@@ -51,16 +79,22 @@ struct Operands {
         v(RandomTensor(c.kv_heads * shape.tokens, c.head_dim, dtype, 13)),
         q_there(OnCuda(q.view())),
         k_there(OnCuda(k.view())),
-        v_there(OnCuda(v.view())) {}
+        v_there(OnCuda(v.view())),
+        soft_cap(c.soft_cap),
+        sliding(c.sliding) {}
   size_t width() const { return shape.heads * shape.head_dim; }
   AttentionInputs here() const { return With({q.view(), k.view(), v.view()}); }
   AttentionInputs there() const { return With({q_there.view(), k_there.view(), v_there.view()}); }
   AttentionInputs With(AttentionInputs in) const {
     in.factor = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+    in.soft_cap = soft_cap;
+    in.sliding = sliding;
     return in;
   }
   AttentionShape shape;
   Array q, k, v, q_there, k_there, v_there;
+  float soft_cap;
+  size_t sliding;
 };
 
 TEST_P(AttentionOnCuda, MatchesTheReference) {

@@ -23,8 +23,8 @@ TEST(AttentionRef, ByHand) {
   // and 1/4.
   const AttentionShape shape = {2, 2, 1, 1, 2};
   const Array q = FromFloats({1, 1, 1, 0}, 2, 2, DType::kF32),
-                    k = FromFloats({std::log(3.0f), 0, 0, 5}, 2, 2, DType::kF32),
-                    v = FromFloats({4, 8, 0, 16}, 2, 2, DType::kF32);
+              k = FromFloats({std::log(3.0f), 0, 0, 5}, 2, 2, DType::kF32),
+              v = FromFloats({4, 8, 0, 16}, 2, 2, DType::kF32);
   Matrix<float> out(2, 2, kNan), log_sums(1, 2, kNan);
   AttentionRef(shape, {q.view(), k.view(), v.view(), 1.0f}, out, log_sums);
   EXPECT_FLOAT_EQ(out(0, 0), 4);
@@ -33,16 +33,68 @@ TEST(AttentionRef, ByHand) {
   EXPECT_FLOAT_EQ(out(1, 1), 10);
   EXPECT_FLOAT_EQ(log_sums(0, 0), std::log(3.0f));
   EXPECT_FLOAT_EQ(log_sums(0, 1), std::log(4.0f));
+  // A score of ln 3 capped at ln 2: ln 2 tanh(ln 3 / ln 2).
+  const float weight = std::exp(std::log(2.0f) * std::tanh(std::log(3.0f) / std::log(2.0f)));
+  AttentionRef(shape, {q.view(), k.view(), v.view(), 1.0f, std::log(2.0f)}, out, log_sums);
+  EXPECT_FLOAT_EQ(out(1, 0), 4 * weight / (weight + 1));
+  EXPECT_FLOAT_EQ(log_sums(0, 1), std::log(weight + 1));
+  // The last token alone.
+  AttentionRef(shape, {q.view(), k.view(), v.view(), 1.0f, 0, 1}, out, log_sums);
+  EXPECT_FLOAT_EQ(out(1, 0), 0);
+  EXPECT_FLOAT_EQ(out(1, 1), 16);
+  EXPECT_FLOAT_EQ(log_sums(0, 1), 0);
+}
+
+TEST(AttentionRef, GradientIsTheSlopeOfCappedScoresInSight) {
+  const AttentionShape shape = {10, 5, 2, 1, 3};
+  std::vector<float> q = RandomValues(60, 1, 2.0f), k = RandomValues(30, 2), v = RandomValues(30, 3);
+  const Array felt = RandomTensor(10, 6, DType::kF32, 4);
+  const auto inputs = [&](const Array& q_at, const Array& k_at, const Array& v_at) {
+    return AttentionInputs{q_at.view(), k_at.view(), v_at.view(), 0.7f, 1.5f, 3};
+  };
+  const auto at = [](const std::vector<float>& values) {
+    return FromFloats(values, values.size() / 3, 3, DType::kF32);
+  };
+  Matrix<float> out(10, 6), log_sums(2, 10), grad_q(20, 3), grad_k(10, 3), grad_v(10, 3);
+  const auto loss = [&] {
+    const Array q_at = at(q), k_at = at(k), v_at = at(v);
+    AttentionRef(shape, inputs(q_at, k_at, v_at), out, log_sums);
+    double sum = 0;
+    for (size_t i = 0; i < out.size(); ++i) sum += double{out.data()[i]} * felt.view().host<float>().data[i];
+    return sum;
+  };
+  loss();
+  const Array q_at = at(q), k_at = at(k), v_at = at(v);
+  AttentionGradientRef(shape, inputs(q_at, k_at, v_at), {out, log_sums, felt.view()},
+                       {grad_q, grad_k, grad_v});
+  for (auto [values, gradient] : {std::pair{&q, &grad_q}, {&k, &grad_k}, {&v, &grad_v}}) {
+    for (size_t i = 0; i < values->size(); ++i) {
+      constexpr float kStep = 1.0f / 64;
+      const float value = (*values)[i];
+      (*values)[i] = value + kStep;
+      const double above = loss();
+      (*values)[i] = value - kStep;
+      const double below = loss();
+      (*values)[i] = value;
+      EXPECT_NEAR(gradient->data()[i], (above - below) / (2 * kStep), 1e-3) << i;
+    }
+  }
 }
 
 struct AttentionCase {
   size_t windows, window, heads, kv_heads, head_dim;
+  float soft_cap = 0;
+  size_t sliding = 0;
 };
 // Windows on either side of the query block (128) and key block (512); MHA, GQA, MQA; heads that fill no
-// vector.
-constexpr AttentionCase kCases[] = {{1, 1, 1, 1, 2},    {3, 7, 2, 1, 16},   {2, 127, 4, 2, 8},
-                                    {1, 128, 3, 3, 20}, {2, 129, 2, 2, 64}, {1, 511, 2, 1, 32},
-                                    {1, 513, 4, 4, 24}, {1, 650, 6, 2, 40}, {1, 1100, 2, 1, 128}};
+// vector. Then capped scores and fewer keys in sight: within a block of keys, across two, of blocks that see
+// none.
+constexpr AttentionCase kCases[] = {
+    {1, 1, 1, 1, 2},          {3, 7, 2, 1, 16},        {2, 127, 4, 2, 8},
+    {1, 128, 3, 3, 20},       {2, 129, 2, 2, 64},      {1, 511, 2, 1, 32},
+    {1, 513, 4, 4, 24},       {1, 650, 6, 2, 40},      {1, 1100, 2, 1, 128},
+    {2, 130, 2, 1, 16, 2.0f}, {2, 70, 2, 1, 16, 0, 9}, {1, 1100, 2, 1, 16, 3.0f, 520},
+    {1, 1100, 2, 2, 8, 0, 1}};
 
 // q, k and v of one case.
 struct Operands {
@@ -51,12 +103,17 @@ struct Operands {
       : shape{c.windows * c.window, c.window, c.heads, c.kv_heads, c.head_dim},
         q(RandomTensor(c.heads * shape.tokens, c.head_dim, dtype, 11, q_scale)),
         k(RandomTensor(c.kv_heads * shape.tokens, c.head_dim, dtype, 12)),
-        v(RandomTensor(c.kv_heads * shape.tokens, c.head_dim, dtype, 13)) {}
+        v(RandomTensor(c.kv_heads * shape.tokens, c.head_dim, dtype, 13)),
+        soft_cap(c.soft_cap),
+        sliding(c.sliding) {}
   AttentionInputs inputs() const {
-    return {q.view(), k.view(), v.view(), 1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
+    return {q.view(), k.view(), v.view(), 1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
+            soft_cap, sliding};
   }
   AttentionShape shape;
   Array q, k, v;
+  float soft_cap;
+  size_t sliding;
 };
 
 // By type, and with native BF16 products as the processor has them or on the widening path.
@@ -82,9 +139,9 @@ TEST_P(AttentionTest, MatchesTheReference) {
     const Operands in(c, dtype(), 3.0f);
     const size_t tokens = in.shape.tokens, width = c.heads * c.head_dim;
     Array expected = Poisoned(tokens, width, dtype()), actual = Poisoned(tokens, width, dtype()),
-                unasked = Poisoned(tokens, width, dtype());
+          unasked = Poisoned(tokens, width, dtype());
     Array expected_sums = Poisoned(c.heads, tokens, DType::kF32),
-                actual_sums = Poisoned(c.heads, tokens, DType::kF32);
+          actual_sums = Poisoned(c.heads, tokens, DType::kF32);
     AttentionRef(in.shape, in.inputs(), expected.view(), expected_sums.view());
     Attention(in.shape, in.inputs(), actual.view(), actual_sums.view());
     // Probabilities are rounded to BF16 before they are multiplied.
@@ -106,8 +163,8 @@ TEST_P(AttentionTest, GradientMatchesTheReference) {
     AttentionRef(in.shape, in.inputs(), out.view(), log_sums.view());
     const auto run = [&](auto gradient) {
       Array q = Poisoned(c.heads * tokens, c.head_dim, DType::kF32),
-                  k = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32),
-                  v = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32);
+            k = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32),
+            v = Poisoned(c.kv_heads * tokens, c.head_dim, DType::kF32);
       gradient(in.shape, in.inputs(), AttentionFeedback{out.view(), log_sums.view(), felt.view()},
                AttentionGradients{q.view(), k.view(), v.view()});
       std::vector<float> all = Floats(q.view());
