@@ -255,7 +255,7 @@ class Row {
   uint8_t* keep_;
 };
 
-__global__ void __launch_bounds__(kSweepThreads) SolveRows(const Problem problem, const BlockOf block) {
+__global__ void __launch_bounds__(kSweepThreads, 3) SolveRows(const Problem problem, const BlockOf block) {
   extern __shared__ float4 memory[];
   const Shared shared(memory);
   const int end = block.cols + block.halo;

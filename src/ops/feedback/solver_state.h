@@ -23,6 +23,7 @@ namespace mica {
 // Integers of an array that lies on the processor, as a matrix of T.
 template <typename T>
 MatrixView<T> IntegersOf(Tensor x) {
+  if (x.empty()) return {};
   MICA_CHECK(x.device == Device::Cpu());
   MICA_CHECK(DTypeBytes(x.dtype) == sizeof(T));
   return {reinterpret_cast<T*>(x.data), x.rows, x.cols, x.stride};

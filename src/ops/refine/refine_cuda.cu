@@ -338,7 +338,7 @@ class Row {
   float loss_ = 0;
 };
 
-__global__ void __launch_bounds__(kSweepThreads) RefineRows(const Problem problem, const BlockOf block) {
+__global__ void __launch_bounds__(kSweepThreads, 2) RefineRows(const Problem problem, const BlockOf block) {
   extern __shared__ float4 memory[];
   const Shared shared(memory);
   LoadTriangle(problem.h, block.start, block.cols, block.cols, shared.h);

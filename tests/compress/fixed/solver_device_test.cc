@@ -250,7 +250,7 @@ TEST_P(SolverOnCuda, WholeSolutionsAreAsGood) {
     Copy(out.view(), decoded);
     const Matrix<float> read = Decoded(got);
     ASSERT_EQ(std::memcmp(decoded.data(), read.data(), read.size() * sizeof(float)), 0);
-    EXPECT_EQ(report.zero_share * static_cast<double>(w.size()), static_cast<double>(Zeros(read)));
+    EXPECT_EQ(report.zero_share, static_cast<double>(Zeros(read)) / static_cast<double>(w.size()));
     const double truth = LossBetween(w, read, h);
     EXPECT_NEAR(report.measured_loss, truth, 1e-4 * truth);
     const double tolerance = w.rows() > 1 ? 5e-3 : 5e-2;
