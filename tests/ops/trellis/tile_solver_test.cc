@@ -127,7 +127,7 @@ std::vector<Solution> Solve(Device device, const std::vector<Problem>& problems,
     to.weights = Matrix<float>(rows, cols, NAN);
     to.row_loss.assign(rows, NAN);
     to.tallies.resize(CodedTiles(rows));
-    for (TileTally& tally : to.tallies) std::memset(&tally, 0xFF, sizeof(tally));
+    for (TileTally& tally : to.tallies) tally = {.error = NAN, .energy = NAN, .widths = {}};
     TileTask task;
     task.w = on_device(problem.w);
     task.u = u;
