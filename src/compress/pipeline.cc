@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -24,6 +25,7 @@
 #include "compress/fixed/solver.h"
 #include "compress/inform/statistics.h"
 #include "compress/work_directory.h"
+#include "device/cuda.h"
 #include "device/device.h"
 #include "format/fixed/layout.h"
 #include "io/container/safetensors.h"
@@ -409,7 +411,16 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
   if (original != nullptr) original_layer.emplace(weights, settings_.arithmetic);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
+  double since = MonotonicSeconds();
+  // Seconds since the last call, the device's work included; for the log.
+  const auto took = [&] {
+    if (!LogEnabled(LogLevel::kDebug)) return 0.0;
+    Synchronize(settings_.arithmetic.device);
+    const double before = std::exchange(since, MonotonicSeconds());
+    return since - before;
+  };
   const auto solve = [&](InputKind input, const InputMoments& moments) {
+    const double swept = took();
     const std::string where = fmt::format("layer {}, inputs of {}", l, InputName(input));
     CheckFinite(moments.h, where + ", second moments");
     if (!moments.drift.empty()) CheckFinite(moments.drift, where + ", drift");
@@ -418,6 +429,7 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
       return std::make_shared<const DampedFactor>(moments.h, coder_->ColumnOrder(l, input),
                                                   settings_.damping);
     });
+    const double factored = took();
     std::vector<StageMatrix> stage;
     for (const LinearKind kind : kLinearKinds) {
       if (InputOf(kind) != input) continue;
@@ -433,9 +445,13 @@ void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream
       CheckFinite(w.view(), LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
+    const double aimed = took();
     coder_->Solve(l, {moments.h, factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
+    const double solved = took();
     if (solved_) FinishLayer();
+    LogDebug("{}: sweep {:.3f} s, factor {:.3f} s, targets {:.3f} s, solved in {:.3f} s, packed before in {:.3f} s",
+             where, swept, factored, aimed, solved, took());
   };
   PassLayer(layer, config(), stream, settings_.arithmetic, solve, beside, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });

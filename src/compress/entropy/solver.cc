@@ -111,7 +111,7 @@ std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double 
     row_loss[m].resize(matrix.rows);
     tallies[m].resize(matrix.tiles());
     tile_tasks.push_back({.w = task.w,
-                          .u = on_device(plan.columns->u()),
+                          .u = on_device(plan.columns->factor->tensor()),
                           .v = on_device(plan.v.view()),
                           .order = plan.columns->order(),
                           .dead = plan.columns->factor->dead(),

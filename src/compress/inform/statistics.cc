@@ -21,6 +21,7 @@
 #include "compress/curvature/score_histogram.h"
 #include "compress/inform/column_exponents.h"
 #include "device/device.h"
+#include "device/memory_plan.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "io/container/safetensors.h"
@@ -154,6 +155,9 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
 
   FisherSettings fisher_settings = settings.fisher;
   fisher_settings.seed = settings.seed;
+  // On a GPU what is free, for reading the weights again costs more.
+  if (arithmetic.device.is_cuda())
+    fisher_settings.stored_bytes = std::max<uint64_t>(fisher_settings.stored_bytes, AvailableMemory(arithmetic.device) / 3);
   fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "tests/compress/loaded.h"
 #include "tests/compress/tiny_calibration.h"
 
 namespace mica {
@@ -31,7 +32,7 @@ bool SameBits(const Matrix<float>& a, const Matrix<float>& b) {
 // All of a stream, portion by portion.
 std::vector<Matrix<float>> Portions(const ResidualStream& stream) {
   std::vector<Matrix<float>> portions;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) portions.push_back(stream.Load(portion));
+  for (size_t portion = 0; portion < stream.portions(); ++portion) portions.push_back(Loaded(stream, portion));
   return portions;
 }
 
@@ -187,7 +188,7 @@ TEST_P(LayerPass, WithoutSolverIsForwardOnEachPortionRoundedAfterEachBlock) {
 
   // Without the rounding between attention and MLP it would be another stream, but not far away.
   ResidualStream start = Stream(model_.weights());
-  Matrix<float> unrounded = start.Load(2);
+  Matrix<float> unrounded = Loaded(start, 2);
   layer.Forward(unrounded, kWindow);
   EXPECT_FALSE(SameBits(unrounded, expected[2]));
   double errors = 0, squares = 0;
@@ -205,7 +206,7 @@ TEST_P(LayerPass, WithBiasesIsTheStagesOfTheLayerRoundedAfterEachBlock) {
   const Calibration calibration = TinyCalibration(model.config(), 5, 33);
   ResidualStream stream(model.weights(), calibration);
   DecoderLayer layer(model.weights(), kLayer, GetParam());
-  Matrix<float> x = stream.Load(0);
+  Matrix<float> x = Loaded(stream, 0);
   Array normed, context, hidden;
   layer.AttentionInput(x, normed);
   layer.AttentionContext(normed.view(), 33, context);
@@ -218,7 +219,7 @@ TEST_P(LayerPass, WithBiasesIsTheStagesOfTheLayerRoundedAfterEachBlock) {
   Solved solved;
   PassLayer(layer, model.config(), stream, GetParam(), Noting(model.weights(), solved, layer), {}, {},
             kSilent);
-  EXPECT_TRUE(SameBits(stream.Load(0), x));
+  EXPECT_TRUE(SameBits(Loaded(stream, 0), x));
 }
 
 TEST_P(LayerPass, SolvesEachMatrixOnceInOrderOnTheMomentsOfItsInputs) {

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "base/threads.h"
+#include "tests/compress/loaded.h"
 #include "tests/compress/tiny_calibration.h"
 #include "tests/ops/random_values.h"
 
@@ -46,7 +47,7 @@ TEST_P(ResidualStreamOf, PortionsAreWholeRunsAndCoverEveryTokenOnce) {
   size_t tokens = 0;
   for (size_t portion = 0; portion < stream.portions(); ++portion) {
     EXPECT_EQ(tokens, portion * stream.portion_tokens());
-    const Matrix<float> x = stream.Load(portion);
+    const Matrix<float> x = Loaded(stream, portion);
     EXPECT_EQ(x.cols(), model_.config().hidden);
     EXPECT_EQ(x.rows(), std::min(portion_windows, windows - portion * portion_windows) * window);
     tokens += x.rows();
@@ -62,7 +63,7 @@ TEST_P(ResidualStreamOf, BeginsAsTheEmbeddingRoundedToBf16) {
   const ResidualStream stream(model_.weights(), calibration_);
   size_t rounded = 0;
   for (size_t portion = 0; portion < stream.portions(); ++portion) {
-    const Matrix<float> x = stream.Load(portion);
+    const Matrix<float> x = Loaded(stream, portion);
     for (size_t t = 0; t < x.rows(); ++t) {
       const auto id = static_cast<size_t>(calibration_.ids[portion * stream.portion_tokens() + t]);
       for (size_t c = 0; c < x.cols(); ++c) {
@@ -78,13 +79,13 @@ TEST_P(ResidualStreamOf, StoreRoundsOnePortionAndLeavesTheOthers) {
   ResidualStream stream(model_.weights(), calibration_);
   const size_t changed = stream.portions() / 2, cols = model_.config().hidden;
   std::vector<Matrix<float>> before;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) before.push_back(stream.Load(portion));
+  for (size_t portion = 0; portion < stream.portions(); ++portion) before.push_back(Loaded(stream, portion));
   const size_t tokens = before[changed].rows();
   // Rows with gaps between them.
   const std::vector<float> values = RandomValues(tokens * (cols + 2), 9, 10.0f);
-  stream.Store(changed, {values.data(), tokens, cols, cols + 2});
+  stream.Store(changed, MatrixView<const float>(values.data(), tokens, cols, cols + 2));
   for (size_t portion = 0; portion < stream.portions(); ++portion) {
-    const Matrix<float> after = stream.Load(portion);
+    const Matrix<float> after = Loaded(stream, portion);
     ASSERT_EQ(after.rows(), before[portion].rows());
     if (portion != changed) {
       EXPECT_EQ(std::memcmp(after.data(), before[portion].data(), after.size() * sizeof(float)), 0);
@@ -96,7 +97,7 @@ TEST_P(ResidualStreamOf, StoreRoundsOnePortionAndLeavesTheOthers) {
     }
     // What has been rounded once stays as it is.
     stream.Store(portion, after);
-    const Matrix<float> again = stream.Load(portion);
+    const Matrix<float> again = Loaded(stream, portion);
     EXPECT_EQ(std::memcmp(after.data(), again.data(), after.size() * sizeof(float)), 0);
   }
 }
@@ -117,7 +118,7 @@ TEST(ResidualStream, StoreRoundsToNearestTiesToEven) {
   for (size_t i = 0; i < std::size(cases); ++i) x(0, i) = cases[i].first;
   x(0, 23) = std::numeric_limits<float>::quiet_NaN();
   stream.Store(0, x);
-  const Matrix<float> after = stream.Load(0);
+  const Matrix<float> after = Loaded(stream, 0);
   for (size_t i = 0; i < std::size(cases); ++i) {
     EXPECT_EQ(after(0, i), cases[i].second) << cases[i].first;
     EXPECT_EQ(std::signbit(after(0, i)), std::signbit(cases[i].second));
@@ -129,9 +130,9 @@ TEST(ResidualStream, ThreadsDoNotChangeBits) {
   const TinyModel model(TinyConfig());
   const Calibration calibration = TinyCalibration(model.config(), 3, 333);
   SetThreads(1);
-  const Matrix<float> one = ResidualStream(model.weights(), calibration).Load(0);
+  const Matrix<float> one = Loaded(ResidualStream(model.weights(), calibration), 0);
   SetThreads(3);
-  const Matrix<float> three = ResidualStream(model.weights(), calibration).Load(0);
+  const Matrix<float> three = Loaded(ResidualStream(model.weights(), calibration), 0);
   SetThreads(0);
   ASSERT_EQ(one.rows(), 999u);
   EXPECT_EQ(std::memcmp(one.data(), three.data(), one.size() * sizeof(float)), 0);

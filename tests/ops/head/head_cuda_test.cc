@@ -87,7 +87,7 @@ TEST(DivergenceOnCuda, IsThatOfTheProcessor) {
     std::vector<uint8_t> expected_top(tokens), actual_top(tokens);
     Divergence(p.view(), q.view(), expected, expected_top);
     Divergence(p_there.view(), q_there.view(), actual, actual_top);
-    EXPECT_LE(WorstError(actual, expected), 2e-6) << vocab;
+    EXPECT_LE(WorstError(actual, expected), 4e-6) << vocab;
     EXPECT_EQ(actual_top, expected_top);
   }
 }
