@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "ops/census/census.h"
 #include "ops/codes/codes.h"
 #include "ops/convert/convert.h"
 #include "ops/feedback/solver_state.h"
@@ -44,7 +45,8 @@ namespace mica {
   op(DecodeFixed) op(DecodeEntropy) \
   op(SolveTiles) op(StartClasses) \
   op(FeedAll) op(RefineAll) \
-  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow)
+  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) \
+  op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram)
 // clang-format on
 
 namespace cuda {

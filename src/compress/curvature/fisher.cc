@@ -7,45 +7,22 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/threads.h"
 #include "compress/curvature/output_information.h"
 #include "device/array.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "model/backward.h"
+#include "ops/census/census.h"
 #include "ops/convert/convert.h"
 #include "ops/gram/block_gram.h"
 
 namespace mica {
 namespace {
 
-constexpr size_t kRowBlock = 64;  // outputs whose squares one thread sums
-
-// sums[r] += sum over tokens of gradient(t, r)^2, in token order.
-void AddSquares(MatrixView<const float> gradient, std::vector<double>& sums) {
-  ParallelFor((gradient.cols + kRowBlock - 1) / kRowBlock, [&](size_t block) {
-    const size_t begin = block * kRowBlock, end = std::min(gradient.cols, begin + kRowBlock);
-    for (size_t t = 0; t < gradient.rows; ++t) {
-      const float* g = gradient.row(t);
-      for (size_t r = begin; r < end; ++r) sums[r] += static_cast<double>(g[r]) * g[r];
-    }
-  });
-}
-
-// norms[t] = |gradient at token t|^2.
-void SquaredNorms(MatrixView<const float> gradient, float* norms) {
-  ParallelFor((gradient.rows + kRowBlock - 1) / kRowBlock, [&](size_t block) {
-    for (size_t t = block * kRowBlock; t < std::min(gradient.rows, (block + 1) * kRowBlock); ++t) {
-      const float* g = gradient.row(t);
-      double sum = 0;
-      for (size_t r = 0; r < gradient.cols; ++r) sum += static_cast<double>(g[r]) * g[r];
-      norms[t] = static_cast<float>(sum);
-    }
-  });
-}
-
-// weights += norms over their mean.
-void AddRelative(const std::vector<float>& norms, std::vector<float>& weights) {
+// weights += norms over their mean. norms_there: [1, tokens] FP32.
+void AddRelative(ConstTensor norms_there, std::vector<float>& weights) {
+  std::vector<float> norms(norms_there.cols);
+  Copy(norms_there, MatrixView<float>(norms.data(), 1, norms.size()));
   double sum = 0;
   for (const float norm : norms) sum += norm;
   if (!(sum > 0)) return;
@@ -114,16 +91,22 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   const double tokens = static_cast<double>(part.tokens());
   fisher.outputs.resize(config.layers);
   std::vector<std::vector<OutputGram>> grams(config.layers);
-  std::vector<std::array<std::vector<float>, kLinearKinds.size()>> norms(config.layers);
+  // Of the gradients of each matrix, on the device: sums over tokens of squares [1, rows], FP64; squared
+  // norms of tokens [1, tokens], FP32.
+  std::vector<std::array<Array, kLinearKinds.size()>> squares(config.layers), norms(config.layers);
+  const Device device = settings.arithmetic.device;
   for (size_t l = 0; l < config.layers; ++l) {
     for (const LinearKind kind : kLinearKinds) {
       const size_t rows = LinearShape(config, kind).rows;
       if (settings.output_moments) {
-        grams[l].emplace_back(rows, OutputBlock(config, rows), settings.arithmetic.device);
+        grams[l].emplace_back(rows, OutputBlock(config, rows), device);
       } else {
-        fisher.outputs[l][static_cast<size_t>(kind)].fisher.assign(rows, 0.0);
+        Array& sums = squares[l][static_cast<size_t>(kind)];
+        sums.Resize(1, rows, DType::kF64, device);
+        FillZero(sums.view());
       }
-      if (settings.token_weights) norms[l][static_cast<size_t>(kind)].resize(part.tokens());
+      if (settings.token_weights)
+        norms[l][static_cast<size_t>(kind)].Resize(1, part.tokens(), DType::kF32, device);
     }
   }
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
@@ -132,24 +115,25 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
   backward.advance = [&](size_t done) { progress.Advance(done); };
-  RunBackward(weights, part.ids, part.seqlen, settings.stored_bytes, backward,
-              [&](const LinearGradient& gradient) {
-                const size_t kind = static_cast<size_t>(gradient.kind);
-                if (settings.output_moments) {
-                  grams[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
-                } else {
-                  AddSquares(CopyTo(Device::Cpu(), gradient.gradient).view().host<float>(), fisher.outputs[gradient.layer][kind].fisher);
-                }
-                if (settings.token_weights)
-                  SquaredNorms(CopyTo(Device::Cpu(), gradient.gradient).view().host<float>(),
-                               norms[gradient.layer][kind].data() + gradient.first_token);
-              });
+  RunBackward(
+      weights, part.ids, part.seqlen, settings.stored_bytes, backward, [&](const LinearGradient& gradient) {
+        const size_t kind = static_cast<size_t>(gradient.kind);
+        if (settings.output_moments) {
+          grams[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
+        } else {
+          AddColumnSquares(gradient.gradient, {}, squares[gradient.layer][kind].view());
+        }
+        if (settings.token_weights)
+          RowSquares(gradient.gradient,
+                     norms[gradient.layer][kind].view().Cols(gradient.first_token, gradient.gradient.rows));
+      });
   progress.End();
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {
       if (settings.output_moments) {
         fisher.outputs[l][kind] = grams[l][kind].Mean(tokens);
       } else {
+        fisher.outputs[l][kind].fisher = DoublesOf(squares[l][kind].view());
         for (double& sum : fisher.outputs[l][kind].fisher) sum /= tokens;
       }
       for (const double energy : fisher.outputs[l][kind].fisher) {
@@ -167,7 +151,7 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
       std::vector<float>& of_input = weights[static_cast<size_t>(input)];
       of_input.assign(part.tokens(), 0.0f);
       for (const LinearKind kind : kLinearKinds) {
-        if (InputOf(kind) == input) AddRelative(norms[l][static_cast<size_t>(kind)], of_input);
+        if (InputOf(kind) == input) AddRelative(norms[l][static_cast<size_t>(kind)].view(), of_input);
       }
       FinishWeights(of_input);
     }

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "base/threads.h"
+#include "ops/census/census.h"
 
 namespace mica {
 namespace {
@@ -14,8 +14,7 @@ constexpr int kMostOctaves = 60;
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 
 // The upper one of two in the middle; changes the order.
-template <typename T>
-T Median(std::vector<T>& values) {
+double Median(std::vector<double>& values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
@@ -23,23 +22,13 @@ T Median(std::vector<T>& values) {
 
 }  // namespace
 
-std::vector<int8_t> ColumnExponents(MatrixView<const float> w) {
-  constexpr size_t kColumns = 64;
+std::vector<int8_t> ColumnExponents(ConstTensor w) {
   // log2 of the median size of what is not 0: one weight that dwarfs its column says nothing of the others.
   std::vector<double> octaves(w.cols, kNothing);
-  ParallelFor((w.cols + kColumns - 1) / kColumns, [&](size_t block) {
-    const size_t first = block * kColumns, count = std::min(kColumns, w.cols - first);
-    std::vector<std::vector<float>> sizes(count);
-    for (size_t r = 0; r < w.rows; ++r) {
-      const float* row = w.row(r) + first;
-      for (size_t c = 0; c < count; ++c) {
-        if (row[c] != 0) sizes[c].push_back(std::abs(row[c]));
-      }
-    }
-    for (size_t c = 0; c < count; ++c) {
-      if (!sizes[c].empty()) octaves[first + c] = std::log2(double{Median(sizes[c])});
-    }
-  });
+  const std::vector<float> medians = ColumnMedians(w);
+  for (size_t c = 0; c < w.cols; ++c) {
+    if (medians[c] != 0) octaves[c] = std::log2(double{medians[c]});
+  }
   std::vector<double> sorted;
   for (const double octave : octaves) {
     if (octave > kNothing) sorted.push_back(octave);

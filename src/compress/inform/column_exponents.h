@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/matrix.h"
+#include "device/tensor.h"
 
 namespace mica {
 
 // [cols] e_j with w(r, j) = 2^e_j times something of the size of the other columns' weights: 0 for columns
-// within three octaves of the median; empty when all are. w: [rows, cols].
-std::vector<int8_t> ColumnExponents(MatrixView<const float> w);
+// within three octaves of the median; empty when all are. w: [rows, cols] FP32
+// on any device.
+std::vector<int8_t> ColumnExponents(ConstTensor w);
 
 }  // namespace mica

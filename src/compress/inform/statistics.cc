@@ -25,6 +25,7 @@
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "io/container/safetensors.h"
+#include "ops/census/census.h"
 #include "ops/convert/convert.h"
 #include "ops/instruction_set.h"
 #include "ops/linalg/arrange.h"
@@ -89,14 +90,6 @@ InputStatistics Summarise(ConstTensor h, const std::vector<double>& mean, const 
 // What a failure is about: "layer 2, inputs of mlp.down_proj".
 std::string InputPlace(size_t layer, InputKind input) {
   return fmt::format("layer {}, inputs of {}", layer, InputName(input));
-}
-
-std::vector<double> WeightEnergy(MatrixView<const float> w, const std::vector<double>& fisher) {
-  std::vector<double> energy(w.cols, 0.0);
-  for (size_t r = 0; r < w.rows; ++r) {
-    for (size_t c = 0; c < w.cols; ++c) energy[c] += fisher[r] * w(r, c) * w(r, c);
-  }
-  return energy;
 }
 
 }  // namespace
@@ -179,7 +172,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const MatrixView<const float> w = here.view().host<float>();
       const std::vector<int8_t> exponents = ColumnExponents(w);
       linear.col_exponents.assign(exponents.begin(), exponents.end());
-      linear.weight_energy = WeightEnergy(w, linear.outputs.fisher);
+      linear.weight_energy = ColumnSquares(w, linear.outputs.fisher);
       linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
       if (!settings.step_sizes) layer_weights.Take(kind);  // its last use
     }

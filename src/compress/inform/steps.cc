@@ -5,10 +5,10 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "base/threads.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/curvature/output_information.h"
 #include "format/entropy/entropy_matrix.h"
+#include "ops/census/census.h"
 
 namespace mica {
 namespace {
@@ -105,31 +105,22 @@ StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInfor
   return plan;
 }
 
-StepSizes MeasureSizes(MatrixView<const float> w, const StepPlan& plan) {
-  StepSizes sizes;
-  std::vector<double> row_energy(w.rows, 0.0), col_energy(w.cols, 0.0), col_inverse(w.cols);
+StepSizes MeasureSizes(ConstTensor w, const StepPlan& plan) {
+  std::vector<double> col_inverse(w.cols);
   for (size_t c = 0; c < w.cols; ++c)
     col_inverse[c] = std::exp2(-plan.columns->col_step[c] / static_cast<double>(kStepResolution));
   for (const uint32_t p : plan.columns->factor->dead())
     col_inverse[plan.columns->order()[p]] = 0;  // solved as zeros
+  const ScaledEnergies energies = MeasureScaled(w, col_inverse, 1e-30);
+  StepSizes sizes;
   for (size_t r = 0; r < w.rows; ++r) {
-    for (size_t c = 0; c < w.cols; ++c) {
-      const double x = w(r, c) * col_inverse[c];
-      row_energy[r] += x * x;
-    }
-    if (!std::isfinite(row_energy[r])) Fail("weights of a matrix of {} x {} are not finite", w.rows, w.cols);
-    row_energy[r] = std::max(row_energy[r] / static_cast<double>(w.cols), 1e-30);
-    sizes.row.push_back(static_cast<float>(0.5 * std::log2(row_energy[r]) - plan.row_log[r]));
-  }
-  for (size_t r = 0; r < w.rows; ++r) {
-    for (size_t c = 0; c < w.cols; ++c) {
-      const double x = w(r, c) * col_inverse[c];
-      col_energy[c] += x * x / row_energy[r];
-    }
+    if (!std::isfinite(energies.row[r]))
+      Fail("weights of a matrix of {} x {} are not finite", w.rows, w.cols);
+    sizes.row.push_back(static_cast<float>(0.5 * std::log2(energies.row[r]) - plan.row_log[r]));
   }
   for (size_t c = 0; c < w.cols; ++c) {
     sizes.col.push_back(
-        static_cast<float>(0.5 * std::log2(std::max(col_energy[c] / static_cast<double>(w.rows), 1e-12))));
+        static_cast<float>(0.5 * std::log2(std::max(energies.col[c] / static_cast<double>(w.rows), 1e-12))));
   }
   return sizes;
 }

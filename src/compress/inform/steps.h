@@ -13,6 +13,7 @@
 #include "base/matrix.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/curvature/output_information.h"
+#include "device/tensor.h"
 
 namespace mica {
 
@@ -59,7 +60,8 @@ struct StepSizes {
   std::vector<float> row;  // [rows]
   std::vector<float> col;  // [cols]
 };
-StepSizes MeasureSizes(MatrixView<const float> w, const StepPlan& plan);
+// w: FP32 on any device. Throws Error when values are not finite.
+StepSizes MeasureSizes(ConstTensor w, const StepPlan& plan);
 
 // log2 to eighths of an octave.
 int StepEighths(double log2_value);
