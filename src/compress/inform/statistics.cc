@@ -168,8 +168,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       }
       const Array& matrix = layer_weights.Linear(kind);
       layer->SetLinear(kind, matrix.view());
-      const Array here = OnHost(matrix.view());
-      const MatrixView<const float> w = here.view().host<float>();
+      const ConstTensor w = matrix.view();
       const std::vector<int8_t> exponents = ColumnExponents(w);
       linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = ColumnSquares(w, linear.outputs.fisher);
@@ -224,7 +223,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       for (const LinearKind kind : kLinearKinds) {
         if (!settings.step_sizes || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(OnHost(layer_weights.Take(kind).view()).view().host<float>(),
+        linear.sizes = MeasureSizes(layer_weights.Take(kind).view(),
                                     PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
       }
     }
