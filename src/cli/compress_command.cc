@@ -45,6 +45,8 @@ std::string Summary(const CompressionRecord& record, const std::string& out) {
                    FormatBytes(static_cast<double>(*file.bytes_after)), *file.ratio));
   line("time", FormatDuration(*record.time.total));
   line("peak memory", FormatBytes(static_cast<double>(*record.peak_memory_bytes)));
+  if (record.gpu)
+    line("of the GPU", fmt::format("{} of {}", FormatBytes(static_cast<double>(*record.gpu->peak_bytes)), *record.gpu->name));
   return text;
 }
 

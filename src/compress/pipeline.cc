@@ -33,6 +33,7 @@
 #include "io/packed/packed_checkpoint.h"
 #include "model/companions.h"
 #include "model/fingerprint.h"
+#include "model/gpu_record.h"
 #include "model/packed.h"
 #include "model/sizes.h"
 #include "model/vocabulary.h"
@@ -548,6 +549,7 @@ CompressionRecord Compression::Finish() {
   record_.time.total = MonotonicSeconds() - began_;
   record_.created = UtcTime();
   record_.peak_memory_bytes = PeakResidentBytes();
+  record_.gpu = GpuOf(settings_.arithmetic.device);
   record_.host = ThisHost();
   WriteJson(paths_.out / kCompressionFile, ToJson(record_));
   WorkDirectory::Clear(

@@ -284,7 +284,7 @@ std::vector<Option> MakeCommonOptions() {
        .kind = OptionKind::kText,
        .group = "General",
        .help = "Where to compute: cpu, cuda, cuda:1 (the second GPU), or auto: on a GPU where there is one",
-       .value = "cpu",
+       .value = "auto",
        .place = OptionPlace::kFlag},
       {.name = "device-memory",
        .kind = OptionKind::kBytes,

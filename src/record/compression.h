@@ -62,6 +62,15 @@ struct Host {
 };
 Host ThisHost();
 
+// The GPU that computed.
+struct GpuRecord {
+  std::optional<std::string> name;
+  std::optional<std::string> cuda;  // version that its driver offers: "13.0"
+  std::optional<uint64_t> memory_bytes;
+  std::optional<uint64_t> peak_bytes;  // that the program had of them
+  Json other;
+};
+
 // Seconds of wall clock by phase, in the order in which the phases ended.
 struct PhaseTimes {
   Ordered<double> phases;
@@ -204,6 +213,7 @@ struct CompressionRecord {
   FileSizes file;
   PhaseTimes time;
   std::optional<uint64_t> peak_memory_bytes;
+  std::optional<GpuRecord> gpu;  // none: the processor computed
   Host host;
   Json other;
 };

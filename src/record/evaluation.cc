@@ -117,6 +117,7 @@ void Fields(Archive& archive, typename Archive::template Of<EvaluationRecord>& r
   archive("datasets", record.sets);
   archive("time", record.time);
   archive("peak_memory_bytes", record.peak_memory_bytes);
+  archive("gpu", record.gpu);
   archive.Other(record.other);
 }
 

@@ -122,6 +122,7 @@ struct EvaluationRecord {
   Ordered<SetRecord> sets;  // key "datasets"
   PhaseTimes time;          // the texts' reading, the model's fingerprint, the sets' phases together
   std::optional<uint64_t> peak_memory_bytes;
+  std::optional<GpuRecord> gpu;  // none: the processor computed
   Json other;
 };
 

@@ -257,6 +257,15 @@ void Fields(Archive& archive, typename Archive::template Of<Host>& record) {
 }
 
 template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<GpuRecord>& record) {
+  archive("name", record.name);
+  archive("cuda", record.cuda);
+  archive("memory_bytes", record.memory_bytes);
+  archive("peak_bytes", record.peak_bytes);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<CalibrationSource>& record) {
   archive("kind", record.kind);
   archive("path", record.path);
@@ -364,6 +373,7 @@ void Fields(Archive& archive, typename Archive::template Of<CompressionRecord>& 
   archive("file", record.file);
   archive("time", record.time);
   archive("peak_memory_bytes", record.peak_memory_bytes);
+  archive("gpu", record.gpu);
   archive("host", record.host);
   archive.Other(record.other);
 }

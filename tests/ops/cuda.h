@@ -15,11 +15,11 @@ namespace mica {
   if (CudaDevices() == 0) GTEST_SKIP() << CudaAbsence()
 
 inline Array OnCuda(ConstTensor x) { return CopyTo(Device::Cuda(), x); }
-inline Array OnHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
+inline Array ToHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
 // Every value NaN.
 inline Array PoisonedOnCuda(size_t rows, size_t cols, DType dtype) {
   return OnCuda(Poisoned(rows, cols, dtype).view());
 }
-inline std::vector<float> FloatsOf(const Array& x) { return Floats(OnHost(x.view()).view()); }
+inline std::vector<float> FloatsOf(const Array& x) { return Floats(ToHost(x.view()).view()); }
 
 }  // namespace mica

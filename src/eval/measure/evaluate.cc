@@ -17,6 +17,7 @@
 #include "eval/measure/standard_error.h"
 #include "eval/measure/token_classes.h"
 #include "io/text/tokenizer.h"
+#include "model/gpu_record.h"
 #include "model/config.h"
 #include "model/fingerprint.h"
 #include "model/vocabulary.h"
@@ -287,6 +288,7 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
   result.time.phases.insert(result.time.phases.end(), sums.begin(), sums.end());
   result.time.total = MonotonicSeconds() - state.began;
   result.peak_memory_bytes = PeakResidentBytes();
+  result.gpu = GpuOf(state.request.device);
   return result;
 }
 
@@ -304,9 +306,9 @@ std::string SummaryTable(const EvaluationRecord& result) {
                             FormatBytes(static_cast<double>(model.file_bytes.value())), model.layout.value()),
                 std::string::npos) +
       "\n";
-  text += fmt::format("perplexity by convention {}, windows of {} tokens, {}, {} threads\n\n",
+  text += fmt::format("perplexity by convention {}, windows of {} tokens, {}, {}\n\n",
                       settings.convention.value(), settings.seqlen.value(), settings.dtype.value(),
-                      settings.threads.value());
+                      result.gpu ? *result.gpu->name : fmt::format("{} threads", settings.threads.value()));
   std::vector<std::vector<std::string>> rows = {
       {"set", "perplexity", "nats/token", "bits/byte", "windows", "tokens", "time", "tokens/s"}};
   for (const auto& [name, set] : result.sets) {

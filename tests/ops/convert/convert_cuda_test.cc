@@ -26,7 +26,7 @@ TEST(ConvertOnCuda, IsThatOfTheProcessor) {
               Convert(in, expected.view().Cols(1, cols));
               Convert(in_there, there.view().Cols(1, cols));
             }
-            const Array actual = OnHost(there.view());
+            const Array actual = ToHost(there.view());
             EXPECT_EQ(Floats(actual.view().Cols(1, cols)), Floats(expected.view().Cols(1, cols)))
                 << DTypeName(from) << " to " << DTypeName(to) << ", " << rows << " x " << cols;
             EXPECT_TRUE(AllNan(actual.view().Cols(0, 1)) && AllNan(actual.view().Cols(cols + 1, 1)));

@@ -14,7 +14,7 @@ TEST(GatherOnCuda, CopiesRows) {
   const std::vector<int32_t> ids = {49, 0, 7, 7};
   Array out = PoisonedOnCuda(ids.size(), 300, DType::kF32);
   GatherRows(OnCuda(table.view()).view(), ids, out.view());
-  const Array rows = OnHost(out.view());
+  const Array rows = ToHost(out.view());
   for (size_t t = 0; t < ids.size(); ++t)
     EXPECT_EQ(Floats(rows.view().Rows(t, 1)), Floats(table.view().Rows(static_cast<size_t>(ids[t]), 1)));
 }

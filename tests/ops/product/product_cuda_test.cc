@@ -45,13 +45,13 @@ TEST_P(ProductOnCuda, MultipliesAndAdds) {
             there = PoisonedOnCuda(tokens, outputs + 3, DType::kF32);
       Multiply(x.view(), *w.here, bias, expected.view().Cols(2, outputs));
       Multiply(x_there.view(), *w.there, bias_there, there.view().Cols(2, outputs));
-      Array actual = OnHost(there.view());
+      Array actual = ToHost(there.view());
       EXPECT_LE(WorstError(Floats(actual.view().Cols(2, outputs)), Floats(expected.view().Cols(2, outputs))),
                 1e-5);
       EXPECT_TRUE(AllNan(actual.view().Cols(0, 2)) && AllNan(actual.view().Cols(outputs + 2, 1)));
       MultiplyAdd(x.view(), *w.here, bias, expected.view().Cols(2, outputs));
       MultiplyAdd(x_there.view(), *w.there, bias_there, there.view().Cols(2, outputs));
-      actual = OnHost(there.view());
+      actual = ToHost(there.view());
       EXPECT_LE(WorstError(Floats(actual.view().Cols(2, outputs)), Floats(expected.view().Cols(2, outputs))),
                 1e-5);
     }
