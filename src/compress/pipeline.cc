@@ -35,6 +35,7 @@
 #include "model/fingerprint.h"
 #include "model/gpu_record.h"
 #include "model/packed.h"
+#include "model/read_ahead.h"
 #include "model/sizes.h"
 #include "model/vocabulary.h"
 #include "model/window.h"
@@ -99,7 +100,7 @@ class Compression {
   OtherBytes LeastBesides() const;
   void AddCopied(size_t layer, PackedShard& shard) const;
   ShardRecord WriteEnds();
-  void CompressLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
+  void CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original);
   void FinishLayer();
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
@@ -176,6 +177,7 @@ CompressionRecord Compression::Work() {
   std::optional<ResidualStream> original;
   if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device);
   ResidualStream* const original_stream = original ? &*original : nullptr;
+  std::optional<ReadAhead<LayerWeights>> ahead;
   for (size_t l = 0; l < config().layers; ++l) {
     if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {
       finished_.push_back(std::move(*finished));
@@ -192,7 +194,17 @@ CompressionRecord Compression::Work() {
     // The last layer makes the budget exact: all before it must be known.
     if (solved_ && l + 1 == config().layers) FinishLayer();
     coder_->SetOtherBytes(l, Besides(), finished_matrix_bytes());
-    CompressLayer(l, stream, original_stream);
+    if (!ahead) {
+      // Finished layers come before all others.
+      ahead.emplace(config().layers - l, device, [this, device, l](size_t i) {
+        auto layer = std::make_unique<LayerWeights>(weights_, l + i, device);
+        if (device.is_cuda()) layer->ReadAll();
+        return layer;
+      });
+    }
+    const std::unique_ptr<LayerWeights> layer = ahead->Next();
+    MICA_CHECK(layer->index() == l);
+    CompressLayer(*layer, stream, original_stream);
   }
   if (solved_) FinishLayer();
   progress_.End();
@@ -405,8 +417,8 @@ ShardRecord Compression::WriteEnds() {
 }
 
 // Solves a layer's matrices. They are packed beside what follows and written by FinishLayer one stage later.
-void Compression::CompressLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
-  LayerWeights weights(weights_, l, settings_.arithmetic.device);
+void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original) {
+  const size_t l = weights.index();
   DecoderLayer layer(weights, settings_.arithmetic);  // gets each matrix as it is solved
   std::optional<DecoderLayer> original_layer;        // gets each just before
   if (original != nullptr) original_layer.emplace(weights, settings_.arithmetic);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -10,6 +12,7 @@
 #include "device/array.h"
 #include "device/precision.h"
 #include "model/head_gradient.h"
+#include "model/read_ahead.h"
 #include "model/window.h"
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
@@ -156,12 +159,15 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
     std::vector<Array> inputs;  // of each layer
     Array x(tokens, config.hidden, DType::kF32, device);
     weights.Embed(group_ids, x.view());
+    ReadAhead<const DecoderLayer> forward(config.layers, device, [&](size_t index) {
+      return std::make_unique<const DecoderLayer>(weights, index, settings.arithmetic);
+    });
     for (size_t index = 0; index < config.layers; ++index) {
       inputs.push_back(CopyTo(device, x.view()));
-      const DecoderLayer layer(weights, index, settings.arithmetic);
+      const std::unique_ptr<const DecoderLayer> layer = forward.Next();
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
-        layer.Forward(x.view().Rows(first, count), window);
+        layer->Forward(x.view().Rows(first, count), window);
         settings.advance(count);
       });
     }
@@ -186,8 +192,13 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
     });
     x = Array();
 
+    ReadAhead<LayerWeights> back(config.layers, device, [&](size_t i) {
+      auto layer = std::make_unique<LayerWeights>(weights, config.layers - 1 - i, device);
+      if (device.is_cuda()) layer->ReadAll();
+      return layer;
+    });
     for (size_t index = config.layers; index-- > 0;) {
-      LayerGradient layer(LayerWeights(weights, index, device), settings.arithmetic);
+      LayerGradient layer(std::move(*back.Next()), settings.arithmetic);
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
         layer.Run(inputs[index].view().Rows(first, count), window, group_first + first,

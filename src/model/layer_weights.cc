@@ -22,6 +22,10 @@ const Array& LayerWeights::Linear(LinearKind kind) {
   return linears_[k];
 }
 
+void LayerWeights::ReadAll() {
+  for (const LinearKind kind : kLinearKinds) Linear(kind);
+}
+
 Array LayerWeights::Take(LinearKind kind) {
   Linear(kind);
   const size_t k = static_cast<size_t>(kind);

@@ -27,6 +27,8 @@ class LayerWeights {
 
   // [rows, cols] FP32 on the device, kept until it is taken: 4 bytes a weight for as long.
   const Array& Linear(LinearKind kind);
+  // Reads all of them now.
+  void ReadAll();
   // The same for its last user, who owns it from now on; nobody may ask for it again.
   Array Take(LinearKind kind);
 

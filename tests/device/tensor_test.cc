@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "device/array.h"
+#include "device/cuda.h"
 #include "device/device.h"
 #include "device/precision.h"
 #include "tests/error_message.h"
@@ -72,10 +73,21 @@ TEST(Array, TakeMemoryOnlyToGrow) {
 
 TEST(Device, NamesWhatIsMissing) {
   EXPECT_EQ(Device::Parse("cpu"), Device::Cpu());
-  EXPECT_EQ(Device::Parse("auto"), Device::Cpu());
+  EXPECT_EQ(Device::Parse("auto"), CudaDevices() > 0 ? Device::Cuda() : Device::Cpu());
   EXPECT_EQ(Device::Cpu().Describe(), "cpu");
-  EXPECT_EQ(MessageOf([] { Device::Parse("cuda"); }),
-            "--device is 'cuda', but this build computes on 'cpu' only");
+  EXPECT_EQ(Device::Cuda(2).name(), "cuda:2");
+  for (const char* wrong : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", ""})
+    EXPECT_EQ(MessageOf([&] { Device::Parse(wrong); }),
+              fmt::format("--device is '{}', expected auto, cpu, cuda or cuda:NUMBER", wrong));
+  if (CudaDevices() == 0) {
+    EXPECT_EQ(MessageOf([] { Device::Parse("cuda"); }),
+              fmt::format("--device is 'cuda', but {}; use cpu", CudaAbsence()));
+  } else {
+    EXPECT_EQ(Device::Parse("cuda"), Device::Cuda());
+    EXPECT_EQ(MessageOf([] { Device::Parse("cuda:63"); }),
+              fmt::format("--device is 'cuda:63', but this machine has {} CUDA device{}, counted from 0", CudaDevices(),
+                          CudaDevices() == 1 ? "" : "s"));
+  }
 }
 
 TEST(Precision, NamesTheTypeOfOperands) {

@@ -25,6 +25,7 @@
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "io/container/safetensors.h"
+#include "model/read_ahead.h"
 #include "ops/census/census.h"
 #include "ops/convert/convert.h"
 #include "ops/instruction_set.h"
@@ -156,8 +157,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   const Device device = arithmetic.device;
   ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device);
+  ReadAhead<LayerWeights> ahead(config.layers, device, [&](size_t layer) {
+    auto matrices = std::make_unique<LayerWeights>(weights, layer, device);
+    if (device.is_cuda()) matrices->ReadAll();
+    return matrices;
+  });
   for (size_t l = 0; l < config.layers; ++l) {
-    LayerWeights layer_weights(weights, l, device);
+    const std::unique_ptr<LayerWeights> read = ahead.Next();
+    LayerWeights& layer_weights = *read;
     std::optional<DecoderLayer> layer(std::in_place, layer_weights, arithmetic);
     for (const LinearKind kind : kLinearKinds) {
       LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];

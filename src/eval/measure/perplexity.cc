@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <future>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -17,6 +16,7 @@
 #include "device/precision.h"
 #include "model/head_divergence.h"
 #include "model/layer.h"
+#include "model/read_ahead.h"
 
 namespace mica {
 namespace {
@@ -202,43 +202,6 @@ class Stopwatch {
   double since_ = MonotonicSeconds();
 };
 
-// The layers in order. On a GPU the next one is read and brought there while the current one computes; on a
-// processor, whose threads all compute, when it is asked for.
-class LayerReader {
- public:
-  LayerReader(const ModelWeights& weights, const Arithmetic& arithmetic)
-      : weights_(weights), arithmetic_(arithmetic) {
-    if (arithmetic_.device.is_cuda()) Begin();
-  }
-  ~LayerReader() {
-    if (next_.valid()) next_.wait();
-  }
-
-  std::unique_ptr<const DecoderLayer> Next() {
-    if (!next_.valid()) return Read(index_++);
-    std::unique_ptr<const DecoderLayer> layer = next_.get();
-    ++index_;
-    Begin();
-    return layer;
-  }
-
- private:
-  void Begin() {
-    if (index_ == weights_.config().layers) return;
-    next_ = std::async(std::launch::async, [this, index = index_] { return Read(index); });
-  }
-  std::unique_ptr<const DecoderLayer> Read(size_t index) const {
-    auto layer = std::make_unique<const DecoderLayer>(weights_, index, arithmetic_);
-    Synchronize(arithmetic_.device);  // another thread goes on with it
-    return layer;
-  }
-
-  const ModelWeights& weights_;
-  const Arithmetic arithmetic_;
-  size_t index_ = 0;
-  std::future<std::unique_ptr<const DecoderLayer>> next_;  // of layer index_
-};
-
 // Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
 // Adds to the seconds that reading weights and passing took.
 void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
@@ -247,17 +210,18 @@ void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_
   Stopwatch watch;
   weights.Embed(ids, x);
   const size_t layers = weights.config().layers, step = StepWindows(window, arithmetic.device) * window;
-  LayerReader reader(weights, arithmetic);
+  ReadAhead<const DecoderLayer> layers_ahead(layers, arithmetic.device, [&](size_t index) {
+    return std::make_unique<const DecoderLayer>(weights, index, arithmetic);
+  });
   for (size_t index = 0; index < layers; ++index) {
     ThrowIfInterrupted();
-    const std::unique_ptr<const DecoderLayer> current = reader.Next();
-    const DecoderLayer& layer = *current;
+    const std::unique_ptr<const DecoderLayer> layer = layers_ahead.Next();
     watch.AddTo(reading);
     const std::string detail = fmt::format("{}layer {}/{}", what, index + 1, layers);
     for (size_t t = 0; t < x.rows; t += step) {
       ThrowIfInterrupted();
       const size_t tokens = std::min(step, x.rows - t);
-      layer.Forward(x.Rows(t, tokens), window);
+      layer->Forward(x.Rows(t, tokens), window);
       meter.Add(layer_work * static_cast<double>(tokens), detail);
     }
     Synchronize(arithmetic.device);
