@@ -16,7 +16,7 @@ Option CalibrationWindow() {
 
 std::vector<Option> MakeCompressionOptions() {
   const IdleRule without_trellis = {"trellis", false, "--trellis true"};
-  const IdleRule without_window = {"trellis-window", 0, "--trellis-window 24", ", which decides whole tiles"};
+  const IdleRule without_window = {"trellis-window", 0, "--trellis-window 24", ", which decides as many rows as suits the device"};
   const IdleRule with_fixed = {"coding", "fixed", "--coding entropy"};
   const IdleRule with_entropy = {"coding", "entropy", "--coding fixed"};
   const IdleRule without_zeros = {"sparsity", 0, "--sparsity 0.5 or --pattern 2:4"};
@@ -181,7 +181,7 @@ std::vector<Option> MakeCompressionOptions() {
       {.name = "trellis-window",
        .kind = OptionKind::kInteger,
        .group = "Coding entropy",
-       .help = "Rows that the trellis decides together; 0: all of a tile",
+       .help = "Rows that the trellis decides together; 0: all of a tile, on a GPU 64",
        .value = 0,
        .most = 128,
        .idle = {with_fixed, without_trellis},
