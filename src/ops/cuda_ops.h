@@ -7,6 +7,7 @@
 #include "ops/attention/attention.h"
 #include "ops/census/census.h"
 #include "ops/codes/codes.h"
+#include "ops/codes/symbol_passes.h"
 #include "ops/convert/convert.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
@@ -42,7 +43,7 @@ namespace mica {
   op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
-  op(DecodeFixed) op(DecodeEntropy) \
+  op(DecodeFixed) op(DecodeEntropy) op(NewSymbolPasses) \
   op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
   op(SolveTiles) op(StartClasses) \
   op(FeedAll) op(RefineAll) \

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -10,56 +12,14 @@
 #include "format/entropy/side_stream.h"
 #include "format/entropy/tables.h"
 #include "ops/codes/fit_tables.h"
+#include "ops/codes/symbol_passes.h"
 
 namespace mica {
 namespace {
 
-constexpr size_t kMagnitudes = EntropyRates::kMagnitudes;
 constexpr int kUnitClass = 24;  // standard deviation 1
 constexpr double kClassesPerOctave = 4;
-constexpr size_t kColumnBlock = 64;  // columns whose candidates are summed together
-constexpr int kReach = 2;            // classes to either side that are tried at once
-
-// quantiser * kMagnitudes + min(|n|, kMagnitudes - 1) of every weight: the index of its rate within a class.
-Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
-  Matrix<uint16_t> keys(matrix.rows, matrix.cols);
-  const size_t tiles = matrix.tiles();
-  const std::vector<uint32_t> order = StoredRowOrder(matrix);
-  const Trellis& trellis = TrellisOf(matrix.states);
-  ParallelFor(tiles, [&](size_t tile) {
-    std::vector<uint8_t> states(matrix.cols, 0);
-    for (size_t p = tile * matrix.tile_rows; p < std::min(matrix.rows, (tile + 1) * matrix.tile_rows); ++p) {
-      const int16_t* n = matrix.n.row(order[p]);
-      uint16_t* key = keys.row(order[p]);
-      for (size_t c = 0; c < matrix.cols; ++c) {
-        const size_t magnitude = static_cast<size_t>(std::abs(int{n[c]}));
-        key[c] = static_cast<uint16_t>(trellis.quantiser[states[c]] * kMagnitudes +
-                                       std::min(magnitude, kMagnitudes - 1));
-        states[c] = trellis.next[states[c]][magnitude & 1];
-      }
-    }
-  });
-  return keys;
-}
-
-EntropyCounts CountSymbols(const EntropyMatrix& matrix, const Matrix<uint16_t>& keys, int first_class,
-                           int last_class) {
-  const size_t tiles = matrix.tiles();
-  std::vector<EntropyCounts> parts(tiles);
-  ParallelFor(tiles, [&](size_t tile) {
-    for (size_t r = tile * matrix.tile_rows; r < std::min(matrix.rows, (tile + 1) * matrix.tile_rows); ++r) {
-      for (size_t c = 0; c < matrix.cols; ++c) {
-        const int k = std::clamp(matrix.row_class[r] + matrix.col_class[c], first_class, last_class);
-        const bool second = keys(r, c) >= kMagnitudes;
-        // The key is cut at kMagnitudes; the integer itself is not.
-        parts[tile].Add(second ? 1 : 0, k, std::abs(int{matrix.n(r, c)}));
-      }
-    }
-  });
-  EntropyCounts total;
-  for (const EntropyCounts& part : parts) total += part;
-  return total;
-}
+constexpr size_t kColumnBlock = 64;  // columns whose means are summed together
 
 int16_t Median(std::vector<int16_t> values) {
   const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
@@ -71,76 +31,40 @@ int16_t Median(std::vector<int16_t> values) {
 class ClassBits {
  public:
   ClassBits(const std::vector<int16_t>& classes, const std::vector<int16_t>& steps, int resolution)
-      : steps_(&steps), resolution_(resolution), counts_(kRange, 0.25) {
-    for (size_t i = 0; i < classes.size(); ++i) counts_[Index(i, classes[i])] += 1;
-    for (const double count : counts_) total_ += count;
+      : steps_(steps), resolution_(resolution), bits_(kRange, 0.25) {
+    for (size_t i = 0; i < classes.size(); ++i) bits_[Index(i, classes[i])] += 1;
+    double total = 0;
+    for (const double count : bits_) total += count;
+    for (double& bits : bits_) bits = std::log2(total / bits);
   }
-  double operator()(size_t i, int entropy_class) const {
-    return std::log2(total_ / counts_[Index(i, entropy_class)]);
-  }
+  double operator()(size_t i, int entropy_class) const { return bits_[Index(i, entropy_class)]; }
 
  private:
   static constexpr size_t kRange = 256;
   size_t Index(size_t i, int entropy_class) const {
-    return static_cast<size_t>(std::clamp(entropy_class - PredictedClass((*steps_)[i], resolution_) + 128, 0,
+    return static_cast<size_t>(std::clamp(entropy_class - PredictedClass(steps_[i], resolution_) + 128, 0,
                                           static_cast<int>(kRange) - 1));
   }
-  const std::vector<int16_t>* steps_;
-  int resolution_;
-  std::vector<double> counts_;
-  double total_ = 0;
+  const std::vector<int16_t>& steps_;
+  const int resolution_;
+  std::vector<double> bits_;
 };
 
-// Gives every row the class near its present one for which its integers and the class itself take the fewest
-// bits.
-void ChooseRowClasses(EntropyMatrix& matrix, const Matrix<uint16_t>& keys, const EntropyRates& rates) {
-  const ClassBits class_bits(matrix.row_class, matrix.row_step, matrix.row_resolution);
-  ParallelFor(matrix.rows, [&](size_t r) {
-    double bits[2 * kReach + 1] = {};
-    for (size_t c = 0; c < matrix.cols; ++c) {
-      const int k = matrix.row_class[r] + matrix.col_class[c];
-      for (int d = -kReach; d <= kReach; ++d) {
-        // Rates of quantiser 1 stand kEntropyClasses tables behind those of quantiser 0.
-        const uint16_t key = keys(r, c);
-        const float* table = rates.Bits(key >= kMagnitudes ? 1 : 0, k + d);
-        bits[d + kReach] += static_cast<double>(table[key % kMagnitudes]);
-      }
-    }
+// Gives every row or column the class near its present one for which its integers (bits: [kClassCandidates,
+// classes], as SymbolPasses finds them) and the class itself take the fewest bits.
+void ChooseClasses(const Matrix<double>& bits, const std::vector<int16_t>& steps, int resolution,
+                   std::vector<int16_t>& classes) {
+  const ClassBits class_bits(classes, steps, resolution);
+  for (size_t i = 0; i < classes.size(); ++i) {
+    double costs[kClassCandidates];
+    for (size_t d = 0; d < kClassCandidates; ++d) costs[d] = bits(d, i);
     int best = 0;
-    for (int d = -kReach; d <= kReach; ++d) {
-      bits[d + kReach] += class_bits(r, matrix.row_class[r] + d);
-      if (bits[d + kReach] < bits[best + kReach]) best = d;
+    for (int d = -kClassReach; d <= kClassReach; ++d) {
+      costs[d + kClassReach] += class_bits(i, classes[i] + d);
+      if (costs[d + kClassReach] < costs[best + kClassReach]) best = d;
     }
-    matrix.row_class[r] = static_cast<int16_t>(matrix.row_class[r] + best);
-  });
-}
-
-void ChooseColumnClasses(EntropyMatrix& matrix, const Matrix<uint16_t>& keys, const EntropyRates& rates) {
-  const ClassBits class_bits(matrix.col_class, matrix.col_step, kStepResolution);
-  ParallelFor((matrix.cols + kColumnBlock - 1) / kColumnBlock, [&](size_t block) {
-    double bits[kColumnBlock][2 * kReach + 1] = {};
-    const size_t begin = block * kColumnBlock;
-    const size_t end = std::min(matrix.cols, begin + kColumnBlock);
-    for (size_t r = 0; r < matrix.rows; ++r) {
-      for (size_t c = begin; c < end; ++c) {
-        const int k = matrix.row_class[r] + matrix.col_class[c];
-        const uint16_t key = keys(r, c);
-        for (int d = -kReach; d <= kReach; ++d) {
-          const float* table = rates.Bits(key >= kMagnitudes ? 1 : 0, k + d);
-          bits[c - begin][d + kReach] += static_cast<double>(table[key % kMagnitudes]);
-        }
-      }
-    }
-    for (size_t c = begin; c < end; ++c) {
-      double* of_column = bits[c - begin];
-      int best = 0;
-      for (int d = -kReach; d <= kReach; ++d) {
-        of_column[d + kReach] += class_bits(c, matrix.col_class[c] + d);
-        if (of_column[d + kReach] < of_column[best + kReach]) best = d;
-      }
-      matrix.col_class[c] = static_cast<int16_t>(matrix.col_class[c] + best);
-    }
-  });
+    classes[i] = static_cast<int16_t>(classes[i] + best);
+  }
 }
 
 // Classes of integers whose mean magnitude is about row[r] * col[c].
@@ -222,30 +146,29 @@ void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix) {
   NormaliseClasses(matrix);
 }
 
-void FitEntropyModel(EntropyMatrix& matrix) {
+void FitEntropyModel(EntropyMatrix& matrix, Array n) {
   if (matrix.row_class.empty() || matrix.col_class.empty()) {
     SeparateScales(matrix, kDeviationOfMean,
                    [&](size_t r, size_t c) { return std::abs(static_cast<double>(matrix.n(r, c))); });
     NormaliseClasses(matrix);
   }
-  const Matrix<uint16_t> keys = RateKeys(matrix);
+  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, std::move(n));
   const EntropyTables start = DefaultEntropyTables(matrix.states);
-  matrix.tables = FitTables(start, CountSymbols(matrix, keys, 0, kEntropyClasses - 1));
+  matrix.tables = FitTables(start, passes->Count(0, kEntropyClasses - 1));
   const EntropyRates rates(matrix.tables);
-  ChooseColumnClasses(matrix, keys, rates);
-  ChooseRowClasses(matrix, keys, rates);
+  ChooseClasses(passes->ColumnBits(rates), matrix.col_step, kStepResolution, matrix.col_class);
+  ChooseClasses(passes->RowBits(rates), matrix.row_step, matrix.row_resolution, matrix.row_class);
   NormaliseClasses(matrix);
-  matrix.tables = FitTables(start, CountSymbols(matrix, keys, 0, kEntropyClasses - 1));
+  matrix.tables = FitTables(start, passes->Count(0, kEntropyClasses - 1));
   // Symbols of classes beyond the tables depend on the tables' range: fitted once more with their true
   // counts.
-  matrix.tables = RefineTables(
-      matrix.tables, CountSymbols(matrix, keys, matrix.tables.first_class(), matrix.tables.last_class()));
+  matrix.tables =
+      RefineTables(matrix.tables, passes->Count(matrix.tables.first_class(), matrix.tables.last_class()));
 }
 
 double EntropyCodeBits(const EntropyMatrix& matrix) {
-  const Matrix<uint16_t> keys = RateKeys(matrix);
-  return TablesBits(matrix.tables,
-                    CountSymbols(matrix, keys, matrix.tables.first_class(), matrix.tables.last_class()));
+  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, Array());
+  return TablesBits(matrix.tables, passes->Count(matrix.tables.first_class(), matrix.tables.last_class()));
 }
 
 }  // namespace mica

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "device/array.h"
 #include "format/entropy/entropy_matrix.h"
 
 namespace mica {
@@ -23,8 +24,10 @@ void SetClassesOfWeights(const std::vector<double>& row, const std::vector<doubl
                          EntropyMatrix& matrix);
 
 // Chooses tables, row_class and col_class for the integers of the matrix so that all that is stored becomes
-// small. Classes already set are taken as a start. Does not depend on the number of threads.
-void FitEntropyModel(EntropyMatrix& matrix);
+// small. Classes already set are taken as a start. Does not depend on the number of threads. n: the integers
+// once more, [rows, cols] of type I16 on a CUDA device, which then counts them and on which they are used up;
+// in rare cases a class differs from the processor's, where two come to the same but for rounding.
+void FitEntropyModel(EntropyMatrix& matrix, Array n = {});
 
 // Bits of all integers under the matrix's model (code lengths, without what tiles and side information add);
 // within 0.1 % of what is stored.
