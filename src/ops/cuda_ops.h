@@ -43,11 +43,12 @@ namespace mica {
   op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
   op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
-  op(DecodeFixed) op(DecodeEntropy) op(NewSymbolPasses) \
+  op(DecodeFixed) op(DecodeEntropy) \
   op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
   op(SolveTiles) op(StartClasses) \
   op(FeedAll) op(RefineAll) \
-  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow)
+  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) \
+  op(NewSymbolPasses)
 // clang-format on
 
 namespace cuda {
