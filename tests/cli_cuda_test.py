@@ -1,13 +1,15 @@
 """The main job on a CUDA device against the processor: figures, budgets, the same bytes twice, what is recorded. Skipped without a device."""
 import json
 import sys
+import tempfile
 
 from program import DEMO, ProgramTest, main, mica, read_json, same_bytes
 
 
 def absence():
     """Why there is no CUDA device to use; None where there is one."""
-    done = mica("inspect", DEMO, "--device", "cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        done = mica("synthesize", f"{folder}/tiny", "--preset", "tiny", "--device", "cuda")
     return None if done.returncode == 0 else done.stderr.strip()
 
 
