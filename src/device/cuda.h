@@ -50,6 +50,8 @@ void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, 
 // `bytes` bytes of pageable memory, such as a mapped file, to a device: through page-locked memory, in pieces
 // that all threads copy. May return before the device has them; what is read may go.
 void UploadBytes(Device device, void* to, const void* from, size_t bytes);
+// `bytes` bytes of a device to pageable memory in the same way; complete on return.
+void DownloadBytes(Device device, void* to, const void* from, size_t bytes);
 // Sets every byte.
 void FillBytes(Device device, void* memory, int value, size_t bytes);
 // Waits until what this thread has given the device is done; nothing on the processor.

@@ -178,7 +178,8 @@ void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, 
 
 namespace {
 
-// Page-locked memory for UploadBytes, in two halves of kPiece bytes: one is filled while the other is copied.
+// Page-locked memory between a device and pageable memory, in two halves of kPiece bytes: the host fills or
+// empties one while the other is copied.
 class Staging {
  public:
   static constexpr size_t kPiece = size_t{32} << 20;
@@ -194,24 +195,48 @@ class Staging {
       const size_t count = std::min(kPiece, bytes - done);
       std::byte* const piece = memory_ + half * kPiece;
       CheckCuda(cudaEventSynchronize(copied_[half]), "waiting for a copy");
-      constexpr size_t kPart = size_t{1} << 20;
-      ParallelFor((count + kPart - 1) / kPart, [&](size_t part) {
-        const size_t first = part * kPart;
-        std::memcpy(piece + first, from + done + first, std::min(kPart, count - first));
-      });
+      CopyOnHost(piece, from + done, count);
       CheckCuda(cudaMemcpyAsync(to + done, piece, count, cudaMemcpyHostToDevice, stream), "a copy");
       CheckCuda(cudaEventRecord(copied_[half], stream), "marking a copy");
     }
   }
 
+  void Download(Device device, std::byte* to, const std::byte* from, size_t bytes) {
+    const cudaStream_t stream = StreamOn(device);
+    // Another thread's work may still read them.
+    for (const cudaEvent_t event : copied_) CheckCuda(cudaEventSynchronize(event), "waiting for a copy");
+    const auto count = [&](size_t begin) { return std::min(kPiece, bytes - begin); };
+    const auto start = [&](size_t begin, size_t half) {
+      if (begin >= bytes) return;
+      CheckCuda(cudaMemcpyAsync(memory_ + half * kPiece, from + begin, count(begin), cudaMemcpyDeviceToHost,
+                                stream),
+                "a copy");
+      CheckCuda(cudaEventRecord(copied_[half], stream), "marking a copy");
+    };
+    start(0, 0);
+    for (size_t done = 0, half = 0; done < bytes; done += kPiece, half ^= 1) {
+      start(done + kPiece, half ^ 1);
+      CheckCuda(cudaEventSynchronize(copied_[half]), "waiting for a copy");
+      CopyOnHost(to + done, memory_ + half * kPiece, count(done));
+    }
+  }
+
  private:
+  static void CopyOnHost(std::byte* to, const std::byte* from, size_t bytes) {
+    constexpr size_t kPart = size_t{1} << 20;
+    ParallelFor((bytes + kPart - 1) / kPart, [&](size_t part) {
+      const size_t first = part * kPart;
+      std::memcpy(to + first, from + first, std::min(kPart, bytes - first));
+    });
+  }
+
   std::byte* memory_;  // never freed: the process may end before its threads
   cudaEvent_t copied_[2];
 };
 
-}  // namespace
-
-void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
+// Calls use(staging) with one of the device's that no other thread uses.
+template <typename Use>
+void WithStaging(Device device, Use&& use) {
   // Threads come and go; their staging memory, which takes long to get, stays. One of each device.
   static std::mutex mutex;
   static std::vector<std::pair<Device, std::unique_ptr<Staging>>> idle;
@@ -227,9 +252,23 @@ void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
     }
   }
   if (staging == nullptr) staging = std::make_unique<Staging>();
-  staging->Upload(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
+  use(*staging);
   const std::lock_guard<std::mutex> lock(mutex);
   idle.emplace_back(device, std::move(staging));
+}
+
+}  // namespace
+
+void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
+  WithStaging(device, [&](Staging& staging) {
+    staging.Upload(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
+  });
+}
+
+void DownloadBytes(Device device, void* to, const void* from, size_t bytes) {
+  WithStaging(device, [&](Staging& staging) {
+    staging.Download(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
+  });
 }
 
 void FillBytes(Device device, void* memory, int value, size_t bytes) {

@@ -16,6 +16,7 @@ void* AllocatePinned(size_t) { MICA_CHECK(false); }
 void FreePinned(void*) { MICA_CHECK(false); }
 void CopyBytes(Device, void*, size_t, Device, const void*, size_t, size_t, size_t) { MICA_CHECK(false); }
 void UploadBytes(Device, void*, const void*, size_t) { MICA_CHECK(false); }
+void DownloadBytes(Device, void*, const void*, size_t) { MICA_CHECK(false); }
 void FillBytes(Device, void*, int, size_t) { MICA_CHECK(false); }
 void Synchronize(Device device) { MICA_CHECK(!device.is_cuda()); }
 

@@ -150,7 +150,7 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
 
 CodedMatrix EntropyCoder::Finish(Solved solved) const {
   EntropyMatrix& matrix = solved.solution.matrix;
-  FitEntropyModel(matrix);
+  FitEntropyModel(matrix, std::move(solved.solution.n));
   CodedMatrix coded{solved.kind, Pack(matrix), {}};
   const uint64_t counted = Counted(coded.packed);
   const StepReport& report = solved.solution.report;

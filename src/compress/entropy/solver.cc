@@ -122,6 +122,7 @@ std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double 
                           .row_class = matrix.row_class,
                           .col_class = matrix.col_class,
                           .n = matrix.n,
+                          .n_on_device = &solutions[m].n,
                           .weights = task.weights,
                           .row_loss = row_loss[m],
                           .tallies = tallies[m]});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compress/inform/steps.h"
+#include "device/array.h"
 #include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "ops/trellis/step_chooser.h"
@@ -40,6 +41,7 @@ struct StepTask {
 };
 struct StepSolution {
   EntropyMatrix matrix;  // without an entropy model of its integers
+  Array n;  // these once more, where they were found on a CUDA device: for FitEntropyModel, on any thread
   StepReport report;
 };
 

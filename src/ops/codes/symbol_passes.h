@@ -1,5 +1,5 @@
-// What fitting the model of a matrix of coding `entropy` asks of its integers: passes over all of them, on any
-// device.
+// What fitting the model of a matrix of coding `entropy` asks of its integers: passes over all of them, on
+// any device.
 #pragma once
 
 #include <memory>
@@ -30,9 +30,9 @@ class SymbolPasses {
   virtual Matrix<double> ColumnBits(const EntropyRates& rates) const = 0;
 };
 
-// The matrix must outlive them. n: its integers, [rows, cols] of type I16, where they are on a CUDA device: the
-// passes run there and use the array up. Empty: they run on the processor. Counts are the same on every device;
-// sums of bits differ in the order of their FP64 additions.
+// The matrix must outlive them. n: its integers, [rows, cols] of type I16, where they are on a CUDA device:
+// the passes run there and use the array up. Empty: they run on the processor. Counts are the same on every
+// device; sums of bits differ in the order of their FP64 additions.
 std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyMatrix& matrix, Array n);
 
 }  // namespace mica

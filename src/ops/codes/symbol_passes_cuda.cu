@@ -94,19 +94,20 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// What integers cost: [quantiser][magnitude][class], classes from first - 2 kClassReach to last + 2 kClassReach
-// side by side, so that the candidates of a weight are neighbours and all weights of small magnitude read the
-// same few lines.
+// What integers cost: [quantiser][magnitude][class], classes from first - 2 kClassReach to last + 2
+// kClassReach side by side, so that the candidates of a weight are neighbours and all weights of small
+// magnitude read the same few lines.
 struct Rates {
   const float* bits;
   int first, last;  // classes of the tables
   int classes;      // last - first + 1 + 4 * kClassReach
 };
 
-__device__ void AddBits(const Rates& rates, unsigned key, int entropy_class, double (&sums)[kClassCandidates]) {
+__device__ void AddBits(const Rates& rates, unsigned key, int entropy_class,
+                        double (&sums)[kClassCandidates]) {
   // Classes further out cost as much as the first or last one, and so do all of their candidates.
-  const int lowest = max(0, min(rates.last - rates.first + 2 * kClassReach,
-                                entropy_class - rates.first + kClassReach));
+  const int lowest =
+      max(0, min(rates.last - rates.first + 2 * kClassReach, entropy_class - rates.first + kClassReach));
   const int magnitude = min(static_cast<int>(key & kMostOfKey), EntropyRates::kMagnitudes - 1);
   const int table = static_cast<int>(key >> 15) * EntropyRates::kMagnitudes + magnitude;
   const float* bits = rates.bits + table * rates.classes + lowest;
@@ -212,7 +213,8 @@ class CudaPasses final : public SymbolPasses {
     const Values<double> parts(device_, count * values), bits(device_, values);
     Launch(device_, SumColumns, dim3(count, Blocks(keys_.cols, kThreads)), kThreads, 0, keys_,
            classes.of_row.data(), classes.of_col.data(), on_device.view(), parts.data());
-    Launch(device_, AddParts, Blocks(values, kThreads), kThreads, 0, parts.data(), count, values, bits.data());
+    Launch(device_, AddParts, Blocks(values, kThreads), kThreads, 0, parts.data(), count, values,
+           bits.data());
     return OnHost(bits, keys_.cols);
   }
 

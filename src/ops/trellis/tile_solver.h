@@ -9,6 +9,7 @@
 #include <span>
 
 #include "base/matrix.h"
+#include "device/array.h"
 #include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "ops/trellis/step_chooser.h"
@@ -40,8 +41,9 @@ struct TileTask {
   std::span<const int16_t> row_class;   // [rows] and [cols], with rates
   std::span<const int16_t> col_class;
   // Out.
-  MatrixView<int16_t> n;  // [rows, cols] on the host
-  Tensor weights;         // [rows, cols] as a reader of the stored matrix gets them; may be empty
+  MatrixView<int16_t> n;         // [rows, cols] on the host
+  Array* n_on_device = nullptr;  // the same, type I16, where it is found on a CUDA device; may be null
+  Tensor weights;                // [rows, cols] as a reader of the stored matrix gets them; may be empty
   std::span<double>
       row_loss;  // [rows] by position: sum of e^2 / U_jj^2, e the error that was left to later rows
   std::span<TileTally> tallies;  // [CodedTiles(rows)]

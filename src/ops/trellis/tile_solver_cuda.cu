@@ -146,9 +146,8 @@ class StageSolver {
       for (size_t p = 0; p < cols_; ++p) col_class[m * cols_ + p] = tasks_[m]->col_class[any.order[p]];
     }
     const DeviceValues<int> d_col_class(device_, col_class);
-    std::vector<std::unique_ptr<DeviceValues<int16_t>>> integers;
-    for (const TileTask* task : tasks_)
-      integers.push_back(std::make_unique<DeviceValues<int16_t>>(device_, task->w.rows * cols_));
+    std::vector<Array> integers;
+    for (const TileTask* task : tasks_) integers.emplace_back(task->w.rows, cols_, DType::kI16, device_);
     std::vector<Tile> tiles;
     std::vector<int> row_of(slots, -1), row_class(slots, 0);
     std::vector<float> row_scale(slots, 1.0f);
@@ -167,7 +166,7 @@ class StageSolver {
         tile.weights = Out<float>(task.weights).data;
         tile.weights_stride = task.weights.stride;
       }
-      tile.n = integers[place.task]->data();
+      tile.n = reinterpret_cast<int16_t*>(integers[place.task].view().data);
       tile.col_class = d_col_class.data() + place.task * cols_;
       tile.rows = static_cast<int>(rows);
       tile.turn = static_cast<int>(place.turn);
@@ -257,9 +256,14 @@ class StageSolver {
     }
     for (size_t m = 0; m < tasks_.size(); ++m) {
       const MatrixView<int16_t> to = tasks_[m]->n;
+      const std::byte* from = integers[m].view().data;
       const size_t width = cols_ * sizeof(int16_t);
-      CopyBytes(Device::Cpu(), to.data, to.stride * sizeof(int16_t), device_, integers[m]->data(), width,
-                width, to.rows);
+      if (to.stride == cols_) {
+        DownloadBytes(device_, to.data, from, to.rows * width);
+      } else {
+        CopyBytes(Device::Cpu(), to.data, to.stride * sizeof(int16_t), device_, from, width, width, to.rows);
+      }
+      if (tasks_[m]->n_on_device != nullptr) *tasks_[m]->n_on_device = std::move(integers[m]);
     }
   }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -157,6 +158,10 @@ TEST_F(StepSolverTest, PredictsTheLossItLeavesOnACudaDevice) {
       Decode(solved.matrix, decoded);
       Copy(weights.view(), given);
       for (size_t i = 0; i < decoded.size(); ++i) ASSERT_EQ(decoded.data()[i], given.data()[i]) << i;
+      const Array n = CopyTo(Device::Cpu(), solved.n.view());
+      ASSERT_EQ(n.dtype(), DType::kI16);
+      ASSERT_EQ(n.rows() * n.cols(), solved.matrix.n.size());
+      EXPECT_EQ(std::memcmp(n.view().data, solved.matrix.n.data(), solved.matrix.n.size() * sizeof(int16_t)), 0);
     }
   }
 }
