@@ -15,7 +15,9 @@ def absence():
 
 class CudaTest(ProgramTest):
     def evaluate(self, model, device, *arguments):
-        return json.loads(self.succeed("eval", model, "--data", f"text={self.text()}", "--seqlen", 512, "--max-windows", 8, "--device", device,
+        """On another text than those that compressions are calibrated on."""
+        text = self.text("evaluated.txt", ("docs/method.md", "docs/format.md"))
+        return json.loads(self.succeed("eval", model, "--data", f"text={text}", "--seqlen", 512, "--max-windows", 8, "--device", device,
                                        *arguments, "--json"))
 
     def compress(self, name, device, *arguments):
@@ -24,7 +26,7 @@ class CudaTest(ProgramTest):
         return out
 
     def test_perplexity_is_that_of_the_processor(self):
-        for dtype, most in (("fp32", 2e-6), ("bf16", 2e-4)):
+        for dtype, most in (("fp32", 2e-6), ("bf16", 1e-3)):
             here, there = (self.evaluate(DEMO, device, "--dtype", dtype) for device in ("cpu", "cuda"))
             one, other = here["datasets"]["text"]["ppl"], there["datasets"]["text"]["ppl"]
             self.assertLess(abs(other / one - 1), most, (dtype, one, other))
@@ -46,7 +48,7 @@ class CudaTest(ProgramTest):
                    for device in ("cpu", "cuda")}
         for out in (there, here):
             one, other = (results[out.name, device]["ppl"] for device in ("cpu", "cuda"))
-            self.assertLess(abs(other / one - 1), 2e-4)
+            self.assertLess(abs(other / one - 1), 1e-3)  # of some thousand tokens
         kl = [results[out.name, "cuda"]["divergence"]["kl"] for out in (there, here)]
         self.assertLess(abs(kl[0] / kl[1] - 1), 0.1, kl)
 

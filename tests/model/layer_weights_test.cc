@@ -23,13 +23,13 @@ TEST(LayerWeights, ReadsEachMatrixOnceAndHandsItOver) {
     EXPECT_EQ(weights.bias(kind), model.weights().Bias(1, kind));
     const Matrix<float> expected = model.weights().Linear(1, kind);
     const uint64_t before = ModelWeights::LinearReads();
-    const float* const data = weights.Linear(kind).data();
-    EXPECT_EQ(weights.Linear(kind).data(), data);
-    const Matrix<float> taken = weights.Take(kind);
-    EXPECT_EQ(taken.data(), data);
+    const std::byte* const data = weights.Linear(kind).view().data;
+    EXPECT_EQ(weights.Linear(kind).view().data, data);
+    const Array taken = weights.Take(kind);
+    EXPECT_EQ(taken.view().data, data);
     EXPECT_EQ(ModelWeights::LinearReads() - before, 1u);
-    ASSERT_EQ(taken.size(), expected.size());
-    EXPECT_TRUE(std::equal(expected.data(), expected.data() + expected.size(), taken.data()));
+    ASSERT_EQ(taken.rows() * taken.cols(), expected.size());
+    EXPECT_TRUE(std::equal(expected.data(), expected.data() + expected.size(), taken.view().host<float>().data));
   }
 }
 
@@ -42,7 +42,7 @@ TEST(LayerWeights, ALayerIsMadeMatrixByMatrix) {
   LayerWeights weights(model.weights(), 0);
   DecoderLayer layer(weights, Precision::kFp32);
   EXPECT_EQ(layer.weight_bytes(), 0u);
-  for (const LinearKind kind : kLinearKinds) layer.SetLinear(kind, weights.Take(kind));
+  for (const LinearKind kind : kLinearKinds) layer.SetLinear(kind, weights.Take(kind).view());
   layer.Forward(x, 10);
   DecoderLayer(model.weights(), 0, Precision::kFp32).Forward(y, 10);
   EXPECT_TRUE(std::equal(x.data(), x.data() + x.size(), y.data()));

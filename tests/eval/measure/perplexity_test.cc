@@ -160,7 +160,7 @@ TEST(DivergenceTest, OfAModelFromItselfIsNothing) {
   const TinyModel model(TinyConfig(), 23);
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     const Perplexity result =
-        EvaluatePerplexity(model.weights(), RandomWindows(3, 16, 50), {precision}, {}, &model.weights());
+        EvaluatePerplexity(model.weights(), RandomWindows(3, 16, 50), {precision, {}}, {}, &model.weights());
     EXPECT_NEAR(result.kl, 0, 1e-6);
     EXPECT_EQ(result.same_top, 1);
   }
