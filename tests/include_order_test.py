@@ -29,7 +29,7 @@ STAGES = {
 BACKENDS = {
     r"dnnl": {"ops"}, r"cblas|lapacke": {"ops"}, r"hwy/": {"ops"}, r"omp\.h": {"base", "ops"},
     r"Spectra|Eigen": {"compress"}, r"sentencepiece": {"io"}, r"zlib|zstd": {"io"}, r"openssl": {"base"},
-    r"spdlog": {"base"}, r"CLI/": {"cli"},
+    r"spdlog": {"base"}, r"CLI/": {"cli"}, r"cuda|cublas|cusolver": {"device", "ops"},
 }
 
 
@@ -73,6 +73,8 @@ def faults(tree):
             for pattern, allowed in BACKENDS.items():
                 if other and re.match(pattern, other[1]) and parts[0] not in allowed:
                     found.append(f"{where}: <{other[1]}> belongs to {', '.join(sorted(allowed))} only")
+            if other and re.match("cuda|cublas|cusolver", other[1]) and "cuda" not in path.name:
+                found.append(f"{where}: <{other[1]}> belongs to files named *_cuda.* and cuda_* only")
     return found
 
 
