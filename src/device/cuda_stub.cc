@@ -4,7 +4,7 @@
 namespace mica {
 
 int CudaDevices() { return 0; }
-std::string CudaAbsence() { return "this build has no CUDA back end (it was made without nvcc)"; }
+std::string CudaAbsence() { return "this build has no CUDA back end (it was made without nvcc, or with MICA_CUDA=OFF)"; }
 
 // There is no such device to call these with.
 CudaProperties PropertiesOf(Device) { MICA_CHECK(false); }
