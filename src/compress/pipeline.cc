@@ -198,7 +198,7 @@ CompressionRecord Compression::Work() {
       // Finished layers come before all others.
       ahead.emplace(config().layers - l, device, [this, device, l](size_t i) {
         auto layer = std::make_unique<LayerWeights>(weights_, l + i, device);
-        if (device.is_cuda()) layer->ReadAll();
+        layer->ReadAhead();
         return layer;
       });
     }
@@ -420,7 +420,7 @@ ShardRecord Compression::WriteEnds() {
 void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original) {
   const size_t l = weights.index();
   DecoderLayer layer(weights, settings_.arithmetic);  // gets each matrix as it is solved
-  std::optional<DecoderLayer> original_layer;        // gets each just before
+  std::optional<DecoderLayer> original_layer;         // gets each just before
   if (original != nullptr) original_layer.emplace(weights, settings_.arithmetic);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
   const std::string position = fmt::format("layer {}/{}", l + 1, config().layers);
@@ -463,8 +463,10 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
     const double solved = took();
     if (solved_) FinishLayer();
-    LogDebug("{}: sweep {:.3f} s, factor {:.3f} s, targets {:.3f} s, solved in {:.3f} s, packed before in {:.3f} s",
-             where, swept, factored, aimed, solved, took());
+    LogDebug(
+        "{}: sweep {:.3f} s, factor {:.3f} s, targets {:.3f} s, solved in {:.3f} s, packed before in {:.3f} "
+        "s",
+        where, swept, factored, aimed, solved, took());
   };
   PassLayer(layer, config(), stream, settings_.arithmetic, solve, beside, WeightsOfLayer(l),
             [&](uint64_t tokens) { progress_.Advance(tokens, position); });

@@ -85,6 +85,8 @@ class Values {
   Values(const Values&) = delete;
   Values& operator=(const Values&) = delete;
   T* data() const { return memory_; }
+  size_t size() const { return count_; }
+  void FillZero() const { FillBytes(device_, memory_, 0, bytes()); }
   // Waits for the work that writes them.
   void CopyTo(std::span<T> values) const {
     MICA_CHECK(values.size() == count_);
@@ -124,29 +126,26 @@ __device__ inline float WarpMax(float value) {
     value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, lane));
   return value;
 }
-// The largest value of a block, in all of its threads. All threads call it.
+// What `join` makes of the values of a block of kThreads threads, in all of them, in a fixed order. All
+// threads call it; of_warp joins those of a warp.
+template <int kThreads, typename OfWarp, typename Join>
+__device__ inline float BlockJoin(float value, const OfWarp& of_warp, const Join& join) {
+  __shared__ float joined[kThreads / kWarp];
+  value = of_warp(value);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) joined[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float all = joined[0];
+  for (int w = 1; w < kThreads / kWarp; ++w) all = join(all, joined[w]);
+  return all;
+}
 template <int kThreads>
 __device__ inline float BlockMax(float value) {
-  __shared__ float of_warp[kThreads / kWarp];
-  value = WarpMax(value);
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  float largest = of_warp[0];
-  for (int w = 1; w < kThreads / kWarp; ++w) largest = fmaxf(largest, of_warp[w]);
-  return largest;
+  return BlockJoin<kThreads>(value, WarpMax, [](float a, float b) { return fmaxf(a, b); });
 }
-// The sum over a block of kThreads threads, in all of them; a fixed order. All threads call it.
 template <int kThreads>
 __device__ inline float BlockSum(float value) {
-  __shared__ float of_warp[kThreads / kWarp];
-  value = WarpSum(value);
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  float sum = 0;
-  for (int w = 0; w < kThreads / kWarp; ++w) sum += of_warp[w];
-  return sum;
+  return BlockJoin<kThreads>(value, WarpSum, [](float a, float b) { return a + b; });
 }
 
 }  // namespace mica::cuda

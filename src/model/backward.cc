@@ -194,7 +194,7 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
 
     ReadAhead<LayerWeights> back(config.layers, device, [&](size_t i) {
       auto layer = std::make_unique<LayerWeights>(weights, config.layers - 1 - i, device);
-      if (device.is_cuda()) layer->ReadAll();
+      layer->ReadAhead();
       return layer;
     });
     for (size_t index = config.layers; index-- > 0;) {

@@ -17,10 +17,6 @@
 namespace mica {
 namespace {
 
-// Working memory of Forward without a hook is that of this many tokens, or of one window when that is longer.
-// On a processor larger portions fall out of the last-level cache; a GPU needs them to fill its waves.
-size_t PortionTokens(Device device) { return device.is_cuda() ? 8192 : 2048; }
-
 // Rows of q, k and v are prepared in blocks of whole heads, so that a tile of their products holds whole
 // heads.
 size_t BlockOutputs(const ModelConfig& config, LinearKind kind) {
@@ -29,6 +25,8 @@ size_t BlockOutputs(const ModelConfig& config, LinearKind kind) {
 }
 
 }  // namespace
+
+size_t PortionTokens(Device device) { return device.is_cuda() ? 8192 : 2048; }
 
 float ScoreFactor(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
 
@@ -115,9 +113,7 @@ void DecoderLayer::Norm(ConstTensor x, ConstTensor weight, Array& normed) const 
   RmsNorm(x, weight, config_->norm_epsilon, normed.view());
 }
 
-void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const {
-  Norm(x, attention_norm(), normed);
-}
+void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const { Norm(x, attention_norm(), normed); }
 void DecoderLayer::MlpInput(ConstTensor x, Array& normed) const { Norm(x, mlp_norm(), normed); }
 
 void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) const {

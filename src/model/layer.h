@@ -31,6 +31,11 @@ InputKind InputOf(LinearKind kind);
 // products; rows are tokens in the order of x.
 using InputHook = std::function<void(InputKind kind, ConstTensor inputs)>;
 
+// Tokens that pass through a layer together: working memory of Forward without a hook is that of so many, or
+// of one window when that is longer. On a processor more fall out of the last-level cache; a GPU needs them
+// to fill its waves.
+size_t PortionTokens(Device device);
+
 // What attention scores are multiplied by: 1 / sqrt(head_dim).
 float ScoreFactor(const ModelConfig& config);
 
@@ -60,10 +65,10 @@ class DecoderLayer {
   // Output buffers are resized.
   void AttentionInput(ConstTensor x, Array& normed) const;                         // of q, k, v
   void AttentionContext(ConstTensor normed, size_t window, Array& context) const;  // of o
-  void AddAttention(ConstTensor context, Tensor x) const;                                // x += o(context)
+  void AddAttention(ConstTensor context, Tensor x) const;                          // x += o(context)
   void MlpInput(ConstTensor x, Array& normed) const;                               // of gate, up
   void MlpHidden(ConstTensor normed, Array& hidden) const;                         // of down
-  void AddMlp(ConstTensor hidden, Tensor x) const;                                       // x += down(hidden)
+  void AddMlp(ConstTensor hidden, Tensor x) const;                                 // x += down(hidden)
 
   // q and k after the rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in the
   // type of the layer's products.
@@ -106,8 +111,8 @@ class DecoderLayer {
 size_t KeptHeadBytes(const ModelConfig& config, Arithmetic arithmetic);
 
 // The final norm and output head. The head's rows are prepared in slices of at most 8192 so that memory stays
-// bounded; a head whose prepared form the memory has room for stays there from one call to the next. Call from one
-// thread at a time.
+// bounded; a head whose prepared form the memory has room for stays there from one call to the next. Call
+// from one thread at a time.
 class OutputHead {
  public:
   // Keeps the address of weights.

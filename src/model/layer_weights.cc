@@ -22,7 +22,8 @@ const Array& LayerWeights::Linear(LinearKind kind) {
   return linears_[k];
 }
 
-void LayerWeights::ReadAll() {
+void LayerWeights::ReadAhead() {
+  if (!device_.is_cuda()) return;
   for (const LinearKind kind : kLinearKinds) Linear(kind);
 }
 

@@ -27,8 +27,8 @@ class LayerWeights {
 
   // [rows, cols] FP32 on the device, kept until it is taken: 4 bytes a weight for as long.
   const Array& Linear(LinearKind kind);
-  // Reads all of them now.
-  void ReadAll();
+  // Reads all of them now where the device is a GPU, for which another thread reads ahead.
+  void ReadAhead();
   // The same for its last user, who owns it from now on; nobody may ask for it again.
   Array Take(LinearKind kind);
 

@@ -14,7 +14,7 @@
 #include "model/unread_tensors.h"
 #include "ops/codes/codes.h"
 #include "ops/convert/convert.h"
-#include "ops/gather/gather.h"
+#include "ops/linalg/arrange.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -164,7 +164,7 @@ Array ModelWeights::ReadPlainRowsOn(Device device, const std::string& name, size
   const size_t cols = tensor.elements() / tensor.shape[0], row_bytes = cols * DTypeBytes(tensor.dtype);
   Array stored(count, cols, tensor.dtype, device);
   UploadBytes(device, stored.view().data, tensor.data.data() + first * row_bytes, count * row_bytes);
-  if (!AllFinite(stored.view())) CheckFinite(tensor, first * cols, count * cols);
+  if (FirstNotFiniteOn(stored.view()) < count * cols) CheckFinite(tensor, first * cols, count * cols);
   checkpoint_.Release(tensor);
   if (dtype == tensor.dtype) return stored;
   Array rows(count, cols, dtype, device);
@@ -320,6 +320,5 @@ Array ModelWeights::VocabularyOn(Device device, const std::string& name, size_t 
 Array ModelWeights::HeadOn(Device device, size_t first, size_t count, DType dtype) const {
   return VocabularyOn(device, head_name(), first, count, dtype);
 }
-
 
 }  // namespace mica

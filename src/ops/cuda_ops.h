@@ -11,7 +11,6 @@
 #include "ops/convert/convert.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
-#include "ops/gather/gather.h"
 #include "ops/gram/device_gram.h"
 #include "ops/gram/drift_sum.h"
 #include "ops/head/head.h"
@@ -29,26 +28,19 @@
 namespace mica {
 
 // clang-format off: a line a family
-#define MICA_CUDA_OPS(op) \
-  op(Convert) op(ConvertScaled) \
-  op(RmsNorm) op(AddRmsNormGradient) \
-  op(JoinHeads) \
-  op(Swiglu) op(SwigluGradient) \
-  op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
-  op(Attention) op(AttentionGradient) \
-  op(AddScores) op(AddHeadGradient) op(Divergence) \
-  op(GatherRows) op(AllFinite) \
-  op(NewDeviceGram) op(AddDriftSum) \
-  op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(GemmAt) \
-  op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) \
-  op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
-  op(Transpose) \
-  op(DecodeFixed) op(DecodeEntropy) \
-  op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
-  op(SolveTiles) op(StartClasses) \
-  op(FeedAll) op(RefineAll) \
-  op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) \
-  op(NewSymbolPasses)
+#define MICA_CUDA_OPS(op)                                                                                    \
+  op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(JoinHeads) op(Swiglu)                  \
+      op(SwigluGradient) op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(Attention)       \
+          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(NewDeviceGram)           \
+              op(AddDriftSum) op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper)         \
+                  op(GemmAt) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows)               \
+                      op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf)                   \
+                          op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose) op(DecodeFixed)          \
+                              op(DecodeEntropy) op(AddColumnSquares) op(RowSquares) op(MeasureScaled)        \
+                                  op(ColumnMedians) op(ScoreHistogram) op(SolveTiles) op(StartClasses)       \
+                                      op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) \
+                                          op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros)      \
+                                              op(IntegersByRow) op(NewSymbolPasses)
 // clang-format on
 
 namespace cuda {

@@ -9,7 +9,9 @@
 
 #include "device/array.h"
 #include "device/cuda.h"
+#include "device/device.h"
 #include "device/tensor.h"
+#include "tests/ops/tensors.h"
 
 namespace mica {
 
@@ -75,5 +77,16 @@ inline bool SameBytes(const Matrix<float>& a, const Matrix<float>& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() &&
          std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
+
+// To stand first in a test.
+#define MICA_NEEDS_CUDA() \
+  if (CudaDevices() == 0) GTEST_SKIP() << CudaAbsence()
+
+inline Array OnCuda(ConstTensor x) { return CopyTo(Device::Cuda(), x); }
+// Every value NaN.
+inline Array PoisonedOnCuda(size_t rows, size_t cols, DType dtype) {
+  return OnCuda(Poisoned(rows, cols, dtype).view());
+}
+inline std::vector<float> FloatsOf(const Array& x) { return Floats(CopyTo(Device::Cpu(), x.view()).view()); }
 
 }  // namespace mica

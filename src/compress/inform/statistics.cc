@@ -45,10 +45,13 @@ class TokenSample {
       : stride_(std::max<size_t>(1, tokens / picked)), rows_(std::min(tokens, picked), cols) {}
 
   void Add(size_t first_token, ConstTensor x) {
-    for (size_t t = (stride_ - first_token % stride_) % stride_; t < x.rows && used_ < rows_.rows();
-         t += stride_) {
-      Convert(OnHost(x.Rows(t, 1)).view(), rows_.view().Rows(used_++, 1));
-    }
+    const size_t first = (stride_ - first_token % stride_) % stride_;
+    if (first >= x.rows) return;
+    const size_t count = std::min((x.rows - first + stride_ - 1) / stride_, rows_.rows() - used_);
+    ConstTensor picked = x.Rows(first, count);
+    picked.stride *= stride_;
+    Convert(OnHost(picked).view(), rows_.view().Rows(used_, count));
+    used_ += count;
   }
   MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
 
@@ -138,7 +141,8 @@ std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, In
 }
 
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
-                             const StatisticsSettings& settings, const Arithmetic& arithmetic, Progress& progress) {
+                             const StatisticsSettings& settings, const Arithmetic& arithmetic,
+                             Progress& progress) {
   const ModelConfig& config = weights.config();
   const Calibration calibration = all_windows.Subset(settings.information.windows);
   Statistics statistics;
@@ -151,7 +155,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   fisher_settings.seed = settings.seed;
   // On a GPU what is free, for reading the weights again costs more.
   if (arithmetic.device.is_cuda())
-    fisher_settings.stored_bytes = std::max<uint64_t>(fisher_settings.stored_bytes, AvailableMemory(arithmetic.device) / 3);
+    fisher_settings.stored_bytes =
+        std::max<uint64_t>(fisher_settings.stored_bytes, AvailableMemory(arithmetic.device) / 3);
   fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
@@ -159,7 +164,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device);
   ReadAhead<LayerWeights> ahead(config.layers, device, [&](size_t layer) {
     auto matrices = std::make_unique<LayerWeights>(weights, layer, device);
-    if (device.is_cuda()) matrices->ReadAll();
+    matrices->ReadAhead();
     return matrices;
   });
   for (size_t l = 0; l < config.layers; ++l) {

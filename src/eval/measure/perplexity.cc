@@ -21,9 +21,6 @@
 namespace mica {
 namespace {
 
-// Tokens that pass through a layer between two looks at the clock and at Ctrl-C; DecoderLayer::Forward works
-// in portions of this size.
-constexpr size_t kStepTokens = 2048, kGpuStepTokens = 8192;
 // Tokens scored in one call: the head's slices are converted (or decoded) anew in each, which at this many
 // tokens costs a few percent.
 constexpr size_t kHeadTokens = 16384;
@@ -44,8 +41,8 @@ size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, ui
 }
 
 // Of a chunk. as_reference: of a model beside the one that chunks are cut for.
-uint64_t StreamBytes(const ModelConfig& config, size_t window, size_t windows, const PerplexitySettings& settings,
-                     bool as_reference) {
+uint64_t StreamBytes(const ModelConfig& config, size_t window, size_t windows,
+                     const PerplexitySettings& settings, bool as_reference) {
   const uint64_t bytes = ActivationBytes(settings);
   if (as_reference) return bytes;
   return uint64_t{ChunkWindows(config, window, windows, bytes)} * window * config.hidden * sizeof(float);
@@ -53,7 +50,7 @@ uint64_t StreamBytes(const ModelConfig& config, size_t window, size_t windows, c
 
 // Windows that pass through a layer between two looks at the clock and at Ctrl-C.
 size_t StepWindows(size_t window, Device device) {
-  return std::max<size_t>(1, (device.is_cuda() ? kGpuStepTokens : kStepTokens) / window);
+  return std::max<size_t>(1, PortionTokens(device) / window);
 }
 
 // Multiplications per token, the unit in which progress is counted.
@@ -143,11 +140,13 @@ MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windo
   MemoryPlan plan(arithmetic.device);
   if (reference != nullptr) {
     // One model's layer at a time; streams and heads of both, and their logits.
-    plan.Add("the larger of both models", std::max(PlanEvaluation(config, window, windows, settings).total(),
-                                                   PlanEvaluation(*reference, window, windows, settings).total()));
+    plan.Add("the larger of both models",
+             std::max(PlanEvaluation(config, window, windows, settings).total(),
+                      PlanEvaluation(*reference, window, windows, settings).total()));
     plan.Add("the other's activations", StreamBytes(*reference, window, windows, settings, true));
     plan.Add("logits of both", kDivergenceBytes);
-    plan.Add("the other's head", std::max(KeptHeadBytes(config, arithmetic), KeptHeadBytes(*reference, arithmetic)));
+    plan.Add("the other's head",
+             std::max(KeptHeadBytes(config, arithmetic), KeptHeadBytes(*reference, arithmetic)));
     return plan;
   }
   const uint64_t value_bytes = PreparedWeights::ValueBytes(arithmetic.operands(), arithmetic.device);
@@ -158,8 +157,7 @@ MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windo
     largest = std::max(largest, uint64_t{shape.rows} * shape.cols);
   }
   const uint64_t in_layer = layer * value_bytes * (on_gpu ? 2 : 1) + largest * sizeof(float);
-  const uint64_t step_tokens =
-      uint64_t{std::min(StepWindows(window, arithmetic.device), windows)} * window;
+  const uint64_t step_tokens = uint64_t{std::min(StepWindows(window, arithmetic.device), windows)} * window;
   const uint64_t step = step_tokens * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
   const uint64_t slice = uint64_t{std::min(config.vocab, OutputHead::kSliceRows)} * config.hidden;
   const uint64_t in_head = slice * (sizeof(float) + value_bytes);
@@ -268,7 +266,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
   std::optional<OutputHead> reference_head;
   if (reference != nullptr) {
     reference_head.emplace(*reference, arithmetic);
-    reference_stream.Resize(chunk_windows * window, reference->config().hidden, DType::kF32, arithmetic.device);
+    reference_stream.Resize(chunk_windows * window, reference->config().hidden, DType::kF32,
+                            arithmetic.device);
   }
   uint64_t same_tops = 0;
   for (size_t first = 0; first < count; first += chunk_windows) {
@@ -276,8 +275,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     const Tensor x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
     PassSeconds& seconds = result.seconds;
-    PassLayers(weights, ids, window, arithmetic, "", work.layer, meter, x, seconds.weights,
-               seconds.pass);
+    PassLayers(weights, ids, window, arithmetic, "", work.layer, meter, x, seconds.weights, seconds.pass);
 
     Stopwatch watch;
     for (size_t w = 0; w < chunk; w += head_windows) {

@@ -28,13 +28,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                 float* log_sums) {
   using Tiles = ForwardTiles<kDim, kStages>;
   constexpr int kM = Tiles::kM;
-  int item, part;
-  if (!order.PlaceOf(blockIdx.x, &item, &part)) return;
-  const int window = problem.window, head_dim = problem.head_dim, head = item % problem.heads;
-  const int first_query = (static_cast<int>(order.parts) - 1 - part) * Tiles::kQueries;
-  const size_t window_start = static_cast<size_t>(item / problem.heads) * window;
-  const size_t row = head * problem.tokens + window_start + first_query;
-  const size_t kv_row = head / (problem.heads / problem.kv_heads) * problem.tokens + window_start;
+  QueryPlace<Tiles::kQueries> place;
+  if (!place.Find(problem, order, blockIdx.x)) return;
+  const auto [head, first_query, window_start, row, kv_row] = place;
+  const int window = problem.window, head_dim = problem.head_dim;
   q += row * head_dim;
   k += kv_row * head_dim;
   v += kv_row * head_dim;

@@ -70,6 +70,25 @@ struct AttentionOrder {
   unsigned items, parts, section;
 };
 
+// The queries of a block of threads: kQueries from first_query on, of one head in one window. Those with the
+// most keys come first.
+template <int kQueries>
+struct QueryPlace {
+  // Of block b; false where it has none.
+  __device__ bool Find(const AttentionProblem& problem, const AttentionOrder& order, unsigned b) {
+    int item, part;
+    if (!order.PlaceOf(b, &item, &part)) return false;
+    head = item % problem.heads;
+    first_query = (static_cast<int>(order.parts) - 1 - part) * kQueries;
+    window_start = static_cast<size_t>(item / problem.heads) * problem.window;
+    row = head * problem.tokens + window_start + first_query;
+    kv_row = head / (problem.heads / problem.kv_heads) * problem.tokens + window_start;
+    return true;
+  }
+  int head, first_query;
+  size_t window_start, row, kv_row;  // rows of q and of the window's keys
+};
+
 // cap * tanh(x / cap), to 2e-7 of cap.
 __device__ inline float SoftCapped(float x, float cap) {
   return cap - __fdividef(2.0f * cap, 1.0f + PowerOfTwo(2.0f * kLog2E / cap * x));

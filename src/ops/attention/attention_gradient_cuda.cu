@@ -205,13 +205,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                       const AttentionRow* rows, float* grad_q) {
   using Tiles = QueryTiles<kDim>;
   constexpr int kM = Tiles::kM, kKeys = Tiles::kKeys;
-  int item, part;
-  if (!order.PlaceOf(blockIdx.x, &item, &part)) return;
-  const int window = problem.window, head_dim = problem.head_dim, head = item % problem.heads;
-  const int first_query = (static_cast<int>(order.parts) - 1 - part) * Tiles::kQueries;
-  const size_t window_start = static_cast<size_t>(item / problem.heads) * window;
-  const size_t row = head * problem.tokens + window_start + first_query;
-  const size_t kv_row = head / (problem.heads / problem.kv_heads) * problem.tokens + window_start;
+  QueryPlace<Tiles::kQueries> queries_of;
+  if (!queries_of.Find(problem, order, blockIdx.x)) return;
+  const auto [head, first_query, window_start, row, kv_row] = queries_of;
+  const int window = problem.window, head_dim = problem.head_dim;
 
   const uint32_t queries = SharedAddress(SharedMemory()), feedback = queries + Tiles::kQueryBytes;
   const uint32_t keys = feedback + Tiles::kQueryBytes, values = keys + Tiles::kStages * Tiles::kKeyBytes;

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "format/mask/sparsity_pattern.h"
 #include "ops/cuda_ops.h"
+#include "ops/feedback/block_order.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/linalg/linalg.h"
 
@@ -98,50 +99,21 @@ class Feedback {
         tile_loss_(state.tiles(), 0.0) {}
 
   double Run() {
-    if (!state_.plan.blocks.empty()) Solve(0, state_.plan.blocks.size());
+    SolveBlocks(state_.plan, 0, state_.plan.blocks.size(), *this);
     double loss = 0;
     for (const double part : tile_loss_) loss += part;
     return loss;
   }
 
- private:
-  const std::vector<ColumnBlock>& blocks() const { return state_.plan.blocks; }
-
-  // Columns behind `end` that must be as far advanced as those before it, for the cell that crosses it.
-  size_t Halo(size_t end) const {
-    return end < state_.plan.coded && cell_.cols > 0 ? std::min(cell_.cols - 1, state_.plan.coded - end) : 0;
-  }
-
-  // On entry columns [start of first, end of last + its halo) have all updates from before them; on return
-  // the halo has those from within, too.
-  void Solve(size_t first, size_t last) {
-    ThrowIfInterrupted();
-    if (last - first == 1) return SolveBlock(blocks()[first]);
-    size_t middle = (first + last) / 2;
-    size_t split = 0;  // the start of a group nearest to the middle
-    for (size_t b = first + 1; b < last; ++b) {
-      const auto distance = [&](size_t at) { return at > middle ? at - middle : middle - at; };
-      if (blocks()[b].starts_group && (split == 0 || distance(b) < distance(split))) split = b;
-    }
-    if (split != 0) {
-      middle = split;
-    } else if (blocks()[first].starts_group && (last == blocks().size() || blocks()[last].starts_group)) {
-      FitLargeGroup(state_.plan.groups[blocks()[first].first_group]);
-    }
-    Solve(first, middle);
-    const size_t start = blocks()[first].start, done = blocks()[middle].start, end = blocks()[last - 1].end;
-    const size_t from = done + Halo(done), to = end + Halo(end);
-    if (from < to) {
-      Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
-           errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
-    }
-    Solve(middle, last);
+  // What SolveBlocks calls.
+  void Subtract(size_t start, size_t done, size_t from, size_t to) const {
+    Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
+         errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
   }
 
   // A group of several blocks: fitted when its first column is due, on weights that have all updates from
   // before the group.
   void FitLargeGroup(const ScaleGroup& group) {
-    if (group.scale_row < 0) return;
     std::vector<float> importance;
     for (size_t j = group.start; j < group.start + group.count; ++j)
       importance.push_back(1.0f / (u_(j, j) * u_(j, j)));
@@ -155,7 +127,7 @@ class Feedback {
   }
 
   void SolveBlock(const ColumnBlock& block) {
-    const size_t cols = block.end - block.start, halo = Halo(block.end);
+    const size_t cols = block.end - block.start, halo = Halo(state_.plan, block.end);
     // The block of U close together, its rows apart by an odd number of cache lines.
     constexpr size_t kStride = kBlockCols + 16;
     Matrix<float> u(cols, kStride);
@@ -203,6 +175,7 @@ class Feedback {
     });
   }
 
+ private:
   // The mask of a whole block: one threshold for all rows.
   void SelectUnstructured(const ColumnBlock& block) {
     const size_t cols = block.end - block.start;

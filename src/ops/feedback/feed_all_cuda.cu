@@ -6,6 +6,7 @@
 
 #include "base/system.h"
 #include "ops/cuda_ops.h"
+#include "ops/feedback/block_order.h"
 #include "ops/feedback/prune_cuda.h"
 #include "ops/feedback/sweep_cuda.h"
 
@@ -281,7 +282,7 @@ __global__ void __launch_bounds__(kSweepThreads, 3) SolveRows(const Problem prob
 // Grids of a scale group of several blocks, by weighted rounding error: kBlockCols columns at a time pass
 // through shared memory, as often as grids are tried.
 __global__ void __launch_bounds__(kSweepThreads)
-    FitLargeGroup(const Problem problem, const ScaleGroup group) {
+    FitLargeGroupRows(const Problem problem, const ScaleGroup group) {
   extern __shared__ float4 memory[];
   float* const w = reinterpret_cast<float*>(memory);
   float* const importance = w + kSweepRows * kRowValues;
@@ -374,8 +375,8 @@ class Feedback {
   }
 
   double Run() {
-    if (state_.rows == 0 || blocks().empty()) return 0;
-    Solve(0, blocks().size());
+    if (state_.rows == 0 || state_.plan.blocks.empty()) return 0;
+    SolveBlocks(state_.plan, 0, state_.plan.blocks.size(), *this);
     std::vector<double> of_rows(state_.rows);
     losses_.CopyTo(of_rows);
     double loss = 0;
@@ -383,43 +384,15 @@ class Feedback {
     return loss;
   }
 
- private:
-  const std::vector<ColumnBlock>& blocks() const { return state_.plan.blocks; }
-  unsigned OfRows() const { return Blocks(state_.rows, kSweepRows); }
-
-  // Columns behind `end` that must be as far advanced as those before it, for the cell that crosses it.
-  size_t Halo(size_t end) const {
-    const size_t cell = state_.plan.mask.cols, coded = state_.plan.coded;
-    return end < coded && cell > 0 ? std::min(cell - 1, coded - end) : 0;
+  // What SolveBlocks calls.
+  void FitLargeGroup(const ScaleGroup& group) const {
+    Launch(device_, FitLargeGroupRows, OfRows(), kSweepThreads,
+           (kSweepRows * kRowValues + kCols) * sizeof(float), problem_, group);
   }
 
-  // As on the processor.
-  void Solve(size_t first, size_t last) {
-    ThrowIfInterrupted();
-    if (last - first == 1) return SolveBlock(blocks()[first]);
-    size_t middle = (first + last) / 2;
-    size_t split = 0;  // the start of a group nearest to the middle
-    for (size_t b = first + 1; b < last; ++b) {
-      const auto distance = [&](size_t at) { return at > middle ? at - middle : middle - at; };
-      if (blocks()[b].starts_group && (split == 0 || distance(b) < distance(split))) split = b;
-    }
-    if (split != 0) {
-      middle = split;
-    } else if (blocks()[first].starts_group && (last == blocks().size() || blocks()[last].starts_group)) {
-      const ScaleGroup& group = state_.plan.groups[blocks()[first].first_group];
-      if (group.scale_row >= 0) {
-        Launch(device_, FitLargeGroup, OfRows(), kSweepThreads,
-               (kSweepRows * kRowValues + kCols) * sizeof(float), problem_, group);
-      }
-    }
-    Solve(first, middle);
-    const size_t start = blocks()[first].start, done = blocks()[middle].start, end = blocks()[last - 1].end;
-    const size_t from = done + Halo(done), to = end + Halo(end);
-    if (from < to) {
-      cuda::Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
-                 errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
-    }
-    Solve(middle, last);
+  void Subtract(size_t start, size_t done, size_t from, size_t to) const {
+    cuda::Gemm(true, false, -1.0f, u_.Rows(start, done - start).Cols(from, to - from),
+               errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
   }
 
   void SolveBlock(const ColumnBlock& block) {
@@ -432,12 +405,15 @@ class Feedback {
     }
     const BlockOf of_block{block.start,
                            static_cast<int>(cols),
-                           static_cast<int>(Halo(block.end)),
+                           static_cast<int>(Halo(state_.plan, block.end)),
                            static_cast<unsigned>(block.first_group),
                            static_cast<unsigned>(block.last_group),
                            block.whole_groups};
     Launch(device_, SolveRows, OfRows(), kSweepThreads, Shared::kBytes, problem_, of_block);
   }
+
+ private:
+  unsigned OfRows() const { return Blocks(state_.rows, kSweepRows); }
 
   SolverState& state_;
   const ConstTensor u_;

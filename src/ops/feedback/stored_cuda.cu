@@ -6,14 +6,12 @@
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
 #include "ops/feedback/stored.h"
+#include "ops/transpose/transpose_cuda.h"
 
 namespace mica::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kEdge = 32;      // of a tile
-constexpr int kTileLines = 8;  // lines of a tile that are moved at a time
-constexpr unsigned kMostBlocks = 32768;
 
 // What decodes a weight. Matrices [.., rows].
 struct Stored {
@@ -114,48 +112,24 @@ __global__ void __launch_bounds__(kThreads)
 
 // out[position of c, r] = (w[r, c], or 0 where `dead`) times inverse_unit less what is stored (unless
 // `whole`).
-__global__ void __launch_bounds__(kEdge* kTileLines)
+__global__ void __launch_bounds__(kTileEdge* kTileLines)
     ResidualTiles(const Stored stored, View<const float> w, const uint32_t* positions, const uint8_t* dead,
                   bool whole, float inverse_unit, View<float> out) {
-  extern __shared__ float tile[];  // [kEdge, kEdge + 1]
-  const size_t first_col = blockIdx.x * size_t{kEdge};
-  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < w.rows;
-       first_row += gridDim.y * size_t{kEdge}) {
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + i, c = first_col + threadIdx.x;
-      if (r < w.rows && c < w.cols) tile[i * (kEdge + 1) + threadIdx.x] = w.row(r)[c];
-    }
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + threadIdx.x, c = first_col + i;
-      if (r >= w.rows || c >= w.cols) continue;
-      const size_t p = positions[c];
-      const float value = dead[p] != 0 ? 0.0f : __fmul_rn(tile[threadIdx.x * (kEdge + 1) + i], inverse_unit);
-      out.row(p)[r] = __fsub_rn(value, whole ? 0.0f : stored.Value(p, r, 1.0f));
-    }
-  }
+  ThroughTiles<float>(
+      w.rows, w.cols, [&](size_t r, size_t c) { return w.row(r)[c]; },
+      [&](size_t r, size_t c, float weight) {
+        const size_t p = positions[c];
+        const float value = dead[p] != 0 ? 0.0f : __fmul_rn(weight, inverse_unit);
+        out.row(p)[r] = __fsub_rn(value, whole ? 0.0f : stored.Value(p, r, 1.0f));
+      });
 }
 
 // out[r, c] = what is stored at the position of c.
-__global__ void __launch_bounds__(kEdge* kTileLines)
+__global__ void __launch_bounds__(kTileEdge* kTileLines)
     WeightTiles(const Stored stored, const uint32_t* positions, float unit, View<float> out) {
-  extern __shared__ float tile[];  // [kEdge, kEdge + 1]
-  const size_t first_col = blockIdx.x * size_t{kEdge};
-  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < out.rows;
-       first_row += gridDim.y * size_t{kEdge}) {
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + threadIdx.x, c = first_col + i;
-      if (r < out.rows && c < out.cols)
-        tile[threadIdx.x * (kEdge + 1) + i] = stored.Value(positions[c], r, unit);
-    }
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + i, c = first_col + threadIdx.x;
-      if (r < out.rows && c < out.cols) out.row(r)[c] = tile[i * (kEdge + 1) + threadIdx.x];
-    }
-  }
+  ThroughTiles<float, true>(
+      out.rows, out.cols, [&](size_t r, size_t c) { return stored.Value(positions[c], r, unit); },
+      [&](size_t r, size_t c, float weight) { out.row(r)[c] = weight; });
 }
 
 // A stored column a turn of a block of threads.
@@ -168,39 +142,13 @@ __global__ void __launch_bounds__(kThreads) CountZeroWeights(const Stored stored
   if (threadIdx.x % kWarp == 0) atomicAdd(zeros, static_cast<unsigned long long>(count));
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kEdge* kTileLines) TransposeIntegers(View<const T> in, View<T> out) {
-  extern __shared__ uint32_t integers[];  // [kEdge, kEdge + 1]
-  const size_t first_col = blockIdx.x * size_t{kEdge};
-  for (size_t first_row = blockIdx.y * size_t{kEdge}; first_row < in.rows;
-       first_row += gridDim.y * size_t{kEdge}) {
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + i, c = first_col + threadIdx.x;
-      if (r < in.rows && c < in.cols) integers[i * (kEdge + 1) + threadIdx.x] = in.row(r)[c];
-    }
-    __syncthreads();
-    for (int i = threadIdx.y; i < kEdge; i += kTileLines) {
-      const size_t r = first_row + threadIdx.x, c = first_col + i;
-      if (r < in.rows && c < in.cols) out.row(c)[r] = static_cast<T>(integers[threadIdx.x * (kEdge + 1) + i]);
-    }
-  }
-}
-
-constexpr size_t kTileBytes = kEdge * (kEdge + 1) * sizeof(float);
-const dim3 kTileThreads(kEdge, kTileLines);
-
-// Tiles of a matrix, columns by x.
-dim3 TilesOf(size_t rows, size_t cols) {
-  return {Blocks(cols, kEdge), std::min(Blocks(rows, kEdge), kMostBlocks)};
-}
 unsigned OfLines(size_t count) { return std::min(Blocks(count, 1), 4096u); }
 
 template <typename T>
 void TransposeOnDevice(const ConstTensor& in, const Tensor& out) {
   const View<const T> from{reinterpret_cast<const T*>(in.data), in.rows, in.cols, in.stride};
   const View<T> to{reinterpret_cast<T*>(out.data), out.rows, out.cols, out.stride};
-  Launch(in.device, TransposeIntegers<T>, TilesOf(in.rows, in.cols), kTileThreads, kTileBytes, from, to);
+  Launch(in.device, TransposeTiles<T>, TransposeBlocks(in.rows, in.cols), kTransposeThreads, 0, from, to);
 }
 
 }  // namespace
@@ -241,7 +189,7 @@ void Residual(const SolverState& state, ConstTensor w, const std::vector<uint32_
   std::vector<uint8_t> is_dead(state.cols, 0);
   for (const uint32_t p : dead) is_dead[p] = 1;
   const Values<uint8_t> dead_there(out.device, is_dead);
-  Launch(out.device, ResidualTiles, TilesOf(w.rows, w.cols), kTileThreads, kTileBytes, stored.view(),
+  Launch(out.device, ResidualTiles, TransposeBlocks(w.rows, w.cols), kTransposeThreads, 0, stored.view(),
          In<float>(w), positions.data(), dead_there.data(), whole, std::ldexp(1.0f, -state.exponent),
          Out<float>(out));
 }
@@ -250,7 +198,7 @@ void StoredWeights(const SolverState& state, Tensor out) {
   if (out.empty()) return;
   const StoredThere stored(state);
   const Values<uint32_t> positions(out.device, Positions(state.plan.order));
-  Launch(out.device, WeightTiles, TilesOf(out.rows, out.cols), kTileThreads, kTileBytes, stored.view(),
+  Launch(out.device, WeightTiles, TransposeBlocks(out.rows, out.cols), kTransposeThreads, 0, stored.view(),
          positions.data(), std::ldexp(1.0f, state.exponent), Out<float>(out));
 }
 

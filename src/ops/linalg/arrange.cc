@@ -136,6 +136,13 @@ void CheckTensorFinite(ConstTensor values, std::string_view what) {
        row.view().host<float>()(0, c));
 }
 
+void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out) {
+  MICA_CHECK(out.rows == ids.size());
+  MICA_CHECK(out.cols == table.cols);
+  MICA_CHECK(out.device.is_cuda());
+  Cuda().GatherRows(table, ids, out);
+}
+
 uint64_t FirstNotFiniteOn(ConstTensor values) {
   MICA_CHECK(values.device.is_cuda());
   return Cuda().FirstNotFiniteOn(values);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,10 @@ void ArrangeSymmetric(ConstTensor h, const std::vector<uint32_t>& order, const s
 
 // out[r, p] = x[r, order[p]]. x, out: [rows, n], not overlapping.
 void GatherColumns(ConstTensor x, const std::vector<uint32_t>& order, Tensor out);
+
+// out[r] = table[ids[r]]. table: [any, cols] on a CUDA device; ids: one a row of out, each a row of the
+// table.
+void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out);
 
 // u[i, j] *= factors[j] for j >= i. u: [n, n].
 void ScaleUpperColumns(const std::vector<float>& factors, Tensor u);
@@ -46,8 +51,8 @@ void CheckFinite(const BasicTensor<Byte>& values, std::string_view what) {
   CheckTensorFinite(values, what);
 }
 
-// The index of the first value that is NaN or infinite, row by row; rows * cols where there is none. On a
-// CUDA device only.
+// The index of the first value that is NaN or infinite, row by row; rows * cols where there is none. FP32,
+// BF16 or F16, on a CUDA device only; waits for the values.
 uint64_t FirstNotFiniteOn(ConstTensor values);
 
 }  // namespace mica

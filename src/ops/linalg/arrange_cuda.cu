@@ -4,6 +4,7 @@
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
 #include "ops/linalg/arrange.h"
+#include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
 namespace {
@@ -12,30 +13,6 @@ constexpr int kThreads = 256;
 
 // Blocks for the rows of a matrix: one each, as many as a launch takes.
 dim3 OfRows(size_t rows) { return {Blocks(std::min<size_t>(rows, 1u << 30), 1)}; }
-
-template <typename T>
-ConstTensor Bytes(const std::vector<T>& values, DType dtype) {
-  return {reinterpret_cast<const std::byte*>(values.data()),
-          1,
-          values.size(),
-          values.size(),
-          dtype,
-          Device::Cpu()};
-}
-
-// A vector of the host on the device.
-template <typename T>
-class There {
- public:
-  There(const std::vector<T>& values, Device device)
-      : array_(CopyTo(device, Bytes(values, std::is_same_v<T, float> ? DType::kF32 : DType::kU32))) {
-    static_assert(sizeof(T) == 4);
-  }
-  const T* data() const { return reinterpret_cast<const T*>(array_.view().data); }
-
- private:
-  Array array_;
-};
 
 __global__ void __launch_bounds__(kThreads) ReverseRows(View<float> a) {
   const size_t r = blockIdx.x, other = a.rows - 1 - r;
@@ -119,14 +96,28 @@ __global__ void __launch_bounds__(kSquareWarps* kWarp) SumSquares(View<const flo
   partial[blockIdx.y * u.cols + c] = sum;
 }
 
+// Bits of the exponent of a type, all of which are set in what is not finite.
+template <typename T>
+constexpr unsigned kExponentBits = std::is_same_v<T, float>  ? 0x7F800000u
+                                   : std::is_same_v<T, BF16> ? 0x7F80u
+                                                             : 0x7C00u;
+
 // first = the least index of a value that is not finite.
-__global__ void __launch_bounds__(kThreads) FindNotFinite(View<const float> x, unsigned long long* first) {
+template <typename Bits>
+__global__ void __launch_bounds__(kThreads)
+    FindNotFinite(View<const Bits> x, unsigned exponent, unsigned long long* first) {
   const size_t r = blockIdx.x;
   for (size_t c = threadIdx.x; c < x.cols; c += kThreads) {
-    if ((__float_as_uint(x.row(r)[c]) & 0x7F800000u) != 0x7F800000u) continue;
+    if ((x.row(r)[c] & exponent) != exponent) continue;
     atomicMin(first, static_cast<unsigned long long>(r * x.cols + c));
     return;
   }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    CopyRows(View<const float> table, const int32_t* ids, View<float> out) {
+  const float* from = table.row(static_cast<size_t>(ids[blockIdx.x]));
+  for (size_t c = threadIdx.x; c < table.cols; c += kThreads) out.row(blockIdx.x)[c] = from[c];
 }
 
 }  // namespace
@@ -139,22 +130,22 @@ void Reverse(Tensor a) {
 void ArrangeSymmetric(ConstTensor h, const std::vector<uint32_t>& order, const std::vector<float>& scale,
                       double share, float at_zero, Tensor out) {
   if (out.empty()) return;
-  const There<uint32_t> positions(order, out.device);
-  const There<float> scales(scale, out.device);
+  const Values<uint32_t> positions(out.device, order);
+  const Values<float> scales(out.device, scale);
   Launch(out.device, ArrangeRows, OfRows(out.rows), kThreads, 0, In<float>(h), positions.data(),
          scales.data(), share, at_zero, Out<float>(out));
 }
 
 void GatherColumns(ConstTensor x, const std::vector<uint32_t>& order, Tensor out) {
   if (out.empty()) return;
-  const There<uint32_t> positions(order, out.device);
+  const Values<uint32_t> positions(out.device, order);
   Launch(out.device, PermuteRows, OfRows(out.rows), kThreads, 0, In<float>(x), positions.data(),
          Out<float>(out));
 }
 
 void ScaleUpperColumns(const std::vector<float>& factors, Tensor u) {
   if (u.empty()) return;
-  const There<float> there(factors, u.device);
+  const Values<float> there(u.device, factors);
   Launch(u.device, ScaleUpperRows, OfRows(u.rows), kThreads, 0, there.data(), Out<float>(u));
 }
 
@@ -195,16 +186,25 @@ std::vector<double> UpperColumnSquares(ConstTensor u) {
 }
 
 uint64_t FirstNotFiniteOn(ConstTensor values) {
-  uint64_t first = uint64_t{values.rows} * values.cols;
+  unsigned long long first = uint64_t{values.rows} * values.cols;
   if (values.empty()) return first;
-  const auto host = [&] {
-    return Tensor(reinterpret_cast<std::byte*>(&first), 1, 1, 1, DType::kI64, Device::Cpu());
-  };
-  const Array there = CopyTo(values.device, host());
-  Launch(values.device, FindNotFinite, OfRows(values.rows), kThreads, 0, In<float>(values),
-         reinterpret_cast<unsigned long long*>(const_cast<std::byte*>(there.view().data)));
-  Copy(there.view(), host());
+  const Values<unsigned long long> there(values.device, std::span<const unsigned long long>(&first, 1));
+  DispatchFloat(values.dtype, [&](auto type) {
+    using T = decltype(type);
+    using Bits = std::conditional_t<std::is_same_v<T, float>, uint32_t, uint16_t>;
+    const View<const Bits> bits{reinterpret_cast<const Bits*>(values.data), values.rows, values.cols,
+                                values.stride};
+    Launch(values.device, FindNotFinite<Bits>, OfRows(values.rows), kThreads, 0, bits, kExponentBits<T>,
+           there.data());
+  });
+  there.CopyTo({&first, 1});
   return first;
+}
+
+void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out) {
+  const Values<int32_t> of_rows(out.device, ids);
+  Launch(out.device, CopyRows, OfRows(out.rows), kThreads, 0, In<float>(table), of_rows.data(),
+         Out<float>(out));
 }
 
 }  // namespace mica::cuda

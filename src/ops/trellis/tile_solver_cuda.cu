@@ -1,9 +1,6 @@
 // The panels of a stage one after the other. What the errors of one do to the columns behind it is a product;
 // where a block of G has several tiles, each follows the one above it by a panel.
-#include <cublas_v2.h>
-
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <span>
 #include <utility>
@@ -14,6 +11,7 @@
 #include "device/cuda.h"
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
+#include "ops/linalg/matrix_product_cuda.h"
 #include "ops/trellis/panel_cuda.h"
 #include "ops/trellis/search_cuda.h"
 #include "ops/trellis/tile_solver.h"
@@ -23,71 +21,11 @@ namespace {
 
 using namespace trellis;
 
-// Values on the device, taken from the host or zero.
 template <typename T>
-class DeviceValues {
- public:
-  DeviceValues(Device device, const std::vector<T>& values) : DeviceValues(device, values.size()) {
-    CopyBytes(device, data_, bytes_, Device::Cpu(), values.data(), bytes_, bytes_, 1);
-  }
-  DeviceValues(Device device, size_t count)
-      : device_(device),
-        bytes_(count * sizeof(T)),
-        data_(static_cast<T*>(AllocateOnDevice(device, bytes_))) {}
-  ~DeviceValues() { FreeOnDevice(device_, data_, bytes_); }
-  DeviceValues(const DeviceValues&) = delete;
-  DeviceValues& operator=(const DeviceValues&) = delete;
-  T* data() const { return data_; }
-  void FillZero() const { FillBytes(device_, data_, 0, bytes_); }
-  std::vector<T> OnHost() const {
-    std::vector<T> values(bytes_ / sizeof(T));
-    CopyBytes(Device::Cpu(), values.data(), bytes_, device_, data_, bytes_, bytes_, 1);
-    return values;
-  }
-
- private:
-  Device device_;
-  size_t bytes_;
-  T* data_;
-};
-
-// cuBLAS of this thread, in the order of its work on the device.
-class ThreadBlas {
- public:
-  ThreadBlas() = default;
-  ThreadBlas(const ThreadBlas&) = delete;
-  ThreadBlas& operator=(const ThreadBlas&) = delete;
-  ~ThreadBlas() {
-    for (const auto& [index, handle] : handles_) cublasDestroy(handle);
-  }
-  cublasHandle_t On(Device device) {
-    const cudaStream_t stream = StreamOn(device);
-    cublasHandle_t& handle = handles_[device.index()];
-    if (handle == nullptr) {
-      Check(cublasCreate(&handle));
-      Check(cublasSetStream(handle, stream));
-      Check(cublasSetMathMode(handle, CUBLAS_PEDANTIC_MATH));
-    }
-    return handle;
-  }
-  static void Check(cublasStatus_t status) {
-    if (status != CUBLAS_STATUS_SUCCESS) Fail("cuBLAS failed: status {}", static_cast<int>(status));
-  }
-
- private:
-  std::map<int, cublasHandle_t> handles_;
-};
-
-// later [m, n] -= u^T [m, k] errors [k, n], rows of later and errors `slots` apart.
-void SubtractProduct(Device device, const float* u, size_t u_stride, const float* errors, float* later,
-                     size_t slots, size_t m, size_t n, size_t k) {
-  if (m == 0 || n == 0 || k == 0) return;
-  thread_local ThreadBlas blas;
-  const float minus = -1.0f, one = 1.0f;
-  ThreadBlas::Check(cublasSgemm(blas.On(device), CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(n),
-                                static_cast<int>(m), static_cast<int>(k), &minus, errors,
-                                static_cast<int>(slots), u, static_cast<int>(u_stride), &one, later,
-                                static_cast<int>(slots)));
+std::vector<T> OnHost(const Values<T>& values) {
+  std::vector<T> here(values.size());
+  values.CopyTo(here);
+  return here;
 }
 
 // Of all classes that the rates have, as Stage::prices.
@@ -145,7 +83,7 @@ class StageSolver {
       if (any.rates == nullptr) break;
       for (size_t p = 0; p < cols_; ++p) col_class[m * cols_ + p] = tasks_[m]->col_class[any.order[p]];
     }
-    const DeviceValues<int> d_col_class(device_, col_class);
+    const Values<int> d_col_class(device_, col_class);
     std::vector<Array> integers;
     for (const TileTask* task : tasks_) integers.emplace_back(task->w.rows, cols_, DType::kI16, device_);
     std::vector<Tile> tiles;
@@ -182,18 +120,18 @@ class StageSolver {
     }
 
     const bool feeds_tiles = turns > 1;
-    const DeviceValues<Tile> d_tiles(device_, tiles);
-    const DeviceValues<int> d_row_of(device_, row_of), d_row_class(device_, row_class),
+    const Values<Tile> d_tiles(device_, tiles);
+    const Values<int> d_row_of(device_, row_of), d_row_class(device_, row_class),
         d_position(device_, position), d_place_of(device_, place_of_),
         d_not_finite(device_, std::vector<int>{0});
-    const DeviceValues<float> d_row_scale(device_, row_scale), d_col_scale(device_, col_scale);
-    const DeviceValues<float2> d_prices(device_, Prices(any.rates, prices_));
-    const DeviceValues<float> work(device_, cols_ * slots), errors(device_, kTogether * slots),
+    const Values<float> d_row_scale(device_, row_scale), d_col_scale(device_, col_scale);
+    const Values<float2> d_prices(device_, Prices(any.rates, prices_));
+    const Values<float> work(device_, cols_ * slots), errors(device_, kTogether * slots),
         row_errors(device_, feeds_tiles ? cols_ * slots : 0),
         above(device_, feeds_tiles ? kPanel * slots : 0);
-    const DeviceValues<int16_t> n(device_, cols_ * slots);
-    const DeviceValues<double> sums(device_, kSums * slots);
-    const DeviceValues<unsigned long long> widths(device_, places_.size() * kMostWidths);
+    const Values<int16_t> n(device_, cols_ * slots);
+    const Values<double> sums(device_, kSums * slots);
+    const Values<unsigned long long> widths(device_, places_.size() * kMostWidths);
     errors.FillZero();
     sums.FillZero();
     widths.FillZero();
@@ -238,9 +176,9 @@ class StageSolver {
     }
     GiveResults(device_, stage);
 
-    if (d_not_finite.OnHost()[0] != 0) FailNotFinite();
-    const std::vector<double> sums_found = sums.OnHost();
-    const std::vector<unsigned long long> widths_found = widths.OnHost();
+    if (OnHost(d_not_finite)[0] != 0) FailNotFinite();
+    const std::vector<double> sums_found = OnHost(sums);
+    const std::vector<unsigned long long> widths_found = OnHost(widths);
     for (size_t i = 0; i < places_.size(); ++i) {
       const Place& place = places_[i];
       const TileTask& task = *tasks_[place.task];
@@ -313,16 +251,24 @@ class StageSolver {
   void FeedColumns(const Stage& stage, size_t panel, size_t turn) const {
     const size_t begin = panel * kPanel, end = std::min(cols_, begin + kPanel);
     const size_t first = begin / kTogether * kTogether, last = std::min(cols_, first + kTogether);
-    const size_t slot = first_of_turn_[turn] * kTile, slots = stage.slots,
+    const size_t slot = first_of_turn_[turn] * kTile,
                  count = (first_of_turn_[turn + 1] - first_of_turn_[turn]) * kTile;
-    const float* errors = stage.errors + slot;
-    float* work = stage.work + slot;
-    SubtractProduct(device_, stage.u + begin * stage.u_stride + end, stage.u_stride,
-                    errors + (begin - first) * slots, work + end * slots, slots, last - end, count,
-                    end - begin);
-    if (end < last) return;
-    SubtractProduct(device_, stage.u + first * stage.u_stride + last, stage.u_stride, errors,
-                    work + last * slots, slots, cols_ - last, count, last - first);
+    // later -= U^T errors, U between the columns of the errors and the later ones.
+    const auto subtract = [&](size_t from, size_t to, size_t last_later) {
+      if (last_later <= end || count == 0) return;
+      const auto of = [&](const float* data, size_t rows, size_t cols, size_t stride) {
+        return ConstTensor(reinterpret_cast<const std::byte*>(data), rows, cols, stride, DType::kF32,
+                           device_);
+      };
+      const Tensor later(reinterpret_cast<std::byte*>(stage.work + end * stage.slots + slot),
+                         last_later - end, count, stage.slots, DType::kF32, device_);
+      Product(true, false, -1.0f,
+              of(stage.u + from * stage.u_stride + end, to - from, last_later - end, stage.u_stride),
+              of(stage.errors + (from - first) * stage.slots + slot, to - from, count, stage.slots), 1.0f,
+              later);
+    };
+    subtract(begin, end, last);
+    if (end == last) subtract(first, last, cols_);
   }
 
   [[noreturn]] void FailNotFinite() const {

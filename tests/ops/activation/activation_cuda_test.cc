@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/activation/activation.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "ops/attention/attention.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {
@@ -107,7 +107,7 @@ TEST_P(AttentionOnCuda, MatchesTheReference) {
   Array there = PoisonedOnCuda(tokens, width + 4, dtype()),
         sums = PoisonedOnCuda(in.shape.heads, tokens, DType::kF32);
   Attention(in.shape, in.there(), there.view().Cols(1, width), sums.view());
-  const Array actual = ToHost(there.view());
+  const Array actual = CopyTo(Device::Cpu(), there.view());
   const std::vector<float> values = Floats(actual.view().Cols(1, width));
   // Probabilities are rounded to BF16 before they are multiplied.
   EXPECT_LE(WorstError(values, Floats(expected.view())), dtype() == DType::kF32 ? 1e-5 : 0.015);

@@ -12,7 +12,7 @@
 #include "ops/codes/symbol_passes.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/ops/codes/testing.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/convert/convert.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {
@@ -26,7 +26,7 @@ TEST(ConvertOnCuda, IsThatOfTheProcessor) {
               Convert(in, expected.view().Cols(1, cols));
               Convert(in_there, there.view().Cols(1, cols));
             }
-            const Array actual = ToHost(there.view());
+            const Array actual = CopyTo(Device::Cpu(), there.view());
             EXPECT_EQ(Floats(actual.view().Cols(1, cols)), Floats(expected.view().Cols(1, cols)))
                 << DTypeName(from) << " to " << DTypeName(to) << ", " << rows << " x " << cols;
             EXPECT_TRUE(AllNan(actual.view().Cols(0, 1)) && AllNan(actual.view().Cols(cols + 1, 1)));

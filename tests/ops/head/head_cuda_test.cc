@@ -5,7 +5,7 @@
 
 #include "ops/head/head.h"
 #include "ops/transpose/transpose.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {

@@ -198,29 +198,6 @@ TEST_P(Factorisations, AgreeWithScalarLoopsInDouble) {
 
 INSTANTIATE_TEST_SUITE_P(AroundTiles, Factorisations, testing::Values(1, 2, 37, 256, 257, 530));
 
-TEST(MultiplyByUpper, IsTheProductAndReadsNothingBelowTheDiagonal) {
-  for (const size_t n : {1, 5, 70, 300}) {
-    const Matrix<float> x = RandomMoments(n, 3);
-    Matrix<float> u = RandomMoments(n, 4);
-    for (size_t i = 0; i < n; ++i) std::fill_n(u.row(i), i, kNan);
-    for (const bool transpose : {false, true}) {
-      Matrix<float> product = x.Clone();
-      MultiplyByUpper(transpose, u, product);
-      for (size_t i = 0; i < n; ++i) {
-        for (size_t j = 0; j < n; ++j) {
-          double sum = 0, size = 0;
-          for (size_t k = transpose ? j : 0; k < (transpose ? n : j + 1); ++k) {
-            const double term = double{x(i, k)} * (transpose ? u(j, k) : u(k, j));
-            sum += term;
-            size += std::abs(term);
-          }
-          ASSERT_NEAR(product(i, j), sum, 1e-5 * size + 1e-7) << n << ' ' << i << ' ' << j;
-        }
-      }
-    }
-  }
-}
-
 TEST(CholeskyOfInverseUpper, HandWorked) {
   // H = [2 1; 1 1]: H^-1 = [1 -1; -1 2] = U^T U with U = [1 -1; 0 1]. Var(x_0 | x_1) = 2 - 1 = 1, Var(x_1)
   // = 1.

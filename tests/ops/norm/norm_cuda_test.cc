@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/norm/norm.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {
@@ -20,7 +20,7 @@ TEST(NormOnCuda, IsThatOfTheProcessor) {
       Array expected = Poisoned(rows, cols + 2, type), there = PoisonedOnCuda(rows, cols + 2, type);
       RmsNorm(x.view().Cols(3, cols), weight, 1e-5f, expected.view().Cols(1, cols));
       RmsNorm(x_there.view().Cols(3, cols), weight_there.view(), 1e-5f, there.view().Cols(1, cols));
-      const Array actual = ToHost(there.view());
+      const Array actual = CopyTo(Device::Cpu(), there.view());
       EXPECT_LE(WorstError(Floats(actual.view().Cols(1, cols)), Floats(expected.view().Cols(1, cols))),
                 2e-6 + 1.01 * Step(type));
       EXPECT_TRUE(AllNan(actual.view().Cols(0, 1)) && AllNan(actual.view().Cols(cols + 1, 1)));

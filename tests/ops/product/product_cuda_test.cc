@@ -7,7 +7,7 @@
 #include "ops/product/product.h"
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
-#include "tests/ops/cuda.h"
+#include "tests/ops/devices.h"
 
 namespace mica {
 namespace {
@@ -45,13 +45,13 @@ TEST_P(ProductOnCuda, MultipliesAndAdds) {
             there = PoisonedOnCuda(tokens, outputs + 3, DType::kF32);
       Multiply(x.view(), *w.here, bias, expected.view().Cols(2, outputs));
       Multiply(x_there.view(), *w.there, bias_there, there.view().Cols(2, outputs));
-      Array actual = ToHost(there.view());
+      Array actual = CopyTo(Device::Cpu(), there.view());
       EXPECT_LE(WorstError(Floats(actual.view().Cols(2, outputs)), Floats(expected.view().Cols(2, outputs))),
                 1e-5);
       EXPECT_TRUE(AllNan(actual.view().Cols(0, 2)) && AllNan(actual.view().Cols(outputs + 2, 1)));
       MultiplyAdd(x.view(), *w.here, bias, expected.view().Cols(2, outputs));
       MultiplyAdd(x_there.view(), *w.there, bias_there, there.view().Cols(2, outputs));
-      actual = ToHost(there.view());
+      actual = CopyTo(Device::Cpu(), there.view());
       EXPECT_LE(WorstError(Floats(actual.view().Cols(2, outputs)), Floats(expected.view().Cols(2, outputs))),
                 1e-5);
     }
