@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -19,8 +20,10 @@
 #include "compress/budget/demands.h"
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/layer_pass.h"
+#include "compress/coder/later.h"
 #include "compress/coders.h"
 #include "compress/curvature/drift_compensation.h"
+#include "compress/device_memory.h"
 #include "compress/fixed/plain_tensors.h"
 #include "compress/fixed/solver.h"
 #include "compress/inform/statistics.h"
@@ -94,7 +97,7 @@ class Compression {
   CompressionRecord Work();
   void CheckDisk(double matrix_bits, double end_bytes) const;
   double EstimatedEndBytes() const;
-  Statistics ObtainStatistics();
+  std::future<void> ObtainStatistics();
   OtherBytes Besides() const;
   uint64_t LayerOverhead() const;
   OtherBytes LeastBesides() const;
@@ -113,6 +116,7 @@ class Compression {
   const CompressionSettings settings_;
   const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
+  Device rest_;                     // where the activations of all tokens are between uses
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
   std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
@@ -133,6 +137,7 @@ void Compression::Check() {
   CheckWindow(config(), *settings_.calibration.seqlen);
   calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
   CheckTokens(config(), calibration_->ids);
+  rest_ = PlaceActivations(config(), settings_, calibration_->tokens());
   if (!paths_.statistics.empty()) CheckStatisticsPath();
   if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
   coder_->CheckBudget(LeastBesides());
@@ -156,15 +161,21 @@ CompressionRecord Compression::Run() {
 }
 
 CompressionRecord Compression::Work() {
-  std::optional<ShardRecord> ends = work_->Finished(kEndShards);
-  finished_.push_back(ends ? std::move(*ends) : WriteEnds());
+  std::future<ShardRecord> ends = Later([this] {
+    const std::optional<ShardRecord> finished = work_->Finished(kEndShards);
+    return finished ? *finished : WriteEnds();
+  });
+  // Statistics leave the processors idle where there is a GPU; where not, what fails should fail before hours
+  // are spent.
+  if (!settings_.arithmetic.device.is_cuda()) ends.wait();
+  std::future<void> saved = ObtainStatistics();
+  finished_.push_back(ends.get());
   end_bytes_ = finished_[0].bytes;
-
-  statistics_ = ObtainStatistics();
   try {
     coder_->Plan(statistics_, Besides());
   } catch (const Error&) {
     // Settings that cannot be met: statistics alone are nothing to go on with.
+    if (saved.valid()) saved.wait();
     if (!work_->Finished(kEndShards + 1)) work_->Discard();
     throw;
   }
@@ -173,9 +184,9 @@ CompressionRecord Compression::Work() {
 
   progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
   const Device device = settings_.arithmetic.device;
-  ResidualStream stream(weights_, *calibration_, ResidualStream::kPortionTokens, device);
+  ResidualStream stream(weights_, *calibration_, ResidualStream::kPortionTokens, device, rest_);
   std::optional<ResidualStream> original;
-  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device, rest_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   std::optional<ReadAhead<LayerWeights>> ahead;
   for (size_t l = 0; l < config().layers; ++l) {
@@ -205,6 +216,7 @@ CompressionRecord Compression::Work() {
     const std::unique_ptr<LayerWeights> layer = ahead->Next();
     MICA_CHECK(layer->index() == l);
     CompressLayer(*layer, stream, original_stream);
+    if (saved.valid()) saved.get();
   }
   if (solved_) FinishLayer();
   progress_.End();
@@ -303,9 +315,10 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
   }
 }
 
-Statistics Compression::ObtainStatistics() {
-  StatisticsSettings wanted{settings_.information, settings_.fisher, settings_.damping, false,
-                            settings_.seed};
+// Fills statistics_; the result is there when new ones are in their file.
+std::future<void> Compression::ObtainStatistics() {
+  StatisticsSettings wanted{
+      settings_.information, settings_.fisher, settings_.damping, false, settings_.seed, rest_};
   coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
   const Identity identity =
@@ -313,14 +326,16 @@ Statistics Compression::ObtainStatistics() {
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
     const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
-    if (differences.empty()) return kept;
+    if (differences.empty()) {
+      statistics_ = std::move(kept);
+      return {};
+    }
     LogInfo("{}: holds statistics of another kind ({}); collecting anew", path.string(),
             JoinClauses(differences));
   }
-  Statistics statistics = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
-  statistics.identity = identity;
-  SaveStatistics(statistics, path);
-  return statistics;
+  statistics_ = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
+  statistics_.identity = identity;
+  return std::async(std::launch::async, [this, path] { SaveStatistics(statistics_, path); });
 }
 
 uint64_t Compression::finished_matrix_bytes() const {

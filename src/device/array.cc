@@ -23,6 +23,8 @@ std::byte* Allocate(Device device, size_t bytes) {
 void Array::Free::operator()(std::byte* memory) const {
   if (device.is_cuda()) {
     FreeOnDevice(device, memory, bytes);
+  } else if (pinned) {
+    FreePinned(memory, bytes);
   } else {
     std::free(memory);
   }
@@ -38,6 +40,22 @@ void Array::Resize(size_t rows, size_t cols, DType dtype, Device device) {
   rows_ = rows;
   cols_ = cols;
   dtype_ = dtype;
+}
+
+Array Array::Pinned(size_t rows, size_t cols, DType dtype) {
+  Array array;
+  const size_t bytes = rows * cols * DTypeBytes(dtype);
+  array.memory_ = std::unique_ptr<std::byte, Free>(static_cast<std::byte*>(AllocatePinned(bytes)),
+                                                   Free(Device::Cpu(), bytes, true));
+  array.rows_ = rows;
+  array.cols_ = cols;
+  array.dtype_ = dtype;
+  return array;
+}
+
+Array NewResting(size_t rows, size_t cols, DType dtype, Device device, Device rest) {
+  return device.is_cuda() && !rest.is_cuda() ? Array::Pinned(rows, cols, dtype)
+                                             : Array(rows, cols, dtype, rest);
 }
 
 void Copy(ConstTensor from, Tensor to) {

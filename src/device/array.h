@@ -20,6 +20,10 @@ class Array {
     Resize(rows, cols, dtype, device);
   }
 
+  // One on the processor, in memory that copies to and from CUDA devices take at full speed; memory of the
+  // same size that was freed before is taken again.
+  static Array Pinned(size_t rows, size_t cols, DType dtype);
+
   // Gives the array this shape, type and place; contents are lost. Memory is taken only when it must grow or
   // move.
   void Resize(size_t rows, size_t cols, DType dtype, Device device = Device::Cpu());
@@ -34,9 +38,11 @@ class Array {
  private:
   struct Free {
     Free() {}
-    Free(Device device_, size_t bytes_) : device(device_), bytes(bytes_) {}
+    Free(Device device_, size_t bytes_, bool pinned_ = false)
+        : device(device_), bytes(bytes_), pinned(pinned_) {}
     Device device;
     size_t bytes = 0;
+    bool pinned = false;
     void operator()(std::byte* memory) const;
   };
   std::unique_ptr<std::byte, Free> memory_;
@@ -44,6 +50,9 @@ class Array {
   DType dtype_ = DType::kF32;
 };
 
+// Values that `device` works on, to lie on `rest` meanwhile: there or, where it lacks the room, on the
+// processor.
+Array NewResting(size_t rows, size_t cols, DType dtype, Device device, Device rest);
 // Copies values of one type and shape, whatever devices they are on. To or from the processor it is complete
 // on return.
 void Copy(ConstTensor from, Tensor to);

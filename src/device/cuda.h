@@ -39,9 +39,10 @@ void LimitDeviceMemory(Device device, uint64_t bytes);
 // `bytes` bytes on a CUDA device, aligned to 256. Throws Error where there is no room for them.
 void* AllocateOnDevice(Device device, size_t bytes);
 void FreeOnDevice(Device device, void* memory, size_t bytes);
-// The same in page-locked memory of the host, which copies to and from devices take at full speed.
+// The same in page-locked memory of the host, which copies to and from devices take at full speed. Taking it
+// is slow: what is freed is kept for the next who wants so many bytes.
 void* AllocatePinned(size_t bytes);
-void FreePinned(void* memory);
+void FreePinned(void* memory, size_t bytes);
 
 // rows runs of `width` bytes, `to_pitch` and `from_pitch` apart. Either may be the processor; a copy to or
 // from it is complete on return, another one in the order of the thread's work.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -155,13 +156,35 @@ void FreeOnDevice(Device device, void* memory, size_t bytes) {
   UsageOf(device).used -= bytes;
 }
 
+namespace {
+
+// Page-locked memory that nobody uses, by its size.
+struct IdlePinned {
+  std::mutex mutex;
+  std::multimap<size_t, void*> memory;
+};
+IdlePinned& Idle() {
+  static IdlePinned* const idle = new IdlePinned;  // arrays may outlive what is static
+  return *idle;
+}
+
+}  // namespace
+
 void* AllocatePinned(size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> lock(Idle().mutex);
+    if (const auto found = Idle().memory.find(bytes); found != Idle().memory.end())
+      return Idle().memory.extract(found).mapped();
+  }
   void* memory = nullptr;
-  CheckCuda(cudaMallocHost(&memory, std::max<size_t>(bytes, 1)), "taking page-locked memory");
+  CheckCuda(cudaMallocHost(&memory, std::max<size_t>(bytes, 1)), "taking page-locked memory of the host");
   return memory;
 }
 
-void FreePinned(void* memory) { cudaFreeHost(memory); }
+void FreePinned(void* memory, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(Idle().mutex);
+  Idle().memory.emplace(bytes, memory);
+}
 
 void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
                size_t from_pitch, size_t width, size_t rows) {

@@ -13,7 +13,7 @@ void LimitDeviceMemory(Device, uint64_t) { MICA_CHECK(false); }
 void* AllocateOnDevice(Device, size_t) { MICA_CHECK(false); }
 void FreeOnDevice(Device, void*, size_t) { MICA_CHECK(false); }
 void* AllocatePinned(size_t) { MICA_CHECK(false); }
-void FreePinned(void*) { MICA_CHECK(false); }
+void FreePinned(void*, size_t) { MICA_CHECK(false); }
 void CopyBytes(Device, void*, size_t, Device, const void*, size_t, size_t, size_t) { MICA_CHECK(false); }
 void UploadBytes(Device, void*, const void*, size_t) { MICA_CHECK(false); }
 void DownloadBytes(Device, void*, const void*, size_t) { MICA_CHECK(false); }

@@ -24,7 +24,7 @@ namespace {
 struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
-  size_t taken;                     // how many portions of the stream it takes, evenly spaced
+  size_t taken;               // how many portions of the stream it takes, evenly spaced
   std::vector<Array> stored;  // by portion: what the last sweep left for the next one
 
   bool Takes(size_t portion) const {
@@ -43,14 +43,14 @@ struct Side {
 };
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
-// ends a block adds to it first.
+// ends a block adds to it first, what the sweep before has stored.
 using Stage = std::function<void(Side& side, size_t portion, Tensor x, Array& input)>;
 
 class Pass {
  public:
-  Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream, const Arithmetic& arithmetic,
-       const InputSolver& solve, const Original& original, const TokenWeights& weights,
-       const TokenProgress& progress)
+  Pass(const DecoderLayer& layer, const ModelConfig& config, ResidualStream& stream,
+       const Arithmetic& arithmetic, const InputSolver& solve, const Original& original,
+       const TokenWeights& weights, const TokenProgress& progress)
       : config_(config),
         operands_(arithmetic.operands()),
         device_(arithmetic.device),
@@ -71,22 +71,19 @@ class Pass {
     const Stage attention = [](Side& side, size_t, Tensor x, Array& input) {
       side.layer->AttentionInput(x, input);
     };
-    const Stage context = [this](Side& side, size_t portion, Tensor x, Array& input) {
+    const Stage context = [this](Side& side, size_t, Tensor x, Array& input) {
       Array normed(x.rows, x.cols, operands_, device_);
       side.layer->AttentionInput(x, normed);
-      Array& kept = Keep(side, portion, input);
-      side.layer->AttentionContext(normed.view(), side.stream->window(), kept);
+      side.layer->AttentionContext(normed.view(), side.stream->window(), input);
     };
-    const Stage mlp = [](Side& side, size_t portion, Tensor x, Array& input) {
-      side.layer->AddAttention(side.stored[portion].view(), x);
-      side.stored[portion] = Array();
+    const Stage mlp = [this](Side& side, size_t portion, Tensor x, Array& input) {
+      side.layer->AddAttention(TakeStored(side, portion).view(), x);
       side.layer->MlpInput(x, input);
     };
-    const Stage hidden = [this](Side& side, size_t portion, Tensor x, Array& input) {
+    const Stage hidden = [this](Side& side, size_t, Tensor x, Array& input) {
       Array normed(x.rows, x.cols, operands_, device_);
       side.layer->MlpInput(x, normed);
-      Array& kept = Keep(side, portion, input);
-      side.layer->MlpHidden(normed.view(), kept);
+      side.layer->MlpHidden(normed.view(), input);
     };
     if (solve_) {
       Sweep(InputKind::kAttention, attention, false, false);
@@ -101,8 +98,7 @@ class Pass {
         if (!side.Takes(portion)) continue;
         ThrowIfInterrupted();
         Array x = side.stream->Load(portion);
-        side.layer->AddMlp(side.stored[portion].view(), x.view());
-        side.stored[portion] = Array();
+        side.layer->AddMlp(TakeStored(side, portion).view(), x.view());
         side.stream->Store(portion, x.view());
         if (&side == &sides_[0]) progress_(x.rows());
       }
@@ -112,11 +108,22 @@ class Pass {
  private:
   size_t stream_tokens() const { return sides_[0].stream->tokens(); }
 
-  // A stage whose result the next sweep needs computes it in `stored`.
-  static Array& Keep(Side& side, size_t portion, Array& input) {
+  // What the next sweep needs of a stage's result goes to where the stream rests; with it there, `input`
+  // stays in use.
+  void KeepStored(Side& side, size_t portion, Array& input) const {
     if (side.stored.size() <= portion) side.stored.resize(portion + 1);
-    side.stored[portion] = std::move(input);
-    return side.stored[portion];
+    Array& stored = side.stored[portion];
+    if (side.stream->rest() == device_) {
+      stored = std::move(input);
+      return;
+    }
+    stored = NewResting(input.rows(), input.cols(), input.dtype(), device_, side.stream->rest());
+    Copy(input.view(), stored.view());
+  }
+  Array TakeStored(Side& side, size_t portion) const {
+    Array stored = std::move(side.stored[portion]);
+    if (stored.device() == device_) return stored;
+    return CopyTo(device_, stored.view());
   }
 
   // Computes the inputs of kind on every portion and side, measures them and solves the matrices that take
@@ -137,14 +144,15 @@ class Pass {
     struct Here {
       Array x;
       Array inputs;
-      ConstTensor view;  // of inputs, which the next sweep may own
+      ConstTensor view;  // of inputs, which may be stored already
     };
     const auto advance = [&](Side& side, size_t portion) {
       Here here{side.stream->Load(portion), {}, {}};
       here.inputs = Array(here.x.rows(), cols, operands_, device_);
       stage(side, portion, here.x.view(), here.inputs);
       if (updates) side.stream->Store(portion, here.x.view());
-      here.view = kept ? side.stored[portion].view() : here.inputs.view();
+      here.view = here.inputs.view();
+      if (kept) KeepStored(side, portion, here.inputs);
       return here;
     };
     for (size_t portion = 0; portion < stream.portions(); ++portion) {

@@ -20,9 +20,13 @@ class ResidualStream {
   static constexpr size_t kPortionTokens = 8192;
 
   // Embeds every window, on the device that computes. wanted_tokens: of a portion, about; whole runs
-  // (model/window.h), at least one.
+  // (model/window.h), at least one. rest: where the stream is between uses, the device or the processor.
+  ResidualStream(const ModelWeights& weights, const Calibration& calibration, size_t wanted_tokens,
+                 Device device, Device rest);
+  // On the processor.
   ResidualStream(const ModelWeights& weights, const Calibration& calibration,
-                 size_t wanted_tokens = kPortionTokens, Device device = Device::Cpu());
+                 size_t wanted_tokens = kPortionTokens)
+      : ResidualStream(weights, calibration, wanted_tokens, Device::Cpu(), Device::Cpu()) {}
 
   size_t tokens() const { return stream_.rows(); }
   size_t window() const { return window_; }
@@ -33,13 +37,15 @@ class ResidualStream {
   // The stream in consecutive portions of whole runs.
   size_t portions() const { return (tokens() + portion_tokens() - 1) / portion_tokens(); }
   size_t portion_tokens() const { return portion_tokens_; }
-  // One portion as FP32, [tokens, hidden].
+  Device rest() const { return stream_.device(); }
+  // One portion as FP32, [tokens, hidden], on the device that computes.
   Array Load(size_t portion) const;
   // Replaces a portion, rounded to BF16.
   void Store(size_t portion, ConstTensor x);
 
  private:
   size_t window_, portion_tokens_;
+  Device device_;
   Array stream_;  // [tokens, hidden] BF16
 };
 

@@ -161,7 +161,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   const Device device = arithmetic.device;
-  ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device);
+  ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device, settings.rest);
   ReadAhead<LayerWeights> ahead(config.layers, device, [&](size_t layer) {
     auto matrices = std::make_unique<LayerWeights>(weights, layer, device);
     matrices->ReadAhead();

@@ -63,6 +63,8 @@ struct StatisticsSettings {
   double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
   uint64_t seed = 0;
+  Device rest =
+      Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it
 };
 
 // What CollectStatistics depends on: the model of this fingerprint, the calibration windows, the settings,
@@ -81,7 +83,8 @@ double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind);
 // and backwards over `settings.fisher.windows` of them; either are evenly spaced, and all of them when there
 // are no more.
 Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all_windows,
-                             const StatisticsSettings& settings, const Arithmetic& arithmetic, Progress& progress);
+                             const StatisticsSettings& settings, const Arithmetic& arithmetic,
+                             Progress& progress);
 
 void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path);
 // Throws Error when the file is not one of statistics or damaged.

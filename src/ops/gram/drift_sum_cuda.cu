@@ -35,7 +35,7 @@ void AddDriftSum(ConstTensor original, ConstTensor moved, ConstTensor x, Tensor 
       Launch(x.device, Subtract<OnDevice<T>>, blocks, kThreads, 0, In<T>(original.Rows(first, count)),
              In<T>(moved.Rows(first, count)), Out<T>(part));
       if constexpr (std::is_same_v<T, BF16>) {
-        AddProductOfColumns(part, x.Rows(first, count), sum);
+        ProductOfColumns(part, x.Rows(first, count), 1.0f, sum);
       } else {
         Product(true, false, 1.0f, part, x.Rows(first, count), 1.0f, sum);
       }

@@ -21,7 +21,8 @@ namespace mica {
 //
 // On a CUDA device blocks are of 2048 tokens, summed in FP32 by chains of 64, which has the same error; 4
 // cols^2 bytes of its memory, and where weights or rows that are not aligned ask for it one packed copy of
-// 8192 tokens.
+// 8192 tokens. BF16 without weights of 1024 columns and more is summed by blocks of 2048 tokens with an error
+// below 1e-5 of sqrt(Sum(i, i) Sum(j, j)), and takes 8 cols^2 bytes.
 class Gram {
  public:
   // Edge of a tile: the FP32 tile, the FP64 tile and both panels stay in the L2 cache.

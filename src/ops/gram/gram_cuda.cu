@@ -3,14 +3,20 @@
 // Tensor cores cut their FP32 sums off instead of rounding them, and a sum that is taken from one end to the
 // other loses half a unit of its last place a step, always downward. So they sum kChain tokens; those sums
 // are added by ordinary, rounding additions for kPortion tokens, all in registers, and portions in FP64.
+//
+// Of many columns a portion's sums fill memory many times over, and cuBLAS is three times as fast: there
+// tensor cores sum whole portions (which loses some 4e-6 of a sum of squares), kPending of them are added in
+// FP32, and those in FP64.
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
 #include "ops/gram/gram.h"
+#include "ops/linalg/matrix_product_cuda.h"
 #include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
@@ -24,6 +30,9 @@ constexpr int kBand = 12;       // rows of tiles that are worked on together: wi
                                 // tiles at once, each panel is read from memory once a band
 constexpr int kStages = 4;      // steps on their way through shared memory
 constexpr size_t kPackTokens = 4 * kPortion;           // tokens that are packed at a time
+constexpr size_t kManyCols = 1024;                     // from here on cuBLAS multiplies
+constexpr size_t kPanel = 20 * kTile;                  // about so many rows of the sums a product
+constexpr size_t kPending = 16;                        // portions
 constexpr uint32_t kLargestBits = (127u + 59u) << 23;  // of 2^59, as for the processor
 constexpr uint32_t kInfinityBits = 0x7F800000u;
 
@@ -398,6 +407,17 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// The tile of FP64 sums += its values of `pending`, [cols, cols].
+__global__ void __launch_bounds__(kThreads) AddPending(View<const float> pending, double* sums) {
+  const Place place = InTriangle(blockIdx.x);
+  double* tile = sums + size_t{blockIdx.x} * (kTile * kTile);
+  for (uint32_t index = threadIdx.x; index < kTile * kTile; index += kThreads) {
+    const uint32_t r = index / kTile, c = index % kTile;
+    const size_t row = size_t{place.row} * kTile + r, col = size_t{place.col} * kTile + c;
+    if (row < pending.rows && col < pending.cols) tile[OffsetOf(r, c)] += pending.row(row)[col];
+  }
+}
+
 // out[c] = the sum of the square of channel c.
 __global__ void __launch_bounds__(kThreads) CopyDiagonal(const double* sums, Layout layout, double* out) {
   const size_t c = blockIdx.x * size_t{kThreads} + threadIdx.x;
@@ -409,7 +429,6 @@ __global__ void __launch_bounds__(kThreads) CopyDiagonal(const double* sums, Lay
 }
 
 double* Doubles(Array& array) { return reinterpret_cast<double*>(array.view().data); }
-const double* Doubles(const Array& array) { return reinterpret_cast<const double*>(array.view().data); }
 
 std::vector<double> ToHost(const Array& array) {
   std::vector<double> values(array.rows() * array.cols());
@@ -448,6 +467,8 @@ class CudaGram : public DeviceGram {
       using T = decltype(type);
       const View<const OnDevice<T>> values = cuda::In<T>(x);
       AddColumns<OnDevice<T>>(values, of_tokens);
+      if (x.dtype == DType::kBF16 && of_tokens == nullptr && layout_.blocks() == 1 && x.cols >= kManyCols)
+        return MultiplyWhole(x);
       const size_t each = 16 / sizeof(T);
       if (of_tokens == nullptr && Wide(values) && (layout_.blocks() == 1 || layout_.block % each == 0)) {
         Multiply(Operand<OnDevice<T>>{values.data, values.stride, values.cols, layout_.block, values.rows});
@@ -470,6 +491,7 @@ class CudaGram : public DeviceGram {
   void CopyScaled(double factor, Tensor out) const override {
     MICA_CHECK(out.rows == layout_.cols);
     MICA_CHECK(out.cols == layout_.block);
+    Settle();
     Launch(device_, CopyTiles, Blocks(layout_.blocks() * layout_.tiles(), 1), kThreads,
            sizeof(float) * kTile * kCopyPitch, Doubles(sums_), layout_, factor, cuda::Out<float>(out));
   }
@@ -483,6 +505,7 @@ class CudaGram : public DeviceGram {
     const size_t row = i / kTile;
     const size_t tile = block * layout_.tiles() + row * (row + 1) / 2 + j / kTile;
     double sum = 0;
+    Settle();
     Copy(sums_.view().Rows(tile, 1).Cols(
              OffsetOf(static_cast<uint32_t>(i % kTile), static_cast<uint32_t>(j % kTile)), 1),
          Tensor(reinterpret_cast<std::byte*>(&sum), 1, 1, 1, DType::kF64, Device::Cpu()));
@@ -493,6 +516,7 @@ class CudaGram : public DeviceGram {
 
   std::vector<double> Diagonal() const override {
     Array diagonal(1, layout_.cols, DType::kF64, device_);
+    Settle();
     Launch(device_, CopyDiagonal, Blocks(layout_.cols, kThreads), kThreads, 0, Doubles(sums_), layout_,
            Doubles(diagonal));
     return ToHost(diagonal);
@@ -551,9 +575,35 @@ class CudaGram : public DeviceGram {
            x, layout_, Doubles(sums_));
   }
 
+  // The same of one block of BF16 by cuBLAS.
+  void MultiplyWhole(ConstTensor x) {
+    const size_t cols = layout_.cols, panels = (cols + kPanel - 1) / kPanel;
+    const size_t panel = ((cols + panels - 1) / panels + kTile - 1) / kTile * kTile;
+    if (pending_.empty()) pending_ = Array(cols, cols, DType::kF32, device_);
+    for (size_t first = 0; first < x.rows; first += kPortion) {
+      const ConstTensor part = x.Rows(first, std::min<size_t>(kPortion, x.rows - first));
+      for (size_t row = 0; row < cols; row += panel) {
+        const size_t rows = std::min(panel, cols - row), width = row + rows;
+        ProductOfColumns(part.Cols(row, rows), part.Cols(0, width), pending_portions_ == 0 ? 0.0f : 1.0f,
+                         pending_.view().Rows(row, rows).Cols(0, width));
+      }
+      if (++pending_portions_ == kPending) Settle();
+    }
+  }
+
+  void Settle() const {
+    if (pending_portions_ == 0) return;
+    Launch(device_, AddPending, Blocks(layout_.tiles(), 1), kThreads, 0,
+           cuda::In<float>(std::as_const(pending_).view()), Doubles(sums_));
+    pending_portions_ = 0;
+  }
+
   Device device_;
   Layout layout_;
-  Array sums_;                  // [blocks * tiles of a block, kTile * kTile] FP64, a tile as OffsetOf says
+  // What is summed: sums_ and, where pending_portions_ > 0, the triangle of pending_, [cols, cols] FP32.
+  mutable Array sums_;  // [blocks * tiles of a block, kTile * kTile] FP64, a tile as OffsetOf says
+  Array pending_;
+  mutable size_t pending_portions_ = 0;
   Array column_sums_;           // [1, cols] FP64
   Array findings_;              // as Findings has it
   std::vector<size_t> tokens_;  // of each addition

@@ -120,7 +120,7 @@ void Product(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, Con
   }
 }
 
-void AddProductOfColumns(ConstTensor a, ConstTensor b, Tensor sum) {
+void ProductOfColumns(ConstTensor a, ConstTensor b, float beta, Tensor sum) {
   MICA_CHECK(a.rows == b.rows);
   MICA_CHECK(a.cols == sum.rows);
   MICA_CHECK(b.cols == sum.cols);
@@ -131,7 +131,7 @@ void AddProductOfColumns(ConstTensor a, ConstTensor b, Tensor sum) {
   const float one = 1;
   CheckCublas(cublasGemmEx(Cublas(sum.device), CUBLAS_OP_N, CUBLAS_OP_T, Int(sum.cols), Int(sum.rows),
                            Int(a.rows), &one, b.data, CUDA_R_16BF, Stride(b), a.data, CUDA_R_16BF, Stride(a),
-                           &one, sum.data, CUDA_R_32F, Stride(sum), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                           &beta, sum.data, CUDA_R_32F, Stride(sum), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
               "a product");
 }
 

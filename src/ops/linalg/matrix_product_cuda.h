@@ -22,7 +22,8 @@ struct Batch {
 void Product(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
              Tensor c, const Batch& batch = {}, ProductPrecision precision = kProductPrecision);
 
-// sum += a^T b: a [tokens, m] and b [tokens, n] BF16, exact products, FP32 sums; sum [m, n] FP32.
-void AddProductOfColumns(ConstTensor a, ConstTensor b, Tensor sum);
+// sum = beta * sum + a^T b: a [tokens, m] and b [tokens, n] BF16, exact products, FP32 sums which the tensor
+// cores cut off; sum [m, n] FP32. Without tokens nothing is done.
+void ProductOfColumns(ConstTensor a, ConstTensor b, float beta, Tensor sum);
 
 }  // namespace mica::cuda

@@ -113,6 +113,38 @@ TEST_P(GramOn, IsTheSumOfProducts) {
   }
 }
 
+// Of many columns a device takes other products, several of them for the rows of the sums.
+TEST_P(GramOn, ManyColumnsAreSummedInPanels) {
+  constexpr size_t kTokens = 2048 + 300, kCols = 2690;
+  const Array x = Tokens(kTokens, kCols, DType::kBF16, 6);
+  const std::vector<float> values = Floats(x.view());
+  Gram once(kCols, device()), often(kCols, device());
+  const Array there = CopyTo(device(), x.view());
+  once.Add(there.view());
+  constexpr size_t kTimes = 18;  // more than are added in FP32
+  for (size_t i = 0; i < kTimes; ++i) often.Add(there.view());
+  Matrix<float> h(kCols, kCols), of_often(kCols, kCols);
+  once.CopyScaled(1, h);
+  often.CopyScaled(1.0 / kTimes, of_often);
+  std::vector<double> size(kCols, 0.0);
+  for (size_t t = 0; t < kTokens; ++t) {
+    for (size_t i = 0; i < kCols; ++i) size[i] += double{values[t * kCols + i]} * values[t * kCols + i];
+  }
+  for (size_t i = 0; i < kCols; i += i < 20 ? 1 : 67) {
+    for (size_t j = 0; j < kCols; ++j) {
+      ASSERT_EQ(h(i, j), h(j, i));
+      if ((i + j) % 5 != 0 && i != j) continue;
+      double expected = 0;
+      for (size_t t = 0; t < kTokens; ++t) expected += double{values[t * kCols + i]} * values[t * kCols + j];
+      const double tolerance = 1e-5 * std::sqrt(size[i] * size[j]);
+      ASSERT_NEAR(h(i, j), expected, tolerance) << i << ", " << j;
+      ASSERT_NEAR(of_often(i, j), expected, tolerance) << i << ", " << j;
+    }
+  }
+  EXPECT_NEAR(once.Sum(7, 7), size[7], 1e-5 * size[7]);
+  EXPECT_NEAR(once.Sum(kCols - 1, kCols - 1), size[kCols - 1], 1e-5 * size[kCols - 1]);
+}
+
 TEST_P(GramOn, WeightsMayLieAnywhere) {
   const Array x = Tokens(70, 33, DType::kBF16, 3);
   std::vector<float> weights(70, 0.25f);
