@@ -1,7 +1,8 @@
 #!/bin/sh
 # usage: ./bench.sh            kernels, forward pass, solver, information, packing: Google Benchmark
-#        ./bench.sh quality [ROW...]    the quality table: compress the bench checkpoint at each budget and evaluate the packed files (two hours on
-#                                       2 cores; rows by name, such as "entropy 3.17"; what was finished in runs/quality is kept)
+#        ./bench.sh quality [--device DEVICE] [ROW...]    the quality table: compress the checkpoint bench-gqa at each budget and evaluate the packed
+#                                       files (minutes on a GPU, hours on 2 cores; rows by name, such as "entropy 3.05"; what was finished in
+#                                       runs/quality is kept)
 # The checkpoint and the texts are looked for in MICA_MODELS and MICA_DATA; without them it prints SKIP.
 set -eu
 . "$(dirname "$0")/tools/setup.sh"
@@ -10,7 +11,7 @@ install $BUILD_PACKAGES
 case ${1:-} in quality) build release mica ;; *) build release ;; esac
 if [ "${1:-}" = quality ]; then
   shift
-  exec python3 tools/quality_table.py build/release/bin/mica "$MICA_MODELS/bench" "$MICA_DATA" runs/quality "$@"
+  exec python3 tools/quality_table.py build/release/bin/mica "$MICA_MODELS/bench-gqa" "$MICA_DATA" runs/quality "$@"
 fi
 for program in build/release/bin/*_bench; do
   echo "== $(basename "$program")"

@@ -1,9 +1,14 @@
 """The main job on a CUDA device against the processor: figures, budgets, the same bytes twice, what is recorded. Skipped without a device."""
 import json
+import re
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 
-from program import DEMO, ProgramTest, main, mica, read_json, same_bytes
+from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
 
 
 def absence():
@@ -20,9 +25,12 @@ class CudaTest(ProgramTest):
         return json.loads(self.succeed("eval", model, "--data", f"text={text}", "--seqlen", 512, "--max-windows", 8, "--device", device,
                                        *arguments, "--json"))
 
+    def command(self, out, device, *arguments):
+        return ["compress", DEMO, out, "--calib", f"text={self.text()}", "--samples", 8, "--seqlen", 512, "--device", device, *arguments]
+
     def compress(self, name, device, *arguments):
         out = self.folder / name
-        self.succeed("compress", DEMO, out, "--calib", f"text={self.text()}", "--samples", 8, "--seqlen", 512, "--device", device, *arguments)
+        self.succeed(*self.command(out, device, *arguments))
         return out
 
     def test_perplexity_is_that_of_the_processor(self):
@@ -57,6 +65,56 @@ class CudaTest(ProgramTest):
 
     def test_coding_fixed(self):
         self.check_compression("fixed", 4.5, "--coding", "fixed", "--bpw", 4.5)
+
+    def test_activations_rest_on_the_processor(self):
+        arguments = ("--coding", "entropy", "--bpw", 3.2, "--log-level", "info")
+        done = mica(*self.command(self.folder / "resident", "cuda", *arguments))
+        planned = re.search(r"compressing takes about ([\d.]+) ([MG])B of .*activations of all tokens ([\d.]+) ([MG])B", done.stderr)
+        self.assertIsNotNone(planned, done.stderr)
+        whole, activations = (float(planned[i]) * {"M": 1e6, "G": 1e9}[planned[i + 1]] for i in (1, 3))
+        limit = ("--device-memory", f"{round((whole - activations / 2) / 1e6)}MB")
+        done = mica(*self.command(self.folder / "resting", "cuda", *arguments, *limit))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, "compressing takes about .* and .* free on cpu: activations of all tokens")
+        self.assertEqual(same_bytes(self.folder / "resident", self.folder / "resting"), [])
+        # Planned was what was needed, within reason.
+        peak = read_json(self.folder / "resting" / "compression.json")["gpu"]["peak_bytes"]
+        self.assertLess(peak, whole - activations / 2)
+        self.fail_with("needs about", *self.command(self.folder / "little", "cuda", *arguments[:4], "--device-memory", "50MB"))
+        self.assertFalse((self.folder / "little").exists())
+
+    def test_a_killed_run_goes_on(self):
+        arguments = ("--coding", "entropy", "--bpw", 3.2)
+        whole = self.compress("whole", "cuda", *arguments)
+        for shards in (1, 4, 7):
+            out = self.folder / f"killed_{shards}"
+            with subprocess.Popen([MICA, *map(str, self.command(out, "cuda", *arguments))], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL) as run:
+                while run.poll() is None and len(list(out.glob("model-*.safetensors"))) < shards:
+                    time.sleep(0.005)
+                run.send_signal(signal.SIGKILL)
+            self.assertFalse((out / "compression.json").exists(), "was done too soon")
+            self.succeed(*self.command(out, "cuda", *arguments))
+            self.assertEqual(same_bytes(whole, out), [], shards)
+
+    def test_what_is_damaged_takes_one_line(self):
+        packed = self.compress("packed", "cuda", "--coding", "entropy", "--bpw", 3.2)
+        shard = sorted(packed.glob("model-*.safetensors"))[3]
+        text = f"text={self.text()}"
+        with open(shard, "r+b") as file:
+            file.truncate(shard.stat().st_size - 1000)
+        self.fail_with(shard.name, "eval", packed, "--data", text, "--seqlen", 512, "--device", "cuda")
+        broken = self.folder / "broken"
+        shutil.copytree(DEMO, broken)
+        weights = broken / "model.safetensors"
+        with open(weights, "r+b") as file:  # NaN in FP16 and in BF16
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            begin = header["model.layers.2.mlp.up_proj.weight"]["data_offsets"][0]
+            file.seek(file.tell() + begin)
+            file.write(b"\xff\x7f" * 4)
+        self.fail_with("layers.2.mlp.up_proj", "eval", broken, "--data", text, "--seqlen", 512, "--device", "cuda")
+        self.fail_with("layers.2.mlp.up_proj", *self.command(self.folder / "out", "cuda")[:1], broken, self.folder / "out", "--calib", text,
+                       "--samples", 8, "--seqlen", 512, "--device", "cuda", "--bpw", 3.2)
 
     def test_a_device_that_is_not_there(self):
         self.fail_with("CUDA device", "eval", DEMO, "--data", f"text={self.text()}", "--device", "cuda:63")
