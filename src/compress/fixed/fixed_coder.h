@@ -30,15 +30,16 @@ class FixedCoder final : public Coder {
   void Replay(const std::vector<const MatrixRecord*>&) override {}  // widths are planned at once
 
  private:
-  // Weights to be packed, and what is known of them.
+  // Weights to be packed, still where they were solved, and what is known of them.
   struct Solved {
     size_t layer;
     LinearKind kind;
-    FixedMatrix matrix;
+    FixedSolution solution;
     SolverReport report;
   };
+  // Complete on return.
   Solved SolveMatrix(size_t layer, const StageInput& input, StageMatrix& matrix) const;
-  CodedMatrix Finish(const Solved& solved) const;
+  CodedMatrix Finish(Solved solved) const;
   AllocationSettings Allocating(BudgetKind kind, double budget) const;
   BudgetKind kind() const;
   std::string limits() const override;

@@ -221,7 +221,10 @@ void IntegersByRow(ConstTensor by_column, Tensor by_row) {
     MICA_CHECK(DTypeBytes(by_row.dtype) == 1);
     TransposeOnDevice<uint8_t>(by_column, there.view());
   }
-  Copy(there.view(), by_row);
+  if (by_row.stride != by_row.cols) return Copy(there.view(), by_row);
+  // Hundreds of megabytes, and the first that anyone writes there.
+  DownloadBytes(by_column.device, by_row.data, there.view().data,
+                by_row.rows * by_row.cols * DTypeBytes(by_row.dtype));
 }
 
 }  // namespace mica::cuda

@@ -1,11 +1,23 @@
 // Refinement on a CUDA device: refine.cc, with what a row does in a block of columns done by eight lanes
-// (ops/feedback/sweep_cuda.h), and what each block changes applied to the gradient by one product.
+// (ops/feedback/sweep_cuda.h).
+//
+// Where the processor applies what a block changes to the whole gradient at once, here the gradient of a
+// block is brought up to date when its turn comes, as far as possible together with that of its neighbours:
+// halves of halves, so that most of the work is in large products. A block's last change is kept until the
+// next one: the columns before it take it in the next pass, those behind it in this one, and after the last
+// pass nobody does.
+//
+// Products are taken on tensor cores, each operand as the sum of two of 11 bits (ProductPrecision::k3xTf32).
+// To make one product of the three, the columns of H and the rows of what it is multiplied with are there
+// three times: of H high, high and low parts, of the other low, high and high ones, block by block, so that
+// any run of blocks is a run of both.
 #include <limits>
 #include <vector>
 
 #include "base/system.h"
 #include "ops/cuda_ops.h"
 #include "ops/feedback/sweep_cuda.h"
+#include "ops/linalg/cuda_handles.h"
 
 namespace mica::cuda {
 namespace {
@@ -18,10 +30,23 @@ constexpr double kWorthwhile = 0.02;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kEach = kCols / kLanes;  // columns of a row that belong to a lane
 
+constexpr int kSplitThreads = 256;
+constexpr size_t kParts = 3;     // of a value, each in a place of its own
+constexpr size_t kPlaces = 8;    // 32 bytes, and a step of tensor cores
+constexpr size_t kTogether = 2;  // blocks whose changes are not halved further
+constexpr size_t kDepth = 3072;  // parts that tensor cores sum from one end to the other: they cut sums off,
+                                 // what is lost grows with it
+
+// Where a column of H, or the row that it is multiplied with, has its parts.
+struct PartOf {
+  uint32_t first, step;
+};
+
 // What does not change from block to block. Matrices of a column per row of memory: [cols, rows].
 struct Problem {
   View<const float> h;
-  View<float> gradient, steps;  // dense
+  View<float> gradient;  // dense
+  float* parts;          // [kParts * places, rows] what blocks changed last, in parts
   uint16_t* codes;
   uint8_t *keep, *scales, *zeros;  // keep: null without a mask
   const ScaleGroup* groups;
@@ -32,7 +57,7 @@ struct Problem {
 };
 
 struct BlockOf {
-  size_t start;
+  size_t start, place, places;
   int cols;
   unsigned first_group, last_group;
   bool whole_groups, exchange;
@@ -41,14 +66,14 @@ struct BlockOf {
 // Shared memory of a block of threads; [kSweepRows, kRowValues] each but for the first two.
 struct Shared {
   static constexpr int kOfRows = kSweepRows * kRowValues;
-  static constexpr size_t kBytes = (Triangle::kValues + kCols + 4 * kOfRows) * sizeof(float) +
+  static constexpr size_t kBytes = (Triangle::kValues + kCols + 3 * kOfRows) * sizeof(float) +
                                    kOfRows * (sizeof(uint16_t) + sizeof(uint8_t));
 
   Triangle h;
   float* reciprocal;  // [kCols] 1 / H_jj
   float* g;           // H (W - Q), as far as the block's columns have been changed
-  float *q, *before;  // values now and at the start of the pass
-  float* scratch;     // code - zero of kept weights; keys of the search for exchanges
+  float* q;           // values now
+  float* scratch;     // code - zero of kept weights; keys of the search for exchanges; what was changed
   uint16_t* codes;
   uint8_t* keep;
 
@@ -56,8 +81,7 @@ struct Shared {
     h.data = reinterpret_cast<float*>(memory);
     g = h.data + Triangle::kValues;
     q = g + kOfRows;
-    before = q + kOfRows;
-    scratch = before + kOfRows;
+    scratch = q + kOfRows;
     reciprocal = scratch + kOfRows;
     codes = reinterpret_cast<uint16_t*>(reciprocal + kCols);
     keep = reinterpret_cast<uint8_t*>(codes + kOfRows);
@@ -87,7 +111,6 @@ class Row {
     const int at = static_cast<int>(threadIdx.x) / kLanes * kRowValues;
     g_ = shared.g + at;
     q_ = shared.q + at;
-    before_ = shared.before + at;
     scratch_ = shared.scratch + at;
     codes_ = shared.codes + at;
     keep_ = shared.keep + at;
@@ -95,8 +118,10 @@ class Row {
 
   __device__ void Refine() {
     for (unsigned g = block_.first_group; g < block_.last_group; ++g) Decode(g, GridOf(g));
-    for (int j = lane_; j < block_.cols; j += kLanes) before_[j] = q_[j];
-    __syncwarp();
+    // Values at the start of the pass, which each lane keeps where it will write the changes.
+    for (int j = lane_; j < block_.cols; j += kLanes) {
+      if (exists()) *Part(j) = q_[j];
+    }
     if (block_.whole_groups) {
       for (unsigned g = block_.first_group; g < block_.last_group; ++g) {
         if (problem_.groups[g].scale_row >= 0) RefitScale(g);
@@ -104,12 +129,17 @@ class Row {
     }
     if (block_.exchange) MakeExchanges();
     for (unsigned g = block_.first_group; g < block_.last_group; ++g) Descend(g);
-    for (int j = lane_; j < block_.cols; j += kLanes) before_[j] = __fsub_rn(q_[j], before_[j]);
+    for (int j = lane_; j < block_.cols; j += kLanes)
+      scratch_[j] = exists() ? __fsub_rn(q_[j], *Part(j)) : 0.0f;
     if (lane_ == 0 && exists()) problem_.losses[row_] += loss_;
   }
 
  private:
   __device__ bool exists() const { return row_ < problem_.rows; }
+  // The first part of what column j changes.
+  __device__ float* Part(int j) const {
+    return problem_.parts + (kParts * block_.place + j) * problem_.rows + row_;
+  }
   __device__ float H(int i, int j) const { return problem_.h.row(block_.start + i)[block_.start + j]; }
   __device__ float Diagonal(int j) const { return shared_.h.row(j)[j]; }
 
@@ -332,13 +362,55 @@ class Row {
   const Shared& shared_;
   const int lane_;
   const size_t row_;
-  float *g_, *q_, *before_, *scratch_;
+  float *g_, *q_, *scratch_;
   uint16_t* codes_;
   uint8_t* keep_;
   float loss_ = 0;
 };
 
-__global__ void __launch_bounds__(kSweepThreads, 2) RefineRows(const Problem problem, const BlockOf block) {
+// The nearest value of 11 bits.
+__device__ inline float ToTf32(float value) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return __uint_as_float(bits);
+}
+
+// value = high + low but for 2^-22 of it.
+struct Halves {
+  float high, low;
+  __device__ explicit Halves(float value) : high(ToTf32(value)), low(ToTf32(value - high)) {}
+};
+
+// out[i, ..] = the parts of row i of h, a block of threads a row.
+__global__ void __launch_bounds__(kSplitThreads)
+    SplitColumns(View<const float> h, const PartOf* of_columns, View<float> out) {
+  const size_t i = blockIdx.x;
+  for (size_t p = threadIdx.x; p < h.cols; p += kSplitThreads) {
+    const PartOf part = of_columns[p];
+    const Halves halves(h.row(i)[p]);
+    float* to = out.row(i) + part.first;
+    to[0] = to[part.step] = halves.high;
+    to[2 * part.step] = halves.low;
+  }
+}
+
+// The parts of value r of a row; step: values from a part to the next.
+__device__ inline void StoreParts(float value, float* to, size_t step) {
+  const Halves halves(value);
+  to[0] = halves.low;
+  to[step] = to[2 * step] = halves.high;
+}
+
+// out = the rows of x in parts, a block of threads a row.
+__global__ void __launch_bounds__(kSplitThreads)
+    SplitRows(View<const float> x, const PartOf* of_rows, float* out) {
+  const PartOf part = of_rows[blockIdx.x];
+  float* to = out + part.first * x.cols;
+  for (size_t r = threadIdx.x; r < x.cols; r += kSplitThreads)
+    StoreParts(x.row(blockIdx.x)[r], to + r, part.step * x.cols);
+}
+
+__global__ void __launch_bounds__(kSweepThreads, 3) RefineRows(const Problem problem, const BlockOf block) {
   extern __shared__ float4 memory[];
   const Shared shared(memory);
   LoadTriangle(problem.h, block.start, block.cols, block.cols, shared.h);
@@ -354,7 +426,14 @@ __global__ void __launch_bounds__(kSweepThreads, 2) RefineRows(const Problem pro
   __syncthreads();
   Row(problem, block, shared).Refine();
   __syncthreads();
-  StoreColumns(shared.before, problem.rows, block.start, block.cols, problem.steps.data);
+  const size_t first = blockIdx.x * size_t{kSweepRows};
+  for (int i = threadIdx.x; i < block.cols * kSweepRows; i += kSweepThreads) {
+    const int j = i / kSweepRows, r = i % kSweepRows;
+    if (first + r >= problem.rows) continue;
+    StoreParts(shared.scratch[r * kRowValues + j],
+               problem.parts + (kParts * block.place + j) * problem.rows + first + r,
+               block.places * problem.rows);
+  }
   StoreColumns(shared.codes, problem.rows, block.start, block.cols, problem.codes);
   if (problem.keep != nullptr) StoreColumns(shared.keep, problem.rows, block.start, block.cols, problem.keep);
 }
@@ -368,64 +447,172 @@ std::vector<uint32_t> GroupOf(const ColumnPlan& plan, size_t cols) {
   return group_of;
 }
 
+class Refinement {
+ public:
+  Refinement(SolverState& state, ConstTensor h, Tensor gradient)
+      : state_(state),
+        device_(state.device()),
+        gradient_(gradient),
+        groups_(device_, state.plan.groups),
+        group_of_(device_, GroupOf(state.plan, state.cols)),
+        losses_(device_, state.rows),
+        places_(Places(state.plan)) {
+    const ColumnPlan& plan = state.plan;
+    MICA_CHECK(gradient.stride == state.rows);
+    MICA_CHECK(plan.mask.cols <= static_cast<size_t>(kLanes));
+    // Columns of width 0 come last, and nothing is changed in them.
+    while (coded_ < plan.blocks.size() && plan.groups[plan.blocks[coded_].first_group].bits != 0) ++coded_;
+    const size_t of_parts = kParts * places_.back();
+    h_parts_ = Array(FirstColumn(coded_), of_parts, DType::kF32, device_);
+    parts_ = Array(of_parts, state.rows, DType::kF32, device_);
+    if (places_.back() > state.cols) {  // what nobody writes
+      FillZero(h_parts_.view());
+      FillZero(parts_.view());
+    }
+    problem_ = {In<float>(h),
+                Out<float>(gradient),
+                Out<float>(parts_.view()).data,
+                reinterpret_cast<uint16_t*>(state.codes.view().data),
+                state.masked() ? reinterpret_cast<uint8_t*>(state.keep.view().data) : nullptr,
+                reinterpret_cast<uint8_t*>(state.scales.view().data),
+                reinterpret_cast<uint8_t*>(state.zeros.view().data),
+                groups_.data(),
+                group_of_.data(),
+                losses_.data(),
+                state.rows,
+                plan.coded,
+                static_cast<int>(plan.mask.cols)};
+  }
+
+  double Run(int passes, ConstTensor residual) {
+    if (passes == 0 || coded_ == 0) return 0;
+    Begin(residual);
+    double total = 0, first = 0;
+    std::vector<double> of_rows(state_.rows);
+    for (int pass = 0; pass < passes; ++pass) {
+      losses_.FillZero();
+      again_ = pass > 0;
+      // Exchanges need a descent behind them to pay in full, so the last pass makes none.
+      exchange_ = state_.masked() && pass + 1 < passes;
+      RefineBlocks(0, coded_);
+      losses_.CopyTo(of_rows);
+      double gained = 0;
+      for (const double part : of_rows) gained += part;
+      total += gained;
+      if (pass == 0) first = gained;
+      if (gained > kWorthwhile * first) break;  // both are negative
+    }
+    return total;
+  }
+
+ private:
+  // Where each block begins among the columns of H and the rows that they are multiplied with, before these
+  // are there kParts times: at multiples of kPlaces, as tensor cores want them. The last is where they end.
+  static std::vector<size_t> Places(const ColumnPlan& plan) {
+    std::vector<size_t> places(1, 0);
+    for (const ColumnBlock& block : plan.blocks)
+      places.push_back(places.back() + (block.end - block.start + kPlaces - 1) / kPlaces * kPlaces);
+    return places;
+  }
+
+  size_t FirstColumn(size_t block) const {
+    return block < state_.plan.blocks.size() ? state_.plan.blocks[block].start : state_.cols;
+  }
+
+  // gradient = H residual.
+  void Begin(ConstTensor residual) {
+    std::vector<PartOf> of_columns;
+    for (size_t b = 0; b < state_.plan.blocks.size(); ++b) {
+      const ColumnBlock& block = state_.plan.blocks[b];
+      for (size_t p = block.start; p < block.end; ++p) {
+        of_columns.push_back({static_cast<uint32_t>(kParts * places_[b] + p - block.start),
+                              static_cast<uint32_t>(places_[b + 1] - places_[b])});
+      }
+    }
+    MICA_CHECK(of_columns.size() == state_.cols);
+    const Values<PartOf> there(device_, of_columns);
+    Launch(device_, SplitColumns, Blocks(h_parts_.rows(), 1), kSplitThreads, 0, problem_.h, there.data(),
+           Out<float>(h_parts_.view()));
+    Launch(device_, SplitRows, Blocks(state_.cols, 1), kSplitThreads, 0, In<float>(residual), there.data(),
+           problem_.parts);
+    Multiply(1.0f, 0, coded_, 0, state_.plan.blocks.size(), 0.0f);
+  }
+
+  // gradient of blocks [first, last) = keep times itself + factor H times the rows of blocks [from, to).
+  void Multiply(float factor, size_t first, size_t last, size_t from, size_t to, float keep) {
+    const size_t begin = FirstColumn(first), rows = FirstColumn(last) - begin, end = kParts * places_[to];
+    const auto integer = [](size_t value) { return static_cast<int>(value); };
+    for (size_t at = kParts * places_[from]; at < end; at += kDepth) {
+      const ConstTensor
+          a = ConstTensor(h_parts_.view()).Rows(begin, rows).Cols(at, std::min(kDepth, end - at)),
+          b = ConstTensor(parts_.view()).Rows(at, a.cols);
+      const Tensor c = gradient_.Rows(begin, rows);
+      // cuBLAS takes columns where we have rows: c^T = b^T a^T.
+      CheckCublas(cublasGemmEx(Cublas(device_), CUBLAS_OP_N, CUBLAS_OP_N, integer(c.cols), integer(c.rows),
+                               integer(a.cols), &factor, b.data, CUDA_R_32F, integer(b.stride), a.data,
+                               CUDA_R_32F, integer(a.stride), &keep, c.data, CUDA_R_32F, integer(c.stride),
+                               CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT),
+                  "a product");
+      keep = 1;
+    }
+  }
+  // The gradient of blocks [first, last) takes what blocks [from, to) have changed last.
+  void Subtract(size_t first, size_t last, size_t from, size_t to) {
+    if (from < to) Multiply(-1.0f, first, last, from, to, 1.0f);
+  }
+
+  // Blocks [first, last), whose gradient has all changes of the others: of those before them in this pass,
+  // of those behind them in the one before.
+  void RefineBlocks(size_t first, size_t last) {
+    if (last - first <= kTogether) {
+      for (size_t b = first; b < last; ++b) {
+        Subtract(b, b + 1, first, again_ ? last : b);
+        RefineBlock(b);
+      }
+      return;
+    }
+    const size_t middle = (first + last) / 2;
+    if (again_) Subtract(first, middle, middle, last);
+    RefineBlocks(first, middle);
+    Subtract(middle, last, first, middle);
+    RefineBlocks(middle, last);
+  }
+
+  void RefineBlock(size_t b) const {
+    ThrowIfInterrupted();
+    const ColumnBlock& block = state_.plan.blocks[b];
+    const BlockOf of_block{block.start,
+                           places_[b],
+                           places_[b + 1] - places_[b],
+                           static_cast<int>(block.end - block.start),
+                           static_cast<unsigned>(block.first_group),
+                           static_cast<unsigned>(block.last_group),
+                           block.whole_groups,
+                           exchange_};
+    Launch(device_, RefineRows, Blocks(state_.rows, kSweepRows), kSweepThreads, Shared::kBytes, problem_,
+           of_block);
+  }
+
+  SolverState& state_;
+  const Device device_;
+  const Tensor gradient_;
+  const Values<ScaleGroup> groups_;
+  const Values<uint32_t> group_of_;
+  const Values<double> losses_;
+  const std::vector<size_t> places_;
+  size_t coded_ = 0;  // blocks
+  Array h_parts_;     // [coded columns, kParts * places]
+  Array parts_;       // [kParts * places, rows]
+  Problem problem_;
+  bool again_ = false, exchange_ = false;  // of the pass
+};
+
 }  // namespace
 
 double RefineAll(SolverState& state, ConstTensor h, int passes, ConstTensor residual, Tensor gradient,
-                 Tensor steps) {
-  const ColumnPlan& plan = state.plan;
-  const Device device = state.device();
-  MICA_CHECK(gradient.stride == state.rows);
-  MICA_CHECK(steps.stride == state.rows);
-  MICA_CHECK(plan.mask.cols <= static_cast<size_t>(kLanes));
-  if (state.rows == 0 || plan.blocks.empty()) return 0;
-  const Values<ScaleGroup> groups(device, plan.groups);
-  const Values<uint32_t> group_of(device, GroupOf(plan, state.cols));
-  std::vector<double> of_rows(state.rows);
-  Array losses(1, state.rows, DType::kF64, device);
-  const Tensor of_rows_there = losses.view();
-  const Tensor of_rows_here(reinterpret_cast<std::byte*>(of_rows.data()), 1, state.rows, state.rows,
-                            DType::kF64, Device::Cpu());
-  const Problem problem{In<float>(h),
-                        Out<float>(gradient),
-                        Out<float>(steps),
-                        reinterpret_cast<uint16_t*>(state.codes.view().data),
-                        state.masked() ? reinterpret_cast<uint8_t*>(state.keep.view().data) : nullptr,
-                        reinterpret_cast<uint8_t*>(state.scales.view().data),
-                        reinterpret_cast<uint8_t*>(state.zeros.view().data),
-                        groups.data(),
-                        group_of.data(),
-                        reinterpret_cast<double*>(of_rows_there.data),
-                        state.rows,
-                        plan.coded,
-                        static_cast<int>(plan.mask.cols)};
-  cuda::Gemm(false, false, 1.0f, h, residual, 0.0f, gradient);
-  double total = 0, first = 0;
-  for (int pass = 0; pass < passes; ++pass) {
-    FillZero(of_rows_there);
-    for (const ColumnBlock& block : plan.blocks) {
-      ThrowIfInterrupted();
-      if (plan.groups[block.first_group].bits == 0) continue;
-      const size_t cols = block.end - block.start;
-      // Exchanges need a descent behind them to pay in full, so the last pass makes none.
-      const BlockOf of_block{block.start,
-                             static_cast<int>(cols),
-                             static_cast<unsigned>(block.first_group),
-                             static_cast<unsigned>(block.last_group),
-                             block.whole_groups,
-                             state.masked() && pass + 1 < passes};
-      Launch(device, RefineRows, Blocks(state.rows, kSweepRows), kSweepThreads, Shared::kBytes, problem,
-             of_block);
-      cuda::Gemm(false, false, -1.0f, h.Cols(block.start, cols), steps.Rows(block.start, cols), 1.0f,
-                 gradient);
-    }
-    Copy(of_rows_there, of_rows_here);
-    double gained = 0;
-    for (const double part : of_rows) gained += part;
-    total += gained;
-    if (pass == 0) first = gained;
-    if (gained > kWorthwhile * first) break;  // both are negative
-  }
-  return total;
+                 Tensor) {
+  if (state.rows == 0 || state.plan.blocks.empty()) return 0;
+  return Refinement(state, h, gradient).Run(passes, residual);
 }
 
 }  // namespace mica::cuda
