@@ -86,7 +86,7 @@ class FixedSolution {
 // the number of threads. Throws Error when w or h is not finite, or when a setting is out of range. report
 // may be null. weights: out, [rows, cols] on the device, as a reader of the stored matrix gets them; not
 // wanted when empty. Memory of the device: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
-// result; a CUDA device takes 12 bytes x (cols^2 + rows cols) more, for products on tensor cores.
+// result; a CUDA device takes 8 bytes x (cols^2 + rows cols) more, for products on tensor cores.
 FixedSolution SolveFixedThere(ConstTensor w, ConstTensor h, const DampedFactor& factor,
                               const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                               SolverReport* report, Tensor weights = {});

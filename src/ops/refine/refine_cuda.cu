@@ -7,10 +7,11 @@
 // next one: the columns before it take it in the next pass, those behind it in this one, and after the last
 // pass nobody does.
 //
-// Products are taken on tensor cores, each operand as the sum of two of 11 bits (ProductPrecision::k3xTf32).
-// To make one product of the three, the columns of H and the rows of what it is multiplied with are there
-// three times: of H high, high and low parts, of the other low, high and high ones, block by block, so that
-// any run of blocks is a run of both.
+// Products are taken on tensor cores, each operand as the sum of a high part of 11 bits and a low one: high
+// times high as TF32, and high times low and low times high, for which eight bits are enough, as BF16 in half
+// the time. To make one product of these two, the columns of H and the rows of what it is multiplied with are
+// there twice: of H high and low parts, of the other low and high ones, block by block, so that any run of
+// blocks is a run of both.
 #include <limits>
 #include <vector>
 
@@ -31,22 +32,28 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kEach = kCols / kLanes;  // columns of a row that belong to a lane
 
 constexpr int kSplitThreads = 256;
-constexpr size_t kParts = 3;     // of a value, each in a place of its own
-constexpr size_t kPlaces = 8;    // 32 bytes, and a step of tensor cores
+constexpr size_t kPlaces = 8;    // 16 bytes of BF16, and a step of tensor cores
 constexpr size_t kTogether = 2;  // blocks whose changes are not halved further
-constexpr size_t kDepth = 3072;  // parts that tensor cores sum from one end to the other: they cut sums off,
+constexpr size_t kDepth = 2048;  // values that tensor cores sum from one end to the other: they cut sums off,
                                  // what is lost grows with it
 
-// Where a column of H, or the row that it is multiplied with, has its parts.
+// Where a column of H, or the row that it is multiplied with, has its parts: the high one at `at`, those for
+// the other product at `first` and `places` behind it.
 struct PartOf {
-  uint32_t first, step;
+  uint32_t at, first, places;
+};
+
+// What H is multiplied with, in parts.
+struct Parts {
+  float* high;          // [places, rows]
+  __nv_bfloat16* both;  // [2 places, rows]
 };
 
 // What does not change from block to block. Matrices of a column per row of memory: [cols, rows].
 struct Problem {
   View<const float> h;
   View<float> gradient;  // dense
-  float* parts;          // [kParts * places, rows] what blocks changed last, in parts
+  Parts changes;         // what blocks changed last
   uint16_t* codes;
   uint8_t *keep, *scales, *zeros;  // keep: null without a mask
   const ScaleGroup* groups;
@@ -136,9 +143,9 @@ class Row {
 
  private:
   __device__ bool exists() const { return row_ < problem_.rows; }
-  // The first part of what column j changes.
+  // The high part of what column j changes.
   __device__ float* Part(int j) const {
-    return problem_.parts + (kParts * block_.place + j) * problem_.rows + row_;
+    return problem_.changes.high + (block_.place + j) * problem_.rows + row_;
   }
   __device__ float H(int i, int j) const { return problem_.h.row(block_.start + i)[block_.start + j]; }
   __device__ float Diagonal(int j) const { return shared_.h.row(j)[j]; }
@@ -375,39 +382,40 @@ __device__ inline float ToTf32(float value) {
   return __uint_as_float(bits);
 }
 
-// value = high + low but for 2^-22 of it.
+// value = high + low but for 2^-20 of it.
 struct Halves {
-  float high, low;
-  __device__ explicit Halves(float value) : high(ToTf32(value)), low(ToTf32(value - high)) {}
+  float high;
+  __nv_bfloat16 low;
+  __device__ explicit Halves(float value) : high(ToTf32(value)), low(__float2bfloat16_rn(value - high)) {}
 };
 
-// out[i, ..] = the parts of row i of h, a block of threads a row.
+// The parts of rows of h, a block of threads a row.
 __global__ void __launch_bounds__(kSplitThreads)
-    SplitColumns(View<const float> h, const PartOf* of_columns, View<float> out) {
+    SplitColumns(View<const float> h, const PartOf* of_columns, View<float> high, View<__nv_bfloat16> both) {
   const size_t i = blockIdx.x;
   for (size_t p = threadIdx.x; p < h.cols; p += kSplitThreads) {
     const PartOf part = of_columns[p];
     const Halves halves(h.row(i)[p]);
-    float* to = out.row(i) + part.first;
-    to[0] = to[part.step] = halves.high;
-    to[2 * part.step] = halves.low;
+    high.row(i)[part.at] = halves.high;
+    both.row(i)[part.first] = __float2bfloat16_rn(halves.high);
+    both.row(i)[part.first + part.places] = halves.low;
   }
 }
 
-// The parts of value r of a row; step: values from a part to the next.
-__device__ inline void StoreParts(float value, float* to, size_t step) {
+// The parts of the value of a row in a place.
+__device__ inline void StoreParts(float value, const Parts& to, const PartOf& part, size_t rows, size_t row) {
   const Halves halves(value);
-  to[0] = halves.low;
-  to[step] = to[2 * step] = halves.high;
+  to.high[part.at * rows + row] = halves.high;
+  to.both[part.first * rows + row] = halves.low;
+  to.both[(size_t{part.first} + part.places) * rows + row] = __float2bfloat16_rn(halves.high);
 }
 
-// out = the rows of x in parts, a block of threads a row.
+// to = x in parts, a block of threads a row of it.
 __global__ void __launch_bounds__(kSplitThreads)
-    SplitRows(View<const float> x, const PartOf* of_rows, float* out) {
+    SplitRows(View<const float> x, const PartOf* of_rows, const Parts to) {
   const PartOf part = of_rows[blockIdx.x];
-  float* to = out + part.first * x.cols;
   for (size_t r = threadIdx.x; r < x.cols; r += kSplitThreads)
-    StoreParts(x.row(blockIdx.x)[r], to + r, part.step * x.cols);
+    StoreParts(x.row(blockIdx.x)[r], to, part, x.cols, r);
 }
 
 __global__ void __launch_bounds__(kSweepThreads, 3) RefineRows(const Problem problem, const BlockOf block) {
@@ -430,9 +438,10 @@ __global__ void __launch_bounds__(kSweepThreads, 3) RefineRows(const Problem pro
   for (int i = threadIdx.x; i < block.cols * kSweepRows; i += kSweepThreads) {
     const int j = i / kSweepRows, r = i % kSweepRows;
     if (first + r >= problem.rows) continue;
-    StoreParts(shared.scratch[r * kRowValues + j],
-               problem.parts + (kParts * block.place + j) * problem.rows + first + r,
-               block.places * problem.rows);
+    StoreParts(shared.scratch[r * kRowValues + j], problem.changes,
+               {static_cast<uint32_t>(block.place + j), static_cast<uint32_t>(2 * block.place + j),
+                static_cast<uint32_t>(block.places)},
+               problem.rows, first + r);
   }
   StoreColumns(shared.codes, problem.rows, block.start, block.cols, problem.codes);
   if (problem.keep != nullptr) StoreColumns(shared.keep, problem.rows, block.start, block.cols, problem.keep);
@@ -462,16 +471,17 @@ class Refinement {
     MICA_CHECK(plan.mask.cols <= static_cast<size_t>(kLanes));
     // Columns of width 0 come last, and nothing is changed in them.
     while (coded_ < plan.blocks.size() && plan.groups[plan.blocks[coded_].first_group].bits != 0) ++coded_;
-    const size_t of_parts = kParts * places_.back();
-    h_parts_ = Array(FirstColumn(coded_), of_parts, DType::kF32, device_);
-    parts_ = Array(of_parts, state.rows, DType::kF32, device_);
-    if (places_.back() > state.cols) {  // what nobody writes
-      FillZero(h_parts_.view());
-      FillZero(parts_.view());
+    const size_t columns = FirstColumn(coded_), places = places_.back();
+    h_high_ = Array(columns, places, DType::kF32, device_);
+    h_both_ = Array(columns, 2 * places, DType::kBF16, device_);
+    high_ = Array(places, state.rows, DType::kF32, device_);
+    both_ = Array(2 * places, state.rows, DType::kBF16, device_);
+    if (places > state.cols) {  // what nobody writes
+      for (Array* parts : {&h_high_, &h_both_, &high_, &both_}) FillZero(parts->view());
     }
     problem_ = {In<float>(h),
                 Out<float>(gradient),
-                Out<float>(parts_.view()).data,
+                {Out<float>(high_.view()).data, Out<BF16>(both_.view()).data},
                 reinterpret_cast<uint16_t*>(state.codes.view().data),
                 state.masked() ? reinterpret_cast<uint8_t*>(state.keep.view().data) : nullptr,
                 reinterpret_cast<uint8_t*>(state.scales.view().data),
@@ -506,8 +516,8 @@ class Refinement {
   }
 
  private:
-  // Where each block begins among the columns of H and the rows that they are multiplied with, before these
-  // are there kParts times: at multiples of kPlaces, as tensor cores want them. The last is where they end.
+  // Where each block begins among the columns of H and the rows that they are multiplied with: at multiples
+  // of kPlaces, as tensor cores want them. The last is where they end.
   static std::vector<size_t> Places(const ColumnPlan& plan) {
     std::vector<size_t> places(1, 0);
     for (const ColumnBlock& block : plan.blocks)
@@ -525,36 +535,42 @@ class Refinement {
     for (size_t b = 0; b < state_.plan.blocks.size(); ++b) {
       const ColumnBlock& block = state_.plan.blocks[b];
       for (size_t p = block.start; p < block.end; ++p) {
-        of_columns.push_back({static_cast<uint32_t>(kParts * places_[b] + p - block.start),
+        const size_t j = p - block.start;
+        of_columns.push_back({static_cast<uint32_t>(places_[b] + j),
+                              static_cast<uint32_t>(2 * places_[b] + j),
                               static_cast<uint32_t>(places_[b + 1] - places_[b])});
       }
     }
     MICA_CHECK(of_columns.size() == state_.cols);
     const Values<PartOf> there(device_, of_columns);
-    Launch(device_, SplitColumns, Blocks(h_parts_.rows(), 1), kSplitThreads, 0, problem_.h, there.data(),
-           Out<float>(h_parts_.view()));
+    Launch(device_, SplitColumns, Blocks(h_high_.rows(), 1), kSplitThreads, 0, problem_.h, there.data(),
+           Out<float>(h_high_.view()), Out<BF16>(h_both_.view()));
     Launch(device_, SplitRows, Blocks(state_.cols, 1), kSplitThreads, 0, In<float>(residual), there.data(),
-           problem_.parts);
+           problem_.changes);
     Multiply(1.0f, 0, coded_, 0, state_.plan.blocks.size(), 0.0f);
   }
 
   // gradient of blocks [first, last) = keep times itself + factor H times the rows of blocks [from, to).
   void Multiply(float factor, size_t first, size_t last, size_t from, size_t to, float keep) {
-    const size_t begin = FirstColumn(first), rows = FirstColumn(last) - begin, end = kParts * places_[to];
-    const auto integer = [](size_t value) { return static_cast<int>(value); };
-    for (size_t at = kParts * places_[from]; at < end; at += kDepth) {
-      const ConstTensor
-          a = ConstTensor(h_parts_.view()).Rows(begin, rows).Cols(at, std::min(kDepth, end - at)),
-          b = ConstTensor(parts_.view()).Rows(at, a.cols);
-      const Tensor c = gradient_.Rows(begin, rows);
+    const size_t begin = FirstColumn(first), rows = FirstColumn(last) - begin;
+    const Tensor c = gradient_.Rows(begin, rows);
+    const auto multiply = [&](const Array& h, const Array& x, size_t at, size_t count, cudaDataType type,
+                              cublasComputeType_t compute) {
+      const ConstTensor a = h.view().Rows(begin, rows).Cols(at, count), b = x.view().Rows(at, count);
+      const auto integer = [](size_t value) { return static_cast<int>(value); };
       // cuBLAS takes columns where we have rows: c^T = b^T a^T.
       CheckCublas(cublasGemmEx(Cublas(device_), CUBLAS_OP_N, CUBLAS_OP_N, integer(c.cols), integer(c.rows),
-                               integer(a.cols), &factor, b.data, CUDA_R_32F, integer(b.stride), a.data,
-                               CUDA_R_32F, integer(a.stride), &keep, c.data, CUDA_R_32F, integer(c.stride),
-                               CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT),
+                               integer(count), &factor, b.data, type, integer(b.stride), a.data, type,
+                               integer(a.stride), &keep, c.data, CUDA_R_32F, integer(c.stride), compute,
+                               CUBLAS_GEMM_DEFAULT),
                   "a product");
       keep = 1;
-    }
+    };
+    const size_t start = places_[from], end = places_[to];
+    // The small ones first.
+    multiply(h_both_, both_, 2 * start, 2 * (end - start), CUDA_R_16BF, CUBLAS_COMPUTE_32F);
+    for (size_t at = start; at < end; at += kDepth)
+      multiply(h_high_, high_, at, std::min(kDepth, end - at), CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32);
   }
   // The gradient of blocks [first, last) takes what blocks [from, to) have changed last.
   void Subtract(size_t first, size_t last, size_t from, size_t to) {
@@ -600,9 +616,9 @@ class Refinement {
   const Values<uint32_t> group_of_;
   const Values<double> losses_;
   const std::vector<size_t> places_;
-  size_t coded_ = 0;  // blocks
-  Array h_parts_;     // [coded columns, kParts * places]
-  Array parts_;       // [kParts * places, rows]
+  size_t coded_ = 0;       // blocks
+  Array h_high_, h_both_;  // [coded columns, places] and twice as many
+  Array high_, both_;      // [places, rows] and twice as many
   Problem problem_;
   bool again_ = false, exchange_ = false;  // of the pass
 };
