@@ -29,7 +29,8 @@ constexpr int kCandidates = 4;
 constexpr double kWorthwhile = 0.02;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kEach = kCols / kLanes;  // columns of a row that belong to a lane
+constexpr int kRowsOfWarp = kWarp / kLanes;
+constexpr int kOfLane = kCols / kWarp;  // columns of a lane, where a warp's rows are taken together
 
 constexpr int kSplitThreads = 256;
 constexpr size_t kPlaces = 8;    // 16 bytes of BF16, and a step of tensor cores
@@ -179,52 +180,84 @@ class Row {
   }
 
   // With n = code - zero held, the loss of scale s + d differs by -2 d n.g + d^2 n.Hn; d = n.g / n.Hn, as far
-  // as stored scales allow.
+  // as stored scales allow. H n is found for all rows of a warp together, so that H is read once for them: a
+  // lane has every 32nd column.
   __device__ void RefitScale(unsigned g) {
     const ScaleGroup group = problem_.groups[g];
-    const int from = From(group), to = To(group);
+    const int from = From(group), to = To(group), lane = static_cast<int>(threadIdx.x) % kWarp;
     RowGrid grid = GridOf(g);
     for (int j = from + lane_; j < to; j += kLanes)
       scratch_[j] = keep_[j] != 0 ? static_cast<float>(static_cast<int>(codes_[j]) - grid.zero) : 0.0f;
     __syncwarp();
-    float product[kEach];  // of H n, in columns lane, lane + kLanes, ...
+    const int first = static_cast<int>(threadIdx.x) / kWarp * kRowsOfWarp * kRowValues;
+    const float* const steps = shared_.scratch + first;
+    float* const gradients = shared_.g + first;
+    float product[kRowsOfWarp][kOfLane];
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) product[i] = 0;
+    for (int r = 0; r < kRowsOfWarp; ++r) {
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) product[r][i] = 0;
+    }
+#pragma unroll 2
     for (int k = from; k < to; ++k) {
-      const float n = scratch_[k];
       const float* h = problem_.h.row(block_.start + k) + block_.start;  // H is symmetric
+      float of_h[kOfLane];
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        const int j = i * kLanes + lane_;
-        if (j < block_.cols) product[i] = __fmaf_rn(h[j], n, product[i]);
+      for (int i = 0; i < kOfLane; ++i) {
+        const int j = i * kWarp + lane;
+        of_h[i] = j < block_.cols ? h[j] : 0.0f;
+      }
+#pragma unroll
+      for (int r = 0; r < kRowsOfWarp; ++r) {
+        const float n = steps[r * kRowValues + k];
+#pragma unroll
+        for (int i = 0; i < kOfLane; ++i) product[r][i] = __fmaf_rn(of_h[i], n, product[r][i]);
       }
     }
+    const int own = static_cast<int>(threadIdx.x) % kWarp / kLanes;  // row
     float along = 0, curvature = 0;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int j = i * kLanes + lane_;
-      if (j < from || j >= to) continue;
-      along = __fmaf_rn(scratch_[j], g_[j], along);
-      curvature = __fmaf_rn(scratch_[j], product[i], curvature);
+    for (int r = 0; r < kRowsOfWarp; ++r) {
+      float of_g = 0, of_h = 0;
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) {
+        const int j = i * kWarp + lane;
+        if (j < from || j >= to) continue;
+        const float n = steps[r * kRowValues + j];
+        of_g = __fmaf_rn(n, gradients[r * kRowValues + j], of_g);
+        of_h = __fmaf_rn(n, product[r][i], of_h);
+      }
+      of_g = WarpSum(of_g);
+      of_h = WarpSum(of_h);
+      along = own == r ? of_g : along;
+      curvature = own == r ? of_h : curvature;
     }
-    along = RowSum(along);
-    curvature = RowSum(curvature);
+    float change = 0;
     if (curvature > 0) {
       const float old = ScaleOf(grid.scale);
       const int refitted = ScaleCodeOf(__fadd_rn(old, __fdiv_rn(along, curvature)));
-      const float change = __fsub_rn(ScaleOf(refitted), old);
-      const float gain = __fmul_rn(change, __fsub_rn(__fmul_rn(change, curvature), 2 * along));
+      const float wanted = __fsub_rn(ScaleOf(refitted), old);
+      const float gain = __fmul_rn(wanted, __fsub_rn(__fmul_rn(wanted, curvature), 2 * along));
       if (gain < 0) {
+        change = wanted;
         loss_ += gain;
         grid.scale = refitted;
         if (lane_ == 0 && exists())
           problem_.scales[static_cast<size_t>(group.scale_row) * problem_.rows + row_] =
               static_cast<uint8_t>(refitted);
+      }
+    }
+    __syncwarp();
 #pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-          const int j = i * kLanes + lane_;
-          if (j < block_.cols) g_[j] = __fsub_rn(g_[j], __fmul_rn(change, product[i]));
-        }
+    for (int r = 0; r < kRowsOfWarp; ++r) {
+      const float of_row = __shfl_sync(kAllLanes, change, r * kLanes);
+      if (of_row == 0) continue;
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) {
+        const int j = i * kWarp + lane;
+        if (j >= block_.cols) continue;
+        float& value = gradients[r * kRowValues + j];
+        value = __fsub_rn(value, __fmul_rn(of_row, product[r][i]));
       }
     }
     __syncwarp();
@@ -250,19 +283,32 @@ class Row {
     return exchange;
   }
 
-  // The columns of [from, to) that are kept, or those that are not, with the least keys (in scratch); -1
-  // where there are no more.
+  // The columns of [from, to) that are kept, or those that are not, with the least keys (in scratch), of
+  // equal ones the first; -1 where there are no more.
   __device__ void Least(int from, int to, bool kept, int (&columns)[kCandidates]) const {
-    Ranked last{-kInfinity, -1};
+    Ranked own[kCandidates];  // of the lane's columns, in order
+#pragma unroll
+    for (int c = 0; c < kCandidates; ++c) own[c] = {kInfinity, kCols};
+    for (int j = from + lane_; j < to; j += kLanes) {
+      if ((keep_[j] != 0) != kept) continue;
+      Ranked here{scratch_[j], j};
+#pragma unroll
+      for (int c = 0; c < kCandidates; ++c) {
+        // Columns come in order, so that of equal keys the one that is there stays before.
+        const bool before = here.key < own[c].key;
+        const Ranked behind = before ? own[c] : here;
+        own[c] = before ? here : own[c];
+        here = behind;
+      }
+    }
 #pragma unroll
     for (int c = 0; c < kCandidates; ++c) {
-      Ranked best{kInfinity, kCols};
-      for (int j = from + lane_; j < to; j += kLanes) {
-        const Ranked here{scratch_[j], j};
-        if ((keep_[j] != 0) == kept && last.Before(here) && here.Before(best)) best = here;
-      }
-      last = RowFirst(best);
-      columns[c] = last.index < kCols ? last.index : -1;
+      const Ranked best = RowFirst(own[0]);
+      columns[c] = best.index < kCols ? best.index : -1;
+      if (best.index != own[0].index) continue;
+#pragma unroll
+      for (int i = 1; i < kCandidates; ++i) own[i - 1] = own[i];
+      own[kCandidates - 1] = {kInfinity, kCols};
     }
   }
 
