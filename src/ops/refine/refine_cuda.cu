@@ -198,7 +198,7 @@ class Row {
 #pragma unroll
       for (int i = 0; i < kOfLane; ++i) product[r][i] = 0;
     }
-#pragma unroll 2
+#pragma unroll 8  // loads under way: H comes from the second cache
     for (int k = from; k < to; ++k) {
       const float* h = problem_.h.row(block_.start + k) + block_.start;  // H is symmetric
       float of_h[kOfLane];
