@@ -15,7 +15,6 @@
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/arrange.h"
-#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -56,28 +55,6 @@ std::vector<float> Saliency(const DampedFactor& factor, ConstTensor h, double ex
                       : 0;
   }
   return saliency;
-}
-
-// tr(d^T H d) = sum over row blocks I of d_I . (H_II d_I + 2 H_I,>I d_>I): half the products, as H is
-// symmetric. d: [cols, rows]. A figure of the report that nothing is decided by: where tensor cores take such
-// products in half the time they do, with a relative error of sums of 1e-5.
-double QuadraticLoss(ConstTensor h, ConstTensor d) {
-  // A device needs larger products to be busy.
-  const size_t rows_at_once = d.device.is_cuda() ? 1024 : 256;
-  Array product(std::min(rows_at_once, d.rows), d.cols, DType::kF32, d.device);
-  double loss = 0;
-  for (size_t start = 0; start < d.rows; start += rows_at_once) {
-    const size_t count = std::min(rows_at_once, d.rows - start), rest = start + count;
-    const Tensor out = product.view().Rows(0, count);
-    const auto multiply = [&](float factor, size_t first, size_t depth, float keep) {
-      GemmAt(ProductPrecision::k3xTf32, false, false, factor, h.Rows(start, count).Cols(first, depth),
-             d.Rows(first, depth), keep, out);
-    };
-    multiply(1.0f, start, count, 0.0f);
-    if (rest < d.rows) multiply(2.0f, rest, d.rows - rest, 1.0f);
-    for (const double part : RowProducts(d.Rows(start, count), out)) loss += part;
-  }
-  return loss;
 }
 
 // Integers of the solver as a matrix on the processor; by row what is stored by column.

@@ -6,19 +6,13 @@
 // halves of halves, so that most of the work is in large products. A block's last change is kept until the
 // next one: the columns before it take it in the next pass, those behind it in this one, and after the last
 // pass nobody does.
-//
-// Products are taken on tensor cores, each operand as the sum of a high part of 11 bits and a low one: high
-// times high as TF32, and high times low and low times high, for which eight bits are enough, as BF16 in half
-// the time. To make one product of these two, the columns of H and the rows of what it is multiplied with are
-// there twice: of H high and low parts, of the other low and high ones, block by block, so that any run of
-// blocks is a run of both.
 #include <limits>
 #include <vector>
 
 #include "base/system.h"
 #include "ops/cuda_ops.h"
 #include "ops/feedback/sweep_cuda.h"
-#include "ops/linalg/cuda_handles.h"
+#include "ops/linalg/split_product_cuda.h"
 
 namespace mica::cuda {
 namespace {
@@ -32,23 +26,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kRowsOfWarp = kWarp / kLanes;
 constexpr int kOfLane = kCols / kWarp;  // columns of a lane, where a warp's rows are taken together
 
-constexpr int kSplitThreads = 256;
-constexpr size_t kPlaces = 8;    // 16 bytes of BF16, and a step of tensor cores
 constexpr size_t kTogether = 2;  // blocks whose changes are not halved further
-constexpr size_t kDepth = 2048;  // values that tensor cores sum from one end to the other: they cut sums off,
-                                 // what is lost grows with it
-
-// Where a column of H, or the row that it is multiplied with, has its parts: the high one at `at`, those for
-// the other product at `first` and `places` behind it.
-struct PartOf {
-  uint32_t at, first, places;
-};
-
-// What H is multiplied with, in parts.
-struct Parts {
-  float* high;          // [places, rows]
-  __nv_bfloat16* both;  // [2 places, rows]
-};
 
 // What does not change from block to block. Matrices of a column per row of memory: [cols, rows].
 struct Problem {
@@ -65,7 +43,8 @@ struct Problem {
 };
 
 struct BlockOf {
-  size_t start, place, places;
+  size_t start;
+  PartOf part;  // of its first column
   int cols;
   unsigned first_group, last_group;
   bool whole_groups, exchange;
@@ -146,7 +125,7 @@ class Row {
   __device__ bool exists() const { return row_ < problem_.rows; }
   // The high part of what column j changes.
   __device__ float* Part(int j) const {
-    return problem_.changes.high + (block_.place + j) * problem_.rows + row_;
+    return problem_.changes.high + (size_t{block_.part.at} + j) * problem_.rows + row_;
   }
   __device__ float H(int i, int j) const { return problem_.h.row(block_.start + i)[block_.start + j]; }
   __device__ float Diagonal(int j) const { return shared_.h.row(j)[j]; }
@@ -421,49 +400,6 @@ class Row {
   float loss_ = 0;
 };
 
-// The nearest value of 11 bits.
-__device__ inline float ToTf32(float value) {
-  uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-  return __uint_as_float(bits);
-}
-
-// value = high + low but for 2^-20 of it.
-struct Halves {
-  float high;
-  __nv_bfloat16 low;
-  __device__ explicit Halves(float value) : high(ToTf32(value)), low(__float2bfloat16_rn(value - high)) {}
-};
-
-// The parts of rows of h, a block of threads a row.
-__global__ void __launch_bounds__(kSplitThreads)
-    SplitColumns(View<const float> h, const PartOf* of_columns, View<float> high, View<__nv_bfloat16> both) {
-  const size_t i = blockIdx.x;
-  for (size_t p = threadIdx.x; p < h.cols; p += kSplitThreads) {
-    const PartOf part = of_columns[p];
-    const Halves halves(h.row(i)[p]);
-    high.row(i)[part.at] = halves.high;
-    both.row(i)[part.first] = __float2bfloat16_rn(halves.high);
-    both.row(i)[part.first + part.places] = halves.low;
-  }
-}
-
-// The parts of the value of a row in a place.
-__device__ inline void StoreParts(float value, const Parts& to, const PartOf& part, size_t rows, size_t row) {
-  const Halves halves(value);
-  to.high[part.at * rows + row] = halves.high;
-  to.both[part.first * rows + row] = halves.low;
-  to.both[(size_t{part.first} + part.places) * rows + row] = __float2bfloat16_rn(halves.high);
-}
-
-// to = x in parts, a block of threads a row of it.
-__global__ void __launch_bounds__(kSplitThreads)
-    SplitRows(View<const float> x, const PartOf* of_rows, const Parts to) {
-  const PartOf part = of_rows[blockIdx.x];
-  for (size_t r = threadIdx.x; r < x.cols; r += kSplitThreads)
-    StoreParts(x.row(blockIdx.x)[r], to, part, x.cols, r);
-}
-
 __global__ void __launch_bounds__(kSweepThreads, 3) RefineRows(const Problem problem, const BlockOf block) {
   extern __shared__ float4 memory[];
   const Shared shared(memory);
@@ -484,10 +420,8 @@ __global__ void __launch_bounds__(kSweepThreads, 3) RefineRows(const Problem pro
   for (int i = threadIdx.x; i < block.cols * kSweepRows; i += kSweepThreads) {
     const int j = i / kSweepRows, r = i % kSweepRows;
     if (first + r >= problem.rows) continue;
-    StoreParts(shared.scratch[r * kRowValues + j], problem.changes,
-               {static_cast<uint32_t>(block.place + j), static_cast<uint32_t>(2 * block.place + j),
-                static_cast<uint32_t>(block.places)},
-               problem.rows, first + r);
+    const PartOf part{block.part.at + j, block.part.first + j, block.part.places};
+    StoreParts(shared.scratch[r * kRowValues + j], problem.changes, part, problem.rows, first + r);
   }
   StoreColumns(shared.codes, problem.rows, block.start, block.cols, problem.codes);
   if (problem.keep != nullptr) StoreColumns(shared.keep, problem.rows, block.start, block.cols, problem.keep);
@@ -502,32 +436,37 @@ std::vector<uint32_t> GroupOf(const ColumnPlan& plan, size_t cols) {
   return group_of;
 }
 
+// Blocks of the plan that have a code: those of width 0 come last, and nothing is changed in them.
+size_t CodedBlocks(const ColumnPlan& plan) {
+  size_t count = 0;
+  while (count < plan.blocks.size() && plan.groups[plan.blocks[count].first_group].bits != 0) ++count;
+  return count;
+}
+
+std::vector<size_t> Starts(const ColumnPlan& plan, size_t cols) {
+  std::vector<size_t> starts;
+  for (const ColumnBlock& block : plan.blocks) starts.push_back(block.start);
+  starts.push_back(cols);
+  return starts;
+}
+
 class Refinement {
  public:
   Refinement(SolverState& state, ConstTensor h, Tensor gradient)
       : state_(state),
         device_(state.device()),
         gradient_(gradient),
+        coded_(CodedBlocks(state.plan)),
         groups_(device_, state.plan.groups),
         group_of_(device_, GroupOf(state.plan, state.cols)),
         losses_(device_, state.rows),
-        places_(Places(state.plan)) {
+        product_(h, Starts(state.plan, state.cols), coded_, state.rows) {
     const ColumnPlan& plan = state.plan;
     MICA_CHECK(gradient.stride == state.rows);
     MICA_CHECK(plan.mask.cols <= static_cast<size_t>(kLanes));
-    // Columns of width 0 come last, and nothing is changed in them.
-    while (coded_ < plan.blocks.size() && plan.groups[plan.blocks[coded_].first_group].bits != 0) ++coded_;
-    const size_t columns = FirstColumn(coded_), places = places_.back();
-    h_high_ = Array(columns, places, DType::kF32, device_);
-    h_both_ = Array(columns, 2 * places, DType::kBF16, device_);
-    high_ = Array(places, state.rows, DType::kF32, device_);
-    both_ = Array(2 * places, state.rows, DType::kBF16, device_);
-    if (places > state.cols) {  // what nobody writes
-      for (Array* parts : {&h_high_, &h_both_, &high_, &both_}) FillZero(parts->view());
-    }
     problem_ = {In<float>(h),
                 Out<float>(gradient),
-                {Out<float>(high_.view()).data, Out<BF16>(both_.view()).data},
+                product_.parts(),
                 reinterpret_cast<uint16_t*>(state.codes.view().data),
                 state.masked() ? reinterpret_cast<uint8_t*>(state.keep.view().data) : nullptr,
                 reinterpret_cast<uint8_t*>(state.scales.view().data),
@@ -542,7 +481,8 @@ class Refinement {
 
   double Run(int passes, ConstTensor residual) {
     if (passes == 0 || coded_ == 0) return 0;
-    Begin(residual);
+    product_.Take(residual);
+    Multiply(1.0f, 0, coded_, 0, state_.plan.blocks.size(), 0.0f);
     double total = 0, first = 0;
     std::vector<double> of_rows(state_.rows);
     for (int pass = 0; pass < passes; ++pass) {
@@ -562,61 +502,11 @@ class Refinement {
   }
 
  private:
-  // Where each block begins among the columns of H and the rows that they are multiplied with: at multiples
-  // of kPlaces, as tensor cores want them. The last is where they end.
-  static std::vector<size_t> Places(const ColumnPlan& plan) {
-    std::vector<size_t> places(1, 0);
-    for (const ColumnBlock& block : plan.blocks)
-      places.push_back(places.back() + (block.end - block.start + kPlaces - 1) / kPlaces * kPlaces);
-    return places;
-  }
-
-  size_t FirstColumn(size_t block) const {
-    return block < state_.plan.blocks.size() ? state_.plan.blocks[block].start : state_.cols;
-  }
-
-  // gradient = H residual.
-  void Begin(ConstTensor residual) {
-    std::vector<PartOf> of_columns;
-    for (size_t b = 0; b < state_.plan.blocks.size(); ++b) {
-      const ColumnBlock& block = state_.plan.blocks[b];
-      for (size_t p = block.start; p < block.end; ++p) {
-        const size_t j = p - block.start;
-        of_columns.push_back({static_cast<uint32_t>(places_[b] + j),
-                              static_cast<uint32_t>(2 * places_[b] + j),
-                              static_cast<uint32_t>(places_[b + 1] - places_[b])});
-      }
-    }
-    MICA_CHECK(of_columns.size() == state_.cols);
-    const Values<PartOf> there(device_, of_columns);
-    Launch(device_, SplitColumns, Blocks(h_high_.rows(), 1), kSplitThreads, 0, problem_.h, there.data(),
-           Out<float>(h_high_.view()), Out<BF16>(h_both_.view()));
-    Launch(device_, SplitRows, Blocks(state_.cols, 1), kSplitThreads, 0, In<float>(residual), there.data(),
-           problem_.changes);
-    Multiply(1.0f, 0, coded_, 0, state_.plan.blocks.size(), 0.0f);
-  }
-
   // gradient of blocks [first, last) = keep times itself + factor H times the rows of blocks [from, to).
   void Multiply(float factor, size_t first, size_t last, size_t from, size_t to, float keep) {
-    const size_t begin = FirstColumn(first), rows = FirstColumn(last) - begin;
-    const Tensor c = gradient_.Rows(begin, rows);
-    const auto multiply = [&](const Array& h, const Array& x, size_t at, size_t count, cudaDataType type,
-                              cublasComputeType_t compute) {
-      const ConstTensor a = h.view().Rows(begin, rows).Cols(at, count), b = x.view().Rows(at, count);
-      const auto integer = [](size_t value) { return static_cast<int>(value); };
-      // cuBLAS takes columns where we have rows: c^T = b^T a^T.
-      CheckCublas(cublasGemmEx(Cublas(device_), CUBLAS_OP_N, CUBLAS_OP_N, integer(c.cols), integer(c.rows),
-                               integer(count), &factor, b.data, type, integer(b.stride), a.data, type,
-                               integer(a.stride), &keep, c.data, CUDA_R_32F, integer(c.stride), compute,
-                               CUBLAS_GEMM_DEFAULT),
-                  "a product");
-      keep = 1;
-    };
-    const size_t start = places_[from], end = places_[to];
-    // The small ones first.
-    multiply(h_both_, both_, 2 * start, 2 * (end - start), CUDA_R_16BF, CUBLAS_COMPUTE_32F);
-    for (size_t at = start; at < end; at += kDepth)
-      multiply(h_high_, high_, at, std::min(kDepth, end - at), CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32);
+    const size_t begin = product_.start(first);
+    product_.Multiply(factor, first, last, from, to, keep,
+                      gradient_.Rows(begin, product_.start(last) - begin));
   }
   // The gradient of blocks [first, last) takes what blocks [from, to) have changed last.
   void Subtract(size_t first, size_t last, size_t from, size_t to) {
@@ -644,8 +534,7 @@ class Refinement {
     ThrowIfInterrupted();
     const ColumnBlock& block = state_.plan.blocks[b];
     const BlockOf of_block{block.start,
-                           places_[b],
-                           places_[b + 1] - places_[b],
+                           product_.of_block(b),
                            static_cast<int>(block.end - block.start),
                            static_cast<unsigned>(block.first_group),
                            static_cast<unsigned>(block.last_group),
@@ -658,13 +547,11 @@ class Refinement {
   SolverState& state_;
   const Device device_;
   const Tensor gradient_;
+  const size_t coded_;  // blocks
   const Values<ScaleGroup> groups_;
   const Values<uint32_t> group_of_;
   const Values<double> losses_;
-  const std::vector<size_t> places_;
-  size_t coded_ = 0;       // blocks
-  Array h_high_, h_both_;  // [coded columns, places] and twice as many
-  Array high_, both_;      // [places, rows] and twice as many
+  SplitProduct product_;  // of H with the changes
   Problem problem_;
   bool again_ = false, exchange_ = false;  // of the pass
 };
