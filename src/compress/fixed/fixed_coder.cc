@@ -139,6 +139,7 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
 }
 
 CodedMatrix FixedCoder::Finish(Solved solved) const {
+  const std::lock_guard<std::mutex> lock(finishing_);
   const FixedMatrix matrix = solved.solution.Take();
   const SolverReport& report = solved.report;
   CodedMatrix coded{solved.kind, Pack(matrix), {}};

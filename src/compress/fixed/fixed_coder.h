@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <future>
+#include <mutex>
 #include <vector>
 
 #include "compress/budget/allocation.h"
@@ -48,6 +49,7 @@ class FixedCoder final : public Coder {
   const Statistics* statistics_ = nullptr;
   std::vector<MatrixDemand> demands_;
   Allocation allocation_;
+  mutable std::mutex finishing_;  // one matrix at a time, as each takes all threads and much memory
   std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
 };
 
