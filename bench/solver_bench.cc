@@ -1,23 +1,35 @@
 // The solver by phase, each against the machine's measured peak of one large FP32 product on the same
-// threads.
+// threads; and coding fixed on a CUDA device by parts, at the sizes of a 13B model.
 //   solver_bench [--benchmark_filter=...]; shapes are rows x cols of a weight matrix.
+//   solver_bench --benchmark_filter=OnDevice
 // Counters: GFLOP/s counts the products that the phase's formula needs (half of rows * cols^2 multiply-adds
 // for the feedback, all of them for a pass of refinement); share is GFLOP/s over the peak.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <cmath>
+#include <future>
+#include <iterator>
+#include <map>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/system.h"
 #include "base/threads.h"
+#include "compress/coder/later.h"
 #include "compress/curvature/output_information.h"
 #include "compress/entropy/solver.h"
 #include "compress/fixed/plan.h"
 #include "compress/fixed/solver.h"
+#include "device/array.h"
+#include "device/cuda.h"
+#include "ops/feedback/block_order.h"
 #include "ops/feedback/solver_state.h"
+#include "ops/feedback/stored.h"
 #include "ops/linalg/linalg.h"
 
 namespace mica {
@@ -200,6 +212,152 @@ BENCHMARK(BM_SolveSteps)
     ->ArgNames({"rows", "cols", "kind"})
     ->ArgsProduct({{640, 1792}, {640}, {0, 1, 2}})
     ->Args({5120, 5120, 1})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// Milliseconds that work() keeps a CUDA device and this thread busy.
+template <typename Work>
+double Milliseconds(const Work& work) {
+  Synchronize(Device::Cuda());
+  const double start = MonotonicSeconds();
+  work();
+  Synchronize(Device::Cuda());
+  return 1e3 * (MonotonicSeconds() - start);
+}
+
+// Widths of every kind, a mean of 4.4 bits, mixed over the columns as a plan has them.
+std::vector<uint8_t> MixedWidths(size_t cols) {
+  constexpr uint8_t kCycle[] = {4, 3, 8, 2, 4, 6, 3, 4, 4, 6};
+  std::vector<uint8_t> widths;
+  for (size_t j = 0; j < cols; ++j) widths.push_back(kCycle[j * 7919 % std::size(kCycle)]);
+  return widths;
+}
+
+// A matrix of coding fixed with half of its weights pruned, everything on the device from the start.
+struct OnDevice {
+  Array w, h;
+  std::vector<uint8_t> widths;
+  FixedSolverSettings settings;
+  DampedFactor factor;  // in an order that is not the stored one, so that the solver needs another
+
+  OnDevice(size_t rows, size_t cols)
+      : w(CopyTo(Device::Cuda(), Weights(rows, cols))),
+        h(CopyTo(Device::Cuda(), Moments(cols))),
+        widths(MixedWidths(cols)),
+        factor(h.view(), {}, 0.01) {
+    settings.sparsity.rate = 0.5;
+    for (size_t r = 0; r < rows; ++r) settings.row_importance.push_back(0.5f + static_cast<float>(r % 4));
+  }
+  FixedSolution Solve(SolverReport* report) const {
+    Array weights(w.rows(), w.cols(), DType::kF32, Device::Cuda());
+    FixedSolution solution =
+        SolveFixedThere(w.view(), h.view(), factor, widths, settings, report, weights.view());
+    Synchronize(Device::Cuda());
+    return solution;
+  }
+};
+
+// The products of the feedback and nothing else.
+struct FeedbackProducts {
+  ConstTensor u;
+  Tensor errors, remaining;
+  void SolveBlock(const ColumnBlock&) const {}
+  void FitLargeGroup(const ScaleGroup&) const {}
+  void Subtract(size_t start, size_t done, size_t from, size_t to) const {
+    Gemm(true, false, -1.0f, u.Rows(start, done - start).Cols(from, to - from),
+         errors.Rows(start, done - start), 1.0f, remaining.Rows(from, to - from));
+  }
+};
+
+// Milliseconds: `solve`, all but the way of the integers to the processor, which is `take` and goes on beside
+// the next matrix. Of it: `factor` in the stored order, `feedback` (of it its `products`, `masks`, and the
+// `search` for grids by trial), `refine` (of it what its first pass takes, with the product before it, is
+// `refine_once`), `report` its two losses. `at_once`: as many matrices as the last argument says, each by a
+// thread of its own, and `one_by_one` the same in a row.
+void BM_SolveFixedOnDevice(benchmark::State& state) {
+  if (CudaDevices() == 0) return state.SkipWithError(CudaAbsence().c_str());
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1)),
+             count = static_cast<size_t>(state.range(2));
+  const Device device = Device::Cuda();
+  const OnDevice problem(rows, cols);
+  const FixedSolverSettings& settings = problem.settings;
+  SolverReport report;
+  problem.Solve(&report).Take();  // libraries are loaded, memory is taken
+  std::map<std::string, double> parts;
+  const auto part = [&](const char* name, double milliseconds) { parts[name] += milliseconds; };
+  for (auto _ : state) {
+    FixedSolution solution;
+    const double solved = Milliseconds([&] { solution = problem.Solve(&report); });
+    part("solve", solved);
+    part("take", Milliseconds([&] { solution.Take(); }));
+    part("report", solved - Milliseconds([&] { problem.Solve(nullptr); }));
+    part("at_once", Milliseconds([&] {
+           std::vector<std::future<FixedSolution>> all;
+           std::vector<SolverReport> reports(count);
+           for (SolverReport& one : reports)
+             all.push_back(Later([&problem, &one] { return problem.Solve(&one); }));
+           for (auto& one : all) one.get();
+         }));
+    part("one_by_one", Milliseconds([&] {
+           for (size_t i = 0; i < count; ++i) problem.Solve(&report);
+         }));
+
+    SolverState solver;
+    solver.rows = rows;
+    solver.cols = cols;
+    solver.plan = MakePlan(rows, problem.factor.order(), problem.widths, settings);
+    solver.exponent = -3;
+    std::optional<DampedFactor> factor;
+    part("factor",
+         Milliseconds([&] { factor.emplace(problem.h.view(), solver.plan.order, problem.factor.share()); }));
+    FeedbackSettings feedback{{}, settings.row_importance, settings.search_rounds};
+    for (const float value : factor->Diagonal()) feedback.saliency.push_back(1.0f / (value * value));
+    Array remaining(cols, rows, DType::kF32, device), errors(cols, rows, DType::kF32, device);
+    const auto feed = [&] {
+      solver.Allocate(device);
+      Residual(solver, problem.w.view(), factor->dead(), true, remaining.view());
+      return Milliseconds(
+          [&] { FeedAll(solver, factor->tensor(), feedback, remaining.view(), errors.view()); });
+    };
+    feedback.search_rounds = 0;
+    const double without_search = feed();
+    feedback.search_rounds = settings.search_rounds;
+    const MaskKind mask = std::exchange(solver.plan.mask, MaskKind::kNone);
+    const double without_mask = feed();
+    solver.plan.mask = mask;
+    const double fed = feed();
+    part("feedback", fed);
+    part("search", fed - without_search);
+    part("masks", fed - without_mask);
+    const Array codes = CopyTo(device, solver.codes.view()), keep = CopyTo(device, solver.keep.view()),
+                scales = CopyTo(device, solver.scales.view());
+    FeedbackProducts products{factor->tensor(), errors.view(), remaining.view()};
+    part("products", Milliseconds([&] { SolveBlocks(solver.plan, 0, solver.plan.blocks.size(), products); }));
+    Array moments(cols, cols, DType::kF32, device);
+    factor->DampedMoments(problem.h.view(), moments.view());
+    const auto refine = [&](int passes) {
+      Copy(codes.view(), solver.codes.view());
+      Copy(keep.view(), solver.keep.view());
+      Copy(scales.view(), solver.scales.view());
+      Residual(solver, problem.w.view(), factor->dead(), false, errors.view());
+      return Milliseconds(
+          [&] { RefineAll(solver, moments.view(), passes, errors.view(), remaining.view(), errors.view()); });
+    };
+    part("refine", refine(settings.refine_passes));
+    part("refine_once", refine(1));
+  }
+  for (const auto& [name, sum] : parts) state.counters[name] = sum / static_cast<double>(state.iterations());
+  state.counters["feedback_loss"] = report.feedback_loss;
+  state.counters["predicted_loss"] = report.predicted_loss;
+  state.counters["measured_loss"] = report.measured_loss;
+  state.counters["relative_error"] = report.relative_error;
+}
+BENCHMARK(BM_SolveFixedOnDevice)
+    ->ArgNames({"rows", "cols", "at_once"})
+    ->Args({5120, 5120, 3})
+    ->Args({13824, 5120, 2})
+    ->Args({5120, 13824, 1})
+    ->Iterations(3)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

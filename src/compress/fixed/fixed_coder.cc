@@ -13,6 +13,7 @@
 #include "compress/coder/later.h"
 #include "compress/curvature/score_histogram.h"
 #include "compress/fixed/plan.h"
+#include "device/cuda.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -128,16 +129,18 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
   }
   Solved solved{layer, matrix.kind, {}, {}};
   Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
-  solved.matrix = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-    return SolveFixed(matrix.weights.view(), input.h, *input.factor, allocation_.widths[index], solver,
-                      &solved.report, weights.view());
+  solved.solution = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
+    return SolveFixedThere(matrix.weights.view(), input.h, *input.factor, allocation_.widths[index], solver,
+                           &solved.report, weights.view());
   });
   matrix.weights = std::move(weights);
+  Synchronize(matrix.weights.device());  // other threads go on with all of it
   return solved;
 }
 
-CodedMatrix FixedCoder::Finish(const Solved& solved) const {
-  const FixedMatrix& matrix = solved.matrix;
+CodedMatrix FixedCoder::Finish(Solved solved) const {
+  const std::lock_guard<std::mutex> lock(finishing_);
+  const FixedMatrix matrix = solved.solution.Take();
   const SolverReport& report = solved.report;
   CodedMatrix coded{solved.kind, Pack(matrix), {}};
   double code_bits = 0;
@@ -158,9 +161,23 @@ CodedMatrix FixedCoder::Finish(const Solved& solved) const {
 }
 
 void FixedCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
-  for (StageMatrix& matrix : stage) {
-    packing_.push_back(Later([this, solved = SolveMatrix(layer, input, matrix)] { return Finish(solved); }));
+  const auto pack = [this](Solved solved) {
+    packing_.push_back(
+        Later([this, solved = std::move(solved)]() mutable { return Finish(std::move(solved)); }));
+  };
+  if (stage.size() < 2 || !input.h.device.is_cuda()) {
+    for (StageMatrix& matrix : stage) pack(SolveMatrix(layer, input, matrix));
+    return;
   }
+  // A matrix alone is a chain of columns that leaves a device idle half of the time: all of the stage at
+  // once, each on a queue of its own, once what they begin with is there.
+  Synchronize(input.h.device);
+  std::vector<std::future<Solved>> solving;
+  for (StageMatrix& matrix : stage)
+    solving.push_back(Later([this, layer, &input, &matrix] { return SolveMatrix(layer, input, matrix); }));
+  // All have ended before one is looked at: they refer to what is the caller's.
+  for (const std::future<Solved>& one : solving) one.wait();
+  for (std::future<Solved>& one : solving) pack(one.get());
 }
 
 std::vector<CodedMatrix> FixedCoder::Collect(size_t count) {

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <future>
+#include <mutex>
 #include <vector>
 
 #include "compress/budget/allocation.h"
@@ -30,15 +31,16 @@ class FixedCoder final : public Coder {
   void Replay(const std::vector<const MatrixRecord*>&) override {}  // widths are planned at once
 
  private:
-  // Weights to be packed, and what is known of them.
+  // Weights to be packed, still where they were solved, and what is known of them.
   struct Solved {
     size_t layer;
     LinearKind kind;
-    FixedMatrix matrix;
+    FixedSolution solution;
     SolverReport report;
   };
+  // Complete on return.
   Solved SolveMatrix(size_t layer, const StageInput& input, StageMatrix& matrix) const;
-  CodedMatrix Finish(const Solved& solved) const;
+  CodedMatrix Finish(Solved solved) const;
   AllocationSettings Allocating(BudgetKind kind, double budget) const;
   BudgetKind kind() const;
   std::string limits() const override;
@@ -47,6 +49,7 @@ class FixedCoder final : public Coder {
   const Statistics* statistics_ = nullptr;
   std::vector<MatrixDemand> demands_;
   Allocation allocation_;
+  mutable std::mutex finishing_;  // one matrix at a time, as each takes all threads and much memory
   std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
 };
 

@@ -15,7 +15,6 @@
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/arrange.h"
-#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -58,26 +57,6 @@ std::vector<float> Saliency(const DampedFactor& factor, ConstTensor h, double ex
   return saliency;
 }
 
-// tr(d^T H d) = sum over row blocks I of d_I . (H_II d_I + 2 H_I,>I d_>I): half the products, as H is
-// symmetric. d: [cols, rows].
-double QuadraticLoss(ConstTensor h, ConstTensor d) {
-  // A device needs larger products to be busy.
-  const size_t rows_at_once = d.device.is_cuda() ? 1024 : 256;
-  Array product(std::min(rows_at_once, d.rows), d.cols, DType::kF32, d.device);
-  double loss = 0;
-  for (size_t start = 0; start < d.rows; start += rows_at_once) {
-    const size_t count = std::min(rows_at_once, d.rows - start), rest = start + count;
-    const Tensor out = product.view().Rows(0, count);
-    Gemm(false, false, 1.0f, h.Rows(start, count).Cols(start, count), d.Rows(start, count), 0.0f, out);
-    if (rest < d.rows) {
-      Gemm(false, false, 2.0f, h.Rows(start, count).Cols(rest, d.rows - rest), d.Rows(rest, d.rows - rest),
-           1.0f, out);
-    }
-    for (const double part : RowProducts(d.Rows(start, count), out)) loss += part;
-  }
-  return loss;
-}
-
 // Integers of the solver as a matrix on the processor; by row what is stored by column.
 template <typename T>
 Matrix<T> ToHost(const Array& array) {
@@ -94,24 +73,8 @@ Matrix<T> ByRow(const Array& array) {
   return matrix;
 }
 
-FixedMatrix Assemble(const SolverState& state, size_t group_size) {
-  FixedMatrix matrix;
-  matrix.rows = state.rows;
-  matrix.cols = state.cols;
-  matrix.group_size = group_size;
-  matrix.order = state.plan.order;
-  matrix.widths = state.plan.widths;
-  matrix.mask = state.plan.mask;
-  matrix.exponent = state.exponent;
-  matrix.codes = ByRow<uint16_t>(state.codes);
-  if (state.masked()) matrix.keep = ByRow<uint8_t>(state.keep);
-  matrix.scales = ToHost<ScaleCode>(state.scales);
-  matrix.zeros = ToHost<uint8_t>(state.zeros);
-  return matrix;
-}
-
-// SolveFixed for columns of one size.
-FixedMatrix SolveAlike(ConstTensor w, ConstTensor h, const DampedFactor& shared,
+// SolveFixedThere for columns of one size.
+SolverState SolveAlike(ConstTensor w, ConstTensor h, const DampedFactor& shared,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, Tensor weights) {
   MICA_CHECK(h.rows == w.cols);
@@ -178,7 +141,7 @@ FixedMatrix SolveAlike(ConstTensor w, ConstTensor h, const DampedFactor& shared,
     *report = result;
   }
   if (weights.data != nullptr) StoredWeights(state, weights);
-  return Assemble(state, settings.group_size);
+  return state;
 }
 
 // 2^sign e_j of every column.
@@ -203,20 +166,44 @@ std::vector<int8_t> InStoredOrder(const std::vector<int8_t>& exponents, const st
 
 }  // namespace
 
-FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
-                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
-                       SolverReport* report, Tensor weights) {
-  if (settings.col_exponents.empty()) return SolveAlike(w, h, factor, widths, settings, report, weights);
+FixedMatrix FixedSolution::Take() {
+  FixedMatrix matrix;
+  matrix.rows = state_.rows;
+  matrix.cols = state_.cols;
+  matrix.group_size = group_size_;
+  matrix.mask = state_.plan.mask;
+  matrix.exponent = state_.exponent;
+  matrix.codes = ByRow<uint16_t>(state_.codes);
+  if (state_.masked()) matrix.keep = ByRow<uint8_t>(state_.keep);
+  matrix.scales = ToHost<ScaleCode>(state_.scales);
+  matrix.zeros = ToHost<uint8_t>(state_.zeros);
+  matrix.order = std::move(state_.plan.order);
+  matrix.widths = std::move(state_.plan.widths);
+  matrix.col_exponents = std::move(col_exponents_);
+  *this = FixedSolution();
+  return matrix;
+}
+
+FixedSolution SolveFixedThere(ConstTensor w, ConstTensor h, const DampedFactor& factor,
+                              const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                              SolverReport* report, Tensor weights) {
+  if (settings.col_exponents.empty())
+    return {SolveAlike(w, h, factor, widths, settings, report, weights), settings.group_size, {}};
   MICA_CHECK(settings.col_exponents.size() == w.cols);
   // The same problem with weights and inputs in units in which the columns are alike.
   const std::vector<float> up = Powers(settings.col_exponents, 1), down = Powers(settings.col_exponents, -1);
   const Array alike = Scaled(w, {}, down), moments = Scaled(h, up, up);
   const DampedFactor of_moments(moments.view(), factor.order(), factor.share());
-  FixedMatrix matrix =
-      SolveAlike(alike.view(), moments.view(), of_moments, widths, settings, report, weights);
-  matrix.col_exponents = InStoredOrder(settings.col_exponents, matrix.order);
+  SolverState state = SolveAlike(alike.view(), moments.view(), of_moments, widths, settings, report, weights);
   if (weights.data != nullptr) ScaleRowsAndColumns(weights, {}, up, weights);
-  return matrix;
+  std::vector<int8_t> exponents = InStoredOrder(settings.col_exponents, state.plan.order);
+  return {std::move(state), settings.group_size, std::move(exponents)};
+}
+
+FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
+                       const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                       SolverReport* report, Tensor weights) {
+  return SolveFixedThere(w, h, factor, widths, settings, report, weights).Take();
 }
 
 FixedMatrix RoundToNearest(MatrixView<const float> weights, int bits, size_t group_size) {

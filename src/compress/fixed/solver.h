@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "base/matrix.h"
@@ -15,6 +16,7 @@
 #include "device/tensor.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/mask/sparsity_pattern.h"
+#include "ops/feedback/solver_state.h"
 
 namespace mica {
 
@@ -58,6 +60,24 @@ struct SolverReport {
   int damping_doublings = 0;  // times the damping had to be raised before H was positive definite
 };
 
+// A matrix that is solved, where it was solved. What is stored of it is brought to the processor when it is
+// asked for, so that another thread can do that beside the next matrix: on a CUDA device the one that solved
+// calls Synchronize before it hands this on.
+class FixedSolution {
+ public:
+  FixedSolution() = default;
+  // col_exponents: by stored position.
+  FixedSolution(SolverState state, size_t group_size, std::vector<int8_t> col_exponents)
+      : state_(std::move(state)), group_size_(group_size), col_exponents_(std::move(col_exponents)) {}
+  // The matrix; nothing of it is left here or on the device.
+  FixedMatrix Take();
+
+ private:
+  SolverState state_;
+  size_t group_size_ = 0;
+  std::vector<int8_t> col_exponents_;
+};
+
 // w: [rows, cols]; h: [cols, cols], symmetric, both FP32 on the device that computes; factor: of h on the
 // same device, in the order of columns that is wanted; widths: [cols] by original column. Stored order:
 // widths descending, within a width as the factor has them (MakePlan); where that is another order, h is
@@ -66,7 +86,11 @@ struct SolverReport {
 // the number of threads. Throws Error when w or h is not finite, or when a setting is out of range. report
 // may be null. weights: out, [rows, cols] on the device, as a reader of the stored matrix gets them; not
 // wanted when empty. Memory of the device: 4 bytes x (cols^2 + 3 rows cols) besides the arguments and the
-// result.
+// result; a CUDA device takes 8 bytes x (cols^2 + rows cols) more, for products on tensor cores.
+FixedSolution SolveFixedThere(ConstTensor w, ConstTensor h, const DampedFactor& factor,
+                              const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                              SolverReport* report, Tensor weights = {});
+// The same, and the matrix at once.
 FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, Tensor weights = {});

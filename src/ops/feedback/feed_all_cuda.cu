@@ -230,18 +230,24 @@ class Row {
   }
 
   // Moves the grid to where `error_of` is less, from `least`. All lanes of a warp try as long as one of its
-  // rows moves; the others find again that they do not.
+  // rows has something to try; the others find again what they know.
   template <typename ErrorOf>
   __device__ static void Search(int rounds, int bits, float least, RowGrid& grid, const ErrorOf& error_of) {
+    uint32_t known = 0;  // moves from this grid that lead to no less
     for (int round = 0; round < rounds; ++round) {
       bool moved = false;
       for (int move = 0; move < kGridMoves; ++move) {
+        if (__all_sync(kAllLanes, known >> move & 1)) continue;
         const RowGrid candidate = Moved(grid, move, bits);
         const float error = error_of(candidate);
-        if (!(error < least)) continue;
-        least = error;
-        grid = candidate;
-        moved = true;
+        if (error < least) {
+          least = error;
+          grid = candidate;
+          moved = true;
+          known = 1u << (move ^ 1);  // the way back
+        } else {
+          known |= 1u << move;
+        }
       }
       if (!__any_sync(kAllLanes, moved)) return;
     }

@@ -15,31 +15,36 @@ constexpr size_t kRowsAtOnce = 2048;  // of a column, by a block of threads
 struct Threshold {
   uint32_t bits;       // found so far
   uint32_t remaining;  // rank among the scores with these bits; at last, how many of those equal to it go
+  uint32_t all;        // whether these are all with these bits
 };
 
-// scores[j, r] of a column a blockIdx.y, a thread a row.
-__global__ void __launch_bounds__(kThreads)
-    Score(View<const float> w, const float* saliency, const float* row_importance, View<float> scores) {
-  const size_t r = blockIdx.x * size_t{kThreads} + threadIdx.x, j = blockIdx.y;
-  if (r >= w.cols) return;
-  const float value = w.row(j)[r];
-  float score = __fmul_rn(__fmul_rn(value, value), saliency[j]);
-  if (row_importance != nullptr) score = __fmul_rn(score, row_importance[r]);
-  scores.row(j)[r] = score;
-}
+// The score of each value, written to scores, and the histogram of its first bits.
+struct FirstPass {
+  View<const float> w;
+  const float *saliency, *row_importance;  // the latter may be null
+};
 
-// Adds those with the bits found so far to the histogram of the next ones.
-__global__ void __launch_bounds__(kThreads) CountScores(View<const float> scores, int shift, uint32_t mask,
-                                                        int known, const Threshold* found, uint32_t* bins) {
+// Adds scores with the bits found so far to the histogram of the next ones. A column a blockIdx.y.
+template <bool kFirst>
+__global__ void __launch_bounds__(kThreads)
+    CountScores(const FirstPass from, View<float> scores, int shift, uint32_t mask, int known,
+                const Threshold* found, uint32_t* bins) {
   extern __shared__ uint32_t counts[];
   for (int i = threadIdx.x; i < kBins; i += kThreads) counts[i] = 0;
   __syncthreads();
-  const float* score = scores.row(blockIdx.y);
+  const size_t j = blockIdx.y;
+  float* score = scores.row(j);
   const size_t first = blockIdx.x * kRowsAtOnce, end = min(first + kRowsAtOnce, scores.cols);
-  const uint32_t prefix = known < 32 ? found->bits >> known : 0;
+  const uint32_t prefix = kFirst ? 0 : found->bits >> known;
   for (size_t r = first + threadIdx.x; r < end; r += kThreads) {
+    if (kFirst) {
+      const float value = from.w.row(j)[r];
+      float of_value = __fmul_rn(__fmul_rn(value, value), from.saliency[j]);
+      if (from.row_importance != nullptr) of_value = __fmul_rn(of_value, from.row_importance[r]);
+      score[r] = of_value;
+    }
     const uint32_t bits = __float_as_uint(score[r]);
-    if (known < 32 && bits >> known != prefix) continue;
+    if (!kFirst && bits >> known != prefix) continue;
     atomicAdd(&counts[(bits >> shift) & mask], 1u);
   }
   __syncthreads();
@@ -48,36 +53,49 @@ __global__ void __launch_bounds__(kThreads) CountScores(View<const float> scores
   }
 }
 
-// The bin in which the rank lies; empties the histogram. One warp, a lane kBins / kWarp bins in a row.
-__global__ void __launch_bounds__(kWarp)
+// The bin in which the rank lies; empties the histogram. One block of threads, each kBins / kThreads bins in
+// a row.
+__global__ void __launch_bounds__(kThreads)
     FindBin(uint32_t* bins, int shift, int known, uint32_t rank, Threshold* found) {
-  constexpr int kEach = kBins / kWarp;
-  uint32_t* own = bins + threadIdx.x * kEach;
-  uint32_t sum = 0;
-  for (int i = 0; i < kEach; ++i) sum += own[i];
-  uint32_t through = sum;  // in bins up to the lane's last
-  for (int step = 1; step < kWarp; step *= 2) {
-    const uint32_t before = __shfl_up_sync(kAllLanes, through, step);
-    if (static_cast<int>(threadIdx.x) >= step) through += before;
-  }
+  constexpr int kEach = kBins / kThreads;
+  static_assert(kEach == 8);
+  extern __shared__ uint32_t of_warp[];  // [kThreads / kWarp] scores
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  auto* const own = reinterpret_cast<uint4*>(bins) + threadIdx.x * 2;
+  const uint4 low = own[0], high = own[1];
+  const uint32_t counts[kEach] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
   uint32_t bits = 0;
   if (known < 32) {
     bits = found->bits;
     rank = found->remaining;
   }
-  __syncwarp();
-  uint32_t before = through - sum;
-  if (before < rank && rank <= through) {
-    int i = 0;
-    for (; before + own[i] < rank; ++i) before += own[i];
-    *found = {bits | static_cast<uint32_t>(threadIdx.x * kEach + i) << shift, rank - before};
+  uint32_t sum = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) sum += counts[i];
+  uint32_t through = sum;  // in bins up to the thread's last
+  for (int step = 1; step < kWarp; step *= 2) {
+    const uint32_t before = __shfl_up_sync(kAllLanes, through, step);
+    if (lane >= step) through += before;
   }
-  for (int i = 0; i < kEach; ++i) own[i] = 0;
+  if (lane == kWarp - 1) of_warp[warp] = through;
+  __syncthreads();  // and all have read what was found before
+  for (int w = 0; w < warp; ++w) through += of_warp[w];
+  uint32_t before = through - sum;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (before < rank && rank <= before + counts[i]) {
+      *found = {bits | static_cast<uint32_t>(threadIdx.x * kEach + i) << shift, rank - before,
+                rank - before == counts[i] ? 1u : 0u};
+    }
+    before += counts[i];
+  }
+  own[0] = own[1] = {0, 0, 0, 0};
 }
 
 // ties[j]: a block of threads a column.
 __global__ void __launch_bounds__(kThreads)
     CountTies(View<const float> scores, const Threshold* found, uint32_t* ties) {
+  if (found->all != 0) return;  // nobody asks
   const uint32_t threshold = found->bits;
   const float* score = scores.row(blockIdx.x);
   uint32_t count = 0;
@@ -95,6 +113,11 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t threshold = found->bits, remaining = found->remaining;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const float* score = scores.row(blockIdx.x);
+  if (found->all != 0) {
+    for (size_t r = threadIdx.x; r < scores.cols; r += kThreads)
+      keep[blockIdx.x * scores.cols + r] = __float_as_uint(score[r]) > threshold;
+    return;
+  }
   uint32_t before = 0;  // ties in the columns and rows before
   for (unsigned j = 0; j < blockIdx.x; ++j) before += ties[j];
   for (size_t first = 0; first < scores.cols; first += kThreads) {
@@ -121,8 +144,8 @@ SmallestScores::SmallestScores(size_t cols, size_t rows, Device device)
     : scores_(cols, rows, DType::kF32, device),
       bins_(1, kBins, DType::kU32, device),
       ties_(1, cols, DType::kU32, device),
-      found_(1, 2, DType::kU32, device) {
-  static_assert(sizeof(Threshold) == 2 * sizeof(uint32_t));
+      found_(1, 3, DType::kU32, device) {
+  static_assert(sizeof(Threshold) == 3 * sizeof(uint32_t));
   MICA_CHECK(cols * rows <= ~uint32_t{0});
   FillZero(bins_.view());
 }
@@ -141,13 +164,14 @@ void SmallestScores::Prune(ConstTensor w, const float* saliency, const float* ro
            *ties = reinterpret_cast<uint32_t*>(ties_.view().data);
   auto* found = reinterpret_cast<Threshold*>(found_.view().data);
   const auto of_columns = static_cast<unsigned>(cols);
-  Launch(device, Score, dim3(Blocks(rows, kThreads), of_columns), kThreads, 0, In<float>(w), saliency,
-         row_importance, Out<float>(scores_.view().Rows(0, cols)));
+  const FirstPass from{In<float>(w), saliency, row_importance};
   int known = 32;
   for (int pass = 0; pass < 3; ++pass) {
-    Launch(device, CountScores, dim3(Blocks(rows, kRowsAtOnce), of_columns), kThreads,
-           kBins * sizeof(uint32_t), scores, kShifts[pass], kMasks[pass], known, found, bins);
-    Launch(device, FindBin, 1, kWarp, 0, bins, kShifts[pass], known, static_cast<uint32_t>(count), found);
+    Launch(device, pass == 0 ? CountScores<true> : CountScores<false>,
+           dim3(Blocks(rows, kRowsAtOnce), of_columns), kThreads, kBins * sizeof(uint32_t), from,
+           Out<float>(scores_.view().Rows(0, cols)), kShifts[pass], kMasks[pass], known, found, bins);
+    Launch(device, FindBin, 1, kThreads, kThreads / kWarp * sizeof(uint32_t), bins, kShifts[pass], known,
+           static_cast<uint32_t>(count), found);
     known = kShifts[pass];
   }
   Launch(device, CountTies, of_columns, kThreads, 0, scores, found, ties);

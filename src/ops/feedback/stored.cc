@@ -5,7 +5,9 @@
 
 #include "base/half.h"
 #include "base/threads.h"
+#include "device/array.h"
 #include "ops/cuda_ops.h"
+#include "ops/linalg/linalg.h"
 
 namespace mica {
 namespace {
@@ -80,6 +82,27 @@ std::vector<double> RowProducts(ConstTensor a, ConstTensor b) {
     products[i] = sum;
   });
   return products;
+}
+
+// The sum over row blocks I of d_I . (H_II d_I + 2 H_I,>I d_>I): half the products, as H is symmetric.
+double QuadraticLoss(ConstTensor h, ConstTensor d) {
+  MICA_CHECK(h.rows == d.rows);
+  MICA_CHECK(h.cols == d.rows);
+  if (d.device.is_cuda()) return Cuda().QuadraticLoss(h, d);
+  constexpr size_t kRowsAtOnce = 256;
+  Array product(std::min(kRowsAtOnce, d.rows), d.cols, DType::kF32);
+  double loss = 0;
+  for (size_t start = 0; start < d.rows; start += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, d.rows - start), rest = start + count;
+    const Tensor out = product.view().Rows(0, count);
+    Gemm(false, false, 1.0f, h.Rows(start, count).Cols(start, count), d.Rows(start, count), 0.0f, out);
+    if (rest < d.rows) {
+      Gemm(false, false, 2.0f, h.Rows(start, count).Cols(rest, d.rows - rest), d.Rows(rest, d.rows - rest),
+           1.0f, out);
+    }
+    for (const double part : RowProducts(d.Rows(start, count), out)) loss += part;
+  }
+  return loss;
 }
 
 void Residual(const SolverState& state, ConstTensor w, const std::vector<uint32_t>& dead, bool whole,

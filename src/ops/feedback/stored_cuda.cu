@@ -6,6 +6,7 @@
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
 #include "ops/feedback/stored.h"
+#include "ops/linalg/split_product_cuda.h"
 #include "ops/transpose/transpose_cuda.h"
 
 namespace mica::cuda {
@@ -181,6 +182,28 @@ std::vector<double> RowProducts(ConstTensor a, ConstTensor b) {
   return products;
 }
 
+// As on the processor, in larger blocks.
+double QuadraticLoss(ConstTensor h, ConstTensor d) {
+  constexpr size_t kRowsAtOnce = 1024;
+  if (d.empty()) return 0;
+  std::vector<size_t> starts;
+  for (size_t start = 0; start < d.rows; start += kRowsAtOnce) starts.push_back(start);
+  const size_t blocks = starts.size();
+  starts.push_back(d.rows);
+  SplitProduct product(h, starts, blocks, d.cols);
+  product.Take(d);
+  Array sums(std::min(kRowsAtOnce, d.rows), d.cols, DType::kF32, d.device);
+  double loss = 0;
+  for (size_t b = 0; b < blocks; ++b) {
+    const size_t count = starts[b + 1] - starts[b];
+    const Tensor out = sums.view().Rows(0, count);
+    product.Multiply(1.0f, b, b + 1, b, b + 1, 0.0f, out);
+    if (b + 1 < blocks) product.Multiply(2.0f, b, b + 1, b + 1, blocks, 1.0f, out);
+    for (const double part : cuda::RowProducts(d.Rows(starts[b], count), out)) loss += part;
+  }
+  return loss;
+}
+
 void Residual(const SolverState& state, ConstTensor w, const std::vector<uint32_t>& dead, bool whole,
               Tensor out) {
   if (out.empty()) return;
@@ -221,7 +244,10 @@ void IntegersByRow(ConstTensor by_column, Tensor by_row) {
     MICA_CHECK(DTypeBytes(by_row.dtype) == 1);
     TransposeOnDevice<uint8_t>(by_column, there.view());
   }
-  Copy(there.view(), by_row);
+  if (by_row.stride != by_row.cols) return Copy(there.view(), by_row);
+  // Hundreds of megabytes, and the first that anyone writes there.
+  DownloadBytes(by_column.device, by_row.data, there.view().data,
+                by_row.rows * by_row.cols * DTypeBytes(by_row.dtype));
 }
 
 }  // namespace mica::cuda

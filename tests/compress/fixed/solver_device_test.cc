@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <future>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -302,6 +303,53 @@ TEST_F(SolveFixedOnCuda, TakesExponentsOutOfColumns) {
   const Matrix<float> read = Decoded(got);
   EXPECT_EQ(std::memcmp(decoded.data(), read.data(), read.size() * sizeof(float)), 0);
   EXPECT_NEAR(report.measured_loss, expected.measured_loss, 5e-3 * expected.measured_loss);
+}
+
+// More columns than tensor cores sum at once, widths whose blocks begin anywhere, and more than one matrix at
+// a time.
+TEST_F(SolveFixedOnCuda, SolvesManyBlocksByAnyThread) {
+  const size_t rows = 48, cols = 2310;
+  const Matrix<float> w = GaussianWeights(rows, cols, 51);
+  Matrix<float> h(cols, cols);
+  for (size_t i = 0; i < cols; ++i) {
+    for (size_t j = 0; j < cols; ++j)
+      h(i, j) = std::pow(0.9f, static_cast<float>(i > j ? i - j : j - i)) *
+                std::exp2(std::sin(float(i)) + std::sin(float(j)));
+  }
+  FixedSolverSettings settings;
+  settings.sparsity = {0.5, 0, 0};
+  settings.refine_passes = 3;
+  const std::vector<uint8_t> widths = Mixed(cols);
+  const Array weights = CopyTo(Device::Cuda(), w), moments = CopyTo(Device::Cuda(), h);
+  const DampedFactor here(h, {}, 0.01), there(moments.view(), {}, 0.01);
+  SolverReport expected, report;
+  SolveFixed(w, h, here, widths, settings, &expected);
+  const FixedMatrix alone = SolveFixed(weights.view(), moments.view(), there, widths, settings, &report);
+  ExpectValid(alone);
+  const double truth = LossBetween(w, Decoded(alone), h);
+  EXPECT_NEAR(report.measured_loss, truth, 3e-4 * truth);
+  EXPECT_NEAR(report.feedback_loss, expected.feedback_loss, 5e-3 * expected.feedback_loss);
+  EXPECT_NEAR(report.predicted_loss, expected.predicted_loss, 5e-3 * expected.predicted_loss);
+  EXPECT_NEAR(report.measured_loss, expected.measured_loss, 5e-3 * expected.measured_loss);
+  EXPECT_LT(report.predicted_loss, report.feedback_loss);
+  std::vector<std::future<FixedSolution>> all;
+  for (int i = 0; i < 3; ++i) {
+    all.push_back(std::async(std::launch::async, [&] {
+      SolverReport unread;
+      FixedSolution solution =
+          SolveFixedThere(weights.view(), moments.view(), there, widths, settings, &unread);
+      Synchronize(Device::Cuda());
+      return solution;
+    }));
+  }
+  for (std::future<FixedSolution>& one : all) {
+    const FixedMatrix got = one.get().Take();
+    ASSERT_EQ(got.codes.size(), alone.codes.size());
+    EXPECT_EQ(std::memcmp(got.codes.data(), alone.codes.data(), got.codes.size() * sizeof(uint16_t)), 0);
+    EXPECT_EQ(std::memcmp(got.keep.data(), alone.keep.data(), got.keep.size()), 0);
+    EXPECT_EQ(std::memcmp(got.scales.data(), alone.scales.data(), got.scales.size()), 0);
+    EXPECT_EQ(std::memcmp(got.zeros.data(), alone.zeros.data(), got.zeros.size()), 0);
+  }
 }
 
 TEST_F(SolveFixedOnCuda, LeavesDeadChannelsZero) {

@@ -73,6 +73,36 @@ SolverState RandomState(size_t rows, MaskKind mask, uint32_t seed, Device device
   return state;
 }
 
+// On either side of the blocks in which it is added, and of what tensor cores sum at once.
+TEST_P(StoredOnDevices, FindsQuadraticLosses) {
+  EXPECT_EQ(QuadraticLoss(CopyTo(device(), Matrix<float>(2, 2, 3.0f)).view(),
+                          CopyTo(device(), Matrix<float>(2, 1, 2.0f)).view()),
+            48.0);
+  for (const size_t n : {1, 9, 257, 1100, 3300}) {
+    for (const size_t rows : {1, 33}) {
+      Matrix<float> h = Random(n, n, 81), d = Random(n, rows, 82);
+      for (size_t i = 0; i < n; ++i) {
+        h(i, i) += 2;
+        for (size_t j = 0; j < i; ++j) h(j, i) = h(i, j);
+      }
+      double expected = 0, size = 0;
+      for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < n; ++j) {
+          for (size_t r = 0; r < rows; ++r) {
+            const double part = double{d(i, r)} * h(i, j) * d(j, r);
+            expected += part;
+            size += std::abs(part);
+          }
+        }
+      }
+      const Array moments = CopyTo(device(), h), residual = CopyTo(device(), d);
+      const double loss = QuadraticLoss(moments.view(), residual.view());
+      EXPECT_NEAR(loss, expected, 1e-5 * size) << n << ' ' << rows;
+      EXPECT_EQ(loss, QuadraticLoss(moments.view(), residual.view()));
+    }
+  }
+}
+
 TEST_P(StoredOnDevices, DecodesWhatTheStateSays) {
   for (const size_t rows : {1, 31, 65}) {
     for (const MaskKind& mask : {MaskKind::kNone, MaskKind::kBitmap}) {
