@@ -6,6 +6,7 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/census/census.h"
+#include "ops/census/pairs.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/symbol_passes.h"
 #include "ops/convert/convert.h"
@@ -40,7 +41,9 @@ namespace mica {
                                   op(ColumnMedians) op(ScoreHistogram) op(SolveTiles) op(StartClasses)       \
                                       op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) \
                                           op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros)      \
-                                              op(IntegersByRow) op(NewSymbolPasses)
+                                              op(IntegersByRow) op(NewSymbolPasses)                          \
+                                                  op(GaussianInformation) op(NormaliseInformation)           \
+                                                      op(MultiplyOffDiagonal) op(GroupDistances)
 // clang-format on
 
 namespace cuda {
