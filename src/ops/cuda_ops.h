@@ -41,9 +41,9 @@ namespace mica {
                                   op(ColumnMedians) op(ScoreHistogram) op(SolveTiles) op(StartClasses)       \
                                       op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) \
                                           op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros)      \
-                                              op(IntegersByRow) op(NewSymbolPasses)                          \
-                                                  op(GaussianInformation) op(NormaliseInformation)           \
-                                                      op(MultiplyOffDiagonal) op(GroupDistances)
+                                              op(IntegersByRow) op(NewSymbolPasses) op(GaussianInformation)  \
+                                                  op(NormaliseInformation) op(MultiplyOffDiagonal)           \
+                                                      op(GroupDistances)
 // clang-format on
 
 namespace cuda {
