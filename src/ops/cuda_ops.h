@@ -6,6 +6,7 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/census/census.h"
+#include "ops/census/pairs.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/symbol_passes.h"
 #include "ops/convert/convert.h"
@@ -28,19 +29,23 @@
 namespace mica {
 
 // clang-format off: a line a family
-#define MICA_CUDA_OPS(op)                                                                                    \
-  op(Convert) op(ConvertScaled) op(RmsNorm) op(AddRmsNormGradient) op(JoinHeads) op(Swiglu)                  \
-      op(SwigluGradient) op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) op(Attention)       \
-          op(AttentionGradient) op(AddScores) op(AddHeadGradient) op(Divergence) op(NewDeviceGram)           \
-              op(AddDriftSum) op(Gemm) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper)         \
-                  op(GemmAt) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows)               \
-                      op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf)                   \
-                          op(UpperColumnSquares) op(FirstNotFiniteOn) op(Transpose) op(DecodeFixed)          \
-                              op(DecodeEntropy) op(AddColumnSquares) op(RowSquares) op(MeasureScaled)        \
-                                  op(ColumnMedians) op(ScoreHistogram) op(SolveTiles) op(StartClasses)       \
-                                      op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) \
-                                          op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros)      \
-                                              op(IntegersByRow) op(NewSymbolPasses) op(QuadraticLoss)
+#define MICA_CUDA_OPS(op) \
+  op(Convert) op(ConvertScaled) \
+  op(RmsNorm) op(AddRmsNormGradient) \
+  op(JoinHeads) \
+  op(Swiglu) op(SwigluGradient) \
+  op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
+  op(Attention) op(AttentionGradient) \
+  op(AddScores) op(AddHeadGradient) op(Divergence) \
+  op(NewDeviceGram) op(AddDriftSum) \
+  op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \
+  op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
+  op(Transpose) \
+  op(DecodeFixed) op(DecodeEntropy) op(EncodeEntropy) op(NewSymbolPasses) \
+  op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
+  op(GaussianInformation) op(NormaliseInformation) op(MultiplyOffDiagonal) op(GroupDistances) \
+  op(SolveTiles) op(StartClasses) \
+  op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) op(QuadraticLoss)
 // clang-format on
 
 namespace cuda {

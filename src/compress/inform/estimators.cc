@@ -11,7 +11,9 @@
 #include "base/system.h"
 #include "base/threads.h"
 #include "compress/inform/information.h"
-#include "compress/inform/symmetric.h"
+#include "device/array.h"
+#include "ops/census/pairs.h"
+#include "ops/census/symmetric.h"
 #include "ops/gram/gram.h"
 #include "ops/neighbours/neighbours.h"
 
@@ -76,15 +78,19 @@ std::vector<uint32_t> DoubledRanks(const float* values, size_t count) {
 // -------------------------------------------------------------------------------------------------------
 
 // The Gaussian formula on the columns of scores [tokens, n]; centred by the formula itself.
-Matrix<float> FromScores(MatrixView<const float> scores) {
-  Gram gram(scores.cols);
-  gram.Add(scores);
-  const double factor = 1.0 / static_cast<double>(scores.rows);
+void FromScores(const Matrix<float>& scores, Tensor information) {
+  const Device device = information.device;
+  Gram gram(scores.cols(), device);
+  if (device.is_cuda()) {
+    gram.Add(CopyTo(device, scores).view());
+  } else {
+    gram.Add(scores);
+  }
+  const double factor = 1.0 / static_cast<double>(scores.rows());
   std::vector<double> mean = gram.ColumnSums();
   for (double& value : mean) value *= factor;
-  Matrix<float> second_moment(scores.cols, scores.cols);
-  gram.CopyScaled(factor, second_moment);
-  return GaussianInformation(second_moment, mean);
+  gram.CopyScaled(factor, information);
+  GaussianInformation(information, mean, information);
 }
 
 // score[d] = z with Phi(z) = (d / 2) / (count + 1), d in [2, 2 count]; antisymmetric to the last bit.
@@ -104,7 +110,7 @@ std::vector<float> NormalScores(size_t count) {
   return score;
 }
 
-Matrix<float> CopulaInformation(const Matrix<float>& channels) {
+void CopulaInformation(const Matrix<float>& channels, Tensor information) {
   const size_t tokens = channels.cols();
   const std::vector<float> score = NormalScores(tokens);
   Matrix<float> scores(tokens, channels.rows());
@@ -112,7 +118,7 @@ Matrix<float> CopulaInformation(const Matrix<float>& channels) {
     const std::vector<uint32_t> ranks = DoubledRanks(channels.row(c), tokens);
     for (size_t t = 0; t < tokens; ++t) scores(t, c) = score[ranks[t]];
   });
-  return FromScores(scores);
+  FromScores(scores, information);
 }
 
 // ---- histogram
@@ -292,7 +298,8 @@ size_t SampleTokens(Estimator estimator) {
   MICA_CHECK(false);
 }
 
-Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed) {
+void SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed,
+                        Tensor information) {
   MICA_CHECK(sample.cols > 0);
   if (sample.rows < kLeastTokens) {
     Fail("estimator {}: a sample of {} tokens, expected at least {}; give more calibration text",
@@ -301,11 +308,11 @@ Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estim
   const Matrix<float> channels = Transposed(sample, ChooseTokens(sample.rows, SampleTokens(estimator), seed));
   switch (estimator) {
     case Estimator::kCopula:
-      return CopulaInformation(channels);
+      return CopulaInformation(channels, information);
     case Estimator::kHistogram:
-      return HistogramInformation(channels);
+      return Copy(HistogramInformation(channels), information);
     case Estimator::kKnn:
-      return KnnInformation(channels, seed);
+      return Copy(KnnInformation(channels, seed), information);
     case Estimator::kGaussian:
       break;
   }
@@ -316,7 +323,13 @@ Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estim
         std::accumulate(values, values + channels.cols(), 0.0) / static_cast<double>(channels.cols());
     for (size_t t = 0; t < channels.cols(); ++t) centred(t, c) = static_cast<float>(values[t] - mean);
   });
-  return FromScores(centred);
+  FromScores(centred, information);
+}
+
+Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed) {
+  Matrix<float> information(sample.cols, sample.cols);
+  SampledInformation(sample, estimator, seed, information);
+  return information;
 }
 
 }  // namespace mica

@@ -11,11 +11,14 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/matrix.h"
 #include "base/system.h"
-#include "base/threads.h"
 #include "compress/inform/kmeans.h"
 #include "compress/inform/linkage.h"
 #include "compress/inform/spectral.h"
+#include "device/array.h"
+#include "ops/census/pairs.h"
+#include "ops/linalg/arrange.h"
 #include "ops/linalg/linalg.h"
 
 namespace mica {
@@ -36,7 +39,7 @@ constexpr size_t kProjections = 128;
 using Divide = std::function<std::vector<uint32_t>(size_t groups)>;
 
 // Rows of unit length of the first k eigenvectors; zero rows stay.
-Divide BySpectrum(MatrixView<const float> affinity, size_t most_groups, uint64_t seed) {
+Divide BySpectrum(ConstTensor affinity, size_t most_groups, uint64_t seed) {
   auto vectors = std::make_shared<Matrix<float>>(LeadingEigenvectors(affinity, most_groups, seed));
   return [vectors, seed](size_t groups) {
     const size_t dimensions = std::min(groups, vectors->cols());
@@ -52,21 +55,25 @@ Divide BySpectrum(MatrixView<const float> affinity, size_t most_groups, uint64_t
   };
 }
 
-Divide ByLinkage(MatrixView<const float> affinity) {
-  auto linkage = std::make_shared<AverageLinkage>(affinity);
+// Merges follow one another, so they are the processor's whatever the device.
+Divide ByLinkage(ConstTensor affinity) {
+  Array here;
+  if (affinity.device.is_cuda()) {
+    here = CopyTo(Device::Cpu(), affinity);
+    affinity = here.view();
+  }
+  auto linkage = std::make_shared<AverageLinkage>(affinity.host<float>());
   return [linkage](size_t groups) { return linkage->Cut(groups); };
 }
 
 // Distances between rows survive a random projection to 128 signs within some 10 % (Johnson, Lindenstrauss).
-Divide ByRows(MatrixView<const float> affinity, uint64_t seed) {
+Divide ByRows(ConstTensor affinity, uint64_t seed) {
   const size_t n = affinity.rows;
   auto points = std::make_shared<Matrix<float>>();
   if (n <= kWholeRows) {
     *points = Matrix<float>(n, n);
-    for (size_t i = 0; i < n; ++i) {
-      std::copy_n(affinity.row(i), n, points->row(i));
-      (*points)(i, i) = 1.0f;
-    }
+    Copy(affinity, *points);
+    for (size_t i = 0; i < n; ++i) (*points)(i, i) = 1.0f;
   } else {
     Matrix<float> signs(n, kProjections);
     std::mt19937_64 random(seed);
@@ -76,9 +83,17 @@ Divide ByRows(MatrixView<const float> affinity, uint64_t seed) {
       for (size_t b = 0; b < 64; ++b) signs.data()[i + b] = (bits >> b & 1) != 0 ? scale : -scale;
     }
     *points = Matrix<float>(n, kProjections);
-    Gemm(false, false, 1.0f, affinity, signs, 0.0f, *points);
+    if (affinity.device.is_cuda()) {
+      const Array there = CopyTo(affinity.device, signs);
+      Array projected(n, kProjections, DType::kF32, affinity.device);
+      Gemm(false, false, 1.0f, affinity, there.view(), 0.0f, projected.view());
+      Copy(projected.view(), *points);
+    } else {
+      Gemm(false, false, 1.0f, affinity, signs, 0.0f, *points);
+    }
+    const std::vector<float> diagonal = DiagonalOf(affinity);
     for (size_t i = 0; i < n; ++i) {
-      for (size_t d = 0; d < kProjections; ++d) (*points)(i, d) += (1.0f - affinity(i, i)) * signs(i, d);
+      for (size_t d = 0; d < kProjections; ++d) (*points)(i, d) += (1.0f - diagonal[i]) * signs(i, d);
     }
   }
   return [points, seed](size_t groups) { return Kmeans(*points, groups, seed).group; };
@@ -95,7 +110,7 @@ void Renumber(std::vector<uint32_t>& group, size_t groups) {
   MICA_CHECK(used == groups);
 }
 
-Grouping Divided(MatrixView<const float> affinity, const Divide& divide, size_t groups, uint64_t seed) {
+Grouping Divided(ConstTensor affinity, const Divide& divide, size_t groups, uint64_t seed) {
   Grouping grouping{divide(groups), groups, 0};
   Renumber(grouping.group, groups);
   grouping.silhouette = Silhouette(affinity, grouping.group, groups, seed);
@@ -118,41 +133,38 @@ const char* GroupingMethodName(GroupingMethod method) {
   MICA_CHECK(false);
 }
 
-double Silhouette(MatrixView<const float> affinity, const std::vector<uint32_t>& group, size_t groups,
-                  uint64_t seed) {
+double Silhouette(ConstTensor affinity, const std::vector<uint32_t>& group, size_t groups, uint64_t seed) {
   const size_t n = affinity.rows;
   MICA_CHECK(affinity.cols == n);
   MICA_CHECK(group.size() == n);
   if (groups < 2) return 0;
   std::vector<double> members(groups, 0.0);
   for (const uint32_t g : group) members[g] += 1;
-  std::vector<size_t> scored(n);
-  std::iota(scored.begin(), scored.end(), size_t{0});
+  std::vector<uint32_t> scored(n);
+  std::iota(scored.begin(), scored.end(), 0u);
   if (n > kSilhouetteChannels) {  // the first of a Fisher-Yates shuffle
     std::mt19937_64 random(seed);
     for (size_t i = 0; i < kSilhouetteChannels; ++i) std::swap(scored[i], scored[i + random() % (n - i)]);
     scored.resize(kSilhouetteChannels);
   }
+  const Matrix<double> distances = GroupDistances(affinity, scored, group, groups);
+  const std::vector<float> diagonal = DiagonalOf(affinity);
   std::vector<double> score(scored.size(), 0.0);
-  ParallelFor(scored.size(), [&](size_t s) {
-    const size_t i = scored[s];
-    if (members[group[i]] < 2) return;
-    std::vector<double> sum(groups, 0.0);
-    for (size_t j = 0; j < n; ++j) sum[group[j]] += 1.0 - affinity(i, j);
-    sum[group[i]] -= 1.0 - affinity(i, i);
-    const double own = sum[group[i]] / (members[group[i]] - 1);
+  for (size_t s = 0; s < scored.size(); ++s) {
+    const uint32_t i = scored[s], own_group = group[i];
+    if (members[own_group] < 2) continue;
+    const double own = (distances(s, own_group) - (1.0 - diagonal[i])) / (members[own_group] - 1);
     double other = std::numeric_limits<double>::infinity();
     for (size_t g = 0; g < groups; ++g) {
-      if (g != group[i]) other = std::min(other, sum[g] / members[g]);
+      if (g != own_group) other = std::min(other, distances(s, g) / members[g]);
     }
     const double larger = std::max(own, other);
     score[s] = larger > 0 ? (other - own) / larger : 0.0;
-  });
+  }
   return std::accumulate(score.begin(), score.end(), 0.0) / static_cast<double>(score.size());
 }
 
-Grouping GroupChannels(MatrixView<const float> affinity, GroupingMethod method, size_t groups,
-                       uint64_t seed) {
+Grouping GroupChannels(ConstTensor affinity, GroupingMethod method, size_t groups, uint64_t seed) {
   const size_t n = affinity.rows;
   MICA_CHECK(n > 0);
   MICA_CHECK(affinity.cols == n);

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "device/tensor.h"
+#include "ops/census/pairs.h"
 
 namespace mica {
 
@@ -15,14 +17,6 @@ enum class Estimator { kGaussian, kCopula, kHistogram, kKnn };
 Estimator ParseEstimator(const std::string& name);
 const char* EstimatorName(Estimator estimator);
 
-// Correlations are limited to 1 - kCorrelationMargin, so information to 7.71 nats.
-inline constexpr double kCorrelationMargin = 1e-7;
-
-// I_ij = -1/2 ln(1 - rho_ij^2) from second moments and means, [n, n], diagonal 0. Channels whose variance is
-// lost in the rounding of H_jj (below 1e-6 of it: dead or constant) have no information with any other. n^2/2
-// logarithms: 2 s at 13,824 channels on 2 cores.
-Matrix<float> GaussianInformation(MatrixView<const float> second_moment, const std::vector<double>& mean);
-
 // The most tokens an estimator looks at: of longer samples it takes a seeded choice.
 size_t SampleTokens(Estimator estimator);
 // Channels above which the k-nearest-neighbour estimator is refused: a pair takes some 40 us of one core, so
@@ -30,7 +24,8 @@ size_t SampleTokens(Estimator estimator);
 inline constexpr size_t kKnnMaxChannels = 4096;
 
 // Pairwise information of the columns of a sample [tokens, n] of at least 64 tokens: [n, n], diagonal 0, no
-// entry below 0, constant channels 0 with every other. `seed` decides which tokens are looked at and, for
+// entry below 0, constant channels 0 with every other; on the processor or a CUDA device, which then does the
+// products of gaussian and copula. `seed` decides which tokens are looked at and, for
 // knn, the jitter that separates equal values; same seed, same result, on any number of threads. Throws Error
 // for fewer tokens, values that are not finite, and knn above kKnnMaxChannels.
 //
@@ -44,10 +39,8 @@ inline constexpr size_t kKnnMaxChannels = 4096;
 // - knn: Kraskov, Stoegbauer, Grassberger, Phys. Rev. E 69, 066138 (2004), estimator 1, with 4 neighbours and
 //   the largest-coordinate distance on channels of unit variance. At most 512 tokens; standard deviation 0.01
 //   to 0.06 nats a pair; some 40 us a pair and core.
+void SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed,
+                        Tensor information);
 Matrix<float> SampledInformation(MatrixView<const float> sample, Estimator estimator, uint64_t seed);
-
-// In place, I -> sqrt(1 - exp(-2 I)) in [0, 1): the correlation that a Gaussian pair of that information has,
-// for clustering.
-void NormaliseInformation(MatrixView<float> information);
 
 }  // namespace mica

@@ -27,10 +27,47 @@ float SquaredDistance(const float* a, const float* b, size_t dimensions) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
+constexpr size_t kLanes = 64;
+
+// The points once more, kLanes of them side by side for vector units.
+class PointLanes {
+ public:
+  explicit PointLanes(MatrixView<const float> points)
+      : dimensions_(points.cols), values_((points.rows + kLanes - 1) / kLanes, points.cols * kLanes, 0.0f) {
+    for (size_t i = 0; i < points.rows; ++i) {
+      for (size_t d = 0; d < dimensions_; ++d) values_(i / kLanes, d * kLanes + i % kLanes) = points(i, d);
+    }
+  }
+
+  // The squared distances of points first .. first + kLanes - 1 to the centre next to each, the first one of
+  // equally near ones. centres: [dimensions, groups].
+  void Nearest(size_t first, const Matrix<float>& centres, float* least, uint32_t* nearest) const {
+    const float* values = values_.row(first / kLanes);
+    for (size_t g = 0; g < centres.cols(); ++g) {
+      float distance[kLanes] = {};
+      for (size_t d = 0; d < dimensions_; ++d) {
+        const float centre = centres(d, g);
+        const float* value = values + d * kLanes;
+        for (size_t i = 0; i < kLanes; ++i) distance[i] += (value[i] - centre) * (value[i] - centre);
+      }
+      for (size_t i = 0; i < kLanes; ++i) {
+        const bool nearer = g == 0 || distance[i] < least[i];
+        nearest[i] = nearer ? static_cast<uint32_t>(g) : nearest[i];
+        least[i] = nearer ? distance[i] : least[i];
+      }
+    }
+  }
+
+ private:
+  size_t dimensions_;
+  Matrix<float> values_;  // [blocks of points, dimensions * kLanes]
+};
+
 class Run {
  public:
-  Run(MatrixView<const float> points, size_t groups, uint64_t seed)
+  Run(MatrixView<const float> points, const PointLanes& lanes, size_t groups, uint64_t seed)
       : points_(points),
+        lanes_(lanes),
         groups_(groups),
         random_(seed),
         centres_(points.cols, groups),
@@ -109,18 +146,15 @@ class Run {
 
   void Assign() {
     std::vector<size_t> count(groups_, 0);
-    std::vector<float> distances(groups_);
-    for (size_t i = 0; i < points_.rows; ++i) {
-      std::fill(distances.begin(), distances.end(), 0.0f);
-      for (size_t d = 0; d < points_.cols; ++d) {
-        const float value = points_(i, d);
-        const float* centre = centres_.row(d);
-        for (size_t g = 0; g < groups_; ++g) distances[g] += (value - centre[g]) * (value - centre[g]);
+    for (size_t first = 0; first < points_.rows; first += kLanes) {
+      float least[kLanes];
+      uint32_t nearest[kLanes];
+      lanes_.Nearest(first, centres_, least, nearest);
+      for (size_t i = first; i < std::min(points_.rows, first + kLanes); ++i) {
+        group_[i] = nearest[i - first];
+        distance_[i] = least[i - first];
+        ++count[group_[i]];
       }
-      const auto nearest = std::min_element(distances.begin(), distances.end());
-      group_[i] = static_cast<uint32_t>(nearest - distances.begin());
-      distance_[i] = *nearest;
-      ++count[group_[i]];
     }
     for (size_t g = 0; g < groups_; ++g) {
       if (count[g] > 0) continue;
@@ -152,6 +186,7 @@ class Run {
   }
 
   MatrixView<const float> points_;
+  const PointLanes& lanes_;  // the same
   size_t groups_;
   std::mt19937_64 random_;
   Matrix<float> centres_;  // [dimensions, groups]: distances to all centres at once
@@ -164,9 +199,10 @@ class Run {
 KmeansResult Kmeans(MatrixView<const float> points, size_t groups, uint64_t seed) {
   MICA_CHECK(groups >= 1);
   MICA_CHECK(groups <= points.rows);
+  const PointLanes lanes(points);
   std::vector<KmeansResult> results(kRuns);
   ParallelFor(kRuns, [&](size_t run) {
-    results[run] = Run(points, groups, seed * 0x9E3779B97F4A7C15u + run + 1).Finish();
+    results[run] = Run(points, lanes, groups, seed * 0x9E3779B97F4A7C15u + run + 1).Finish();
   });
   return *std::min_element(results.begin(), results.end(), [](const KmeansResult& a, const KmeansResult& b) {
     return a.inertia < b.inertia;

@@ -10,11 +10,13 @@
 #include <cmath>
 #include <exception>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/threads.h"
+#include "device/array.h"
+#include "ops/census/pairs.h"
 
 namespace mica {
 namespace {
@@ -23,30 +25,16 @@ constexpr size_t kDense = 256;
 constexpr int kRestarts = 300;
 constexpr double kResidual = 1e-5;
 
-// sum_j a[j] b[j] in eight interleaved sums, which vector units can take at once.
-double Dot(const float* a, const double* b, size_t n) {
-  constexpr size_t kSums = 8;
-  double sums[kSums] = {};
-  size_t j = 0;
-  for (; j + kSums <= n; j += kSums) {
-    for (size_t s = 0; s < kSums; ++s) sums[s] += a[j + s] * b[j + s];
-  }
-  for (; j < n; ++j) sums[0] += a[j] * b[j];
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
 // y = D^-1/2 A D^-1/2 x, in the form that Spectra asks for.
 class NormalisedAffinity {
  public:
   using Scalar = double;
 
-  explicit NormalisedAffinity(MatrixView<const float> affinity)
+  explicit NormalisedAffinity(ConstTensor affinity)
       : affinity_(affinity), root_(affinity.rows), scaled_(affinity.rows) {
-    const std::vector<double> ones(affinity.rows, 1.0);
-    ForBlocks([&](size_t i) {
-      const double degree = Dot(affinity_.row(i), ones.data(), affinity_.cols) - affinity_(i, i);
-      root_[i] = degree > 0 ? 1.0 / std::sqrt(degree) : 0.0;
-    });
+    std::vector<double> degree(affinity.rows);
+    MultiplyOffDiagonal(affinity_, std::vector<double>(affinity.rows, 1.0), degree);
+    for (size_t i = 0; i < degree.size(); ++i) root_[i] = degree[i] > 0 ? 1.0 / std::sqrt(degree[i]) : 0.0;
   }
 
   Eigen::Index rows() const { return static_cast<Eigen::Index>(affinity_.rows); }
@@ -54,42 +42,35 @@ class NormalisedAffinity {
 
   void perform_op(const double* x, double* y) const {
     for (size_t j = 0; j < root_.size(); ++j) scaled_[j] = root_[j] * x[j];
-    ForBlocks([&](size_t i) {
-      y[i] =
-          root_[i] * (Dot(affinity_.row(i), scaled_.data(), affinity_.cols) - affinity_(i, i) * scaled_[i]);
-    });
+    MultiplyOffDiagonal(affinity_, scaled_, std::span(y, root_.size()));
+    for (size_t i = 0; i < root_.size(); ++i) y[i] *= root_[i];
   }
 
   bool Empty() const {
     return std::all_of(root_.begin(), root_.end(), [](double root) { return root == 0; });
   }
 
-  double Entry(size_t i, size_t j) const { return i == j ? 0.0 : root_[i] * affinity_(i, j) * root_[j]; }
-
- private:
-  template <typename Body>
-  void ForBlocks(const Body& body) const {
-    constexpr size_t kRows = 64;
-    const size_t n = affinity_.rows;
-    ParallelFor((n + kRows - 1) / kRows, [&](size_t block) {
-      for (size_t i = block * kRows; i < std::min(n, (block + 1) * kRows); ++i) body(i);
-    });
+  Eigen::MatrixXd Dense() const {
+    const Array here = CopyTo(Device::Cpu(), affinity_);
+    const MatrixView<const float> values = here.view().host<float>();
+    Eigen::MatrixXd dense(rows(), rows());
+    for (size_t i = 0; i < root_.size(); ++i) {
+      for (size_t j = 0; j < root_.size(); ++j)
+        dense(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(j)) =
+            i == j ? 0.0 : root_[i] * values(i, j) * root_[j];
+    }
+    return dense;
   }
 
-  MatrixView<const float> affinity_;
+ private:
+  ConstTensor affinity_;
   std::vector<double> root_;  // [n] D^-1/2, 0 for channels without affinity
   mutable std::vector<double>
       scaled_;  // [n] D^-1/2 x; Spectra holds the operator const and calls it from one thread
 };
 
 Eigen::MatrixXd DenseEigenvectors(const NormalisedAffinity& matrix, Eigen::Index count) {
-  const Eigen::Index n = matrix.rows();
-  Eigen::MatrixXd dense(n, n);
-  for (Eigen::Index i = 0; i < n; ++i) {
-    for (Eigen::Index j = 0; j < n; ++j)
-      dense(i, j) = matrix.Entry(static_cast<size_t>(i), static_cast<size_t>(j));
-  }
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(dense);
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(matrix.Dense());
   MICA_CHECK(solver.info() == Eigen::Success);
   return solver.eigenvectors().rightCols(count).rowwise().reverse();
 }
@@ -122,7 +103,7 @@ Eigen::MatrixXd LanczosEigenvectors(NormalisedAffinity& matrix, Eigen::Index cou
 
 }  // namespace
 
-Matrix<float> LeadingEigenvectors(MatrixView<const float> affinity, size_t count, uint64_t seed) {
+Matrix<float> LeadingEigenvectors(ConstTensor affinity, size_t count, uint64_t seed) {
   const size_t n = affinity.rows;
   MICA_CHECK(affinity.cols == n);
   MICA_CHECK(count >= 1);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
 #include "compress/inform/column_exponents.h"
+#include "device/cuda.h"
 #include "device/device.h"
 #include "device/memory_plan.h"
 #include "device/precision.h"
@@ -27,6 +29,7 @@
 #include "io/container/safetensors.h"
 #include "model/read_ahead.h"
 #include "ops/census/census.h"
+#include "ops/census/pairs.h"
 #include "ops/convert/convert.h"
 #include "ops/instruction_set.h"
 #include "ops/linalg/arrange.h"
@@ -61,35 +64,62 @@ class TokenSample {
   Matrix<float> rows_;
 };
 
-double MeanOverPairs(MatrixView<const float> information) {
-  const size_t n = information.rows;
-  if (n < 2) return 0;
-  double sum = 0;
-  for (size_t i = 0; i < n; ++i)
-    sum += std::accumulate(information.row(i), information.row(i) + n, 0.0) - information(i, i);
-  return sum / (static_cast<double>(n) * static_cast<double>(n - 1));
-}
-
-InputStatistics Summarise(ConstTensor h, const std::vector<double>& mean, const DampedFactor& factor,
-                          const TokenSample* sample, const StatisticsSettings& settings) {
+InputStatistics Summarise(ConstTensor h, const DampedFactor& factor) {
   InputStatistics statistics;
   const std::vector<float> diagonal = DiagonalOf(h);
   statistics.energy.assign(diagonal.begin(), diagonal.end());
   statistics.information = factor.Information(h);
   statistics.inverse_diagonal = factor.InverseDiagonal();
-  if (settings.information.grouping == GroupingMethod::kWaterfill) return statistics;
-  Matrix<float> information =
-      sample == nullptr ? GaussianInformation(OnHost(h).view().host<float>(), mean)
-                        : SampledInformation(sample->view(), settings.information.estimator, settings.seed);
-  statistics.mean_pair_information = MeanOverPairs(information);
-  NormaliseInformation(information);
-  Grouping grouping =
-      GroupChannels(information, settings.information.grouping, settings.information.groups, settings.seed);
+  return statistics;
+}
+
+// What the groups of an input's channels come from.
+struct PairSource {
+  Array second_moment;
+  std::vector<double> mean;
+  std::optional<TokenSample> sample;  // for estimators that look at tokens
+};
+
+// Groups the channels of an input. The matrix of second moments becomes that of the affinities: nothing else
+// of its size is made, where it is on a device.
+void GroupInput(PairSource source, const StatisticsSettings& settings, InputStatistics& statistics) {
+  const InformationSettings& information = settings.information;
+  const Tensor pairs = source.second_moment.view();
+  if (source.sample.has_value()) {
+    SampledInformation(source.sample->view(), information.estimator, settings.seed, pairs);
+    source.sample.reset();
+  } else {
+    GaussianInformation(pairs, source.mean, pairs);
+  }
+  statistics.mean_pair_information = MeanOverPairs(pairs);
+  NormaliseInformation(pairs);
+  Grouping grouping = GroupChannels(pairs, information.grouping, information.groups, settings.seed);
   statistics.group = std::move(grouping.group);
   statistics.groups = grouping.groups;
   statistics.silhouette = grouping.silhouette;
-  return statistics;
 }
+
+// Work on the inputs of a layer that nothing waits for: beside the next layer's sweep where a GPU computes,
+// each on a thread and a queue of its own; at once on the processor, whose threads all compute.
+class Beside {
+ public:
+  explicit Beside(Device device) : device_(device) {}
+
+  template <typename Work>
+  void Start(Work work) {
+    if (!device_.is_cuda()) return work();
+    Synchronize(device_);  // another thread goes on with what this one has made
+    running_.push_back(std::async(std::launch::async, std::move(work)));
+  }
+  void Wait() {
+    for (std::future<void>& work : running_) work.get();
+    running_.clear();
+  }
+
+ private:
+  Device device_;
+  std::vector<std::future<void>> running_;  // whose destruction waits
+};
 
 // What a failure is about: "layer 2, inputs of mlp.down_proj".
 std::string InputPlace(size_t layer, InputKind input) {
@@ -148,8 +178,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   Statistics statistics;
   statistics.inputs.resize(config.layers);
   statistics.linears.resize(config.layers);
-  const bool sampled = settings.information.grouping != GroupingMethod::kWaterfill &&
-                       settings.information.estimator != Estimator::kGaussian;
+  const bool grouped = settings.information.grouping != GroupingMethod::kWaterfill,
+             sampled = grouped && settings.information.estimator != Estimator::kGaussian;
 
   FisherSettings fisher_settings = settings.fisher;
   fisher_settings.seed = settings.seed;
@@ -167,6 +197,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     matrices->ReadAhead();
     return matrices;
   });
+  Beside grouping(device);
   for (size_t l = 0; l < config.layers; ++l) {
     const std::unique_ptr<LayerWeights> read = ahead.Next();
     LayerWeights& layer_weights = *read;
@@ -211,6 +242,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
     }
     layer.reset();
+    grouping.Wait();  // one layer behind at most, for the memory of its pairs
     for (const InputKind input : kInputKinds) {
       ThrowIfInterrupted();
       const size_t k = static_cast<size_t>(input);
@@ -223,11 +255,17 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       const auto factor = InContext(InputPlace(l, input), [&] {
         return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
       });
-      statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] {
-        return Summarise(h, mean, *factor, sampled ? &samples[k] : nullptr, settings);
-      });
+      statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] { return Summarise(h, *factor); });
       if (settings.fisher.token_weights)
         statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
+      if (grouped) {
+        PairSource source{std::move(second), mean, {}};
+        if (sampled) source.sample = std::move(samples[k]);
+        grouping.Start([&settings, &of_input = statistics.inputs[l][k], place = InputPlace(l, input),
+                        source = std::move(source)]() mutable {
+          InContext(place, [&] { GroupInput(std::move(source), settings, of_input); });
+        });
+      }
       // Steps in the order of the channels: their product, and nearly the rates, are those of any other
       // order.
       std::shared_ptr<const ColumnSteps> columns;
@@ -240,6 +278,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       }
     }
   }
+  grouping.Wait();
   progress.End();
   return statistics;
 }

@@ -12,8 +12,8 @@
 
 #include "base/threads.h"
 #include "compress/calibrate/moments.h"
-#include "ops/linalg/linalg.h"
 #include "compress/curvature/damped_factor.h"
+#include "ops/linalg/linalg.h"
 #include "tests/error_message.h"
 
 namespace mica {
@@ -54,58 +54,16 @@ TEST(Information, NamesOfEstimatorsGoBothWays) {
               testing::HasSubstr("\"parzen\" is unknown, expected gaussian, copula"));
 }
 
-// Covariances 4, 9 and 3 give rho 1/2 and I = -1/2 ln(3/4); the means must be taken out of the second
-// moments.
-TEST(GaussianInformation, IsWhatOneWorksOutByHand) {
-  Matrix<float> h(3, 3);
-  const std::vector<double> mean = {1, -2, 10};
-  const double covariance[3][3] = {{4, 3, 0}, {3, 9, 6}, {0, 6, 16}};
-  for (size_t i = 0; i < 3; ++i) {
-    for (size_t j = 0; j < 3; ++j) h(i, j) = static_cast<float>(covariance[i][j] + mean[i] * mean[j]);
-  }
-  const Matrix<float> information = GaussianInformation(h, mean);
-  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(information(i, i), 0);
-  EXPECT_NEAR(information(0, 1), -0.5 * std::log(0.75), 1e-6);
-  EXPECT_NEAR(information(1, 2), -0.5 * std::log(0.75), 1e-6);
-  EXPECT_NEAR(information(0, 2), 0, 1e-12);
-  EXPECT_EQ(information(1, 0), information(0, 1));
-}
-
-TEST(GaussianInformation, IsLimitedForCopiesAndZeroForDeadAndConstantChannels) {
-  // Channels: x, -2 x, always 0, always 5.
-  Matrix<float> h(4, 4, 0.0f);
-  h(0, 0) = 1, h(0, 1) = h(1, 0) = -2, h(1, 1) = 4, h(3, 3) = 25;
-  const Matrix<float> information = GaussianInformation(h, {0, 0, 0, 5});
-  const double limit = GaussianClosedForm(1 - kCorrelationMargin);
-  EXPECT_NEAR(limit, 7.71, 0.01);
-  EXPECT_NEAR(information(0, 1), limit, 1e-5);
-  for (const size_t dead : {2, 3}) {
-    for (size_t j = 0; j < 4; ++j) EXPECT_EQ(information(dead, j), 0);
-  }
-}
-
 TEST(GaussianInformation, FromMomentsRecoversKnownCorrelations) {
   const Matrix<float> sample = CorrelatedGaussians(20000, {0.3, 0.6, 0.9}, 1);
   Moments moments(4);
   moments.Add(sample);
-  const Matrix<float> information = GaussianInformation(moments.SecondMoment(), moments.Mean());
+  Matrix<float> information = moments.SecondMoment();
+  GaussianInformation(information, moments.Mean(), information);
   EXPECT_NEAR(information(0, 1), GaussianClosedForm(0.3), 0.01);
   EXPECT_NEAR(information(0, 2), GaussianClosedForm(0.6), 0.02);
   EXPECT_NEAR(information(0, 3), GaussianClosedForm(0.9), 0.03);
   EXPECT_NEAR(information(1, 2), GaussianClosedForm(0.18), 0.01);
-}
-
-TEST(NormaliseInformation, GivesTheCorrelationOfAGaussianPair) {
-  Matrix<float> information(2, 3);
-  const double rhos[] = {0.0, 0.1, 0.3, 0.6, 0.9, 0.999};
-  for (size_t i = 0; i < 6; ++i) information.data()[i] = static_cast<float>(GaussianClosedForm(rhos[i]));
-  NormaliseInformation(information);
-  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(information.data()[i], rhos[i], 1e-6);
-  Matrix<float> odd(1, 2);
-  odd(0, 0) = -0.1f, odd(0, 1) = 40.0f;  // below zero cannot come; large saturates
-  NormaliseInformation(odd);
-  EXPECT_EQ(odd(0, 0), 0.0f);
-  EXPECT_EQ(odd(0, 1), 1.0f);
 }
 
 // ---- estimators on a sample

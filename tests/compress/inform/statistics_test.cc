@@ -8,6 +8,7 @@
 #include "device/precision.h"
 #include "tests/compress/tiny_calibration.h"
 #include "tests/error_message.h"
+#include "tests/ops/devices.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -43,6 +44,32 @@ TEST_F(StatisticsTest, MomentsAndGradientsComeFromTheirOwnNumbersOfWindows) {
       for (size_t k = 0; k < kInputKinds.size(); ++k) {
         EXPECT_EQ(statistics.inputs[l][k].energy, of_three.inputs[l][k].energy);
         EXPECT_EQ(statistics.inputs[l][k].information, of_three.inputs[l][k].information);
+      }
+    }
+  }
+}
+
+// They are made beside the sweep of the next layer.
+TEST_F(StatisticsTest, GroupsOnACudaDeviceAreThoseOfItsMoments) {
+  MICA_NEEDS_CUDA();
+  for (const Estimator estimator : {Estimator::kGaussian, Estimator::kCopula}) {
+    StatisticsSettings settings = {.information = {.windows = 6, .groups = 3}, .fisher = {.windows = 0}};
+    settings.information.grouping = GroupingMethod::kSpectral;
+    settings.information.estimator = estimator;
+    const auto on = [&](Device device) {
+      return CollectStatistics(model_.weights(), calibration_, settings, {Precision::kFp32, device},
+                               progress_);
+    };
+    const Statistics expected = on(Device::Cpu()), found = on(Device::Cuda()), again = on(Device::Cuda());
+    for (size_t l = 0; l < model_.config().layers; ++l) {
+      for (size_t k = 0; k < kInputKinds.size(); ++k) {
+        const InputStatistics &a = found.inputs[l][k], &b = expected.inputs[l][k], &c = again.inputs[l][k];
+        EXPECT_EQ(a.groups, 3u);
+        EXPECT_EQ(a.group.size(), b.group.size());
+        EXPECT_NEAR(a.mean_pair_information, b.mean_pair_information, 1e-3 * b.mean_pair_information);
+        EXPECT_EQ(a.mean_pair_information, c.mean_pair_information);
+        EXPECT_EQ(a.group, c.group);
+        EXPECT_EQ(a.silhouette, c.silhouette);
       }
     }
   }
