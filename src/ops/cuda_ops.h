@@ -40,7 +40,7 @@ namespace mica {
                                   op(ColumnMedians) op(ScoreHistogram) op(SolveTiles) op(StartClasses)       \
                                       op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) \
                                           op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros)      \
-                                              op(IntegersByRow) op(NewSymbolPasses)
+                                              op(IntegersByRow) op(NewSymbolPasses) op(EncodeEntropy)
 // clang-format on
 
 namespace cuda {
