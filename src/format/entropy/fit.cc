@@ -40,7 +40,7 @@ class CountedBits {
   }
 
  private:
-  static constexpr int kKnownBits = 6;
+  static constexpr int kKnownBits = 5;
   struct Known {
     uint32_t word = 0;  // of no knot
     double bits = 0;
@@ -164,7 +164,8 @@ void FitKnots(std::vector<EntropyKnot>& knots, int first_knot,
   const int first_class = first_knot * kKnotSpacing;
   const int last_class = (first_knot + static_cast<int>(knots.size()) - 1) * kKnotSpacing;
   std::vector<CountedBits> bits_of;
-  for (int k = first_class; k <= last_class; ++k) bits_of.emplace_back(RawBits(k), counts[static_cast<size_t>(k)]);
+  for (int k = first_class; k <= last_class; ++k)
+    bits_of.emplace_back(RawBits(k), counts[static_cast<size_t>(k)]);
   struct Term {
     MovingKnot knot;
     CountedBits* bits;

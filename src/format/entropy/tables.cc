@@ -35,8 +35,8 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot) {
   }
   const int64_t shared = half - static_cast<int64_t>(count);
   int64_t left = half;
-  // What weight * shared / kept rounds down to, without a division: half a unit more is far from any multiple of
-  // kept, below 2^30, and two roundings of a quotient below 2^12 are far smaller.
+  // What weight * shared / kept rounds down to, without a division: half a unit more is far from any multiple
+  // of kept, below 2^30, and two roundings of a quotient below 2^12 are far smaller.
   const double inverse = 1.0 / static_cast<double>(kept);
   for (size_t m = 1; m <= count; ++m) {
     const double share = (static_cast<double>(weight[m] * shared) + 0.5) * inverse;
@@ -48,7 +48,8 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot) {
   return table;
 }
 
-MovingKnot::MovingKnot(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class, size_t moving) {
+MovingKnot::MovingKnot(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class,
+                       size_t moving) {
   // Catmull-Rom weights of the four knots around a class, in 128ths.
   static constexpr int kWeights[kKnotSpacing][4] = {
       {0, 128, 0, 0}, {-9, 111, 29, -3}, {-8, 72, 72, -8}, {-3, 29, 111, -9}};
@@ -70,8 +71,8 @@ MovingKnot::MovingKnot(const std::vector<EntropyKnot>& knots, int first_knot, in
     }
     return of_moving;
   };
-  zero_weight_ =
-      interpolate(entropy_class, last_knot, [&](const EntropyKnot& knot, int weight) { zero_ += weight * knot.zero; });
+  zero_weight_ = interpolate(entropy_class, last_knot,
+                             [&](const EntropyKnot& knot, int weight) { zero_ += weight * knot.zero; });
   // Tails of classes with raw bits are those of the last four classes without.
   const int tail_class = entropy_class - 4 * RawBits(entropy_class);
   const int last_tail_knot = std::max(first_knot, std::min(last_knot, kLastFirstKnot));
