@@ -14,6 +14,7 @@
 #include "compress/coder/later.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
+#include "ops/codes/integers.h"
 
 namespace mica {
 namespace {
@@ -150,8 +151,10 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
 
 CodedMatrix EntropyCoder::Finish(Solved solved) const {
   EntropyMatrix& matrix = solved.solution.matrix;
-  FitEntropyModel(matrix, std::move(solved.solution.n));
-  CodedMatrix coded{solved.kind, Pack(matrix), {}};
+  const Array on_device = std::move(solved.solution.n);
+  const ConstTensor n = on_device.empty() ? IntegersOf(matrix) : on_device.view();
+  FitEntropyModel(matrix, n);
+  CodedMatrix coded{solved.kind, Pack(matrix, n), {}};
   const uint64_t counted = Counted(coded.packed);
   const StepReport& report = solved.solution.report;
   MatrixRecord& record = coded.record =

@@ -56,7 +56,7 @@ void Begin(const StepTask& task, double log2_c, const StepPrices& prices, Entrop
   matrix.rows = rows;
   matrix.cols = cols;
   matrix.states = prices.trellis ? kTrellisStates : 1;
-  matrix.n = Matrix<int16_t>(rows, cols);
+  if (!task.w.device.is_cuda()) matrix.n = Matrix<int16_t>(rows, cols);
   matrix.col_step = plan.columns->col_step;
   if (prices.trellis) matrix.row_key = plan.row_key;
   matrix.row_step.resize(rows);

@@ -40,8 +40,8 @@ struct StepTask {
   Tensor weights;  // out, [rows, cols] as a reader of the stored matrix gets them; not wanted when empty
 };
 struct StepSolution {
-  EntropyMatrix matrix;  // without an entropy model of its integers
-  Array n;  // these once more, where they were found on a CUDA device: for FitEntropyModel, on any thread
+  EntropyMatrix matrix;  // without an entropy model of its integers; n is empty where they are on a device
+  Array n;               // [rows, cols] of type I16, where they were found on a CUDA device; for any thread
   StepReport report;
 };
 

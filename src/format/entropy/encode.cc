@@ -19,13 +19,11 @@ std::vector<std::byte> AsBytes(const std::vector<T>& values) {
 
 }  // namespace
 
-void CheckMatrix(const EntropyMatrix& matrix) {
+void CheckFrame(const EntropyFrame& matrix) {
   MICA_CHECK(matrix.rows > 0);
   MICA_CHECK(matrix.cols > 0);
   MICA_CHECK(matrix.tile_rows > 0 && matrix.tile_rows <= kMostTileRows);
   MICA_CHECK(matrix.states == 1 || matrix.states == 4 || matrix.states == 8);
-  MICA_CHECK(matrix.n.rows() == matrix.rows);
-  MICA_CHECK(matrix.n.cols() == matrix.cols);
   MICA_CHECK(matrix.row_step.size() == matrix.rows);
   MICA_CHECK(matrix.row_class.size() == matrix.rows);
   MICA_CHECK(matrix.col_step.size() == matrix.cols);
@@ -39,16 +37,21 @@ void CheckMatrix(const EntropyMatrix& matrix) {
   MICA_CHECK(matrix.row_resolution == kStepResolution || matrix.row_resolution == kFineStepResolution);
 }
 
-PackedMatrix Assemble(const EntropyMatrix& matrix, size_t lanes,
-                      std::vector<std::vector<std::byte>> streams) {
-  MICA_CHECK(streams.size() == matrix.tiles());
-  std::vector<std::byte> codes;
-  std::vector<uint32_t> lengths;
+EntropyStreams Joined(std::vector<std::vector<std::byte>> streams) {
+  EntropyStreams joined;
+  size_t bytes = 0;
+  for (const std::vector<std::byte>& stream : streams) bytes += stream.size();
+  joined.codes.reserve(bytes);
   for (std::vector<std::byte>& stream : streams) {
-    lengths.push_back(static_cast<uint32_t>(stream.size()));
-    codes.insert(codes.end(), stream.begin(), stream.end());
+    joined.lengths.push_back(static_cast<uint32_t>(stream.size()));
+    joined.codes.insert(joined.codes.end(), stream.begin(), stream.end());
     stream = {};
   }
+  return joined;
+}
+
+PackedMatrix Assemble(const EntropyFrame& matrix, size_t lanes, EntropyStreams streams) {
+  MICA_CHECK(streams.lengths.size() == matrix.tiles());
   std::vector<uint32_t> knots;
   for (const std::vector<EntropyKnot>& of_quantiser : matrix.tables.knots) {
     for (const EntropyKnot& knot : of_quantiser) knots.push_back(PackKnot(knot));
@@ -62,9 +65,9 @@ PackedMatrix Assemble(const EntropyMatrix& matrix, size_t lanes,
                        std::vector<std::byte> bytes) {
     packed.parts.push_back({kind, dtype, std::move(shape), std::move(bytes)});
   };
-  const uint64_t code_bytes = codes.size(), side_bytes = side.size();
-  add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(codes));
-  add(PartKind::kTiles, DType::kU32, {lengths.size()}, AsBytes(lengths));
+  const uint64_t code_bytes = streams.codes.size(), side_bytes = side.size();
+  add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(streams.codes));
+  add(PartKind::kTiles, DType::kU32, {streams.lengths.size()}, AsBytes(streams.lengths));
   add(PartKind::kTables, DType::kU32,
       {static_cast<uint64_t>(matrix.tables.quantisers()), matrix.tables.knots[0].size()}, AsBytes(knots));
   add(PartKind::kSide, DType::kU8, {side_bytes}, std::move(side));

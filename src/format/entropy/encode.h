@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "format/entropy/entropy_matrix.h"
@@ -10,10 +11,17 @@
 namespace mica {
 
 // Aborts when the members of a matrix that is to be packed do not fit each other.
-void CheckMatrix(const EntropyMatrix& matrix);
+void CheckFrame(const EntropyFrame& matrix);
 
-// All parts; streams: [tiles] what TileCoder::Encode gave with so many lanes. The model (tables and classes)
-// is stored as it stands in the matrix.
-PackedMatrix Assemble(const EntropyMatrix& matrix, size_t lanes, std::vector<std::vector<std::byte>> streams);
+// The streams of all tiles, one after the other.
+struct EntropyStreams {
+  std::vector<std::byte> codes;
+  std::vector<uint32_t> lengths;  // [tiles] bytes
+};
+// streams: [tiles] what TileCoder::Encode gave.
+EntropyStreams Joined(std::vector<std::vector<std::byte>> streams);
+
+// All parts; streams: of so many lanes. The model (tables and classes) is stored as it stands in the matrix.
+PackedMatrix Assemble(const EntropyFrame& matrix, size_t lanes, EntropyStreams streams);
 
 }  // namespace mica

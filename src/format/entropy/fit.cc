@@ -19,6 +19,38 @@ const std::array<double, kFrequencySum + 1>& BitsOfFrequency() {
   return table;
 }
 
+// Magnitudes up to the last that occurred.
+size_t Used(const EntropyCounts::Row& counts) {
+  size_t used = counts.size();
+  while (used > 0 && counts[used - 1] == 0) --used;
+  return used;
+}
+
+// TableBits of the same counts, for many knots of which some come again soon.
+class CountedBits {
+ public:
+  CountedBits(int raw_bits, const EntropyCounts::Row& counts)
+      : raw_bits_(raw_bits), counts_(&counts), any_(Used(counts) > 0) {}
+  bool any() const { return any_; }  // else all are 0
+  double operator()(const EntropyKnot& knot) {
+    const uint32_t word = PackKnot(knot);
+    Known& known = known_[word * 0x9E3779B1u >> (32 - kKnownBits)];
+    if (known.word != word) known = {word, TableBits(knot, raw_bits_, *counts_)};
+    return known.bits;
+  }
+
+ private:
+  static constexpr int kKnownBits = 5;
+  struct Known {
+    uint32_t word = 0;  // of no knot
+    double bits = 0;
+  };
+  int raw_bits_;
+  const EntropyCounts::Row* counts_;
+  bool any_;
+  std::array<Known, size_t{1} << kKnownBits> known_;
+};
+
 // One of the numbers of a knot moved by `by`; false when that leaves its range.
 bool Move(EntropyKnot& knot, size_t field, int by) {
   const int value = by + (field == 0   ? knot.zero
@@ -96,8 +128,7 @@ EntropyCounts Limited(const EntropyCounts& counts, int first, int last) {
 }
 
 double TableBits(const EntropyKnot& knot, int raw_bits, const EntropyCounts::Row& counts) {
-  size_t used = counts.size();
-  while (used > 0 && counts[used - 1] == 0) --used;
+  const size_t used = Used(counts);
   if (used == 0) return 0;
   const FrequencyTable table = MakeFrequencyTable(knot);
   const auto& bits_of = BitsOfFrequency();
@@ -123,35 +154,43 @@ double TablesBits(const EntropyTables& tables, const EntropyCounts& all_counts) 
 }
 
 EntropyKnot FitKnot(EntropyKnot start, int raw_bits, const EntropyCounts::Row& counts) {
-  const auto cost = [&](const EntropyKnot& knot) { return TableBits(knot, raw_bits, counts); };
+  CountedBits cost(raw_bits, counts);
   Descend(start, cost(start), 64, 1, cost);
   return start;
 }
 
 void FitKnots(std::vector<EntropyKnot>& knots, int first_knot,
               const std::vector<EntropyCounts::Row>& counts) {
+  const int first_class = first_knot * kKnotSpacing;
   const int last_class = (first_knot + static_cast<int>(knots.size()) - 1) * kKnotSpacing;
+  std::vector<CountedBits> bits_of;
+  for (int k = first_class; k <= last_class; ++k)
+    bits_of.emplace_back(RawBits(k), counts[static_cast<size_t>(k)]);
+  struct Term {
+    MovingKnot knot;
+    CountedBits* bits;
+  };
+  std::vector<Term> terms;
   for (int pass = 0; pass < 2; ++pass) {
     for (size_t i = 0; i < knots.size(); ++i) {
       const int knot_class = (first_knot + static_cast<int>(i)) * kKnotSpacing;
-      const int low = std::max(first_knot * kKnotSpacing, knot_class - 2 * kKnotSpacing + 1);
+      const int low = std::max(first_class, knot_class - 2 * kKnotSpacing + 1);
       // The tail of the classes with raw bits hangs on the knots of the last classes without.
       const int high = knot_class > kLastPlainClass - 3 * kKnotSpacing
                            ? last_class
                            : std::min(last_class, knot_class + 2 * kKnotSpacing - 1);
+      terms.clear();
+      for (int k = low; k <= high; ++k) {
+        CountedBits& bits = bits_of[static_cast<size_t>(k - first_class)];
+        if (bits.any()) terms.push_back({MovingKnot(knots, first_knot, k, i), &bits});
+      }
       const auto cost = [&](const EntropyKnot& knot) {
-        knots[i] = knot;
         double bits = 0;
-        for (int k = low; k <= high; ++k) {
-          bits +=
-              TableBits(InterpolateKnots(knots, first_knot, k), RawBits(k), counts[static_cast<size_t>(k)]);
-        }
+        for (const Term& term : terms) bits += (*term.bits)(term.knot(knot));
         return bits;
       };
-      EntropyKnot best = knots[i];
-      const double cost_now = cost(best);
-      Descend(best, cost_now, pass == 0 ? 16 : 4, pass == 0 ? 2 : 1, cost);
-      knots[i] = best;
+      const double cost_now = cost(knots[i]);
+      Descend(knots[i], cost_now, pass == 0 ? 16 : 4, pass == 0 ? 2 : 1, cost);
     }
   }
 }

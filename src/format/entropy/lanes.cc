@@ -24,6 +24,15 @@ double MeanBits(const FrequencyTable& table, int raw_bits) {
   return bits / kFrequencySum;
 }
 
+// [TableRange::size()]
+std::vector<double> BitsOfTables(const EntropyFrame& frame) {
+  std::vector<double> bits;
+  TableRange(frame.tables).ForTables(frame.tables, [&](const FrequencyTable& table, int entropy_class) {
+    bits.push_back(MeanBits(table, RawBits(entropy_class)));
+  });
+  return bits;
+}
+
 std::map<int, double> Shares(const std::vector<int16_t>& classes) {
   std::map<int, double> shares;
   for (const int16_t k : classes) shares[k] += 1.0 / static_cast<double>(classes.size());
@@ -34,10 +43,7 @@ std::map<int, double> Shares(const std::vector<int16_t>& classes) {
 
 double ExpectedBits(const EntropyFrame& frame) {
   const TableRange range(frame.tables);
-  std::vector<double> bits;
-  range.ForTables(frame.tables, [&](const FrequencyTable& table, int entropy_class) {
-    bits.push_back(MeanBits(table, RawBits(entropy_class)));
-  });
+  const std::vector<double> bits = BitsOfTables(frame);
   const std::map<int, double> columns = Shares(frame.col_class);
   double sum = 0;
   for (const auto& [row_class, rows] : Shares(frame.row_class)) {
@@ -47,6 +53,24 @@ double ExpectedBits(const EntropyFrame& frame) {
     }
   }
   return sum;
+}
+
+std::vector<double> ExpectedBitsOfRows(const EntropyFrame& frame) {
+  const TableRange range(frame.tables);
+  const std::vector<double> bits = BitsOfTables(frame);
+  const std::map<int, double> columns = Shares(frame.col_class);
+  std::map<int, double> of_class;
+  std::vector<double> of_rows;
+  for (const int16_t row_class : frame.row_class) {
+    const auto [place, is_new] = of_class.try_emplace(row_class, 0.0);
+    for (auto column = columns.begin(); is_new && column != columns.end(); ++column) {
+      for (int q = 0; q < range.quantisers(); ++q)
+        place->second +=
+            column->second / range.quantisers() * bits[range.Index(q, row_class + column->first)];
+    }
+    of_rows.push_back(place->second);
+  }
+  return of_rows;
 }
 
 size_t ChooseLanes(const EntropyFrame& frame) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "format/entropy/entropy_matrix.h"
 
@@ -12,6 +13,8 @@ inline constexpr double kLaneBits = 24;
 
 // Bits that an integer takes on average if its tables are right.
 double ExpectedBits(const EntropyFrame& frame);
+// The same of each row, [rows].
+std::vector<double> ExpectedBitsOfRows(const EntropyFrame& frame);
 
 // The most lanes that cost so little of a tile's expected bits as a decoder's speed is worth: one tenth of a
 // percent, two for as few as a vector has. Classes and tables of the frame are set.

@@ -35,8 +35,12 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot) {
   }
   const int64_t shared = half - static_cast<int64_t>(count);
   int64_t left = half;
+  // What weight * shared / kept rounds down to, without a division: half a unit more is far from any multiple
+  // of kept, below 2^30, and two roundings of a quotient below 2^12 are far smaller.
+  const double inverse = 1.0 / static_cast<double>(kept);
   for (size_t m = 1; m <= count; ++m) {
-    table.frequency[m] = static_cast<uint16_t>(1 + weight[m] * shared / kept);
+    const double share = (static_cast<double>(weight[m] * shared) + 0.5) * inverse;
+    table.frequency[m] = static_cast<uint16_t>(1 + static_cast<int>(share));
     left -= table.frequency[m];
   }
   table.frequency[1] = static_cast<uint16_t>(table.frequency[1] + left);
@@ -44,35 +48,53 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot) {
   return table;
 }
 
-EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class) {
+MovingKnot::MovingKnot(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class,
+                       size_t moving) {
   // Catmull-Rom weights of the four knots around a class, in 128ths.
   static constexpr int kWeights[kKnotSpacing][4] = {
       {0, 128, 0, 0}, {-9, 111, 29, -3}, {-8, 72, 72, -8}, {-3, 29, 111, -9}};
   MICA_CHECK(first_knot >= 0);
   MICA_CHECK(first_knot <= kLastFirstKnot);
   const int last_knot = first_knot + static_cast<int>(knots.size()) - 1;
-  const auto interpolate = [&](int at, int end_knot, auto field, int low, int high) {
+  // Calls rest(knot, weight) for those that do not move; the weight of the one that does.
+  const auto interpolate = [&](int at, int end_knot, auto rest) {
     const int* weights = kWeights[at % kKnotSpacing];
-    int sum = 64;
+    int of_moving = 0;
     for (int i = 0; i < 4; ++i) {
       const int knot = std::clamp(at / kKnotSpacing - 1 + i, first_knot, end_knot);
-      sum += weights[i] * field(knots[static_cast<size_t>(knot - first_knot)]);
+      const size_t index = static_cast<size_t>(knot - first_knot);
+      if (index == moving) {
+        of_moving += weights[i];
+      } else {
+        rest(knots[index], weights[i]);
+      }
     }
-    return std::clamp(sum >> 7, low, high);
+    return of_moving;
   };
+  zero_weight_ = interpolate(entropy_class, last_knot,
+                             [&](const EntropyKnot& knot, int weight) { zero_ += weight * knot.zero; });
   // Tails of classes with raw bits are those of the last four classes without.
   const int tail_class = entropy_class - 4 * RawBits(entropy_class);
   const int last_tail_knot = std::max(first_knot, std::min(last_knot, kLastFirstKnot));
-  EntropyKnot knot;
-  knot.zero = static_cast<uint16_t>(interpolate(
-      entropy_class, last_knot, [](const EntropyKnot& k) { return int{k.zero}; }, 1, kMaxZero));
-  knot.one = static_cast<uint8_t>(interpolate(
-      tail_class, last_tail_knot, [](const EntropyKnot& k) { return int{k.one}; }, 0, kMaxOne));
-  knot.ratio = static_cast<uint8_t>(interpolate(
-      tail_class, last_tail_knot, [](const EntropyKnot& k) { return int{k.ratio}; }, 0, kMaxShape));
-  knot.bend = static_cast<uint8_t>(interpolate(
-      tail_class, last_tail_knot, [](const EntropyKnot& k) { return int{k.bend}; }, 0, kMaxShape));
-  return knot;
+  tail_weight_ = interpolate(tail_class, last_tail_knot, [&](const EntropyKnot& knot, int weight) {
+    one_ += weight * knot.one;
+    ratio_ += weight * knot.ratio;
+    bend_ += weight * knot.bend;
+  });
+}
+
+EntropyKnot MovingKnot::operator()(const EntropyKnot& moving) const {
+  const auto at = [](int rest, int weight, int of_moving, int low, int high) {
+    return std::clamp((rest + weight * of_moving) >> 7, low, high);
+  };
+  return {static_cast<uint16_t>(at(zero_, zero_weight_, moving.zero, 1, kMaxZero)),
+          static_cast<uint8_t>(at(one_, tail_weight_, moving.one, 0, kMaxOne)),
+          static_cast<uint8_t>(at(ratio_, tail_weight_, moving.ratio, 0, kMaxShape)),
+          static_cast<uint8_t>(at(bend_, tail_weight_, moving.bend, 0, kMaxShape))};
+}
+
+EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class) {
+  return MovingKnot(knots, first_knot, entropy_class, 0)(knots[0]);
 }
 
 EntropyRates::EntropyRates(const EntropyTables& tables)

@@ -85,6 +85,17 @@ FrequencyTable MakeFrequencyTable(const EntropyKnot& knot);
 // The numbers of the table at a class between first_class() and last_class() of one quantiser's knots.
 EntropyKnot InterpolateKnots(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class);
 
+// The same as one of the knots changes, that of index `moving`.
+class MovingKnot {
+ public:
+  MovingKnot(const std::vector<EntropyKnot>& knots, int first_knot, int entropy_class, size_t moving);
+  EntropyKnot operator()(const EntropyKnot& moving) const;
+
+ private:
+  int zero_weight_ = 0, tail_weight_ = 0;
+  int zero_ = 64, one_ = 64, ratio_ = 64, bend_ = 64;  // the other knots' part, in 128ths
+};
+
 // All tables of a matrix in one row: class by class from the first to the last, those of both quantisers side
 // by side.
 class TableRange {

@@ -42,8 +42,8 @@ void TileCoder::PutRow(const int16_t* n, const uint16_t* tables, size_t count, u
   for (size_t l = count; l-- > 0;) tables_[tables[l]].PutSymbol(symbols[l], states[l], words);
 }
 
-std::vector<std::byte> TileCoder::Encode(const EntropyMatrix& matrix, std::span<const uint32_t> order,
-                                         size_t tile) const {
+std::vector<std::byte> TileCoder::Encode(const EntropyFrame& matrix, MatrixView<const int16_t> n,
+                                         std::span<const uint32_t> order, size_t tile) const {
   const size_t begin = tile * matrix.tile_rows;
   const size_t rows = std::min(matrix.tile_rows, matrix.rows - begin);
   const size_t chunks = (matrix.cols + lanes_ - 1) / lanes_;
@@ -58,15 +58,15 @@ std::vector<std::byte> TileCoder::Encode(const EntropyMatrix& matrix, std::span<
     uint8_t machine[kMostLanes] = {};
     for (size_t r = 0; r < rows; ++r) {
       const size_t row = order[begin + r];
-      const int16_t* n = matrix.n.row(row) + first;
+      const int16_t* of_row = n.row(row) + first;
       for (size_t l = 0; l < count; ++l) {
         tables[r * lanes_ + l] = static_cast<uint16_t>(range_.Index(
             trellis_->quantiser[machine[l]], matrix.row_class[row] + matrix.col_class[first + l]));
-        machine[l] = trellis_->next[machine[l]][static_cast<size_t>(n[l] & 1)];
+        machine[l] = trellis_->next[machine[l]][static_cast<size_t>(of_row[l] & 1)];
       }
     }
     for (size_t r = rows; r-- > 0;)
-      PutRow(matrix.n.row(order[begin + r]) + first, tables.data() + r * lanes_, count, states, words);
+      PutRow(n.row(order[begin + r]) + first, tables.data() + r * lanes_, count, states, words);
   }
   return words.Bytes({states, lanes_});
 }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/matrix.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/rans.h"
 
@@ -17,10 +18,10 @@ class TileCoder {
   // lanes: IsLaneCount.
   TileCoder(const EntropyTables& tables, int states, size_t lanes);
 
-  // Stored rows [tile * matrix.tile_rows, ...) of the matrix as bytes: the lanes' states (low word first),
-  // then the words. order: StoredRowOrder.
-  std::vector<std::byte> Encode(const EntropyMatrix& matrix, std::span<const uint32_t> order,
-                                size_t tile) const;
+  // Stored rows [tile * matrix.tile_rows, ...) of the matrix with the integers n, [rows, cols], as bytes: the
+  // lanes' states (low word first), then the words. order: StoredRowOrder.
+  std::vector<std::byte> Encode(const EntropyFrame& matrix, MatrixView<const int16_t> n,
+                                std::span<const uint32_t> order, size_t tile) const;
 
  private:
   // Puts the integers of one row and chunk of columns, n [count], in front; tables [count].

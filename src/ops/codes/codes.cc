@@ -15,6 +15,7 @@
 #include "format/fixed/encode.h"
 #include "format/fixed/layout.h"
 #include "ops/codes/decode_tile.h"
+#include "ops/codes/integers.h"
 #include "ops/codes/stored_rows.h"
 #include "ops/cuda_ops.h"
 
@@ -97,18 +98,30 @@ PackedMatrix Pack(const FixedMatrix& matrix) {
   return Assemble(matrix, groups, std::move(streams));
 }
 
-PackedMatrix Pack(const EntropyMatrix& matrix) {
-  CheckMatrix(matrix);
-  return Pack(matrix, ChooseLanes(matrix));
-}
+PackedMatrix Pack(const EntropyMatrix& matrix) { return Pack(matrix, IntegersOf(matrix)); }
 
 PackedMatrix Pack(const EntropyMatrix& matrix, size_t lanes) {
-  CheckMatrix(matrix);
+  return Assemble(matrix, lanes, EncodeEntropy(matrix, IntegersOf(matrix), lanes));
+}
+
+PackedMatrix Pack(const EntropyFrame& matrix, ConstTensor n) {
+  CheckFrame(matrix);
+  const size_t lanes = ChooseLanes(matrix);
+  return Assemble(matrix, lanes, EncodeEntropy(matrix, n, lanes));
+}
+
+EntropyStreams EncodeEntropy(const EntropyFrame& matrix, ConstTensor n, size_t lanes) {
+  CheckFrame(matrix);
+  CheckIntegers(matrix, n);
+  MICA_CHECK(IsLaneCount(lanes));
+  if (n.device.is_cuda()) return Cuda().EncodeEntropy(matrix, n, lanes);
+  const MatrixView<const int16_t> integers = HostIntegers(n);
   const TileCoder coder(matrix.tables, matrix.states, lanes);
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
   std::vector<std::vector<std::byte>> streams(matrix.tiles());
-  ParallelFor(streams.size(), [&](size_t tile) { streams[tile] = coder.Encode(matrix, order, tile); });
-  return Assemble(matrix, lanes, std::move(streams));
+  ParallelFor(streams.size(),
+              [&](size_t tile) { streams[tile] = coder.Encode(matrix, integers, order, tile); });
+  return Joined(std::move(streams));
 }
 
 void Decode(const FixedMatrix& matrix, MatrixView<float> out) {

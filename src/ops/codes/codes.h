@@ -8,6 +8,7 @@
 
 #include "base/matrix.h"
 #include "device/tensor.h"
+#include "format/entropy/encode.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/parts.h"
 #include "format/fixed/fixed_matrix.h"
@@ -23,6 +24,11 @@ PackedMatrix Pack(const FixedMatrix& matrix);
 PackedMatrix Pack(const EntropyMatrix& matrix);
 // With so many lanes instead of what ChooseLanes says.
 PackedMatrix Pack(const EntropyMatrix& matrix, size_t lanes);
+// Integers that are not in the matrix: n [rows, cols] of type I16, on any device, where they are encoded. The
+// bytes are the same.
+PackedMatrix Pack(const EntropyFrame& matrix, ConstTensor n);
+// The streams of all tiles, for Pack.
+EntropyStreams EncodeEntropy(const EntropyFrame& matrix, ConstTensor n, size_t lanes);
 
 // out [rows, cols], original order of rows and columns = the weights in FP32, as they will be read back.
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);

@@ -8,10 +8,12 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "device/array.h"
 #include "format/entropy/fit.h"
 #include "format/entropy/side_stream.h"
 #include "format/entropy/tables.h"
 #include "ops/codes/fit_tables.h"
+#include "ops/codes/integers.h"
 #include "ops/codes/symbol_passes.h"
 
 namespace mica {
@@ -69,7 +71,7 @@ void ChooseClasses(const Matrix<double>& bits, const std::vector<int16_t>& steps
 
 // Classes of integers whose mean magnitude is about row[r] * col[c].
 void SetClasses(const std::vector<double>& row, const std::vector<double>& col, double deviation_of_mean,
-                EntropyMatrix& matrix) {
+                EntropyFrame& matrix) {
   matrix.row_class.resize(matrix.rows);
   matrix.col_class.resize(matrix.cols);
   for (size_t r = 0; r < matrix.rows; ++r) {
@@ -84,7 +86,7 @@ void SetClasses(const std::vector<double>& row, const std::vector<double>& col, 
 // Row and column factors of a matrix of magnitudes, x(r, c) about row[r] * col[c], by alternating means; then
 // classes.
 template <typename Magnitude>
-void SeparateScales(EntropyMatrix& matrix, double deviation_of_mean, Magnitude&& magnitude) {
+void SeparateScales(EntropyFrame& matrix, double deviation_of_mean, Magnitude&& magnitude) {
   std::vector<double> row(matrix.rows, 1.0), col(matrix.cols, 1.0);
   for (int pass = 0; pass < kMeanSizePasses; ++pass) {
     ParallelFor(matrix.rows, [&](size_t r) {
@@ -110,7 +112,7 @@ constexpr double kDeviationOfMean =
     1.3;  // standard deviation over mean magnitude, between Gaussian 1.25 and Laplacian 1.41
 
 // What a repeated sum of classes leaves open is fixed: the median of the column classes is 0.
-void NormaliseClasses(EntropyMatrix& matrix) {
+void NormaliseClasses(EntropyFrame& matrix) {
   const int16_t middle = Median(matrix.col_class);
   for (int16_t& k : matrix.col_class) k = static_cast<int16_t>(k - middle);
   for (int16_t& k : matrix.row_class) k = static_cast<int16_t>(k + middle);
@@ -146,13 +148,18 @@ void GuessClasses(MatrixView<const float> w, EntropyMatrix& matrix) {
   NormaliseClasses(matrix);
 }
 
-void FitEntropyModel(EntropyMatrix& matrix, Array n) {
+void FitEntropyModel(EntropyMatrix& matrix) { FitEntropyModel(matrix, IntegersOf(matrix)); }
+
+void FitEntropyModel(EntropyFrame& matrix, ConstTensor n) {
   if (matrix.row_class.empty() || matrix.col_class.empty()) {
+    // No search by rate has set them, which is rare enough for a copy from a device.
+    const Array copy = n.device.is_cuda() ? CopyTo(Device::Cpu(), n) : Array();
+    const MatrixView<const int16_t> integers = HostIntegers(n.device.is_cuda() ? copy.view() : n);
     SeparateScales(matrix, kDeviationOfMean,
-                   [&](size_t r, size_t c) { return std::abs(static_cast<double>(matrix.n(r, c))); });
+                   [&](size_t r, size_t c) { return std::abs(static_cast<double>(integers(r, c))); });
     NormaliseClasses(matrix);
   }
-  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, std::move(n));
+  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, n);
   const EntropyTables start = DefaultEntropyTables(matrix.states);
   matrix.tables = FitTables(start, passes->Count(0, kEntropyClasses - 1));
   const EntropyRates rates(matrix.tables);
@@ -167,7 +174,7 @@ void FitEntropyModel(EntropyMatrix& matrix, Array n) {
 }
 
 double EntropyCodeBits(const EntropyMatrix& matrix) {
-  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, Array());
+  const std::unique_ptr<SymbolPasses> passes = NewSymbolPasses(matrix, IntegersOf(matrix));
   return TablesBits(matrix.tables, passes->Count(matrix.tables.first_class(), matrix.tables.last_class()));
 }
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/matrix.h"
-#include "device/array.h"
+#include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 
 namespace mica {
@@ -24,10 +24,11 @@ void SetClassesOfWeights(const std::vector<double>& row, const std::vector<doubl
                          EntropyMatrix& matrix);
 
 // Chooses tables, row_class and col_class for the integers of the matrix so that all that is stored becomes
-// small. Classes already set are taken as a start. Does not depend on the number of threads. n: the integers
-// once more, [rows, cols] of type I16 on a CUDA device, which then counts them and on which they are used up;
-// in rare cases a class differs from the processor's, where two come to the same but for rounding.
-void FitEntropyModel(EntropyMatrix& matrix, Array n = {});
+// small. Classes already set are taken as a start. Does not depend on the number of threads.
+void FitEntropyModel(EntropyMatrix& matrix);
+// Integers that are not in the matrix: n [rows, cols] of type I16. A CUDA device counts them where they are;
+// in rare cases a class differs from the processor's then, where two come to the same but for rounding.
+void FitEntropyModel(EntropyFrame& matrix, ConstTensor n);
 
 // Bits of all integers under the matrix's model (code lengths, without what tiles and side information add);
 // within 0.1 % of what is stored.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "ops/codes/integers.h"
 #include "ops/cuda_ops.h"
 
 namespace mica {
@@ -17,7 +18,7 @@ constexpr size_t kMagnitudes = EntropyRates::kMagnitudes;
 constexpr size_t kColumnBlock = 64;  // columns whose candidates are summed together
 
 // quantiser * kMagnitudes + min(|n|, kMagnitudes - 1) of every weight: the index of its rate within a class.
-Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
+Matrix<uint16_t> RateKeys(const EntropyFrame& matrix, MatrixView<const int16_t> integers) {
   Matrix<uint16_t> keys(matrix.rows, matrix.cols);
   const size_t tiles = matrix.tiles();
   const std::vector<uint32_t> order = StoredRowOrder(matrix);
@@ -25,7 +26,7 @@ Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
   ParallelFor(tiles, [&](size_t tile) {
     std::vector<uint8_t> states(matrix.cols, 0);
     for (size_t p = tile * matrix.tile_rows; p < std::min(matrix.rows, (tile + 1) * matrix.tile_rows); ++p) {
-      const int16_t* n = matrix.n.row(order[p]);
+      const int16_t* n = integers.row(order[p]);
       uint16_t* key = keys.row(order[p]);
       for (size_t c = 0; c < matrix.cols; ++c) {
         const size_t magnitude = static_cast<size_t>(std::abs(int{n[c]}));
@@ -40,7 +41,8 @@ Matrix<uint16_t> RateKeys(const EntropyMatrix& matrix) {
 
 class CpuPasses final : public SymbolPasses {
  public:
-  explicit CpuPasses(const EntropyMatrix& matrix) : matrix_(matrix), keys_(RateKeys(matrix)) {}
+  CpuPasses(const EntropyFrame& matrix, MatrixView<const int16_t> n)
+      : matrix_(matrix), n_(n), keys_(RateKeys(matrix, n)) {}
 
   EntropyCounts Count(int first_class, int last_class) const override {
     const size_t tiles = matrix_.tiles();
@@ -52,7 +54,7 @@ class CpuPasses final : public SymbolPasses {
           const int k = std::clamp(matrix_.row_class[r] + matrix_.col_class[c], first_class, last_class);
           const bool second = keys_(r, c) >= kMagnitudes;
           // The key is cut at kMagnitudes; the integer itself is not.
-          parts[tile].Add(second ? 1 : 0, k, std::abs(int{matrix_.n(r, c)}));
+          parts[tile].Add(second ? 1 : 0, k, std::abs(int{n_(r, c)}));
         }
       }
     });
@@ -99,18 +101,17 @@ class CpuPasses final : public SymbolPasses {
     }
   }
 
-  const EntropyMatrix& matrix_;
+  const EntropyFrame& matrix_;
+  const MatrixView<const int16_t> n_;
   const Matrix<uint16_t> keys_;
 };
 
 }  // namespace
 
-std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyMatrix& matrix, Array n) {
-  if (n.empty() || !n.device().is_cuda()) return std::make_unique<CpuPasses>(matrix);
-  MICA_CHECK(n.dtype() == DType::kI16);
-  MICA_CHECK(n.rows() == matrix.rows);
-  MICA_CHECK(n.cols() == matrix.cols);
-  return Cuda().NewSymbolPasses(matrix, std::move(n));
+std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyFrame& matrix, ConstTensor n) {
+  CheckIntegers(matrix, n);
+  if (n.device.is_cuda()) return Cuda().NewSymbolPasses(matrix, n);
+  return std::make_unique<CpuPasses>(matrix, HostIntegers(n));
 }
 
 }  // namespace mica

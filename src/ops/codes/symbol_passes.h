@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "base/matrix.h"
-#include "device/array.h"
+#include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/fit.h"
 #include "format/entropy/tables.h"
@@ -30,9 +30,8 @@ class SymbolPasses {
   virtual Matrix<double> ColumnBits(const EntropyRates& rates) const = 0;
 };
 
-// The matrix must outlive them. n: its integers, [rows, cols] of type I16, where they are on a CUDA device:
-// the passes run there and use the array up. Empty: they run on the processor. Counts are the same on every
-// device; sums of bits differ in the order of their FP64 additions.
-std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyMatrix& matrix, Array n);
+// The matrix and n, its integers, [rows, cols] of type I16, must outlive them. They run where n is. Counts
+// are the same on every device; sums of bits differ in the order of their FP64 additions.
+std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyFrame& matrix, ConstTensor n);
 
 }  // namespace mica

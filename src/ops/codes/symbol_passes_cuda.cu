@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "device/cuda_kernel.h"
+#include "ops/codes/quantiser_bits_cuda.h"
 #include "ops/codes/symbol_passes.h"
 #include "ops/cuda_ops.h"
 
@@ -18,36 +19,17 @@ constexpr int kWarps = kThreads / kWarp;
 // A key has the quantiser of a weight in its highest bit and |n| in the others.
 constexpr unsigned kMostOfKey = 0x7FFF;
 static_assert(kMaxInteger <= static_cast<int>(kMostOfKey));
-using Keys = View<const uint16_t>;
 
-// A trellis: four bits for the state after [state][|n| & 1], a bit for the quantiser of [state].
-struct Machine {
-  explicit Machine(const Trellis& trellis) {
-    for (size_t state = 0; state < trellis.next.size(); ++state) {
-      for (size_t parity = 0; parity < 2; ++parity)
-        next |= uint64_t{trellis.next[state][parity]} << (8 * state + 4 * parity);
-      quantisers |= static_cast<unsigned>(trellis.quantiser[state]) << state;
-    }
+// The integers of a matrix and the quantisers that they belong to.
+struct Symbols {
+  View<const int16_t> n;
+  View<const uint32_t> quantisers;
+  __device__ unsigned Key(size_t r, size_t c) const {
+    const unsigned magnitude = static_cast<unsigned>(abs(static_cast<int>(__ldg(n.row(r) + c))));
+    const unsigned quantiser = __ldg(quantisers.row(r) + c / kWarp) >> (c % kWarp) & 1;
+    return quantiser << 15 | min(magnitude, kMostOfKey);
   }
-  uint64_t next = 0;
-  unsigned quantisers = 0;
 };
-
-// The integers of a matrix become keys; a thread follows a column of a tile. order: stored position -> row.
-__global__ void __launch_bounds__(kThreads)
-    MakeKeys(View<uint16_t> values, const uint32_t* order, size_t tile_rows, Machine machine) {
-  const size_t c = static_cast<size_t>(blockIdx.y) * kThreads + threadIdx.x;
-  if (c >= values.cols) return;
-  const size_t first = blockIdx.x * tile_rows, last = min(values.rows, first + tile_rows);
-  unsigned state = 0;
-  for (size_t p = first; p < last; ++p) {
-    uint16_t* value = values.row(order[p]) + c;
-    const unsigned magnitude = static_cast<unsigned>(abs(static_cast<int>(static_cast<int16_t>(*value))));
-    const unsigned quantiser = machine.quantisers >> state & 1;
-    *value = static_cast<uint16_t>(quantiser << 15 | min(magnitude, kMostOfKey));
-    state = static_cast<unsigned>(machine.next >> (8 * state + 4 * (magnitude & 1))) & 7;
-  }
-}
 
 constexpr int kSymbols = kMaxMagnitude + 2;  // of a class
 constexpr int kCounters = 2 * kEntropyClasses * kSymbols;
@@ -59,28 +41,28 @@ __device__ int RawBitsOf(int entropy_class) { return max(0, (entropy_class - kLa
 
 // counts [2, kEntropyClasses, kSymbols] += those of a block of the matrix.
 __global__ void __launch_bounds__(kThreads)
-    CountKeys(Keys keys, const int16_t* row_class, const int16_t* col_class, int first_class, int last_class,
-              unsigned long long* counts) {
+    CountSymbols(Symbols symbols, const int16_t* row_class, const int16_t* col_class, int first_class,
+                 int last_class, unsigned long long* counts) {
   __shared__ unsigned of_block[kCounters];
   for (int i = static_cast<int>(threadIdx.x); i < kCounters; i += kThreads) of_block[i] = 0;
   __syncthreads();
   const size_t first = static_cast<size_t>(blockIdx.x) * kCountedRows,
-               last = min(keys.rows, first + kCountedRows);
+               last = min(symbols.n.rows, first + kCountedRows);
+  const size_t cols = symbols.n.cols;
   const size_t col = static_cast<size_t>(blockIdx.y) * kCountedCols + threadIdx.x;
   int of_col[kColsOfThread];
 #pragma unroll
   for (int i = 0; i < kColsOfThread; ++i)
-    of_col[i] = col + i * kThreads < keys.cols ? col_class[col + i * kThreads] : 0;
+    of_col[i] = col + i * kThreads < cols ? col_class[col + i * kThreads] : 0;
   for (size_t r = first; r < last; ++r) {
-    const uint16_t* row = keys.row(r) + col;
     const int of_row = row_class[r];
     unsigned key[kColsOfThread];
 #pragma unroll
     for (int i = 0; i < kColsOfThread; ++i)
-      key[i] = col + i * kThreads < keys.cols ? __ldg(row + i * kThreads) : 0u;
+      key[i] = col + i * kThreads < cols ? symbols.Key(r, col + i * kThreads) : 0u;
 #pragma unroll
     for (int i = 0; i < kColsOfThread; ++i) {
-      if (col + i * kThreads >= keys.cols) continue;
+      if (col + i * kThreads >= cols) continue;
       const int k = max(first_class, min(last_class, of_row + of_col[i]));
       const int magnitude = static_cast<int>(key[i] & kMostOfKey);
       const int symbol = magnitude == 0 ? 0 : ((magnitude - 1) >> RawBitsOf(k)) + 1;
@@ -117,38 +99,37 @@ __device__ void AddBits(const Rates& rates, unsigned key, int entropy_class,
 
 // bits [kClassCandidates, rows]; a warp a row.
 __global__ void __launch_bounds__(kThreads)
-    SumRows(Keys keys, const int16_t* row_class, const int16_t* col_class, Rates rates, double* bits) {
+    SumRows(Symbols symbols, const int16_t* row_class, const int16_t* col_class, Rates rates, double* bits) {
   const size_t r = static_cast<size_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (r >= keys.rows) return;
-  const uint16_t* row = keys.row(r);
+  if (r >= symbols.n.rows) return;
   const int of_row = row_class[r];
   double sums[kClassCandidates] = {};
 #pragma unroll 4
-  for (size_t c = threadIdx.x % kWarp; c < keys.cols; c += kWarp)
-    AddBits(rates, __ldg(row + c), of_row + __ldg(col_class + c), sums);
+  for (size_t c = threadIdx.x % kWarp; c < symbols.n.cols; c += kWarp)
+    AddBits(rates, symbols.Key(r, c), of_row + __ldg(col_class + c), sums);
 #pragma unroll
   for (int i = 0; i < kClassCandidates; ++i) {
     for (int lane = kWarp / 2; lane > 0; lane /= 2) sums[i] += __shfl_xor_sync(kAllLanes, sums[i], lane);
-    if (threadIdx.x % kWarp == 0) bits[i * keys.rows + r] = sums[i];
+    if (threadIdx.x % kWarp == 0) bits[i * symbols.n.rows + r] = sums[i];
   }
 }
 
 constexpr size_t kSummedRows = 128;  // by one thread
 
 // parts [rows / kSummedRows, kClassCandidates, cols]
-__global__ void __launch_bounds__(kThreads)
-    SumColumns(Keys keys, const int16_t* row_class, const int16_t* col_class, Rates rates, double* parts) {
+__global__ void __launch_bounds__(kThreads) SumColumns(Symbols symbols, const int16_t* row_class,
+                                                       const int16_t* col_class, Rates rates, double* parts) {
   const size_t c = static_cast<size_t>(blockIdx.y) * kThreads + threadIdx.x;
-  if (c >= keys.cols) return;
-  const size_t first = blockIdx.x * kSummedRows, last = min(keys.rows, first + kSummedRows);
+  if (c >= symbols.n.cols) return;
+  const size_t first = blockIdx.x * kSummedRows, last = min(symbols.n.rows, first + kSummedRows);
   const int of_col = col_class[c];
   double sums[kClassCandidates] = {};
 #pragma unroll 4
   for (size_t r = first; r < last; ++r)
-    AddBits(rates, __ldg(keys.row(r) + c), of_col + __ldg(row_class + r), sums);
+    AddBits(rates, symbols.Key(r, c), of_col + __ldg(row_class + r), sums);
 #pragma unroll
   for (int i = 0; i < kClassCandidates; ++i)
-    parts[(blockIdx.x * static_cast<size_t>(kClassCandidates) + i) * keys.cols + c] = sums[i];
+    parts[(blockIdx.x * static_cast<size_t>(kClassCandidates) + i) * symbols.n.cols + c] = sums[i];
 }
 
 // sums[i] of parts [count, values].
@@ -163,16 +144,11 @@ __global__ void __launch_bounds__(kThreads)
 
 class CudaPasses final : public SymbolPasses {
  public:
-  CudaPasses(const EntropyMatrix& matrix, Array n)
-      : matrix_(matrix), device_(n.device()), memory_(std::move(n)) {
-    const View<uint16_t> values = {reinterpret_cast<uint16_t*>(memory_.view().data), matrix.rows, matrix.cols,
-                                   matrix.cols};
-    const std::vector<uint32_t> order = StoredRowOrder(matrix);
-    const Values<uint32_t> d_order(device_, std::span<const uint32_t>(order));
-    Launch(device_, MakeKeys, dim3(Blocks(matrix.rows, matrix.tile_rows), Blocks(matrix.cols, kThreads)),
-           kThreads, 0, values, d_order.data(), matrix.tile_rows, Machine(TrellisOf(matrix.states)));
-    keys_ = {values.data, values.rows, values.cols, values.stride};
-  }
+  CudaPasses(const EntropyFrame& matrix, ConstTensor n)
+      : matrix_(matrix),
+        device_(n.device),
+        bits_(QuantiserBits(matrix, n)),
+        symbols_{IntegersOn(n), BitsOf(bits_)} {}
 
   EntropyCounts Count(int first_class, int last_class) const override {
     MICA_CHECK(first_class >= 0);
@@ -180,9 +156,8 @@ class CudaPasses final : public SymbolPasses {
     const Classes classes(*this);
     const Values<unsigned long long> found(device_, kCounters);
     FillBytes(device_, found.data(), 0, kCounters * sizeof(unsigned long long));
-    Launch(device_, CountKeys, dim3(Blocks(keys_.rows, kCountedRows), Blocks(keys_.cols, kCountedCols)),
-           kThreads, 0, keys_, classes.of_row.data(), classes.of_col.data(), first_class, last_class,
-           found.data());
+    Launch(device_, CountSymbols, dim3(Blocks(rows(), kCountedRows), Blocks(cols(), kCountedCols)), kThreads,
+           0, symbols_, classes.of_row.data(), classes.of_col.data(), first_class, last_class, found.data());
     std::vector<unsigned long long> on_host(kCounters);
     found.CopyTo(on_host);
     EntropyCounts counts;
@@ -199,23 +174,23 @@ class CudaPasses final : public SymbolPasses {
   Matrix<double> RowBits(const EntropyRates& rates) const override {
     const Classes classes(*this);
     const DeviceRates on_device(device_, rates);
-    const Values<double> bits(device_, kClassCandidates * keys_.rows);
-    Launch(device_, SumRows, Blocks(keys_.rows, kWarps), kThreads, 0, keys_, classes.of_row.data(),
+    const Values<double> bits(device_, kClassCandidates * rows());
+    Launch(device_, SumRows, Blocks(rows(), kWarps), kThreads, 0, symbols_, classes.of_row.data(),
            classes.of_col.data(), on_device.view(), bits.data());
-    return OnHost(bits, keys_.rows);
+    return OnHost(bits, rows());
   }
 
   Matrix<double> ColumnBits(const EntropyRates& rates) const override {
     const Classes classes(*this);
     const DeviceRates on_device(device_, rates);
-    const unsigned count = Blocks(keys_.rows, kSummedRows);
-    const size_t values = kClassCandidates * keys_.cols;
+    const unsigned count = Blocks(rows(), kSummedRows);
+    const size_t values = kClassCandidates * cols();
     const Values<double> parts(device_, count * values), bits(device_, values);
-    Launch(device_, SumColumns, dim3(count, Blocks(keys_.cols, kThreads)), kThreads, 0, keys_,
+    Launch(device_, SumColumns, dim3(count, Blocks(cols(), kThreads)), kThreads, 0, symbols_,
            classes.of_row.data(), classes.of_col.data(), on_device.view(), parts.data());
     Launch(device_, AddParts, Blocks(values, kThreads), kThreads, 0, parts.data(), count, values,
            bits.data());
-    return OnHost(bits, keys_.cols);
+    return OnHost(bits, cols());
   }
 
  private:
@@ -262,16 +237,19 @@ class CudaPasses final : public SymbolPasses {
     return found;
   }
 
-  const EntropyMatrix& matrix_;
+  size_t rows() const { return symbols_.n.rows; }
+  size_t cols() const { return symbols_.n.cols; }
+
+  const EntropyFrame& matrix_;
   const Device device_;
-  Array memory_;
-  Keys keys_ = {};
+  const Array bits_;
+  const Symbols symbols_;
 };
 
 }  // namespace
 
-std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyMatrix& matrix, Array n) {
-  return std::make_unique<CudaPasses>(matrix, std::move(n));
+std::unique_ptr<SymbolPasses> NewSymbolPasses(const EntropyFrame& matrix, ConstTensor n) {
+  return std::make_unique<CudaPasses>(matrix, n);
 }
 
 }  // namespace mica::cuda

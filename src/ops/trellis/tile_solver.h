@@ -41,7 +41,7 @@ struct TileTask {
   std::span<const int16_t> row_class;   // [rows] and [cols], with rates
   std::span<const int16_t> col_class;
   // Out.
-  MatrixView<int16_t> n;         // [rows, cols] on the host
+  MatrixView<int16_t> n;         // [rows, cols] on the host; on a CUDA device it may be empty
   Array* n_on_device = nullptr;  // the same, type I16, where it is found on a CUDA device; may be null
   Tensor weights;                // [rows, cols] as a reader of the stored matrix gets them; may be empty
   std::span<double>

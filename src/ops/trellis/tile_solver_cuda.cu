@@ -196,9 +196,9 @@ class StageSolver {
       const MatrixView<int16_t> to = tasks_[m]->n;
       const std::byte* from = integers[m].view().data;
       const size_t width = cols_ * sizeof(int16_t);
-      if (to.stride == cols_) {
+      if (to.data != nullptr && to.stride == cols_) {
         DownloadBytes(device_, to.data, from, to.rows * width);
-      } else {
+      } else if (to.data != nullptr) {
         CopyBytes(Device::Cpu(), to.data, to.stride * sizeof(int16_t), device_, from, width, width, to.rows);
       }
       if (tasks_[m]->n_on_device != nullptr) *tasks_[m]->n_on_device = std::move(integers[m]);

@@ -5,10 +5,10 @@
 #include <iterator>
 #include <memory>
 #include <random>
-#include <utility>
 #include <vector>
 
 #include "ops/codes/entropy_model.h"
+#include "ops/codes/integers.h"
 #include "ops/codes/symbol_passes.h"
 #include "tests/format/entropy/testing.h"
 #include "tests/ops/codes/testing.h"
@@ -18,10 +18,7 @@ namespace mica {
 namespace {
 
 // The integers of a matrix on the device.
-Array Uploaded(const EntropyMatrix& matrix) {
-  return OnCuda(ConstTensor(reinterpret_cast<const std::byte*>(matrix.n.data()), matrix.rows, matrix.cols,
-                            matrix.cols, DType::kI16, Device::Cpu()));
-}
+Array Uploaded(const EntropyMatrix& matrix) { return OnCuda(IntegersOf(matrix)); }
 
 EntropyMatrix CloneOf(const EntropyMatrix& matrix) {
   EntropyMatrix clone;
@@ -69,8 +66,9 @@ TEST(SymbolPassesCuda, FindTheSame) {
   for (const EntropyMatrix& matrix : Samples()) {
     SCOPED_TRACE(testing::Message() << matrix.rows << " x " << matrix.cols << ", tiles of "
                                     << matrix.tile_rows << ", " << matrix.states << " states");
-    const std::unique_ptr<SymbolPasses> expected = NewSymbolPasses(matrix, Array()),
-                                        found = NewSymbolPasses(matrix, Uploaded(matrix));
+    const Array n = Uploaded(matrix);
+    const std::unique_ptr<SymbolPasses> expected = NewSymbolPasses(matrix, IntegersOf(matrix)),
+                                        found = NewSymbolPasses(matrix, n.view());
     const EntropyTables& tables = matrix.tables;
     ExpectSameCounts(found->Count(0, kEntropyClasses - 1), expected->Count(0, kEntropyClasses - 1));
     ExpectSameCounts(found->Count(tables.first_class(), tables.last_class()),
@@ -91,10 +89,11 @@ TEST(SymbolPassesCuda, FindTheSame) {
 TEST(SymbolPassesCuda, FollowTheClassesOfTheMatrix) {
   MICA_NEEDS_CUDA();
   EntropyMatrix matrix = Sample({200, 90, 128, 8, 0.5}, 3);
-  const std::unique_ptr<SymbolPasses> found = NewSymbolPasses(matrix, Uploaded(matrix));
+  const Array n = Uploaded(matrix);
+  const std::unique_ptr<SymbolPasses> found = NewSymbolPasses(matrix, n.view());
   for (int16_t& k : matrix.row_class) k = static_cast<int16_t>(k + 7);
   ExpectSameCounts(found->Count(0, kEntropyClasses - 1),
-                   NewSymbolPasses(matrix, Array())->Count(0, kEntropyClasses - 1));
+                   NewSymbolPasses(matrix, IntegersOf(matrix))->Count(0, kEntropyClasses - 1));
 }
 
 TEST(FitEntropyModelCuda, StoresAsMuchAsTheProcessor) {
@@ -111,8 +110,9 @@ TEST(FitEntropyModelCuda, StoresAsMuchAsTheProcessor) {
     on_host.col_class.clear();
     EntropyMatrix on_device = CloneOf(on_host), again = CloneOf(on_host);
     FitEntropyModel(on_host);
-    FitEntropyModel(on_device, Uploaded(on_device));
-    FitEntropyModel(again, Uploaded(again));
+    const Array n = Uploaded(on_host);
+    FitEntropyModel(on_device, n.view());
+    FitEntropyModel(again, n.view());
     const double bits = static_cast<double>(Pack(on_host).bits());
     EXPECT_NEAR(static_cast<double>(Pack(on_device).bits()), bits, 1e-4 * bits);
     EXPECT_EQ(on_device.row_class, again.row_class);
