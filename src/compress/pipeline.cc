@@ -24,6 +24,7 @@
 #include "compress/fixed/plain_tensors.h"
 #include "compress/fixed/solver.h"
 #include "compress/inform/statistics.h"
+#include "compress/plan.h"
 #include "compress/work_directory.h"
 #include "device/cuda.h"
 #include "device/device.h"
@@ -80,6 +81,7 @@ class Compression {
         coder_(MakeCoder(settings_, weights_.config())) {}
 
   void Check();
+  CompressionNeeds Needs();
   CompressionRecord Run();
 
  private:
@@ -87,6 +89,8 @@ class Compression {
   size_t shards() const { return kEndShards + config().layers; }
   uint64_t finished_matrix_bytes() const;
 
+  void CheckModel() const;
+  void CheckBudget();
   void CheckStatisticsPath() const;
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
@@ -127,15 +131,31 @@ class Compression {
 
 // Everything that can be known before anything is written.
 void Compression::Check() {
+  CheckModel();
+  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
+  CheckTokens(config(), calibration_->ids);
+  if (!paths_.statistics.empty()) CheckStatisticsPath();
+  CheckBudget();
+}
+
+void Compression::CheckModel() const {
   CheckSettings(settings_);
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
   CheckWindow(config(), *settings_.calibration.seqlen);
-  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
-  CheckTokens(config(), calibration_->ids);
-  if (!paths_.statistics.empty()) CheckStatisticsPath();
+}
+
+void Compression::CheckBudget() {
   if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
   coder_->CheckBudget(LeastBesides());
+}
+
+CompressionNeeds Compression::Needs() {
+  CheckModel();
+  CheckBudget();
+  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + EstimatedEndBytes() +
+                        static_cast<double>(EstimatedStatisticsBytes(settings_)),
+          .memory = PlanCompression(settings_, config())};
 }
 
 CompressionRecord Compression::Run() {
@@ -576,6 +596,11 @@ CompressionRecord Compression::Finish() {
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                       Progress& progress) {
   Compression(paths, settings, progress).Check();
+}
+
+CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                                    Progress& progress) {
+  return Compression(paths, settings, progress).Needs();
 }
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
