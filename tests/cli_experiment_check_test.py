@@ -6,7 +6,7 @@ import shutil
 
 from program import DEMO, SOURCE, ProgramTest, main, mica, read_json
 
-PUBLISHED = sorted((SOURCE / "experiments").glob("*.json"))
+PUBLISHED = sorted((SOURCE / "experiments").glob("*.json"), key=lambda path: path.stem)
 
 
 def lines_of(tree):
@@ -89,7 +89,7 @@ class CheckTest(ProgramTest):
                 ("expected model", "layers 8 instead of 40; dtype fp16 instead of bf16", {"expect": {"layers": 40, "dtype": "bf16"}}),
                 ("directory", "is not empty and holds no experiment", {"directory": "."}),
                 ("directory", "is not a directory", {"directory": "eval.txt/run"}),
-                ("directory", "is an input of this command", {"directory": str(DEMO)})):
+                ("directory", "is the same as", {"directory": str(DEMO)})):
             with self.subTest(expected=expected):
                 experiment = self.experiment(**changes)
                 wrong = self.check(experiment, code=1)
@@ -206,7 +206,7 @@ class PublishedTest(CheckTest):
             experiment.write_text(json.dumps(self.shrunken(path, 3)))
             self.check(experiment)
             result = json.loads(self.succeed("run", experiment, "--json"))
-            self.assertEqual(list(result["sets"]), ["wikitext2", "ptb", "c4"])
+            self.assertEqual(list(result["datasets"]), ["wikitext2", "ptb", "c4"])
             packed = read_json(self.folder / "runs" / path.stem / "packed" / "compression.json")
             if path.stem == "vicuna-13b":
                 self.assertAlmostEqual(packed["bits"]["mean_code_bits"], 4.0, delta=0.05)

@@ -33,6 +33,7 @@ constexpr size_t kWholeText = size_t{1} << 20;
 // A text of so many bytes a token has the tokens for certain: pieces are shorter on the average.
 constexpr size_t kSurelyBytes = 32;
 constexpr size_t kLikelyBytes = 5;     // a token has fewer, as a rule
+constexpr double kSurelyNeeded = 0.8;  // share of what a compression is planned to hold
 constexpr double kFilesBytes = 100e6;  // of results, reports and statistics without moments
 
 std::string Size(double bytes) { return FormatBytes(bytes); }
@@ -52,10 +53,10 @@ class Checker {
     Model();
     TokenizerOfModel();
     for (const DataSpec& set : experiment_.evaluation.data)
-      Text("text " + set.name, set, sets_, [&](const LoadedText& text) { return Windows(set, text); });
+      Text("text " + set.name, set, sets_, [&](const LoadedText& text) { return WindowsOf(set, text); });
     Calibration();
     TextsDiffer();
-    Device();
+    Room();
     Directory();
     Stages();
     if (!unseen_.empty()) {
@@ -97,7 +98,10 @@ class Checker {
       CheckModelDirectory(model);
       return model.string();
     });
-    if (!there) return unseen_.insert(unseen_.end(), {"model", "tokenizer", "windows", "memory"}), void();
+    if (!there) {
+      unseen_.insert(unseen_.end(), {"weights", "tokenizer", "windows"});
+      return;
+    }
     std::vector<std::string> missing;
     Look("config.json", [&] {
       config_.emplace(LoadConfig(model));
@@ -111,7 +115,10 @@ class Checker {
     for (const std::string& shard : missing)
       Add(CheckState::kWrong, "weights",
           fmt::format("{}: is missing; complete the download", (model / shard).string()));
-    if (!missing.empty() || !config_) return unseen_.push_back("weights"), void();
+    if (!missing.empty() || !config_) {
+      unseen_.push_back("weights");
+      return;
+    }
     const bool opened = Look("weights", [&] {
       weights_.emplace(ModelWeights::Open(model));
       return fmt::format("{}, {}, {}", weights_->checkpoint().layout(),
@@ -166,7 +173,7 @@ class Checker {
     }
   }
 
-  std::string Windows(const DataSpec& set, const LoadedText& text) {
+  std::string WindowsOf(const DataSpec& set, const LoadedText& text) {
     const EvaluationRequest& request = experiment_.evaluation;
     const size_t window = WindowTokens(request.seqlen, *config_);
     CheckWindow(*config_, window);
@@ -174,8 +181,8 @@ class Checker {
         request.max_windows == 0 ? std::max(kWholeText, window) : request.max_windows * window;
     const bool surely = text.text.size() / kSurelyBytes > wanted;
     const auto [ids, whole] = FirstTokens(text.text, surely ? window : wanted, request.special_tokens);
-    const mica::Windows windows = CutWindows(ids, tokenizer_->text_bos(), window, request.convention,
-                                             request.max_windows, set.path.string());
+    const Windows windows = CutWindows(ids, tokenizer_->text_bos(), window, request.convention,
+                                       request.max_windows, set.path.string());
     CheckTokens(*config_, windows.ids);
     size_t count = windows.count();
     if (!whole)
@@ -222,8 +229,10 @@ class Checker {
   }
 
   void TextsDiffer() {
-    if (sets_.empty() || sources_.empty())
-      return unseen_.push_back("whether calibration and evaluation texts differ"), void();
+    if (sets_.empty() || sources_.empty()) {
+      unseen_.push_back("whether calibration and evaluation texts differ");
+      return;
+    }
     Look("texts differ", [&] {
       for (const FoundText& calibration : sources_) {
         CalibrationSource source;
@@ -241,8 +250,11 @@ class Checker {
   }
 
   // Memory of the device and room on the disk.
-  void Device() {
-    if (!weights_) return unseen_.push_back("disk"), void();
+  void Room() {
+    if (!weights_) {
+      unseen_.insert(unseen_.end(), {"memory", "disk"});
+      return;
+    }
     CompressionSettings settings = experiment_.compression;
     settings.calibration.seqlen = WindowTokens(settings.calibration.seqlen, *config_);
     Progress quiet(false);
@@ -264,15 +276,12 @@ class Checker {
     });
     if (!possible) return;
     if (!WasWritten(Packed() / kCompressionFile)) {
-      Look("memory, compressing", [&] {
-        needs->memory.Check("compressing", "use fewer \"samples\", a smaller \"seqlen\" or another --device");
-        return "about " + needs->memory.Describe();
-      });
+      Compressing(needs->memory);
       Look("disk", [&] {
         double written = 0;
         std::error_code code;
         for (fs::directory_iterator entry(Packed(), code), end; !code && entry != end; entry.increment(code))
-          written += static_cast<double>(entry->is_regular_file() ? entry->file_size() : 0);
+          written += static_cast<double>(entry->is_regular_file(code) ? entry->file_size(code) : 0);
         const double needed = std::max(0.0, needs->disk_bytes - written) + kFilesBytes;
         const auto room = static_cast<double>(FreeDiskBytes(experiment_.directory));
         if (needed > room)
@@ -281,6 +290,18 @@ class Checker {
         return fmt::format("about {} of the {} that are free", Size(needed), Size(room));
       });
     }
+  }
+
+  // The plan is an estimate: what it exceeds by little may do.
+  void Compressing(const MemoryPlan& plan) {
+    const std::string text = "about " + plan.Describe(),
+                      advice = "use fewer \"samples\", a smaller \"seqlen\" or another --device";
+    const auto needed = static_cast<double>(plan.total()),
+               there = static_cast<double>(AvailableMemory(plan.device()));
+    const CheckState state = needed * kSurelyNeeded > there ? CheckState::kWrong
+                             : needed > there               ? CheckState::kNote
+                                                            : CheckState::kOk;
+    Add(state, "memory, compressing", state == CheckState::kOk ? text : text + "; " + advice);
   }
 
   void Directory() {
