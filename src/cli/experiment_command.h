@@ -1,15 +1,20 @@
-// A command whose one argument is an experiment file.
+// What commands whose one argument is an experiment file have in common.
 #pragma once
 
-#include <string>
+#include <filesystem>
 
 #include "cli/command.h"
+#include "cli/common_options.h"
 #include "experiment/experiment.h"
 
 namespace mica {
 
-// `run` does the work, prints for people unless told to be quiet, and returns what --json prints.
-Subcommand ExperimentCommand(const std::string& name, const std::string& help, const char* help_of_file,
-                             Json (*run)(const Experiment& experiment, bool quiet));
+struct ExperimentOptions {
+  CommonOptions common;
+  std::filesystem::path experiment;
+};
+
+// Applies the common options and reads the file, to be computed on the device that they name.
+Experiment OpenExperiment(ExperimentOptions& options);
 
 }  // namespace mica

@@ -1,16 +1,40 @@
+#include <memory>
+
+#include "base/error.h"
+#include "base/output.h"
 #include "cli/commands.h"
 #include "cli/experiment_command.h"
+#include "experiment/check.h"
+#include "record/options.h"
 
 namespace mica {
+namespace {
+
+void Check(const Experiment& experiment, bool json) {
+  const ExperimentCheck check = CheckExperiment(experiment);
+  WriteStdout(json ? JsonText(ToJson(check)) : CheckText(check));
+  if (const size_t wrong = check.Wrong(); wrong > 0)
+    Fail("{}: {} of {} checks failed", experiment.name, wrong, check.lines.size());
+}
+
+}  // namespace
 
 Subcommand RunCommand() {
-  return ExperimentCommand(
-      "run",
-      "Run an experiment: measure, compress, measure the packed file, compare; the same command "
-      "goes on after a stop",
-      "Experiment file (JSON)", [](const Experiment& experiment, bool quiet) {
-        return ComparisonJson(RunExperiment(experiment, quiet));
-      });
+  auto options = std::make_shared<ExperimentOptions>();
+  auto given = std::make_shared<Json>(Json::object());
+  return {.name = "run",
+          .help =
+              "Run an experiment: measure, compress, measure the packed file, compare; the same command "
+              "goes on after a stop",
+          .arguments = {{"experiment", &options->experiment, "Experiment file (JSON)"}},
+          .flags = {{RunOptionTable(), given.get()}, CommonFlags(options->common)},
+          .run = [options, given] {
+            const Experiment experiment = OpenExperiment(*options);
+            if (ValueOf(*given, FindOption(RunOptionTable(), "check")))
+              return Check(experiment, options->common.json);
+            const Comparison comparison = RunExperiment(experiment, options->common.json);
+            if (options->common.json) WriteStdout(JsonText(ComparisonJson(comparison)));
+          }};
 }
 
 }  // namespace mica

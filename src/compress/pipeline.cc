@@ -23,10 +23,10 @@
 #include "compress/coder/later.h"
 #include "compress/coders.h"
 #include "compress/curvature/drift_compensation.h"
-#include "compress/device_memory.h"
 #include "compress/fixed/plain_tensors.h"
 #include "compress/fixed/solver.h"
 #include "compress/inform/statistics.h"
+#include "compress/plan.h"
 #include "compress/work_directory.h"
 #include "device/cuda.h"
 #include "device/device.h"
@@ -83,6 +83,7 @@ class Compression {
         coder_(MakeCoder(settings_, weights_.config())) {}
 
   void Check();
+  CompressionNeeds Needs();
   CompressionRecord Run();
 
  private:
@@ -90,6 +91,9 @@ class Compression {
   size_t shards() const { return kEndShards + config().layers; }
   uint64_t finished_matrix_bytes() const;
 
+  void CheckModel() const;
+  void CheckBudget();
+  void Place();
   void CheckStatisticsPath() const;
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
@@ -131,16 +135,42 @@ class Compression {
 
 // Everything that can be known before anything is written.
 void Compression::Check() {
+  CheckModel();
+  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
+  CheckTokens(config(), calibration_->ids);
+  if (!paths_.statistics.empty()) CheckStatisticsPath();
+  CheckBudget();
+  Place();
+}
+
+void Compression::CheckModel() const {
   CheckSettings(settings_);
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
   CheckWindow(config(), *settings_.calibration.seqlen);
-  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
-  CheckTokens(config(), calibration_->ids);
-  rest_ = PlaceActivations(config(), settings_, calibration_->tokens());
-  if (!paths_.statistics.empty()) CheckStatisticsPath();
+}
+
+void Compression::CheckBudget() {
   if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
   coder_->CheckBudget(LeastBesides());
+}
+
+void Compression::Place() {
+  const Placement placement = PlaceActivations(settings_, config());
+  rest_ = placement.rest;
+  const Device device = settings_.arithmetic.device;
+  if (device.is_cuda()) {
+    LogInfo("compressing takes about {}{}", placement.plan.Describe(),
+            rest_ == device ? "" : "; the activations of all tokens rest on the processor");
+  }
+}
+
+CompressionNeeds Compression::Needs() {
+  CheckModel();
+  CheckBudget();
+  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + EstimatedEndBytes() +
+                        static_cast<double>(EstimatedStatisticsBytes(settings_)),
+          .memory = PlaceActivations(settings_, config()).plan};
 }
 
 CompressionRecord Compression::Run() {
@@ -591,6 +621,11 @@ CompressionRecord Compression::Finish() {
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                       Progress& progress) {
   Compression(paths, settings, progress).Check();
+}
+
+CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                                    Progress& progress) {
+  return Compression(paths, settings, progress).Needs();
 }
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,

@@ -5,6 +5,7 @@
 
 #include "base/progress.h"
 #include "compress/settings.h"
+#include "device/memory_plan.h"
 #include "record/compression.h"
 
 namespace mica {
@@ -19,6 +20,15 @@ struct CompressionPaths {
 // Throws the Error that CompressModel would throw for what can be known at once: settings, model, tokenizer,
 // texts, a budget out of reach. Writes nothing.
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+
+// What a compression takes, before it begins.
+struct CompressionNeeds {
+  double disk_bytes = 0;  // of `out` and the statistics, about
+  MemoryPlan memory;      // compress/plan.h
+};
+// Throws what CheckCompression throws of settings, model and budget, and leaves tokenizer and texts aside.
+CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                                    Progress& progress);
 
 // Compresses and returns what is also written to out/compression.json: settings, budget and what was reached,
 // bits by part and by layer, file sizes, time by phase, peak memory. Everything it says of sizes is counted

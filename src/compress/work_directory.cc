@@ -12,6 +12,8 @@ namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
+std::string RecordName(size_t shard) { return fmt::format("shard-{:05}.json", shard); }
+
 constexpr const char* kLock = "lock";
 constexpr const char* kIdentity = "identity.json";
 
@@ -73,7 +75,7 @@ fs::path WorkDirectory::ShardPath(size_t shard) const {
 }
 
 fs::path WorkDirectory::RecordPath(size_t shard) const {
-  return work_ / fmt::format("shard-{:05}.json", shard);
+  return work_ / RecordName(shard);
 }
 
 std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
@@ -121,6 +123,13 @@ void WorkDirectory::Discard() const {
   std::error_code code;
   fs::remove_all(work_, code);
   if (fs::is_empty(out_, code) && !fs::is_symlink(out_, code)) fs::remove(out_, code);
+}
+
+size_t WorkDirectory::FinishedShards(const fs::path& out) {
+  size_t shards = 0;
+  std::error_code code;
+  while (fs::exists(out / kUnfinishedDirectory / RecordName(shards + 1), code)) ++shards;
+  return shards;
 }
 
 void WorkDirectory::Clear(const fs::path& out) {

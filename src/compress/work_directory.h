@@ -41,6 +41,8 @@ class WorkDirectory {
   bool Resumable() const;
   // Removes everything that the run has written, and the directory if that leaves it empty.
   void Discard() const;
+  // Of a stopped run in `out`: the shards that are finished, one after the other.
+  static size_t FinishedShards(const std::filesystem::path& out);
   // Removes the intermediate results of a finished run.
   static void Clear(const std::filesystem::path& out);
 

@@ -45,6 +45,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   reader.Read("force", experiment.force);
   const Json* evaluate = reader.Find("evaluate");
   const Json* compress = reader.Find("compress");
+  const Json* expect = reader.Find("expect");
   reader.Finish();
   if (experiment.json.contains("name") && !IsLabel(experiment.name))
     Fail("{}: \"name\" is {}, expected {}", where, ShownJson(experiment.json["name"]), kLabelRule);
@@ -64,6 +65,13 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   if (experiment.compression.calibration.sources.empty())
     Fail("{}, \"compress\": \"calib\" names no text to calibrate on", where);
   CheckSettings(experiment.compression);
+  if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
+  for (const auto& [path, lines] : experiment.expected.lines) {
+    const auto is_it = [&](const DataSpec& text) { return text.path == path; };
+    if (!std::ranges::any_of(experiment.evaluation.data, is_it) &&
+        !std::ranges::any_of(experiment.compression.calibration.sources, is_it))
+      Fail("{}, \"expect\": \"lines\" names {}, which is no text of the experiment", where, path.string());
+  }
   return experiment;
 }
 
@@ -71,18 +79,19 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   RefuseIdleOptions(experiment.compression, GivenIn(experiment.json.at("compress")));
   ExperimentDirectory directory(experiment, experiment.compression, quiet);
   directory.status().SetStages({std::begin(kStages), std::end(kStages)});
-  const fs::path baseline_path = directory.path() / "baseline.json",
-                 compressed_path = directory.path() / "compressed.json", packed = directory.path() / "packed";
+  const fs::path baseline_path = directory.path() / kBaselineFile,
+                 compressed_path = directory.path() / kCompressedFile,
+                 packed = directory.path() / kPackedDirectory;
   const EvaluationRecord baseline =
-      directory.Evaluated("baseline", experiment.evaluation.model, "baseline.json");
+      directory.Evaluated("baseline", experiment.evaluation.model, kBaselineFile);
   directory.Stage("compress");
-  CompressModel({experiment.evaluation.model, packed, directory.path() / "statistics.safetensors"},
+  CompressModel({experiment.evaluation.model, packed, directory.path() / kStatisticsFile},
                 experiment.compression, directory.progress());
-  const EvaluationRecord compressed = directory.Evaluated("evaluate", packed, "compressed.json");
+  const EvaluationRecord compressed = directory.Evaluated("evaluate", packed, kCompressedFile);
   directory.Stage("compare");
   const Comparison comparison =
       Compare(baseline, baseline_path.string(), compressed, compressed_path.string(), false);
-  WriteJson(directory.path() / "comparison.json", ComparisonJson(comparison));
+  WriteJson(directory.path() / kComparisonFile, ComparisonJson(comparison));
   std::string report;
   for (const Language language : {Language::kEnglish, Language::kChinese}) {
     const Document document = BuildReport(comparison, language);

@@ -8,6 +8,7 @@
 #include "compress/settings.h"
 #include "eval/measure/evaluate.h"
 #include "eval/report/comparison.h"
+#include "experiment/expectations.h"
 
 namespace mica {
 
@@ -18,16 +19,26 @@ struct Experiment {
   bool divergence = false;          // compressed models are measured against the original one, too
   CompressionSettings compression;
   bool force = false;  // evaluation texts may be calibration texts
-  Json json;           // the file as read
+  Expectations expected;
+  Json json;  // the file as read
 };
 
 // Reads an experiment file; relative paths in it are relative to its own directory. Unknown keys throw Error.
 //   {"name", "model", "directory", "force": false,
 //    "evaluate": {the keys of RequestFromJson, and "divergence": false},
-//    "compress": {the keys of SettingsFromJson}}
+//    "compress": {the keys of SettingsFromJson},
+//    "expect": {"layers", "hidden", "vocabulary", "parameters", "dtype", "lines": {path of a text: lines}}}
+// "expect" may be left out, and so may each of its keys.
 Experiment ReadExperiment(const std::filesystem::path& path);
 // The same for the content of a file that would be at `path`.
 Experiment ExperimentFromJson(Json json, const std::filesystem::path& path);
+
+// What a run leaves in its directory.
+inline constexpr const char* kBaselineFile = "baseline.json";
+inline constexpr const char* kCompressedFile = "compressed.json";
+inline constexpr const char* kComparisonFile = "comparison.json";
+inline constexpr const char* kPackedDirectory = "packed";
+inline constexpr const char* kStatisticsFile = "statistics.safetensors";
 
 // Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
 // DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json

@@ -18,8 +18,6 @@ namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kExperiment = "experiment.json";
-
 // Evaluating on what was calibrated on would flatter the result.
 void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& evaluation) {
   if (experiment.force) return;
@@ -38,10 +36,25 @@ void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& eval
   }
 }
 
+// A model or a text that the experiment was not written for.
+void CheckExpectations(const Experiment& experiment) {
+  if (experiment.expected.OfModel())
+    CheckExpected(experiment.expected, ModelWeights::Open(experiment.evaluation.model));
+  if (experiment.expected.lines.empty()) return;
+  for (const auto* texts : {&experiment.evaluation.data, &experiment.compression.calibration.sources}) {
+    for (const DataSpec& text : *texts) {
+      const bool expected = std::ranges::any_of(experiment.expected.lines,
+                                                [&](const auto& of) { return of.first == text.path; });
+      if (expected) CheckExpected(experiment.expected, text.path, LoadText(text).lines);
+    }
+  }
+}
+
 constexpr const char* kLock = ".lock";
 
 void RefuseOtherFiles(const fs::path& directory) {
-  if (fs::exists(directory) && !fs::exists(directory / kExperiment) && !HoldsNothing(directory, {kLock})) {
+  if (fs::exists(directory) && !fs::exists(directory / kExperimentFile) &&
+      !HoldsNothing(directory, {kLock})) {
     Fail("{}: is not empty and holds no experiment; give another \"directory\"", directory.string());
   }
 }
@@ -58,18 +71,23 @@ std::unique_ptr<FileLock> LockDirectory(const Experiment& experiment) {
 
 }  // namespace
 
-ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const CompressionSettings& compression,
-                                         bool quiet)
-    : experiment_(experiment), status_(experiment.directory / "status.json"), progress_(!quiet) {
+void CheckDirectory(const Experiment& experiment) {
   CheckFiles({.inputs = {experiment.evaluation.model}, .directories = {experiment.directory}});
   RefuseOtherFiles(experiment.directory);
+}
+
+ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const CompressionSettings& compression,
+                                         bool quiet)
+    : experiment_(experiment), status_(experiment.directory / kStatusFile), progress_(!quiet) {
+  CheckDirectory(experiment);
+  CheckExpectations(experiment);
   original_.emplace(Prepare(experiment.evaluation.model));
   CheckTextsDiffer(experiment, original_->Describe());
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
   lock_ = LockDirectory(experiment);
   // A directory serves one experiment. Whether it is the same one is seen by what its results were made of,
   // not by the words of the file.
-  if (!fs::exists(path() / kExperiment)) WriteJson(path() / kExperiment, experiment.json);
+  if (!fs::exists(path() / kExperimentFile)) WriteJson(path() / kExperimentFile, experiment.json);
   progress_.ReportTo(&status_);
   status_.SetExperiment(experiment.name);
 }
@@ -107,7 +125,8 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
     WriteJson(kept, ToJson(evaluation.Measure(progress_)));
   }
   // From here on the directory is this experiment's, in the words in which it was run last.
-  if (ReadJson(path() / kExperiment) != experiment_.json) WriteJson(path() / kExperiment, experiment_.json);
+  if (ReadJson(path() / kExperimentFile) != experiment_.json)
+    WriteJson(path() / kExperimentFile, experiment_.json);
   const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string());
   Ordered<double> perplexities;
   for (const auto& [name, set] : record.sets) {

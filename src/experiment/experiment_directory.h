@@ -16,6 +16,13 @@
 
 namespace mica {
 
+// In its directory: the experiment as it was run last, and how far it is.
+inline constexpr const char* kExperimentFile = "experiment.json";
+inline constexpr const char* kStatusFile = "status.json";
+
+// Throws Error when the directory of the experiment is an input, or holds something else.
+void CheckDirectory(const Experiment& experiment);
+
 class ExperimentDirectory {
  public:
   // Makes the directory or goes on in it, after everything has been checked that can be before work begins:

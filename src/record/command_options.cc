@@ -315,6 +315,17 @@ std::span<const Option> ComparisonOptionTable() {
   return options;
 }
 
+std::span<const Option> RunOptionTable() {
+  static const std::vector<Option> options = {
+      {.name = "check",
+       .kind = OptionKind::kSwitch,
+       .group = "Run",
+       .help = "Only say, in seconds, whether all that the experiment needs is there; writes nothing",
+       .value = false,
+       .place = OptionPlace::kFlag}};
+  return options;
+}
+
 std::span<const Option> ExportOptionTable() {
   static const std::vector<Option> options = MakeExportOptions();
   return options;

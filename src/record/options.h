@@ -79,8 +79,9 @@ std::span<const Option> CompressionOptionTable();
 std::span<const Option> EvaluationOptionTable();
 // `mica synthesize`.
 std::span<const Option> SynthesisOptionTable();
-// `mica compare`, `mica export`, `mica inspect`, `mica status`, `mica tokenize`.
+// `mica compare`, `mica run`, `mica export`, `mica inspect`, `mica status`, `mica tokenize`.
 std::span<const Option> ComparisonOptionTable();
+std::span<const Option> RunOptionTable();
 std::span<const Option> ExportOptionTable();
 std::span<const Option> InspectionOptionTable();
 std::span<const Option> StatusOptionTable();

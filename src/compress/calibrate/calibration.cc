@@ -10,8 +10,12 @@
 namespace mica {
 namespace {
 
-// Windows of each source: shares of `samples` in proportion to the weights, by largest remainder, at least
-// one each.
+constexpr double kRepeated = 0.8;        // share of distinct tokens below which windows repeat one another
+constexpr size_t kTokensPerChannel = 4;  // with fewer, moments say little of how channels go together
+
+}  // namespace
+
+// By largest remainder.
 std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_t samples) {
   double total = 0;
   for (const DataSpec& source : sources) {
@@ -43,11 +47,6 @@ std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_
   }
   return windows;
 }
-
-constexpr double kRepeated = 0.8;        // share of distinct tokens below which windows repeat one another
-constexpr size_t kTokensPerChannel = 4;  // with fewer, moments say little of how channels go together
-
-}  // namespace
 
 size_t DistinctTokens(std::span<const int32_t> ids, size_t window) {
   std::vector<uint64_t> contexts;

@@ -37,6 +37,10 @@ struct Calibration {
 // Tokens in a row that make two places of a text the same.
 inline constexpr size_t kContext = 16;
 
+// Windows of each source: shares of `samples` in proportion to the weights, at least one each. Throws Error
+// for weights that are not positive and for fewer samples than sources.
+std::vector<size_t> WindowsOfSources(const std::vector<DataSpec>& sources, size_t samples);
+
 // Of ids [windows, window], those whose context, the kContext tokens up to them (less at the start of a
 // window), occurs for the first time: a text that is drawn from twelve times over, and one of a thousand
 // equal documents, have few.

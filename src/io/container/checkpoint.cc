@@ -77,10 +77,9 @@ std::vector<std::string> NamesIn(const fs::path& directory) {
   return names;
 }
 
-// Shards of a layout among `names`, the first that is not there, and how many there should be.
+// Shards of a layout among `names`, those that are not there, and how many there should be.
 struct LooseShards {
-  std::vector<std::string> found;
-  std::string missing;
+  std::vector<std::string> found, missing;
   size_t expected = 0;
 };
 LooseShards FindShards(const std::vector<std::string>& names, const Layout& layout) {
@@ -96,8 +95,9 @@ LooseShards FindShards(const std::vector<std::string>& names, const Layout& layo
     const auto found = by_number.find(shard);
     if (found != by_number.end()) {
       loose.found.push_back(found->second);
-    } else if (loose.missing.empty()) {
-      loose.missing = fmt::format("{}{:05}-of-{:05}{}", layout.stem, shard, loose.expected, layout.extension);
+    } else {
+      loose.missing.push_back(
+          fmt::format("{}{:05}-of-{:05}{}", layout.stem, shard, loose.expected, layout.extension));
     }
   }
   return loose;
@@ -113,7 +113,7 @@ bool IsWeightFile(std::string_view name) {
     const LooseShards loose = FindShards(names, layout);
     if (loose.expected == 0) continue;
     Fail("{}: has {} of {} shards and no {}; {} is missing, complete the download", directory.string(),
-         loose.found.size(), loose.expected, layout.index, loose.missing);
+         loose.found.size(), loose.expected, layout.index, loose.missing.front());
   }
   struct Hint {
     std::string_view end, advice;
@@ -161,6 +161,26 @@ void CheckModelDirectory(const fs::path& path) {
         "it",
         path.string());
   }
+}
+
+std::vector<std::string> MissingShards(const fs::path& directory) {
+  const std::vector<std::string> names = NamesIn(directory);
+  for (const Layout& layout : kLayouts) {
+    if (IsPresent(directory / layout.single)) return {};
+    if (IsPresent(directory / layout.index)) {
+      const Json json = ReadJson(directory / layout.index);
+      std::set<std::string> missing;
+      if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) return {};
+      for (const auto& [name, shard] : json["weight_map"].items()) {
+        if (!shard.is_string() || !IsPlainName(shard.get<std::string>())) return {};
+        if (!IsPresent(directory / shard.get<std::string>())) missing.insert(shard.get<std::string>());
+      }
+      return {missing.begin(), missing.end()};
+    }
+    const LooseShards loose = FindShards(names, layout);
+    if (loose.expected != 0) return loose.missing;
+  }
+  return {};
 }
 
 void Checkpoint::OpenShard(const fs::path& path, bool torch, std::vector<TensorView>& tensors) {

@@ -26,6 +26,10 @@ inline constexpr const char* kUnfinishedDirectory = ".work";
 // Throws Error unless `path` is a directory; one in which a compression was not finished is named so.
 void CheckModelDirectory(const std::filesystem::path& path);
 
+// Names of the weight files that a checkpoint directory should have and has not: shards that its index names,
+// or the gaps in a row of numbered ones. Opening it would name the first. Sorted.
+std::vector<std::string> MissingShards(const std::filesystem::path& directory);
+
 // A weight file that was opened.
 struct WeightFile {
   std::string name;  // without its directory

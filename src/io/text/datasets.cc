@@ -393,10 +393,13 @@ DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
 }
 
 std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::string& where,
-                   std::string* content_fingerprint) {
+                   LoadedText* loaded) {
   if (bytes.empty()) Fail("{}: is empty", where);
   std::string text = Decompress(bytes, where);
-  if (content_fingerprint != nullptr) *content_fingerprint = Sha256Hex(text);
+  if (loaded != nullptr) {
+    loaded->content_fingerprint = Sha256Hex(text);
+    loaded->lines = static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+  }
   CheckIsText(text, kind, where);
   if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   switch (kind) {
@@ -420,7 +423,7 @@ LoadedText LoadText(const DataSpec& spec) {
   const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
   LoadedText loaded;
   loaded.file_bytes = file->size();
-  loaded.text = TextOf(file->bytes(), spec.kind, spec.path.string(), &loaded.content_fingerprint);
+  loaded.text = TextOf(file->bytes(), spec.kind, spec.path.string(), &loaded);
   file->CheckUnchanged();
   loaded.fingerprint = Sha256Hex(loaded.text);
   return loaded;

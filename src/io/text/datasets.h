@@ -40,6 +40,7 @@ struct LoadedText {
   std::string fingerprint;  // SHA-256 of `text`: what two files that make the same text have in common
   std::string content_fingerprint;  // SHA-256 of the file once decompressed, whatever its kind makes of it
   uint64_t file_bytes = 0;          // as stored
+  uint64_t lines = 0;               // of the file once decompressed, as wc counts them
 };
 
 // Reads and joins. Throws Error for a missing or empty file, bad gzip/zstd/JSON (with the line number),
@@ -47,8 +48,8 @@ struct LoadedText {
 // an archive, a Git LFS pointer), which it names.
 LoadedText LoadText(const DataSpec& spec);
 // The same for a file's bytes that are in memory; `where` is its name in errors.
-// content_fingerprint, unless null, becomes that of LoadedText.
+// `loaded`, unless null, gets what LoadedText says of the content: its fingerprint and lines.
 std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::string& where,
-                   std::string* content_fingerprint = nullptr);
+                   LoadedText* loaded = nullptr);
 
 }  // namespace mica

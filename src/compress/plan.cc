@@ -1,0 +1,97 @@
+#include "compress/plan.h"
+
+#include <algorithm>
+
+#include "base/dtype.h"
+#include "compress/budget/demands.h"
+#include "compress/calibrate/layer_pass.h"
+#include "compress/calibrate/residual_stream.h"
+#include "model/weights.h"
+#include "model/window.h"
+
+namespace mica {
+namespace {
+
+constexpr double kOverheadBits = 0.3;  // of scales, zeros and padding, a weight
+constexpr uint64_t kSolverCopies = 4;  // FP32 matrices of an input that solving holds besides the weights
+constexpr uint64_t kSolverCopiesOnGpu = 7, kInputMatricesOnGpu = 6;  // where matrices are solved at once
+constexpr uint64_t kInputMatrices = 4;  // FP32 cols x cols: H, D, and the factor with its work
+constexpr uint64_t kSweepMatrices = 4;  // the same while it sums: H and D in FP64
+
+}  // namespace
+
+MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident) {
+  const Arithmetic& arithmetic = settings.arithmetic;
+  const bool on_gpu = arithmetic.device.is_cuda(), drifts = settings.drift.compensation > 0;
+  const uint64_t window = settings.calibration.seqlen.value(), tokens = settings.calibration.samples * window;
+  const uint64_t of_original =
+      drifts ? std::min<uint64_t>(settings.drift.windows, settings.calibration.samples) * window : 0;
+  const uint64_t value_bytes = DTypeBytes(arithmetic.operands());
+
+  uint64_t weights = 0, widest = 0, of_input = 0;
+  for (const InputKind input : kInputKinds) {
+    uint64_t matrices = 0;
+    for (const LinearKind kind : kLinearKinds) {
+      if (InputOf(kind) != input) continue;
+      const MatrixShape shape = LinearShape(config, kind);
+      matrices += uint64_t{shape.rows} * shape.cols;
+    }
+    weights += matrices;
+    widest = std::max<uint64_t>(widest, InputCols(config, input));
+    of_input = std::max(of_input, matrices);
+  }
+  const uint64_t run = RunTokens(window);
+  const uint64_t portion =
+      std::min(tokens, std::max<uint64_t>(1, ResidualStream::kPortionTokens / run) * run);
+  const uint64_t passing = portion * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
+
+  MemoryPlan plan(arithmetic.device);
+  if (resident) {
+    plan.Add("activations of all tokens",
+             (drifts ? 2 : 1) * tokens * config.hidden * sizeof(uint16_t) +
+                 (tokens + of_original) * std::max(config.ffn, config.q_width()) * value_bytes);
+  }
+  plan.Add("a layer's weights",
+           weights * ((on_gpu ? 2 : 1) * sizeof(float) + (drifts ? 2 : 1) * value_bytes));
+  plan.Add("moments and solver", std::max(kSweepMatrices * widest * widest * sizeof(float) + passing,
+                                          ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
+                                           (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
+                                              sizeof(float)));
+  return plan;
+}
+
+Placement PlaceActivations(const CompressionSettings& settings, const ModelConfig& config) {
+  const Device device = settings.arithmetic.device;
+  Placement here{device, PlanCompression(settings, config, true)};
+  if (!device.is_cuda() || here.plan.total() <= AvailableMemory(device)) return here;
+  Placement there{Device::Cpu(), PlanCompression(settings, config, false)};
+  there.plan.Check("compressing", "use a GPU with more memory, or the processor");
+  MemoryPlan resting(Device::Cpu());
+  resting.Add("activations of all tokens", here.plan.total() - there.plan.total());
+  resting.Check("keeping the activations of all tokens on the processor",
+                "use fewer --samples, or a GPU with more memory");
+  return there;
+}
+
+double EstimatedMatrixBytes(const CompressionSettings& settings, const ModelConfig& config) {
+  const double value = settings.budget.value, zeros = settings.sparsity.rate;
+  const auto weights = static_cast<double>(CompressedWeights(config));
+  switch (settings.budget.target) {
+    case BudgetTarget::kFileBytes:
+      return value;
+    case BudgetTarget::kBitsPerWeight:
+      return value * weights / 8;
+    case BudgetTarget::kMeanBits:
+      break;
+  }
+  // Zeros cost a mask, of one bit a weight, in place of their codes.
+  return (value * (1 - zeros) + (zeros > 0 ? 1 : 0) + kOverheadBits) * weights / 8;
+}
+
+uint64_t EstimatedStatisticsBytes(const CompressionSettings& settings) {
+  const bool moments =
+      settings.coding == Coding::kEntropy && settings.entropy.row_feedback && settings.fisher.windows > 0;
+  return moments ? kOutputMomentBytes : 0;
+}
+
+}  // namespace mica
