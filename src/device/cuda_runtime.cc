@@ -168,7 +168,7 @@ void* cuda::AllocatePinned(size_t bytes) {
 void cuda::FreePinned(void* memory) { cudaFreeHost(memory); }
 
 void cuda::CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
-               size_t from_pitch, size_t width, size_t rows) {
+                     size_t from_pitch, size_t width, size_t rows) {
   if (width == 0 || rows == 0) return;
   const cudaStream_t stream = StreamOn(to_device.is_cuda() ? to_device : from_device);
   if ((to_pitch == width && from_pitch == width) || rows == 1) {
