@@ -76,11 +76,11 @@ CudaBackEnd LoadCudaBackEnd(const std::vector<fs::path>& directories, const char
   void* const library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const std::string why = ::dlerror();
-    const bool ours = why.find("undefined symbol") != std::string::npos;
+    const bool ours = why.find(kLibrary) != std::string::npos;
     return {
         nullptr,
         fmt::format(
-            "{} cannot be loaded ({}); {}", path.string(), why,
+            "the CUDA back end cannot be loaded ({}); {}", why,
             ours ? "build it together with the program"
                  : "install CUDA's libraries (cuBLAS, cuSOLVER) or name their directory in LD_LIBRARY_PATH"),
         true};
