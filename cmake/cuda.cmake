@@ -29,7 +29,8 @@ function(mica_cuda_library target)
   add_library(${target} MODULE ${ARGN})
   target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublas CUDA::cublasLt CUDA::cusolver)
   # CUDA's libraries are looked for in LD_LIBRARY_PATH, then where the build found them and where they usually are.
-  target_link_options(${target} PRIVATE LINKER:--enable-new-dtags)
+  # What is in it of CUDA's runtime is for itself.
+  target_link_options(${target} PRIVATE LINKER:--enable-new-dtags LINKER:--exclude-libs,ALL)
   set_target_properties(${target} PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
     BUILD_RPATH "/usr/local/cuda-${CUDAToolkit_VERSION_MAJOR}/lib64;/usr/local/cuda/lib64")
