@@ -3,8 +3,8 @@
 # Packs the programs of a build (mica alone, or those that are named: "mica mica_ops_test trellis_bench") into an
 # archive that is unpacked anywhere and run: bin/, lib/ with all shared libraries that they need but glibc's, and the
 # licences of what is in it. A CUDA back end that was built goes along; CUDA's own libraries do not: they come with the
-# CUDA toolkit or a package of its libraries, as the driver does. OUT may
-# end in .tar, .tar.gz or .tar.zst as well.
+# CUDA toolkit or a package of its libraries, as the driver does. OUT may end in .tar or
+# .tar.gz as well.
 set -eu
 
 usage() { sed -n '2,3p' "$0" >&2; exit 2; }
