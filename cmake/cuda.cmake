@@ -22,3 +22,30 @@ if(MICA_CUDA AND NOT MICA_SANITIZE AND NOT MICA_FUZZ)
     message(FATAL_ERROR "MICA_CUDA is ${MICA_CUDA}, but there is no nvcc; install the CUDA toolkit (12 or 13) or put its bin directory into PATH")
   endif()
 endif()
+
+# mica_cuda_library(TARGET SOURCE...): the back end, beside the programs, which load it when a GPU is asked for
+# (src/device/cuda_back_end.h). It names no library of ours: what it needs of them the program that loads it has.
+function(mica_cuda_library target)
+  add_library(${target} MODULE ${ARGN})
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublas CUDA::cublasLt CUDA::cusolver)
+  # CUDA's libraries are looked for in LD_LIBRARY_PATH, then where the build found them and where they usually are.
+  # What is in it of CUDA's runtime is for itself.
+  target_link_options(${target} PRIVATE LINKER:--enable-new-dtags LINKER:--exclude-libs,ALL)
+  set_target_properties(${target} PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
+    BUILD_RPATH "/usr/local/cuda-${CUDAToolkit_VERSION_MAJOR}/lib64;/usr/local/cuda/lib64")
+endfunction()
+
+# mica_loads_cuda(PROGRAM): the program can load the back end. It holds the whole of the libraries that the back end
+# stands on, also what it does not call itself, and exports their symbols. The back end is built before it.
+function(mica_loads_cuda program)
+  target_link_libraries(${program} PRIVATE mica_ops)
+  foreach(library base device format ops)
+    list(APPEND archives $<TARGET_FILE:mica_${library}>)
+  endforeach()
+  list(JOIN archives "," archives)
+  target_link_options(${program} PRIVATE "LINKER:--export-dynamic-symbol=_Z*4mica*" "LINKER:--whole-archive,${archives},--no-whole-archive")
+  if(TARGET mica_cuda)
+    add_dependencies(${program} mica_cuda)
+  endif()
+endfunction()

@@ -262,6 +262,23 @@ class StatusTest(ProgramTest):
             self.assertIn(part, shown)
         self.assertEqual(json.loads(self.succeed("status", self.folder, "--json"))["state"], "running")
 
+    def test_load_of_the_gpu(self):
+        self.status(gpu="NVIDIA H100", gpu_bus="0000:3b:00.0")
+        fake = pathlib.Path(MICA).parent.parent / "tests" / "libmica_fake_nvml.so"
+        if not fake.exists():
+            self.skipTest(f"{fake} is not built")
+        (self.folder / "libnvidia-ml.so.1").symlink_to(fake)
+
+        def shown(*arguments):
+            return subprocess.run([MICA, "status", self.folder, *arguments], env={**os.environ, "LD_LIBRARY_PATH": str(self.folder)}, capture_output=True,
+                                  text=True, check=True).stdout
+        self.assertRegex(shown(), r"GPU +NVIDIA H100: 34\.2 GB of 80\.0 GB in use, 97 % busy\n")
+        self.assertEqual(json.loads(shown("--json"))["gpu_load"], {"used_bytes": 34200000000, "memory_bytes": 80000000000, "busy_percent": 97})
+        self.status(gpu="NVIDIA H100", gpu_bus="0000:ff:00.0")  # not of this machine
+        self.assertNotIn("GPU", shown())
+        self.status(gpu="NVIDIA H100", gpu_bus="0000:3b:00.0", stage="done")
+        self.assertNotIn("GPU", shown())
+
     def test_stale_status_is_said(self):
         self.status(pid=self.gone())
         shown = self.succeed("status", self.folder)

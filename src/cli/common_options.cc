@@ -14,6 +14,7 @@ void ApplyCommonOptions(CommonOptions& options) {
   const auto value = [&](const char* name) {
     return ValueOf(options.given, FindOption(CommonOptionTable(), name));
   };
+  SetLogLevel(ParseLogLevel(value("log-level")));
   options.device = Device::Parse(value("device").get<std::string>());
   if (const Json bytes = value("device-memory"); !bytes.is_null()) {
     if (!options.device.is_cuda())
@@ -21,7 +22,6 @@ void ApplyCommonOptions(CommonOptions& options) {
            options.device.name());
     LimitDeviceMemory(options.device, bytes.get<uint64_t>());
   }
-  SetLogLevel(ParseLogLevel(value("log-level")));
   SetThreads(value("threads"));
   options.seed = value("seed");
   options.json = value("json");

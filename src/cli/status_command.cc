@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
@@ -15,6 +16,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
+#include "device/gpu_monitor.h"
 #include "record/options.h"
 #include "record/status.h"
 
@@ -92,7 +94,14 @@ std::string StagesText(const StatusRecord& status) {
   return text;
 }
 
-std::string StatusText(const StatusRecord& status, RunState state) {
+// What the GPU of a run does while the run goes on here; nothing where it has none or NVML does not know it.
+std::optional<GpuLoad> LoadOf(const StatusRecord& status, RunState state) {
+  if (state != RunState::kRunning || !status.gpu_bus) return std::nullopt;
+  static const GpuMonitor monitor;  // one for all drawings
+  return monitor.LoadOf(*status.gpu_bus);
+}
+
+std::string StatusText(const StatusRecord& status, RunState state, const std::optional<GpuLoad>& gpu) {
   std::string text;
   const auto line = [&](const char* name, const std::string& value) {
     if (!value.empty()) text += fmt::format("{:<12} {}\n", name, Printable(value, std::string::npos));
@@ -128,13 +137,20 @@ std::string StatusText(const StatusRecord& status, RunState state) {
   line("finished", finished);
   if (status.peak_memory_bytes)
     line("peak memory", FormatBytes(static_cast<double>(*status.peak_memory_bytes)));
+  if (gpu) line("GPU", status.gpu.value_or(*status.gpu_bus) + ": " + LoadText(*gpu));
   if (status.last) line("last", FiguresText(*status.last));
   return text;
 }
 
-Json StatusJson(const StatusRecord& status, RunState state) {
+Json StatusJson(const StatusRecord& status, RunState state, const std::optional<GpuLoad>& gpu) {
   Json json = ToJson(status);
   json["state"] = StateName(state);
+  if (gpu) {
+    Json& load = json["gpu_load"];
+    load["used_bytes"] = gpu->used_bytes;
+    load["memory_bytes"] = gpu->memory_bytes;
+    if (gpu->busy_percent) load["busy_percent"] = *gpu->busy_percent;
+  }
   return json;
 }
 
@@ -154,7 +170,8 @@ void ShowStatus(const StatusOptions& options) {
   for (;;) {
     const StatusRecord status = ReadStatus(options.run);
     const RunState state = StateOf(status);
-    const std::string text = json ? JsonText(StatusJson(status, state)) : StatusText(status, state);
+    const std::optional<GpuLoad> gpu = LoadOf(status, state);
+    const std::string text = json ? JsonText(StatusJson(status, state, gpu)) : StatusText(status, state, gpu);
     const bool again =
         watch && (state == RunState::kRunning || (state == RunState::kElsewhere && IsFresh(options.run)));
     // On a terminal each drawing replaces the one before; elsewhere they follow each other, parted by a blank
@@ -175,7 +192,7 @@ void ShowStatus(const StatusOptions& options) {
 Subcommand StatusCommand() {
   auto options = std::make_shared<StatusOptions>();
   return {.name = "status",
-          .help = "Show how far a run is: stage, phase, time left, memory, last figures",
+          .help = "Show how far a run is: stage, phase, time left, memory, the GPU's load, last figures",
           .arguments = {{"run", &options->run, "Directory of the run"}},
           .flags = {{StatusOptionTable(), &options->given}},
           .run = [options] { ShowStatus(*options); }};

@@ -1,5 +1,5 @@
-// The CUDA devices of this machine, without CUDA's headers: cuda_runtime.cc where the build has the toolkit,
-// cuda_stub.cc where it has not.
+// The CUDA devices of this machine, without CUDA's headers and libraries: all that computes on them is in a
+// library of its own, which is loaded the first time one is asked for (device/cuda_back_end.h).
 //
 // Work is ordered by threads: what one thread gives a device to do is done in that order, beside what other
 // threads give it, as on the processor. A thread that hands results on calls Synchronize first. Memory that
@@ -16,8 +16,11 @@ namespace mica {
 
 // How many this program can use, 0 where the build or the machine has none.
 int CudaDevices();
-// Why CudaDevices() is 0, a clause: "this build has no CUDA back end (...)".
+// Why CudaDevices() is 0, a clause that says what is missing and how to get it: "this build has no CUDA back
+// end (...)".
 std::string CudaAbsence();
+// Whether CudaDevices() is 0 although the build has a back end and the machine a device.
+bool CudaIsBroken();
 
 struct CudaProperties {
   std::string name;
@@ -25,6 +28,7 @@ struct CudaProperties {
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   std::string driver;  // the CUDA version that it offers, "13.0"
+  std::string bus;     // its PCI address, "0000:3b:00.0", by which other programs know it
 };
 CudaProperties PropertiesOf(Device device);
 

@@ -13,6 +13,7 @@
 #include "base/threads.h"
 #include "base/units.h"
 #include "device/cuda.h"
+#include "device/cuda_back_end.h"
 #include "device/cuda_check.h"
 
 namespace mica {
@@ -61,7 +62,7 @@ Usage& UsageOf(Device device) {
 }
 
 [[noreturn]] void FailMemory(Device device, size_t bytes, uint64_t most) {
-  const DeviceMemory memory = MemoryOf(device);
+  const DeviceMemory memory = cuda::MemoryOf(device);
   const auto text = [](uint64_t count) { return FormatBytes(static_cast<double>(count)); };
   Fail(
       "{}: no room for {} more on the device: {} are in use of {}; use a smaller --activation-memory or "
@@ -71,8 +72,8 @@ Usage& UsageOf(Device device) {
 
 }  // namespace
 
-int CudaDevices() { return ThisMachine().devices; }
-std::string CudaAbsence() { return ThisMachine().absence; }
+int cuda::CudaDevices() { return ThisMachine().devices; }
+std::string cuda::CudaAbsence() { return ThisMachine().absence; }
 
 void CheckCuda(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
@@ -90,7 +91,7 @@ cudaStream_t StreamOn(Device device) {
   return cudaStreamPerThread;
 }
 
-CudaProperties PropertiesOf(Device device) {
+CudaProperties cuda::PropertiesOf(Device device) {
   MICA_CHECK(device.is_cuda());
   cudaDeviceProp of_device;
   CheckCuda(cudaGetDeviceProperties(&of_device, device.index()), "asking for its properties");
@@ -103,10 +104,13 @@ CudaProperties PropertiesOf(Device device) {
   properties.minor = of_device.minor;
   properties.multiprocessors = of_device.multiProcessorCount;
   properties.driver = fmt::format("{}.{}", driver / 1000, driver % 1000 / 10);
+  char bus[32] = "";
+  CheckCuda(cudaDeviceGetPCIBusId(bus, sizeof bus, device.index()), "asking for its place");
+  properties.bus = bus;
   return properties;
 }
 
-DeviceMemory MemoryOf(Device device) {
+DeviceMemory cuda::MemoryOf(Device device) {
   StreamOn(device);
   size_t free = 0, total = 0;
   CheckCuda(cudaMemGetInfo(&free, &total), "asking for its memory");
@@ -126,9 +130,9 @@ DeviceMemory MemoryOf(Device device) {
   return memory;
 }
 
-void LimitDeviceMemory(Device device, uint64_t bytes) { UsageOf(device).limit = bytes; }
+void cuda::LimitDeviceMemory(Device device, uint64_t bytes) { UsageOf(device).limit = bytes; }
 
-void* AllocateOnDevice(Device device, size_t bytes) {
+void* cuda::AllocateOnDevice(Device device, size_t bytes) {
   Usage& usage = UsageOf(device);
   const cudaStream_t stream = StreamOn(device);
   const uint64_t used = usage.used.fetch_add(bytes) + bytes, limit = usage.limit;
@@ -142,7 +146,7 @@ void* AllocateOnDevice(Device device, size_t bytes) {
     usage.used -= bytes;
     if (code != cudaErrorMemoryAllocation) CheckCuda(code, "taking memory");
     cudaGetLastError();
-    FailMemory(device, bytes, PropertiesOf(device).memory_bytes);
+    FailMemory(device, bytes, cuda::PropertiesOf(device).memory_bytes);
   }
   uint64_t peak = usage.peak;
   while (used > peak && !usage.peak.compare_exchange_weak(peak, used)) {
@@ -150,7 +154,7 @@ void* AllocateOnDevice(Device device, size_t bytes) {
   return memory;
 }
 
-void FreeOnDevice(Device device, void* memory, size_t bytes) {
+void cuda::FreeOnDevice(Device device, void* memory, size_t bytes) {
   if (memory == nullptr) return;
   cudaFreeAsync(memory, StreamOn(device));  // in a destructor: a failure before it has been reported
   UsageOf(device).used -= bytes;
@@ -170,7 +174,7 @@ IdlePinned& Idle() {
 
 }  // namespace
 
-void* AllocatePinned(size_t bytes) {
+void* cuda::AllocatePinned(size_t bytes) {
   {
     const std::lock_guard<std::mutex> lock(Idle().mutex);
     if (const auto found = Idle().memory.find(bytes); found != Idle().memory.end())
@@ -181,13 +185,13 @@ void* AllocatePinned(size_t bytes) {
   return memory;
 }
 
-void FreePinned(void* memory, size_t bytes) {
+void cuda::FreePinned(void* memory, size_t bytes) {
   const std::lock_guard<std::mutex> lock(Idle().mutex);
   Idle().memory.emplace(bytes, memory);
 }
 
-void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
-               size_t from_pitch, size_t width, size_t rows) {
+void cuda::CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, const void* from,
+                     size_t from_pitch, size_t width, size_t rows) {
   if (width == 0 || rows == 0) return;
   const cudaStream_t stream = StreamOn(to_device.is_cuda() ? to_device : from_device);
   if ((to_pitch == width && from_pitch == width) || rows == 1) {
@@ -207,7 +211,7 @@ class Staging {
  public:
   static constexpr size_t kPiece = size_t{32} << 20;
 
-  Staging() : memory_(static_cast<std::byte*>(AllocatePinned(2 * kPiece))) {
+  Staging() : memory_(static_cast<std::byte*>(cuda::AllocatePinned(2 * kPiece))) {
     for (cudaEvent_t& event : copied_)
       CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
   }
@@ -282,23 +286,23 @@ void WithStaging(Device device, Use&& use) {
 
 }  // namespace
 
-void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
+void cuda::UploadBytes(Device device, void* to, const void* from, size_t bytes) {
   WithStaging(device, [&](Staging& staging) {
     staging.Upload(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   });
 }
 
-void DownloadBytes(Device device, void* to, const void* from, size_t bytes) {
+void cuda::DownloadBytes(Device device, void* to, const void* from, size_t bytes) {
   WithStaging(device, [&](Staging& staging) {
     staging.Download(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   });
 }
 
-void FillBytes(Device device, void* memory, int value, size_t bytes) {
+void cuda::FillBytes(Device device, void* memory, int value, size_t bytes) {
   CheckCuda(cudaMemsetAsync(memory, value, bytes, StreamOn(device)), "filling memory");
 }
 
-void Synchronize(Device device) {
+void cuda::Synchronize(Device device) {
   if (device.is_cuda()) CheckCuda(cudaStreamSynchronize(StreamOn(device)), "waiting for its work");
 }
 

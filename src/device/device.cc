@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "device/cuda.h"
 
 namespace mica {
@@ -10,7 +11,10 @@ namespace mica {
 Device Device::Parse(std::string_view name) {
   if (name == "cpu") return Cpu();
   const int devices = CudaDevices();
-  if (name == "auto") return devices > 0 ? Cuda() : Cpu();
+  if (name == "auto") {
+    if (CudaIsBroken()) LogWarningOnce("the GPU is not used: {}", CudaAbsence());
+    return devices > 0 ? Cuda() : Cpu();
+  }
   constexpr std::string_view kPrefix = "cuda";
   int index = 0;
   bool known = name == kPrefix;

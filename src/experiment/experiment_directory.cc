@@ -11,6 +11,7 @@
 #include "base/output.h"
 #include "base/system.h"
 #include "compress/pipeline.h"
+#include "device/cuda.h"
 #include "io/text/datasets.h"
 #include "record/identity.h"
 
@@ -90,6 +91,10 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
   if (!fs::exists(path() / kExperimentFile)) WriteJson(path() / kExperimentFile, experiment.json);
   progress_.ReportTo(&status_);
   status_.SetExperiment(experiment.name);
+  if (const Device device = experiment.evaluation.device; device.is_cuda()) {
+    const CudaProperties properties = PropertiesOf(device);
+    status_.SetGpu(properties.name, properties.bus);
+  }
 }
 
 Evaluation ExperimentDirectory::Prepare(const fs::path& model) const {

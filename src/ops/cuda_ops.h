@@ -1,6 +1,6 @@
 // The ops that CUDA devices have. Each is named as on the processor and means the same; its code stands in
 // FAMILY/FAMILY_cuda.cu in the namespace mica::cuda, and FAMILY.cc calls it through this table when its
-// tensors are on such a device. A build without the toolkit has an empty one.
+// tensors are on such a device. The table is in the back end's library (device/cuda_back_end.h).
 #pragma once
 
 #include "ops/activation/activation.h"
@@ -60,6 +60,7 @@ struct CudaOps {
 #undef MICA_MEMBER
 };
 
+// Of the back end, which is there when a tensor is on a CUDA device.
 const CudaOps& Cuda();
 
 }  // namespace mica

@@ -37,6 +37,8 @@ void Fields(Archive& archive, typename Archive::template Of<StatusRecord>& recor
   archive("process_started", record.process_started);
   archive("boot", record.boot);
   archive("host", record.host);
+  archive("gpu", record.gpu);
+  archive("gpu_bus", record.gpu_bus);
   archive("updated", record.updated);
   archive.Other(record.other);
 }
@@ -87,6 +89,13 @@ void StatusFile::SetStages(const std::vector<std::string>& stages) {
 void StatusFile::SetStage(const std::string& stage) {
   const std::lock_guard<std::mutex> lock(mutex_);
   record_.stage = stage;
+  Write();
+}
+
+void StatusFile::SetGpu(const std::string& name, const std::string& bus) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.gpu = name;
+  record_.gpu_bus = bus;
   Write();
 }
 

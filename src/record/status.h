@@ -40,7 +40,8 @@ struct StatusRecord {
   std::optional<uint64_t> pid;                  // of the process
   std::optional<uint64_t> process_started;      // these as in base/process.h
   std::optional<std::string> boot, host;
-  std::optional<std::string> updated;  // "2026-01-01T00:00:00Z"
+  std::optional<std::string> gpu, gpu_bus;  // name and PCI address of the one that computes, if one does
+  std::optional<std::string> updated;       // "2026-01-01T00:00:00Z"
   Json other;
 };
 
@@ -59,6 +60,8 @@ class StatusFile : public ProgressSink {
   void SetExperiment(const std::string& name);
   void SetStages(const std::vector<std::string>& stages);
   void SetStage(const std::string& stage);
+  // The GPU that computes: its name and its PCI address.
+  void SetGpu(const std::string& name, const std::string& bus);
   // The perplexities of a stage that has ended.
   void SetLast(const std::string& stage, const Ordered<double>& perplexities);
 

@@ -20,7 +20,8 @@ TEST(StatusRecordTest, ReadsAndWritesTheSame) {
   Json json = Json::parse(R"({"experiment": "demo", "stages": ["baseline", "compress"], "stage": "compress",
     "last": {"stage": "baseline", "ppl": {"c4": 12.345, "ptb": 30.5}}, "phase": "calibrate", "running": true, "done": 30,
     "total": 120, "unit": "tokens", "detail": "", "seconds": 61.5, "seconds_left": 184.5, "phase_seconds": {"c4": 5.25},
-    "peak_memory_bytes": 123456789, "pid": 4711, "updated": "2026-01-01T00:00:00Z", "new": [1]})");
+    "peak_memory_bytes": 123456789, "pid": 4711, "gpu": "NVIDIA H100",
+    "gpu_bus": "0000:3b:00.0", "updated": "2026-01-01T00:00:00Z", "new": [1]})");
   const StatusRecord record = StatusFromJson(json, "status.json");
   EXPECT_THAT(record.stages, ElementsAre("baseline", "compress"));
   EXPECT_THAT(record.last->perplexities, ElementsAre(Pair("c4", 12.345), Pair("ptb", 30.5)));
@@ -47,6 +48,8 @@ TEST(StatusFileTest, TellsWhatTheRunIsAndHowFar) {
   EXPECT_EQ(read().running, false);
   EXPECT_TRUE(read().stages.empty());
   file.SetStages({"baseline", "compress"});
+  file.SetGpu("NVIDIA H100", "0000:3b:00.0");
+  EXPECT_EQ(read().gpu_bus, "0000:3b:00.0");
   file.SetStage("baseline");
   progress.Begin("c4", 100, "tokens");
   EXPECT_EQ(read().running, true);
