@@ -109,6 +109,7 @@ class Compression {
   ShardRecord WriteEnds();
   void CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original);
   void FinishLayer();
+  void SettleWriting();
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
   ShardRecord WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer);
@@ -128,7 +129,8 @@ class Compression {
   uint64_t end_bytes_ = 0;       // file bytes of the end shard
   uint64_t layer_overhead_ = 0;  // as LayerOverhead counts it
   std::vector<ShardRecord> finished_;
-  std::optional<size_t> solved_;  // layer whose matrices are solved and may still be at their packing
+  std::optional<size_t> solved_;      // layer whose matrices are solved and may still be at their packing
+  std::future<ShardRecord> writing_;  // of the layer before it, which belongs to finished_
   double began_ = MonotonicSeconds();
   const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
@@ -182,6 +184,7 @@ CompressionRecord Compression::Run() {
     return Work();
   } catch (const Interrupted&) {
     if (solved_) FinishLayer();
+    SettleWriting();
     throw;
   } catch (const std::exception&) {
     // Settings that cannot be met, or a model that cannot be read: a corrected command finds the place free.
@@ -234,6 +237,7 @@ CompressionRecord Compression::Work() {
     }
     // The last layer makes the budget exact: all before it must be known.
     if (solved_ && l + 1 == config().layers) FinishLayer();
+    SettleWriting();
     coder_->SetOtherBytes(l, Besides(), finished_matrix_bytes());
     if (!ahead) {
       // Finished layers come before all others.
@@ -249,6 +253,7 @@ CompressionRecord Compression::Work() {
     if (saved.valid()) saved.get();
   }
   if (solved_) FinishLayer();
+  SettleWriting();
   progress_.End();
   return Finish();
 }
@@ -461,7 +466,8 @@ ShardRecord Compression::WriteEnds() {
   return WriteShard(1, shard, std::nullopt);
 }
 
-// Solves a layer's matrices. They are packed beside what follows and written by FinishLayer one stage later.
+// Solves a layer's matrices. They are packed beside the layer that follows, and FinishLayer takes them up
+// when its last matrices are solved.
 void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original) {
   const size_t l = weights.index();
   DecoderLayer layer(weights, settings_.arithmetic);  // gets each matrix as it is solved
@@ -507,7 +513,7 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
     coder_->Solve(l, {moments.h, factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
     const double solved = took();
-    if (solved_) FinishLayer();
+    if (solved_ && input == kInputKinds.back()) FinishLayer();
     LogDebug(
         "{}: sweep {:.3f} s, factor {:.3f} s, targets {:.3f} s, solved in {:.3f} s, packed before in {:.3f} "
         "s",
@@ -518,8 +524,9 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
   solved_ = l;
 }
 
-// Writes the layer that is solved.
+// Begins to write the layer that is solved.
 void Compression::FinishLayer() {
+  SettleWriting();
   const size_t l = *solved_;
   solved_.reset();
   PackedShard shard;
@@ -530,7 +537,13 @@ void Compression::FinishLayer() {
   }
   record.matrix_bytes = shard.data_bytes();
   AddCopied(l, shard);
-  finished_.push_back(WriteShard(kEndShards + l + 1, shard, std::move(record)));
+  writing_ = std::async(std::launch::async, [this, l, shard = std::move(shard), record = std::move(record)] {
+    return WriteShard(kEndShards + l + 1, shard, record);
+  });
+}
+
+void Compression::SettleWriting() {
+  if (writing_.valid()) finished_.push_back(writing_.get());
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {

@@ -6,6 +6,7 @@
 #include "compress/budget/demands.h"
 #include "compress/calibrate/layer_pass.h"
 #include "compress/calibrate/residual_stream.h"
+#include "compress/curvature/fisher.h"
 #include "model/weights.h"
 #include "model/window.h"
 
@@ -45,6 +46,10 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
       std::min(tokens, std::max<uint64_t>(1, ResidualStream::kPortionTokens / run) * run);
   const uint64_t passing = portion * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
 
+  // Fisher information comes before, and stores its own activations in a share of what is free.
+  const bool summed = on_gpu && EstimatedStatisticsBytes(settings) > 0;
+  const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing : 0;
+
   MemoryPlan plan(arithmetic.device);
   if (resident) {
     plan.Add("activations of all tokens",
@@ -53,10 +58,11 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   }
   plan.Add("a layer's weights",
            weights * ((on_gpu ? 2 : 1) * sizeof(float) + (drifts ? 2 : 1) * value_bytes));
-  plan.Add("moments and solver", std::max(kSweepMatrices * widest * widest * sizeof(float) + passing,
-                                          ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
-                                           (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
-                                              sizeof(float)));
+  plan.Add("moments and solver",
+           std::max({fisher, kSweepMatrices * widest * widest * sizeof(float) + passing,
+                     ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
+                      (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
+                         sizeof(float)}));
   return plan;
 }
 

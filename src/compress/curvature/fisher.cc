@@ -78,6 +78,16 @@ size_t OutputBlock(const ModelConfig& config, size_t rows) {
   return std::min(rows, std::max(block, kUnit));
 }
 
+uint64_t OutputSumBytes(const ModelConfig& config) {
+  uint64_t values = 0;
+  for (const LinearKind kind : kLinearKinds) {
+    const size_t rows = LinearShape(config, kind).rows, block = OutputBlock(config, rows);
+    const uint64_t edge = (block + Gram::kTile - 1) / Gram::kTile, blocks = (rows + block - 1) / block;
+    values += config.layers * blocks * (edge * (edge + 1) / 2) * Gram::kTile * Gram::kTile;
+  }
+  return values * sizeof(double);
+}
+
 FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
                                 const FisherSettings& settings, Progress& progress) {
   FisherInformation fisher;

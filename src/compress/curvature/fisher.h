@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "base/progress.h"
@@ -35,6 +36,8 @@ struct FisherSettings {
 inline constexpr size_t kOutputMomentBytes = size_t{1} << 30;
 // Outputs in one block of moments of a matrix with `rows` of them, in a model of this shape.
 size_t OutputBlock(const ModelConfig& config, size_t rows);
+// Bytes of a CUDA device that the sums of all of them take (ops/gram/block_gram.h).
+uint64_t OutputSumBytes(const ModelConfig& config);
 
 struct FisherInformation {
   // By layer and kind: means over tokens of products of the gradients of the labels' summed negative log

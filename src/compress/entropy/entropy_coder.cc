@@ -40,7 +40,9 @@ std::vector<double> EntropyCoder::LeastBitsOfMatrices() const {
   std::vector<double> bits;
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config_, kind);
-    bits.push_back(static_cast<double>(Counted(Smallest(shape.rows, shape.cols))));
+    const auto [known, is_new] = least_of_shapes_.try_emplace({shape.rows, shape.cols}, 0.0);
+    if (is_new) known->second = static_cast<double>(Counted(Smallest(shape.rows, shape.cols)));
+    bits.push_back(known->second);
   }
   const size_t kinds = bits.size();
   for (size_t i = kinds; i < config_.layers * kinds; ++i) bits.push_back(bits[i - kinds]);
@@ -133,7 +135,8 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
     }));
     decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
   }
-  for (size_t m = 0; m < stage.size(); ++m) tasks.push_back({stage[m].weights.view(), &plans[m], decoded[m].view()});
+  for (size_t m = 0; m < stage.size(); ++m)
+    tasks.push_back({stage[m].weights.view(), &plans[m], decoded[m].view()});
   std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
                                                    {.trellis = settings_.trellis,
                                                     .window = settings_.trellis_window,
@@ -204,15 +207,16 @@ void EntropyCoder::FailOnBudget(const std::string& name, double bits) const {
 void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
   if (layer + 1 == config_.layers && stage.back().kind == kLinearKinds.back())
     return SolveLast(layer, input, stage);
-  // The stage before may still be at its packing: its size is known one stage late, whatever the threads do. In
-  // the last layer little is left to make up for a surprise.
+  // The stage before may still be at its packing: its size is known one stage late, whatever the threads do.
+  // In the last layer little is left to make up for a surprise.
   RecordStages(layer + 1 < config_.layers ? 1 : 0);
   RateControl::Choice choice = control_->Next(stage.size());
   std::vector<Array> decoded;
   std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
   double predicted = 0, stage_weights = 0;
   for (const RateControl::Prediction& one : choice.predicted) predicted += one.bits;
-  for (const StageMatrix& matrix : stage) stage_weights += static_cast<double>(matrix.weights.rows() * matrix.weights.cols());
+  for (const StageMatrix& matrix : stage)
+    stage_weights += static_cast<double>(matrix.weights.rows() * matrix.weights.cols());
   const auto takes = [&] {
     double bits = 0;
     for (const Solved& one : solved)

@@ -4,9 +4,11 @@
 
 #include <deque>
 #include <future>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compress/budget/rate_control.h"
@@ -54,8 +56,7 @@ class EntropyCoder final : public Coder {
 
   // decoded: out, the stage's weights as a reader gets them.
   std::vector<Solved> SolveStage(size_t layer, const StageInput& input, const RateControl::Choice& choice,
-                                 const std::vector<StageMatrix>& stage,
-                                 std::vector<Array>& decoded) const;
+                                 const std::vector<StageMatrix>& stage, std::vector<Array>& decoded) const;
   CodedMatrix Finish(Solved solved) const;
   // The last matrix of the model at the step that just meets the budget.
   void SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage);
@@ -81,8 +82,9 @@ class EntropyCoder final : public Coder {
   const EntropySettings settings_;
   const Statistics* statistics_ = nullptr;
   std::optional<RateControl> control_;
-  double budget_bits_ = 0;    // of all matrices
+  double budget_bits_ = 0;  // of all matrices
   std::vector<double> least_bits_;
+  mutable std::map<std::pair<size_t, size_t>, double> least_of_shapes_;  // bits of zeros, which take seconds
   std::deque<Stage> stages_;  // those that are not both recorded and collected
   size_t recorded_ = 0;       // of these, from the front
 };

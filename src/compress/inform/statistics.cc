@@ -184,9 +184,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   FisherSettings fisher_settings = settings.fisher;
   fisher_settings.seed = settings.seed;
   // On a GPU what is free, for reading the weights again costs more.
-  if (arithmetic.device.is_cuda())
-    fisher_settings.stored_bytes =
-        std::max<uint64_t>(fisher_settings.stored_bytes, AvailableMemory(arithmetic.device) / 3);
+  if (arithmetic.device.is_cuda()) fisher_settings.stored_bytes = AvailableMemory(arithmetic.device) / 3;
   fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "compress/curvature/damped_factor.h"
 #include "compress/curvature/output_information.h"
 #include "format/entropy/entropy_matrix.h"
@@ -33,8 +34,8 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
   std::stable_sort(plan.row_order.begin(), plan.row_order.end(),
                    [&](uint32_t a, uint32_t b) { return plan.row_key[a] < plan.row_key[b]; });
   plan.v = Matrix<float>(rows, block);
-  for (size_t begin = 0; begin < rows; begin += block) {
-    const size_t count = std::min(block, rows - begin);
+  ParallelFor((rows + block - 1) / block, [&](size_t b) {
+    const size_t begin = b * block, count = std::min(block, rows - begin);
     std::vector<uint32_t> order(plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin),
                                 plan.row_order.begin() + static_cast<std::ptrdiff_t>(begin + count));
     for (uint32_t& row : order) row -= static_cast<uint32_t>(begin);
@@ -48,7 +49,7 @@ void PlanRows(const OutputInformation& outputs, double mean, const StepSettings&
     for (size_t p = 0; p < count; ++p) std::copy_n(factor.u().row(p), count, plan.v.row(begin + p));
     for (size_t p = 0; p < count; ++p)
       plan.row_log[plan.row_order[begin + p]] = std::log2(plan.v(begin + p, p));
-  }
+  });
 }
 
 }  // namespace

