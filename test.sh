@@ -16,8 +16,8 @@ case ${1:-ci} in
     ;;
   cuda)
     install $BUILD_PACKAGES
-    build cuda
-    ctest --preset cuda --no-tests=error -R 'Cuda|CUDA|OnDevices|GramOn|LinalgOn|CensusOn|CurvatureOn|SolveTiles|StartClasses|cli_cuda_test'
+    build ci
+    ctest --preset ci --no-tests=error -R 'Cuda|CUDA|OnDevices|GramOn|LinalgOn|CensusOn|CurvatureOn|SolveTiles|StartClasses|cli_cuda_test'
     ;;
   fuzz)
     install $BUILD_PACKAGES $FUZZ_PACKAGES
