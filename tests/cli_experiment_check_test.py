@@ -21,16 +21,7 @@ class CheckTest(ProgramTest):
         self.text("eval.txt", ("docs/architecture.md",))
 
     def experiment(self, **changes):
-        content = {"name": "e", "model": str(DEMO), "directory": "out",
-                   "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 64, "max_windows": 2},
-                   "compress": {"budget": {"kind": "bits", "value": 4}, "samples": 4, "seqlen": 64,
-                                "calib": [{"kind": "text", "path": "calib.txt"}]}}
-        for key, value in changes.items():
-            part, _, name = key.rpartition("__")
-            (content[part] if part else content)[name] = value
-        path = self.folder / "e.json"
-        path.write_text(json.dumps(content))
-        return path
+        return super().experiment(**{"model": str(DEMO), **changes})
 
     def small_model(self, *arguments):
         model = self.folder / "model"

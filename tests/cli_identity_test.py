@@ -33,18 +33,6 @@ class IdentityTest(ProgramTest):
                      "-o", self.folder / result)
         return self.folder / result
 
-    def experiment(self, **changes):
-        content = {"name": "e", "model": "model", "directory": "out",
-                   "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 64, "max_windows": 2},
-                   "compress": {"budget": {"kind": "bits", "value": 4}, "samples": 4, "seqlen": 64,
-                                "calib": [{"kind": "text", "path": "calib.txt"}]}}
-        for key, value in changes.items():
-            part, _, name = key.rpartition("__")
-            (content[part] if part else content)[name] = value
-        path = self.folder / "e.json"
-        path.write_text(json.dumps(content))
-        return path
-
     def test_results_of_other_tokens_are_not_compared(self):
         other = self.folder / "other"
         shutil.copytree(self.model, other)

@@ -39,6 +39,19 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(len(lines), 1, done.stderr)
         self.assertIn(expected, lines[0])
 
+    def experiment(self, **changes):
+        """An experiment file on eval.txt and calib.txt beside it; changes: its keys, or PART__KEY of a part."""
+        content = {"name": "e", "model": "model", "directory": "out",
+                   "evaluate": {"data": [{"kind": "text", "name": "docs", "path": "eval.txt"}], "seqlen": 64, "max_windows": 2},
+                   "compress": {"budget": {"kind": "bits", "value": 4}, "samples": 4, "seqlen": 64,
+                                "calib": [{"kind": "text", "path": "calib.txt"}]}}
+        for key, value in changes.items():
+            part, _, name = key.rpartition("__")
+            (content[part] if part else content)[name] = value
+        path = self.folder / "e.json"
+        path.write_text(json.dumps(content))
+        return path
+
     def text(self, name="text.txt", files=("LICENSE", "docs/architecture.md", "CONTRIBUTING.md")):
         """A text file of some thousand tokens, from the project's own documents."""
         path = self.folder / name

@@ -5,8 +5,8 @@
 // are added by ordinary, rounding additions for kPortion tokens, all in registers, and portions in FP64.
 //
 // Of many columns a portion's sums fill memory many times over, and cuBLAS is three times as fast: there
-// tensor cores sum whole portions (which loses some 4e-6 of a sum of squares), kPending of them are added in
-// FP32, and those in FP64.
+// tensor cores sum whole portions (which loses some 4e-6 of a sum of squares), kPendingPortions of them are
+// added in FP32, and those in FP64.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -29,10 +29,10 @@ constexpr int kPortion = 2048;  // tokens that are summed in FP32: a usual run
 constexpr int kBand = 12;       // rows of tiles that are worked on together: with some 11 columns of
                                 // tiles at once, each panel is read from memory once a band
 constexpr int kStages = 4;      // steps on their way through shared memory
-constexpr size_t kPackTokens = 4 * kPortion;           // tokens that are packed at a time
-constexpr size_t kManyCols = 1024;                     // from here on cuBLAS multiplies
-constexpr size_t kPanel = 20 * kTile;                  // about so many rows of the sums a product
-constexpr size_t kPending = 16;                        // portions
+constexpr size_t kPackTokens = 4 * kPortion;  // tokens that are packed at a time
+constexpr size_t kManyCols = 1024;            // from here on cuBLAS multiplies
+constexpr size_t kPanel = 20 * kTile;         // about so many rows of the sums a product
+constexpr size_t kPendingPortions = 16;
 constexpr uint32_t kLargestBits = (127u + 59u) << 23;  // of 2^59, as for the processor
 constexpr uint32_t kInfinityBits = 0x7F800000u;
 
@@ -587,7 +587,7 @@ class CudaGram : public DeviceGram {
         ProductOfColumns(part.Cols(row, rows), part.Cols(0, width), pending_portions_ == 0 ? 0.0f : 1.0f,
                          pending_.view().Rows(row, rows).Cols(0, width));
       }
-      if (++pending_portions_ == kPending) Settle();
+      if (++pending_portions_ == kPendingPortions) Settle();
     }
   }
 
