@@ -3,7 +3,6 @@
 // chunk a thread walks along 32 columns of a row, beside it others along theirs, as integers lie by column.
 #include <algorithm>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "device/cuda_kernel.h"
