@@ -1,9 +1,10 @@
-// Encoding integers that lie on a CUDA device, down to the streams in the host's memory, and fitting their
-// model.
+// Encoding and packing integers that lie on a CUDA device, down to the streams in the host's memory, and
+// fitting their model.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "device/array.h"
 #include "device/cuda.h"
@@ -11,6 +12,7 @@
 #include "ops/codes/entropy_model.h"
 #include "ops/codes/integers.h"
 #include "tests/format/entropy/testing.h"
+#include "tests/format/fixed/testing.h"
 
 namespace mica {
 namespace {
@@ -62,6 +64,38 @@ BENCHMARK_CAPTURE(BM_EncodeEntropyOnCuda, encode, true)
     ->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(BM_EncodeEntropyOnCuda, fit, false)
     ->Args({13824, 5120, 4})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// Coding `fixed`, integers by column on the device: packed there, down to the streams in the host's memory.
+// Arguments: rows, columns of each of three widths, row of the mask in kMaskKinds.
+void BM_PackFixedOnCuda(benchmark::State& state) {
+  if (CudaDevices() == 0) return state.SkipWithError(CudaAbsence().c_str());
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  const FixedMatrix matrix = RandomFixed(rows, {{4, cols}, {3, cols}, {2, cols}}, 128,
+                                         kMaskKinds[static_cast<size_t>(state.range(2))], 1);
+  const auto on_device = [](const auto& integers, DType dtype, bool by_column) {
+    const size_t count = by_column ? integers.cols() : integers.rows(),
+                 length = by_column ? integers.rows() : integers.cols();
+    Array host(count, length, dtype);
+    auto* values = reinterpret_cast<std::remove_cvref_t<decltype(*integers.data())>*>(host.view().data);
+    for (size_t i = 0; i < count; ++i) {
+      for (size_t j = 0; j < length; ++j) *values++ = by_column ? integers(j, i) : integers(i, j);
+    }
+    return CopyTo(Device::Cuda(), host.view());
+  };
+  const Array codes = on_device(matrix.codes, DType::kU16, true),
+              keep = on_device(matrix.keep, DType::kU8, true),
+              scales = on_device(matrix.scales, DType::kU8, false),
+              zeros = on_device(matrix.zeros, DType::kU8, false);
+  uint64_t bits = 0;
+  for (auto _ : state) bits = Pack(matrix, {codes.view(), keep.view(), scales.view(), zeros.view()}).bits();
+  const size_t count = rows * matrix.cols;
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(count));
+  state.counters["bits_per_weight"] = static_cast<double>(bits) / static_cast<double>(count);
+}
+BENCHMARK(BM_PackFixedOnCuda)
+    ->ArgsProduct({{13824}, {1706}, {0, 1, 2}})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

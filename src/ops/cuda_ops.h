@@ -41,7 +41,7 @@ namespace mica {
   op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \
   op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
-  op(DecodeFixed) op(DecodeEntropy) op(EncodeEntropy) op(NewSymbolPasses) \
+  op(DecodeFixed) op(DecodeEntropy) op(EncodeFixed) op(EncodeEntropy) op(NewSymbolPasses) \
   op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
   op(GaussianInformation) op(NormaliseInformation) op(MultiplyOffDiagonal) op(GroupDistances) \
   op(SolveTiles) op(StartClasses) \

@@ -140,15 +140,16 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
 
 CodedMatrix FixedCoder::Finish(Solved solved) const {
   const std::lock_guard<std::mutex> lock(finishing_);
-  const FixedMatrix matrix = solved.solution.Take();
+  const FixedSolution& matrix = solved.solution;
   const SolverReport& report = solved.report;
-  CodedMatrix coded{solved.kind, Pack(matrix), {}};
+  CodedMatrix coded{solved.kind, matrix.Packed(), {}};
   double code_bits = 0;
-  for (const uint8_t bits : matrix.widths)
-    code_bits += static_cast<double>(bits) * static_cast<double>(matrix.rows);
+  for (const uint8_t bits : matrix.widths())
+    code_bits += static_cast<double>(bits) * static_cast<double>(matrix.rows());
   const InputStatistics& input = statistics_->inputs[solved.layer][static_cast<size_t>(InputOf(solved.kind))];
-  MatrixRecord& record = coded.record = RecordOf(coded.packed, matrix.rows, matrix.cols, code_bits, input);
-  for (const uint8_t bits : matrix.widths) record.histogram[bits] += matrix.rows;
+  MatrixRecord& record = coded.record =
+      RecordOf(coded.packed, matrix.rows(), matrix.cols(), code_bits, input);
+  for (const uint8_t bits : matrix.widths()) record.histogram[bits] += matrix.rows();
   record.zero_share = report.zero_share;
   record.relative_error = report.relative_error;
   record.predicted_loss = report.predicted_loss;

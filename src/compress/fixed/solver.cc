@@ -12,6 +12,7 @@
 #include "compress/fixed/plan.h"
 #include "compress/inform/column_exponents.h"
 #include "device/array.h"
+#include "ops/codes/codes.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/arrange.h"
@@ -166,20 +167,30 @@ std::vector<int8_t> InStoredOrder(const std::vector<int8_t>& exponents, const st
 
 }  // namespace
 
+FixedFrame FixedSolution::Frame() const {
+  FixedFrame frame;
+  frame.rows = state_.rows;
+  frame.cols = state_.cols;
+  frame.group_size = group_size_;
+  frame.mask = state_.plan.mask;
+  frame.exponent = state_.exponent;
+  frame.order = state_.plan.order;
+  frame.widths = state_.plan.widths;
+  frame.col_exponents = col_exponents_;
+  return frame;
+}
+
+PackedMatrix FixedSolution::Packed() const {
+  return Pack(Frame(), {state_.codes.view(), state_.keep.view(), state_.scales.view(), state_.zeros.view()});
+}
+
 FixedMatrix FixedSolution::Take() {
   FixedMatrix matrix;
-  matrix.rows = state_.rows;
-  matrix.cols = state_.cols;
-  matrix.group_size = group_size_;
-  matrix.mask = state_.plan.mask;
-  matrix.exponent = state_.exponent;
+  static_cast<FixedFrame&>(matrix) = Frame();
   matrix.codes = ByRow<uint16_t>(state_.codes);
   if (state_.masked()) matrix.keep = ByRow<uint8_t>(state_.keep);
   matrix.scales = ToHost<ScaleCode>(state_.scales);
   matrix.zeros = ToHost<uint8_t>(state_.zeros);
-  matrix.order = std::move(state_.plan.order);
-  matrix.widths = std::move(state_.plan.widths);
-  matrix.col_exponents = std::move(col_exponents_);
   *this = FixedSolution();
   return matrix;
 }

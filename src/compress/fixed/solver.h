@@ -16,6 +16,7 @@
 #include "device/tensor.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/mask/sparsity_pattern.h"
+#include "format/packed_matrix.h"
 #include "ops/feedback/solver_state.h"
 
 namespace mica {
@@ -60,19 +61,26 @@ struct SolverReport {
   int damping_doublings = 0;  // times the damping had to be raised before H was positive definite
 };
 
-// A matrix that is solved, where it was solved. What is stored of it is brought to the processor when it is
-// asked for, so that another thread can do that beside the next matrix: on a CUDA device the one that solved
-// calls Synchronize before it hands this on.
+// A matrix that is solved, where it was solved. It is packed, or brought to the processor, when that is asked
+// for, so that another thread can do it beside the next matrix: on a CUDA device the one that solved calls
+// Synchronize before it hands this on.
 class FixedSolution {
  public:
   FixedSolution() = default;
   // col_exponents: by stored position.
   FixedSolution(SolverState state, size_t group_size, std::vector<int8_t> col_exponents)
       : state_(std::move(state)), group_size_(group_size), col_exponents_(std::move(col_exponents)) {}
+  size_t rows() const { return state_.rows; }
+  size_t cols() const { return state_.cols; }
+  const std::vector<uint8_t>& widths() const { return state_.plan.widths; }  // by stored position
+  // What Pack makes of it; on a CUDA device nothing but the streams leaves it.
+  PackedMatrix Packed() const;
   // The matrix; nothing of it is left here or on the device.
   FixedMatrix Take();
 
  private:
+  FixedFrame Frame() const;
+
   SolverState state_;
   size_t group_size_ = 0;
   std::vector<int8_t> col_exponents_;

@@ -42,21 +42,13 @@ std::vector<std::byte> AsBytes(const T* values, size_t count) {
 
 }  // namespace
 
-std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
+std::vector<ScaleGroup> CheckedGroups(const FixedFrame& matrix) {
   std::vector<ScaleGroup> groups = ScaleGroups(matrix.widths, matrix.group_size);
   MICA_CHECK(matrix.rows > 0);
   MICA_CHECK(matrix.cols > 0);
   MICA_CHECK(matrix.order.size() == matrix.cols);
   MICA_CHECK(matrix.widths.size() == matrix.cols);
-  MICA_CHECK(matrix.codes.rows() == matrix.rows);
-  MICA_CHECK(matrix.codes.cols() == matrix.cols);
   MICA_CHECK(std::abs(matrix.exponent) <= kMaxExponent);
-  const bool masked = matrix.mask != MaskKind::kNone;
-  MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
-  size_t scaled = 0;
-  for (const ScaleGroup& group : groups) scaled += group.scale_row >= 0 ? 1 : 0;
-  MICA_CHECK(scaled == 0 || (matrix.scales.rows() == scaled && matrix.scales.cols() == matrix.rows));
-  MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
   MICA_CHECK(matrix.col_exponents.empty() || matrix.col_exponents.size() == matrix.cols);
   for (const int8_t exponent : matrix.col_exponents)
     MICA_CHECK(std::abs(matrix.exponent + exponent) <= kMaxExponent);
@@ -67,6 +59,16 @@ std::vector<ScaleGroup> CheckedGroups(const FixedMatrix& matrix) {
     seen[column] = true;
   }
   return groups;
+}
+
+void CheckIntegers(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups) {
+  MICA_CHECK(matrix.codes.rows() == matrix.rows);
+  MICA_CHECK(matrix.codes.cols() == matrix.cols);
+  const bool masked = matrix.mask != MaskKind::kNone;
+  MICA_CHECK(!masked || (matrix.keep.rows() == matrix.rows && matrix.keep.cols() == matrix.cols));
+  const size_t scaled = ScaleGroupCount(groups);
+  MICA_CHECK(scaled == 0 || (matrix.scales.rows() == scaled && matrix.scales.cols() == matrix.rows));
+  MICA_CHECK(scaled == 0 || (matrix.zeros.rows() == scaled && matrix.zeros.cols() == matrix.rows));
 }
 
 std::vector<std::byte> EncodeGroup(const FixedMatrix& matrix, const ScaleGroup& group) {
@@ -87,32 +89,18 @@ std::vector<std::byte> EncodeGroup(const FixedMatrix& matrix, const ScaleGroup& 
   return bytes;
 }
 
-PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups,
-                      std::vector<std::vector<std::byte>> streams) {
-  MICA_CHECK(streams.size() == groups.size());
-  PackedMatrix packed{static_cast<const FixedFacts&>(matrix), {}};
-  const auto add = [&](PartKind kind, DType dtype, std::vector<uint64_t> shape,
-                       std::vector<std::byte> bytes) {
-    if (bytes.empty()) return;
-    packed.parts.push_back({kind, dtype, std::move(shape), std::move(bytes)});
-  };
-
-  std::vector<std::byte> codes;
-  for (std::vector<std::byte>& stream : streams) {
-    codes.insert(codes.end(), stream.begin(), stream.end());
-    stream = {};
+FixedStreams Joined(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups,
+                    std::vector<std::vector<std::byte>> codes) {
+  MICA_CHECK(codes.size() == groups.size());
+  FixedStreams streams;
+  for (std::vector<std::byte>& of_group : codes) {
+    streams.codes.insert(streams.codes.end(), of_group.begin(), of_group.end());
+    of_group = {};
   }
-  const uint64_t code_bytes = codes.size();
-  add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(codes));
-
-  std::vector<std::byte> zeros;
-  std::vector<WidthRun> runs;
-  size_t scale_groups = 0;
+  streams.scales = AsBytes(matrix.scales.data(), ScaleGroupCount(groups) * matrix.rows);
   for (const ScaleGroup& group : groups) {
-    if (runs.empty() || runs.back().bits != group.bits) runs.push_back({group.start, group.bits});
     if (group.scale_row < 0) continue;
-    ++scale_groups;
-    BitWriter writer(zeros);
+    BitWriter writer(streams.zeros);
     const uint8_t* row = matrix.zeros.row(static_cast<size_t>(group.scale_row));
     for (size_t r = 0; r < matrix.rows; ++r) {
       MICA_CHECK(row[r] < (1u << group.bits));
@@ -120,10 +108,27 @@ PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& 
     }
     writer.Align(1);
   }
-  add(PartKind::kScales, DType::kU8, {scale_groups, matrix.rows},
-      AsBytes(matrix.scales.data(), scale_groups * matrix.rows));
-  const uint64_t zero_bytes = zeros.size();
-  add(PartKind::kZeros, DType::kU8, {zero_bytes}, std::move(zeros));
+  if (matrix.mask != MaskKind::kNone) streams.mask = MaskBytes(matrix);
+  return streams;
+}
+
+PackedMatrix Assemble(const FixedFrame& matrix, const std::vector<ScaleGroup>& groups, FixedStreams streams) {
+  PackedMatrix packed{static_cast<const FixedFacts&>(matrix), {}};
+  const auto add = [&](PartKind kind, DType dtype, std::vector<uint64_t> shape,
+                       std::vector<std::byte> bytes) {
+    if (bytes.empty()) return;
+    packed.parts.push_back({kind, dtype, std::move(shape), std::move(bytes)});
+  };
+
+  const uint64_t code_bytes = streams.codes.size();
+  add(PartKind::kCodes, DType::kU8, {code_bytes}, std::move(streams.codes));
+  std::vector<WidthRun> runs;
+  for (const ScaleGroup& group : groups) {
+    if (runs.empty() || runs.back().bits != group.bits) runs.push_back({group.start, group.bits});
+  }
+  add(PartKind::kScales, DType::kU8, {ScaleGroupCount(groups), matrix.rows}, std::move(streams.scales));
+  const uint64_t zero_bytes = streams.zeros.size();
+  add(PartKind::kZeros, DType::kU8, {zero_bytes}, std::move(streams.zeros));
   if (!IsIdentity(matrix.order)) {
     if (OrderBytes(matrix.cols) == sizeof(uint16_t)) {
       const std::vector<uint16_t> narrow(matrix.order.begin(), matrix.order.end());
@@ -136,11 +141,8 @@ PackedMatrix Assemble(const FixedMatrix& matrix, const std::vector<ScaleGroup>& 
   const std::vector<int8_t>& exponents = matrix.col_exponents;
   if (std::any_of(exponents.begin(), exponents.end(), [](int8_t e) { return e != 0; }))
     add(PartKind::kColExponents, DType::kI8, {matrix.cols}, AsBytes(exponents.data(), exponents.size()));
-  if (matrix.mask != MaskKind::kNone) {
-    std::vector<std::byte> mask = MaskBytes(matrix);
-    const uint64_t row_bytes = mask.size() / matrix.rows;
-    add(PartKind::kMask, DType::kU8, {matrix.rows, row_bytes}, std::move(mask));
-  }
+  const uint64_t mask_row_bytes = streams.mask.size() / matrix.rows;
+  add(PartKind::kMask, DType::kU8, {matrix.rows, mask_row_bytes}, std::move(streams.mask));
   return packed;
 }
 

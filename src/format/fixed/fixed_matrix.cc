@@ -37,6 +37,11 @@ std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t g
   return groups;
 }
 
+size_t ScaleGroupCount(const std::vector<ScaleGroup>& groups) {
+  return static_cast<size_t>(
+      std::ranges::count_if(groups, [](const ScaleGroup& group) { return group.scale_row >= 0; }));
+}
+
 std::vector<float> ColumnUnits(const std::vector<int8_t>& col_exponents) {
   std::vector<float> units;
   for (const int8_t exponent : col_exponents) units.push_back(std::ldexp(1.0f, exponent));

@@ -33,18 +33,23 @@ struct FixedFacts {
 //   the scale group of stored column p, e(p) its own exponent,
 // in FP32, which holds it exactly; a weight of a column of width 0 is 0, one of width 16 is its FP16 value
 // times 2^(exponent + e(p)).
-struct FixedMatrix : FixedFacts {
+//
+// All of a matrix but its integers.
+struct FixedFrame : FixedFacts {
   std::vector<uint32_t> order;  // [cols] stored position -> original column
   std::vector<uint8_t> widths;  // [cols] bits of the column at each stored position
+  // [cols] by stored position, exponent + e within +-kMaxExponent; empty: all 0. Lets a column that is larger
+  // or smaller than the others of its scale group by far share their scale.
+  std::vector<int8_t> col_exponents;
+};
+
+struct FixedMatrix : FixedFrame {
   Matrix<uint16_t>
       codes;  // [rows, cols] in stored order: below 2^width; FP16 bits where width is 16; 0 where pruned
   Matrix<uint8_t>
       keep;  // [rows, cols] 1 kept, 0 pruned; empty when mask is kNone; not looked at where width is 0
   Matrix<ScaleCode> scales;  // [scale groups, rows]; groups of width 0 and 16 have none
   Matrix<uint8_t> zeros;     // [scale groups, rows] below 2^width
-  // [cols] by stored position, exponent + e within +-kMaxExponent; empty: all 0. Lets a column that is larger
-  // or smaller than the others of its scale group by far share their scale.
-  std::vector<int8_t> col_exponents;
 };
 
 // Consecutive stored columns of one width that share a scale.
@@ -57,6 +62,8 @@ struct ScaleGroup {
 // The scale groups that follow from widths and group size; throws Error if equal widths are not contiguous or
 // a width is unknown.
 std::vector<ScaleGroup> ScaleGroups(const std::vector<uint8_t>& widths, size_t group_size);
+// Those that have scales and zeros.
+size_t ScaleGroupCount(const std::vector<ScaleGroup>& groups);
 // 0, 2, 3, 4, 6, 8 or 16.
 bool IsKnownWidth(unsigned bits);
 

@@ -18,6 +18,7 @@
 #include "ops/codes/integers.h"
 #include "ops/codes/stored_rows.h"
 #include "ops/cuda_ops.h"
+#include "ops/feedback/stored.h"
 
 namespace mica {
 namespace {
@@ -68,6 +69,38 @@ void DecodeOnCpu(const EntropyParts& parts, size_t first_row, MatrixView<float> 
   });
 }
 
+FixedStreams EncodeByRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups) {
+  CheckIntegers(matrix, groups);
+  std::vector<std::vector<std::byte>> codes(groups.size());
+  ParallelFor(groups.size(), [&](size_t g) { codes[g] = EncodeGroup(matrix, groups[g]); });
+  return Joined(matrix, groups, std::move(codes));
+}
+
+void CheckTensors(const FixedFrame& matrix, const std::vector<ScaleGroup>& groups,
+                  const FixedIntegers& integers) {
+  const auto check = [&](ConstTensor values, DType dtype, size_t rows) {
+    MICA_CHECK(values.rows == rows);
+    MICA_CHECK(rows == 0 || values.cols == matrix.rows);
+    MICA_CHECK(rows == 0 || values.dtype == dtype);
+    MICA_CHECK(rows == 0 || values.device == integers.codes.device);
+  };
+  check(integers.codes, DType::kU16, matrix.cols);
+  if (matrix.mask != MaskKind::kNone) check(integers.keep, DType::kU8, matrix.cols);
+  check(integers.scales, DType::kU8, ScaleGroupCount(groups));
+  check(integers.zeros, DType::kU8, ScaleGroupCount(groups));
+}
+
+// Integers of a matrix on the processor.
+template <typename T>
+Tensor Integers(Matrix<T>& matrix, DType dtype) {
+  return {reinterpret_cast<std::byte*>(matrix.data()),
+          matrix.rows(),
+          matrix.cols(),
+          matrix.cols(),
+          dtype,
+          Device::Cpu()};
+}
+
 }  // namespace
 
 TileSpan TilesOf(const EntropyParts& parts, size_t first_row, size_t rows) {
@@ -93,9 +126,31 @@ void FailNotFinite(const FixedParts& parts, size_t row, size_t col, bool nan) {
 
 PackedMatrix Pack(const FixedMatrix& matrix) {
   const std::vector<ScaleGroup> groups = CheckedGroups(matrix);
-  std::vector<std::vector<std::byte>> streams(groups.size());
-  ParallelFor(groups.size(), [&](size_t g) { streams[g] = EncodeGroup(matrix, groups[g]); });
-  return Assemble(matrix, groups, std::move(streams));
+  return Assemble(matrix, groups, EncodeByRow(matrix, groups));
+}
+
+PackedMatrix Pack(const FixedFrame& matrix, const FixedIntegers& integers) {
+  const std::vector<ScaleGroup> groups = CheckedGroups(matrix);
+  return Assemble(matrix, groups, EncodeFixed(matrix, integers));
+}
+
+FixedStreams EncodeFixed(const FixedFrame& matrix, const FixedIntegers& integers) {
+  const std::vector<ScaleGroup> groups = CheckedGroups(matrix);
+  CheckTensors(matrix, groups, integers);
+  if (integers.codes.device.is_cuda()) return Cuda().EncodeFixed(matrix, integers);
+  FixedMatrix by_row;
+  static_cast<FixedFrame&>(by_row) = matrix;
+  by_row.codes = Matrix<uint16_t>(matrix.rows, matrix.cols);
+  IntegersByRow(integers.codes, Integers(by_row.codes, DType::kU16));
+  if (matrix.mask != MaskKind::kNone) {
+    by_row.keep = Matrix<uint8_t>(matrix.rows, matrix.cols);
+    IntegersByRow(integers.keep, Integers(by_row.keep, DType::kU8));
+  }
+  by_row.scales = Matrix<ScaleCode>(integers.scales.rows, integers.scales.cols);
+  Copy(integers.scales, Integers(by_row.scales, DType::kU8));
+  by_row.zeros = Matrix<uint8_t>(integers.zeros.rows, integers.zeros.cols);
+  Copy(integers.zeros, Integers(by_row.zeros, DType::kU8));
+  return EncodeByRow(by_row, groups);
 }
 
 PackedMatrix Pack(const EntropyMatrix& matrix) { return Pack(matrix, IntegersOf(matrix)); }

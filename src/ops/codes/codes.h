@@ -11,6 +11,7 @@
 #include "format/entropy/encode.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/parts.h"
+#include "format/fixed/encode.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/fixed/parts.h"
 #include "format/packed_matrix.h"
@@ -20,6 +21,18 @@ namespace mica {
 // The stored tensors of a matrix as docs/format.md describes them; aborts when its members do not fit each
 // other.
 PackedMatrix Pack(const FixedMatrix& matrix);
+// Integers of a FixedMatrix where they were made, all on one device, by column.
+struct FixedIntegers {
+  ConstTensor codes;   // [cols, rows] U16
+  ConstTensor keep;    // [cols, rows] U8, 0 or not; empty without a mask
+  ConstTensor scales;  // [scale groups, rows] U8, ScaleCode
+  ConstTensor zeros;   // [scale groups, rows] U8
+};
+// The same bytes. A CUDA device packs them itself, which takes of its memory what the streams take and with a
+// mask an eighth of a byte a weight more.
+PackedMatrix Pack(const FixedFrame& matrix, const FixedIntegers& integers);
+// The streams, for Pack.
+FixedStreams EncodeFixed(const FixedFrame& matrix, const FixedIntegers& integers);
 // The model (tables and classes) is stored as it stands in the matrix: FitEntropyModel chooses it.
 PackedMatrix Pack(const EntropyMatrix& matrix);
 // With so many lanes instead of what ChooseLanes says.

@@ -12,6 +12,7 @@
 #include "compress/fixed/solver.h"
 #include "device/array.h"
 #include "device/cuda.h"
+#include "ops/codes/codes.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/linalg.h"
@@ -344,7 +345,14 @@ TEST_F(SolveFixedOnCuda, SolvesManyBlocksByAnyThread) {
     }));
   }
   for (std::future<FixedSolution>& one : all) {
-    const FixedMatrix got = one.get().Take();
+    FixedSolution solution = one.get();
+    const PackedMatrix packed = solution.Packed(), of_host = Pack(alone);
+    ASSERT_EQ(packed.parts.size(), of_host.parts.size());
+    for (size_t i = 0; i < packed.parts.size(); ++i) {
+      EXPECT_EQ(packed.parts[i].shape, of_host.parts[i].shape);
+      EXPECT_EQ(packed.parts[i].bytes, of_host.parts[i].bytes);
+    }
+    const FixedMatrix got = solution.Take();
     ASSERT_EQ(got.codes.size(), alone.codes.size());
     EXPECT_EQ(std::memcmp(got.codes.data(), alone.codes.data(), got.codes.size() * sizeof(uint16_t)), 0);
     EXPECT_EQ(std::memcmp(got.keep.data(), alone.keep.data(), got.keep.size()), 0);
