@@ -72,8 +72,10 @@ struct ScaleAndOffset {
 // Those of group j of 8. The first four stand in the low six bits of bytes j and j + 4; of the others the low
 // four bits stand in byte j + 4, the top two bits in the top of the bytes of the first.
 ScaleAndOffset SixBits(const uint8_t* sm, int j) {
-  if (j < 4) return {sm[j] & 63u, sm[j + 4] & 63u};
-  return {(sm[j + 4] & 15u) | (sm[j - 4] >> 6u) << 4, (sm[j + 4] >> 4u) | (sm[j] >> 6u) << 4};
+  const uint32_t a = sm[j], b = sm[j + 4];
+  if (j < 4) return {a & 63u, b & 63u};
+  const uint32_t first = sm[j - 4];
+  return {(b & 15u) | first >> 6 << 4, b >> 4 | a >> 6 << 4};
 }
 
 // Scale j of 16 of Q3_K: the low four bits of 0 to 7 stand in the low halves of eight bytes, those of 8 to 15
