@@ -12,6 +12,7 @@ namespace mica::gguf {
 namespace {
 
 constexpr int kHalf = 16;
+constexpr float kNoOffset = -0.0f;  // changes nothing, not even the sign of a zero
 
 struct Q4_0 {
   F16 d;
@@ -61,7 +62,7 @@ void Decode(const uint8_t* qs, const uint8_t* qh, float d, int zero, float m, fl
 
 void DecodeQ4_0(const std::byte* block, float* values) {
   const Q4_0 b = Load<Q4_0>(block);
-  Decode(b.qs, nullptr, ToFloat(b.d), 8, 0.0f, values);
+  Decode(b.qs, nullptr, ToFloat(b.d), 8, kNoOffset, values);
 }
 
 void DecodeQ4_1(const std::byte* block, float* values) {
@@ -71,7 +72,7 @@ void DecodeQ4_1(const std::byte* block, float* values) {
 
 void DecodeQ5_0(const std::byte* block, float* values) {
   const Q5_0 b = Load<Q5_0>(block);
-  Decode(b.qs, b.qh, ToFloat(b.d), 16, 0.0f, values);
+  Decode(b.qs, b.qh, ToFloat(b.d), 16, kNoOffset, values);
 }
 
 void DecodeQ5_1(const std::byte* block, float* values) {

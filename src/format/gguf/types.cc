@@ -37,6 +37,8 @@ constexpr GgmlTypeFacts kTypes[] = {
     {GgmlType::kTQ2_0, "TQ2_0", 256, 66},
     {GgmlType::kMXFP4, "MXFP4", 32, 17},
     {GgmlType::kNVFP4, "NVFP4", 64, 36},
+    {GgmlType::kQ1_0, "Q1_0", 128, 18},
+    {GgmlType::kQ2_0, "Q2_0", 64, 18},
 };
 
 }  // namespace

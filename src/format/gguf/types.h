@@ -7,7 +7,8 @@
 
 namespace mica {
 
-// The numbers are those of the files. Gaps belong to types that no file may have any more.
+// The numbers are those of the files. Gaps belong to types that are not in files any more or never were (sums
+// of products).
 enum class GgmlType : uint32_t {
   kF32 = 0,
   kF16 = 1,
@@ -40,6 +41,8 @@ enum class GgmlType : uint32_t {
   kTQ2_0 = 35,
   kMXFP4 = 39,
   kNVFP4 = 40,
+  kQ1_0 = 41,
+  kQ2_0 = 42,
 };
 
 struct GgmlTypeFacts {
