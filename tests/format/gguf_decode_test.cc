@@ -4,10 +4,12 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/half.h"
+#include "format/gguf/codebooks.h"
 #include "format/gguf/decode.h"
 
 namespace mica {
@@ -301,6 +303,139 @@ TEST(GgufDecodeTest, IQ4_XS) {
   for (size_t i = 0; i < 256; ++i)
     expected.push_back(kD * (static_cast<int>(s[i / 32]) - 32) * kLevels[q[i]]);
   ExpectValues(block, expected);
+}
+
+// The level of value k of a vector of a codebook.
+uint32_t LevelOf8(uint32_t vector, size_t k) { return (vector >> (2 * k)) % 4; }
+uint32_t LevelOf4(uint32_t vector, size_t k) { return (vector >> (3 * k)) % 8; }
+// Eight signs as seven bits and as factors; the eighth makes the number of minuses even.
+std::array<double, 8> EvenSigns(uint32_t seven) {
+  std::array<double, 8> signs;
+  double product = 1;
+  for (size_t k = 0; k < 7; ++k) product *= signs[k] = (seven >> k) % 2 == 1 ? -1 : 1;
+  signs[7] = product;
+  return signs;
+}
+
+constexpr std::array<double, 3> kThreeLevels = {8, 25, 43};
+
+TEST(GgufDecodeTest, IQ2_XXS) {
+  const std::vector<uint32_t> q = Codes(32, 256), signs = Codes(32, 128, 2), s = Codes(8, 16, 3);
+  Block block(GgmlType::kIQ2_XXS);
+  block.PutHalf(0, kD);
+  std::vector<double> expected;
+  for (size_t v = 0; v < 32; ++v) {
+    const size_t group = 2 + v / 4 * 8;
+    block.Put(group + v % 4, 0, 8, q[v]);
+    for (size_t bit = 0; bit < 7; ++bit) {
+      const size_t at = 7 * (v % 4) + bit;
+      block.Put(group + 4 + at / 8, static_cast<int>(at % 8), 1, signs[v] >> bit);
+    }
+    if (v % 4 == 3) block.Put(group + 7, 4, 4, s[v / 4]);
+    for (size_t k = 0; k < 8; ++k) {
+      const double level = kThreeLevels.at(LevelOf8(gguf::kCodebookIQ2_XXS[q[v]], k));
+      expected.push_back(kD * (0.5 + s[v / 4]) / 4 * level * EvenSigns(signs[v])[k]);
+    }
+  }
+  ExpectValues(block, expected);
+}
+
+TEST(GgufDecodeTest, IQ2_XS) {
+  const std::vector<uint32_t> q = Codes(32, 512), signs = Codes(32, 128, 2), s = Codes(16, 16, 3);
+  Block block(GgmlType::kIQ2_XS);
+  block.PutHalf(0, kD);
+  std::vector<double> expected;
+  for (size_t v = 0; v < 32; ++v) {
+    block.Put(2 + 2 * v, 0, 8, q[v]);
+    block.Put(3 + 2 * v, 0, 1, q[v] >> 8);
+    block.Put(3 + 2 * v, 1, 7, signs[v]);
+    for (size_t k = 0; k < 8; ++k) {
+      const double level = kThreeLevels.at(LevelOf8(gguf::kCodebookIQ2_XS[q[v]], k));
+      expected.push_back(kD * (0.5 + s[v / 2]) / 4 * level * EvenSigns(signs[v])[k]);
+    }
+  }
+  for (size_t g = 0; g < 16; ++g) block.Put(66 + g / 2, static_cast<int>(g % 2 * 4), 4, s[g]);
+  ExpectValues(block, expected);
+}
+
+TEST(GgufDecodeTest, IQ2_S) {
+  const std::vector<uint32_t> q = Codes(32, 1024), signs = Codes(32, 256, 2), s = Codes(16, 16, 3);
+  Block block(GgmlType::kIQ2_S);
+  block.PutHalf(0, kD);
+  std::vector<double> expected;
+  for (size_t v = 0; v < 32; ++v) {
+    block.Put(2 + v, 0, 8, q[v]);
+    block.Put(34 + v, 0, 8, signs[v]);
+    block.Put(66 + v / 4, static_cast<int>(v % 4 * 2), 2, q[v] >> 8);
+    for (size_t k = 0; k < 8; ++k) {
+      const double level = kThreeLevels.at(LevelOf8(gguf::kCodebookIQ2_S[q[v]], k));
+      expected.push_back(kD * (0.5 + s[v / 2]) / 4 * level * ((signs[v] >> k) % 2 == 1 ? -1 : 1));
+    }
+  }
+  for (size_t g = 0; g < 16; ++g) block.Put(74 + g / 2, static_cast<int>(g % 2 * 4), 4, s[g]);
+  ExpectValues(block, expected);
+}
+
+TEST(GgufDecodeTest, IQ3_XXS) {
+  const std::array<double, 8> levels = {4, 12, 20, 28, 36, 44, 52, 62};
+  const std::vector<uint32_t> q = Codes(64, 256), signs = Codes(32, 128, 2), s = Codes(8, 16, 3);
+  Block block(GgmlType::kIQ3_XXS);
+  block.PutHalf(0, kD);
+  for (size_t v = 0; v < 64; ++v) block.Put(2 + v, 0, 8, q[v]);
+  std::vector<double> expected;
+  for (size_t pair = 0; pair < 32; ++pair) {
+    for (size_t bit = 0; bit < 7; ++bit) {
+      const size_t at = 7 * (pair % 4) + bit;
+      block.Put(66 + pair / 4 * 4 + at / 8, static_cast<int>(at % 8), 1, signs[pair] >> bit);
+    }
+    if (pair % 4 == 3) block.Put(66 + pair / 4 * 4 + 3, 4, 4, s[pair / 4]);
+    for (size_t k = 0; k < 8; ++k) {
+      const double level = levels.at(LevelOf4(gguf::kCodebookIQ3_XXS[q[2 * pair + k / 4]], k % 4));
+      expected.push_back(kD * (0.5 + s[pair / 4]) / 2 * level * EvenSigns(signs[pair])[k]);
+    }
+  }
+  ExpectValues(block, expected);
+}
+
+TEST(GgufDecodeTest, IQ3_S) {
+  const std::vector<uint32_t> q = Codes(64, 512), signs = Codes(32, 256, 2), s = Codes(8, 16, 3);
+  Block block(GgmlType::kIQ3_S);
+  block.PutHalf(0, kD);
+  std::vector<double> expected;
+  for (size_t v = 0; v < 64; ++v) {
+    block.Put(2 + v, 0, 8, q[v]);
+    block.Put(66 + v / 8, static_cast<int>(v % 8), 1, q[v] >> 8);
+    for (size_t k = 0; k < 4; ++k) {
+      const double level = 2.0 * LevelOf4(gguf::kCodebookIQ3_S[q[v]], k) + 1;
+      const uint32_t minus = (signs[v / 2] >> (v % 2 * 4 + k)) % 2;
+      expected.push_back(kD * (1 + 2 * s[v / 8]) * level * (minus == 1 ? -1 : 1));
+    }
+  }
+  for (size_t pair = 0; pair < 32; ++pair) block.Put(74 + pair, 0, 8, signs[pair]);
+  for (size_t g = 0; g < 8; ++g) block.Put(106 + g / 2, static_cast<int>(g % 2 * 4), 4, s[g]);
+  ExpectValues(block, expected);
+}
+
+// A codebook is a set of vectors in ascending order; a sum over all of it notices any change.
+template <size_t kSize>
+uint64_t SumOf(const uint16_t (&codebook)[kSize]) {
+  uint64_t sum = 14695981039346656037u;  // FNV-1a, by entries
+  for (size_t i = 0; i < kSize; ++i) {
+    if (i > 0) EXPECT_LT(codebook[i - 1], codebook[i]);
+    sum = (sum ^ codebook[i]) * 1099511628211u;
+  }
+  return sum;
+}
+
+TEST(GgufDecodeTest, CodebooksAreUnchanged) {
+  EXPECT_EQ(SumOf(gguf::kCodebookIQ2_XXS), 4979926770684335262u);
+  EXPECT_EQ(SumOf(gguf::kCodebookIQ2_XS), 5013482798831248078u);
+  EXPECT_EQ(SumOf(gguf::kCodebookIQ2_S), 15640971235053698666u);
+  EXPECT_EQ(SumOf(gguf::kCodebookIQ3_XXS), 3097711019055790313u);
+  EXPECT_EQ(SumOf(gguf::kCodebookIQ3_S), 14506658267384718484u);
+  for (const uint16_t vector : gguf::kCodebookIQ2_S) {
+    for (size_t k = 0; k < 8; ++k) EXPECT_LT(LevelOf8(vector, k), 3u);
+  }
 }
 
 // Blocks worked by hand: the bytes are written out, the values are counted on paper.

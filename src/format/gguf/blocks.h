@@ -41,4 +41,11 @@ void DecodeQ6_K(const std::byte* block, float* values);
 void DecodeIQ4_NL(const std::byte* block, float* values);
 void DecodeIQ4_XS(const std::byte* block, float* values);
 
+// vectors.cc
+void DecodeIQ2_XXS(const std::byte* block, float* values);
+void DecodeIQ2_XS(const std::byte* block, float* values);
+void DecodeIQ2_S(const std::byte* block, float* values);
+void DecodeIQ3_XXS(const std::byte* block, float* values);
+void DecodeIQ3_S(const std::byte* block, float* values);
+
 }  // namespace mica::gguf

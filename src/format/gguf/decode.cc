@@ -40,6 +40,16 @@ DecodeBlock DecoderOf(GgmlType type) {
       return gguf::DecodeIQ4_NL;
     case GgmlType::kIQ4_XS:
       return gguf::DecodeIQ4_XS;
+    case GgmlType::kIQ2_XXS:
+      return gguf::DecodeIQ2_XXS;
+    case GgmlType::kIQ2_XS:
+      return gguf::DecodeIQ2_XS;
+    case GgmlType::kIQ2_S:
+      return gguf::DecodeIQ2_S;
+    case GgmlType::kIQ3_XXS:
+      return gguf::DecodeIQ3_XXS;
+    case GgmlType::kIQ3_S:
+      return gguf::DecodeIQ3_S;
     default:
       return nullptr;
   }

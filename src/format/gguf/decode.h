@@ -8,7 +8,8 @@
 
 namespace mica {
 
-// Whether DecodeRow knows the type: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
+// Whether DecodeRow knows the type: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ2_XXS to IQ3_S,
+// IQ4_NL and IQ4_XS.
 bool CanDecode(GgmlType type);
 
 // values: [cols] out, cols a multiple of the type's block_cols; bytes: its cols / block_cols blocks, possibly
