@@ -421,7 +421,9 @@ template <size_t kSize>
 uint64_t SumOf(const uint16_t (&codebook)[kSize]) {
   uint64_t sum = 14695981039346656037u;  // FNV-1a, by entries
   for (size_t i = 0; i < kSize; ++i) {
-    if (i > 0) EXPECT_LT(codebook[i - 1], codebook[i]);
+    if (i > 0) {
+      EXPECT_LT(codebook[i - 1], codebook[i]);
+    }
     sum = (sum ^ codebook[i]) * 1099511628211u;
   }
   return sum;

@@ -1,24 +1,18 @@
 // Blocks of 256 values in vectors whose magnitudes stand in a codebook (codebooks.h), with signs beside them.
 // Scales are codes s of four bits, odd multiples of the block's d:
 //
-//   IQ2_XXS  d qs[8][8]                       d (2s + 1) / 8 * level of {8, 25, 43}. A group of 32 values:
-//   the numbers
-//                                             of its four vectors of eight in a byte each, then a word: seven
-//                                             sign bits a vector, in the top four bits s
-//   IQ2_XS   d qs[32] s[8]                    the same levels. A vector of eight: 16 bits, its number in
-//   nine, signs
-//                                             in seven; s for 16 values
-//   IQ2_S    d qs[32] signs[32] qh[8] s[8]    the same levels. The number's low eight bits in qs, its top two
-//   in qh;
-//                                             eight signs; s for 16 values
-//   IQ3_XXS  d qs[64] words[8]                d (2s + 1) / 4 * level of {4, 12, ... 52, 62}. Vectors of four,
-//   a byte
-//                                             each; a word for 32 values as in IQ2_XXS
-//   IQ3_S    d qs[64] qh[8] signs[32] s[4]    d (2s + 1) * level of {1, 3, ... 15}. Vectors of four, the
-//   number's
-//                                             ninth bit in qh; s for 32 values
+//   IQ2_XXS  d qs[8][8]                     d (2s + 1) / 8 * level of {8, 25, 43}
+//   IQ2_XS   d qs[32] s[8]                  the same
+//   IQ2_S    d qs[32] signs[32] qh[8] s[8]  the same
+//   IQ3_XXS  d qs[64] words[8]              d (2s + 1) / 4 * level of {4, 12, 20, 28, 36, 44, 52, 62}
+//   IQ3_S    d qs[64] qh[8] signs[32] s[4]  d (2s + 1) * level of {1, 3, ... 15}
 //
-// Of eight signs that are stored in seven bits, the last makes their number even.
+// IQ2_XXS has in each 8 bytes the numbers of four vectors of eight, then a word: seven sign bits a vector, s
+// of the 32 values in its top four bits. IQ3_XXS has such a word for each eight vectors of four. IQ2_XS has a
+// vector of eight in 16 bits: nine of its number, seven of signs. In IQ2_S and IQ3_S the numbers go on in qh,
+// with two bits and one bit a vector, and all eight signs are stored. s belongs to 16 values in IQ2_XS and
+// IQ2_S, to 32 in IQ3_S. Of eight signs that are stored in seven bits, the last makes the number of minuses
+// even.
 #include <bit>
 
 #include "format/gguf/blocks.h"
