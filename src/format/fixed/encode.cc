@@ -130,12 +130,11 @@ PackedMatrix Assemble(const FixedFrame& matrix, const std::vector<ScaleGroup>& g
   const uint64_t zero_bytes = streams.zeros.size();
   add(PartKind::kZeros, DType::kU8, {zero_bytes}, std::move(streams.zeros));
   if (!IsIdentity(matrix.order)) {
-    if (OrderBytes(matrix.cols) == sizeof(uint16_t)) {
-      const std::vector<uint16_t> narrow(matrix.order.begin(), matrix.order.end());
-      add(PartKind::kOrder, DType::kU16, {matrix.cols}, AsBytes(narrow.data(), narrow.size()));
-    } else {
-      add(PartKind::kOrder, DType::kU32, {matrix.cols}, AsBytes(matrix.order.data(), matrix.cols));
-    }
+    const bool narrow = OrderBytes(matrix.cols) == sizeof(uint16_t);
+    const std::vector<uint16_t> halves(matrix.order.begin(),
+                                       narrow ? matrix.order.end() : matrix.order.begin());
+    add(PartKind::kOrder, narrow ? DType::kU16 : DType::kU32, {matrix.cols},
+        narrow ? AsBytes(halves.data(), halves.size()) : AsBytes(matrix.order.data(), matrix.cols));
   }
   add(PartKind::kRuns, DType::kU32, {runs.size(), 2}, AsBytes(runs.data(), runs.size()));
   const std::vector<int8_t>& exponents = matrix.col_exponents;
