@@ -9,11 +9,24 @@
 #include "base/dtype.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/fixed/fixed_matrix.h"
+#include "format/gguf/parts.h"
 
 namespace mica {
 
 // What a stored tensor holds. Codings have different ones of these (docs/format.md).
-enum class PartKind { kCodes, kScales, kZeros, kOrder, kRuns, kColExponents, kMask, kTiles, kTables, kSide };
+enum class PartKind {
+  kCodes,
+  kScales,
+  kZeros,
+  kOrder,
+  kRuns,
+  kColExponents,
+  kMask,
+  kTiles,
+  kTables,
+  kSide,
+  kBlocks
+};
 
 struct PackedPart {
   PartKind kind;
@@ -22,8 +35,11 @@ struct PackedPart {
   std::vector<std::byte> bytes;  // little-endian, as in the file; never empty
 };
 
+// Facts of a matrix of any coding.
+using MatrixFacts = std::variant<FixedFacts, EntropyFacts, GgufFacts>;
+
 struct PackedMatrix {
-  std::variant<FixedFacts, EntropyFacts> facts;  // what the shapes of the parts do not say
+  MatrixFacts facts;  // what the shapes of the parts do not say
   std::vector<PackedPart> parts;
 
   // Bits of all parts; padding included, facts and names not.
@@ -35,7 +51,8 @@ struct PackedMatrix {
   // Bits of the codes alone.
   uint64_t code_bits() const {
     uint64_t sum = 0;
-    for (const PackedPart& part : parts) sum += part.kind == PartKind::kCodes ? 8 * part.bytes.size() : 0;
+    for (const PackedPart& part : parts)
+      sum += part.kind == PartKind::kCodes || part.kind == PartKind::kBlocks ? 8 * part.bytes.size() : 0;
     return sum;
   }
 };

@@ -52,6 +52,13 @@ const GgmlTypeFacts* FindGgmlType(uint32_t number) {
   return nullptr;
 }
 
+const GgmlTypeFacts* FindGgmlType(std::string_view name) {
+  for (const GgmlTypeFacts& facts : kTypes) {
+    if (facts.name == name) return &facts;
+  }
+  return nullptr;
+}
+
 const GgmlTypeFacts& FactsOf(GgmlType type) {
   const GgmlTypeFacts* facts = FindGgmlType(static_cast<uint32_t>(type));
   MICA_CHECK(facts != nullptr);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 namespace mica {
 
@@ -56,6 +57,8 @@ struct GgmlTypeFacts {
 std::span<const GgmlTypeFacts> GgmlTypes();
 // The facts of the type of that number, or null when there is none.
 const GgmlTypeFacts* FindGgmlType(uint32_t number);
+// The same by its name, "Q4_K".
+const GgmlTypeFacts* FindGgmlType(std::string_view name);
 // The same for a type that is one.
 const GgmlTypeFacts& FactsOf(GgmlType type);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "format/gguf/decode.h"
 
 namespace mica {
 namespace {
@@ -45,6 +46,8 @@ const char* PartName(PartKind kind) {
       return "tables";
     case PartKind::kSide:
       return "side";
+    case PartKind::kBlocks:
+      return "blocks";
   }
   MICA_CHECK(false);
 }
@@ -66,7 +69,11 @@ Json FactsJson(const EntropyFacts& facts) {
           {"first_knot", facts.first_knot}};
 }
 
-Json FactsJson(const std::variant<FixedFacts, EntropyFacts>& facts) {
+Json FactsJson(const GgufFacts& facts) {
+  return {{"coding", "gguf"}, {"rows", facts.rows}, {"cols", facts.cols}, {"type", FactsOf(facts.type).name}};
+}
+
+Json FactsJson(const MatrixFacts& facts) {
   return std::visit([](const auto& of_coding) { return FactsJson(of_coding); }, facts);
 }
 
@@ -155,6 +162,17 @@ EntropyFacts PartReader::Entropy() const {
          kStepResolution, kFineStepResolution);
   }
   facts.first_knot = static_cast<int>(Number("first_knot", 0, kLastFirstKnot));
+  return facts;
+}
+
+GgufFacts PartReader::Gguf() const {
+  GgufFacts facts;
+  facts.rows = Number("rows", 1, kMaxExtent);
+  facts.cols = Number("cols", 1, std::min(kMaxExtent, kMaxWeights / facts.rows));
+  const GgmlTypeFacts* type = FindGgmlType(Text("type"));
+  if (type == nullptr || !CanDecode(type->type) || facts.cols % type->block_cols != 0)
+    FailFact("type", "a type of GGUF whose blocks fill the rows");
+  facts.type = type->type;
   return facts;
 }
 

@@ -7,7 +7,6 @@
 #include <map>
 #include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "base/json.h"
@@ -33,7 +32,8 @@ const char* PartName(PartKind kind);
 // Facts of a matrix as JSON, "coding" first; without checksums.
 Json FactsJson(const FixedFacts& facts);
 Json FactsJson(const EntropyFacts& facts);
-Json FactsJson(const std::variant<FixedFacts, EntropyFacts>& facts);
+Json FactsJson(const GgufFacts& facts);
+Json FactsJson(const MatrixFacts& facts);
 // Facts as stored: one JSON object, "crc32" last: {"facts": of the text of the object without this entry,
 // part: of that tensor, ...}.
 std::string FactsText(Json facts, const std::map<std::string, uint32_t>& part_crc32);
@@ -46,11 +46,12 @@ class PartReader {
   PartReader(const Checkpoint& checkpoint, const std::string& name, bool verify);
 
   const std::string& name() const { return name_; }
-  // "fixed" or "entropy", or what else stands there.
+  // "fixed", "entropy" or "gguf", or what else stands there.
   std::string coding() const { return Text("coding"); }
   // Facts of that coding, each within its range; throws Error otherwise.
   FixedFacts Fixed() const;
   EntropyFacts Entropy() const;
+  GgufFacts Gguf() const;
   bool Has(PartKind part) const { return checkpoint_->Find(TensorName(part)) != nullptr; }
   // The tensor of the part with this type and shape; throws Error. A part whose shape has no elements is not
   // stored: nullptr.

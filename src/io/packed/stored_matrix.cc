@@ -105,6 +105,15 @@ EntropyParts OpenEntropy(PartReader& reader) {
   return parts;
 }
 
+GgufParts OpenGguf(PartReader& reader) {
+  GgufParts parts;
+  static_cast<GgufFacts&>(parts) = reader.Gguf();
+  parts.name = reader.name();
+  parts.blocks =
+      reader.Part(PartKind::kBlocks, DType::kU8, {parts.rows, RowBytes(parts.type, parts.cols)})->data;
+  return parts;
+}
+
 }  // namespace
 
 size_t StoredMatrix::rows() const {
@@ -129,8 +138,10 @@ StoredMatrix OpenPacked(const Checkpoint& checkpoint, const std::string& name, b
     matrix.parts = OpenFixed(reader);
   } else if (coding == "entropy") {
     matrix.parts = OpenEntropy(reader);
+  } else if (coding == "gguf") {
+    matrix.parts = OpenGguf(reader);
   } else {
-    Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\" or \"entropy\"",
+    Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\", \"entropy\" or \"gguf\"",
          checkpoint.directory().string(), name, coding);
   }
   matrix.tensors = reader.used();

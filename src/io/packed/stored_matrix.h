@@ -9,6 +9,7 @@
 
 #include "format/entropy/parts.h"
 #include "format/fixed/parts.h"
+#include "format/gguf/parts.h"
 #include "format/stored_bits.h"
 #include "io/container/checkpoint.h"
 
@@ -17,7 +18,7 @@ namespace mica {
 // Uses the checkpoint's mapped bytes: must not outlive it. May be decoded (ops/codes) as often as wanted and
 // by any number of threads.
 struct StoredMatrix {
-  std::variant<FixedParts, EntropyParts> parts;
+  std::variant<FixedParts, EntropyParts, GgufParts> parts;
   std::vector<const TensorView*> tensors;  // that it is stored in
 
   size_t rows() const;

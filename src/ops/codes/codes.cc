@@ -17,6 +17,7 @@
 #include "ops/codes/decode_tile.h"
 #include "ops/codes/integers.h"
 #include "ops/codes/stored_rows.h"
+#include "ops/convert/convert.h"
 #include "ops/cuda_ops.h"
 #include "ops/feedback/stored.h"
 
@@ -211,8 +212,10 @@ void DecodeMany(std::span<const RowsOf<AnyParts>> all) {
   for (const auto& [parts, first_row, out] : all) {
     if (const auto* of_fixed = std::get_if<FixedParts>(parts)) {
       fixed.push_back({of_fixed, first_row, out});
+    } else if (const auto* of_entropy = std::get_if<EntropyParts>(parts)) {
+      entropy.push_back({of_entropy, first_row, out});
     } else {
-      entropy.push_back({&std::get<EntropyParts>(*parts), first_row, out});
+      Decode(std::get<GgufParts>(*parts), first_row, out);
     }
   }
   DecodeFixed(fixed);
@@ -227,6 +230,23 @@ void Decode(const FixedParts& parts, size_t first_row, Tensor out) {
 void Decode(const EntropyParts& parts, size_t first_row, Tensor out) {
   const RowsOf<EntropyParts> one{&parts, first_row, out};
   DecodeEntropy({&one, 1});
+}
+
+void Decode(const GgufParts& parts, size_t first_row, Tensor out) {
+  const RowsOf<GgufParts> one{&parts, first_row, out};
+  CheckRows(std::span(&one, 1));
+  const bool here = out.device == Device::Cpu();
+  Array decoded;
+  if (!here) decoded = Array(out.rows, out.cols, DType::kF32, Device::Cpu());
+  const MatrixView<float> values = here ? out.host<float>() : decoded.view().host<float>();
+  constexpr size_t kRowsEach = 64;
+  ParallelFor((out.rows + kRowsEach - 1) / kRowsEach, [&](size_t part) {
+    const size_t first = part * kRowsEach, count = std::min(kRowsEach, out.rows - first);
+    DecodeRows(parts, first_row + first, values.Rows(first, count));
+  });
+  if (here) return;
+  const Array there = CopyTo(out.device, decoded.view());
+  Convert(there.view(), out);
 }
 
 void Decode(const AnyParts& parts, size_t first_row, Tensor out) {

@@ -14,6 +14,7 @@
 #include "format/fixed/encode.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/fixed/parts.h"
+#include "format/gguf/parts.h"
 #include "format/packed_matrix.h"
 
 namespace mica {
@@ -47,8 +48,8 @@ EntropyStreams EncodeEntropy(const EntropyFrame& matrix, ConstTensor n, size_t l
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);
 void Decode(const EntropyMatrix& matrix, MatrixView<float> out);
 
-// Rows of a matrix's stored tensors, and where they go. Parts: FixedParts, EntropyParts or AnyParts.
-using AnyParts = std::variant<FixedParts, EntropyParts>;
+// Rows of a matrix's stored tensors, and where they go. Parts: FixedParts, EntropyParts, GgufParts or AnyParts.
+using AnyParts = std::variant<FixedParts, EntropyParts, GgufParts>;
 template <typename Parts>
 struct RowsOf {
   const Parts* parts = nullptr;
@@ -62,6 +63,8 @@ struct RowsOf {
 // bits is not finite; `out` then holds anything.
 void Decode(const FixedParts& parts, size_t first_row, Tensor out);
 void Decode(const EntropyParts& parts, size_t first_row, Tensor out);
+// Blocks of GGUF are decoded by the processor, whatever the device of `out`.
+void Decode(const GgufParts& parts, size_t first_row, Tensor out);
 void Decode(const AnyParts& parts, size_t first_row, Tensor out);
 // The same of many matrices, which a CUDA device decodes side by side: one matrix of coding `entropy` has too
 // few tiles to fill it. All `out` are on one device and of one type.
