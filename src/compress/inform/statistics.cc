@@ -1,6 +1,7 @@
 #include "compress/inform/statistics.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -37,7 +38,7 @@
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 5;  // of what a statistics file holds
+constexpr int kFileVersion = 6;  // of what a statistics file holds
 
 Array OnHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
 
@@ -146,6 +147,7 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   identity.Add("--token-weights", settings.fisher.token_weights);
   identity.Add("--sampled-labels", settings.fisher.sampled_labels);
   identity.Add("sizes in steps", settings.step_sizes);
+  identity.Add("losses on grids", fmt::format("{}", fmt::join(settings.grids, " ")));
   identity.Add("--seed", settings.seed);
   identity.Add("--dtype", PrecisionName(arithmetic.precision));
   identity.Add("device", arithmetic.device.Describe());
@@ -174,6 +176,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
                              const StatisticsSettings& settings, const Arithmetic& arithmetic,
                              Progress& progress) {
   const ModelConfig& config = weights.config();
+  const bool weights_wanted = settings.step_sizes || settings.measure_grids;  // once the moments are there
   const Calibration calibration = all_windows.Subset(settings.information.windows);
   Statistics statistics;
   statistics.inputs.resize(config.layers);
@@ -214,7 +217,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       linear.col_exponents.assign(exponents.begin(), exponents.end());
       linear.weight_energy = ColumnSquares(w, linear.outputs.fisher);
       linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
-      if (!settings.step_sizes) layer_weights.Take(kind);  // its last use
+      if (!weights_wanted) layer_weights.Take(kind);  // its last use
     }
     std::vector<Moments> moments;
     std::vector<TokenSample> samples;
@@ -269,10 +272,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       std::shared_ptr<const ColumnSteps> columns;
       if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
       for (const LinearKind kind : kLinearKinds) {
-        if (!settings.step_sizes || InputOf(kind) != input) continue;
+        if (!weights_wanted || InputOf(kind) != input) continue;
         LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        linear.sizes = MeasureSizes(layer_weights.Take(kind).view(),
-                                    PlanSteps(columns, linear.outputs, SignalOf(statistics, l, kind), {}));
+        const Array w = layer_weights.Take(kind);
+        const double signal = SignalOf(statistics, l, kind);
+        if (settings.measure_grids)
+          linear.grids = settings.measure_grids({l, kind, w.view(), h, *factor, linear.outputs.fisher, signal});
+        if (settings.step_sizes)
+          linear.sizes = MeasureSizes(w.view(), PlanSteps(columns, linear.outputs, signal, {}));
       }
     }
   }
@@ -312,6 +319,8 @@ void VisitVectors(S& statistics, const Visit& visit) {
       visit(LinearName(l, k) + ".score_shares", linear.score_shares);
       visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
       visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
+      visit(LinearName(l, k) + ".grids_rounded", linear.grids.rounded);
+      visit(LinearName(l, k) + ".grids_solved", linear.grids.solved);
     }
   }
 }

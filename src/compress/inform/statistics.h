@@ -5,10 +5,13 @@
 
 #include <array>
 #include <filesystem>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "base/progress.h"
 #include "compress/calibrate/calibration.h"
+#include "compress/curvature/damped_factor.h"
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/output_information.h"
 #include "compress/curvature/score_histogram.h"
@@ -34,6 +37,22 @@ struct InputStatistics {
   double mean_pair_information = 0;  // nats, over pairs of channels; 0 for water-filling
 };
 
+// What a matrix loses on each of several grids: sum over rows of fisher_r (w_r - q_r) H (w_r - q_r)^T.
+struct GridLosses {
+  std::vector<double> rounded;  // [grids] by rounding; infinite where its rows are no whole blocks
+  std::vector<double> solved;   // [grids] by the solver; empty but in some layers
+};
+
+// A matrix as statistics meet it.
+struct MeasuredMatrix {
+  size_t layer;
+  LinearKind kind;
+  ConstTensor w, h;            // [rows, cols], [cols, cols] FP32 on the device that computes
+  const DampedFactor& factor;  // of h, in its own order
+  const std::vector<double>& fisher;  // [rows]
+  double signal;                      // sum of fisher_r w_rc^2 H_cc over its weights
+};
+
 // One matrix.
 struct LinearStatistics {
   StepSizes sizes;            // of the weights in steps; empty unless asked for
@@ -41,6 +60,7 @@ struct LinearStatistics {
   std::vector<double> weight_energy;  // [cols] sum over rows of fisher_r w_rj^2
   std::vector<double> col_exponents;  // [cols] as ColumnExponents of the original weights; empty: all 0
   std::vector<double> score_shares;   // [kScoreBins] of the weights by score (score_histogram.h)
+  GridLosses grids;                   // empty unless asked for
 };
 
 struct Statistics {
@@ -62,6 +82,9 @@ struct StatisticsSettings {
   FisherSettings fisher;
   double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
+  // Needed where matrices choose among grids: what they are called, and what measures the losses on them.
+  std::vector<std::string> grids;
+  std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids;
   uint64_t seed = 0;
   Device rest =
       Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it
