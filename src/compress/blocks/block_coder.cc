@@ -1,0 +1,216 @@
+#include "compress/blocks/block_coder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "compress/budget/demands.h"
+#include "compress/coder/later.h"
+#include "device/cuda.h"
+
+namespace mica {
+namespace {
+
+// Layers in which the solver itself is tried on all grids; elsewhere its gain over rounding is taken from
+// them.
+constexpr size_t kSampledLayers = 3;
+
+}  // namespace
+
+bool BlockCoder::SolvesSample(size_t layer) const {
+  const size_t layers = config_.layers, count = std::min(layers, kSampledLayers);
+  for (size_t i = 0; i < count; ++i) {
+    if (layer == (2 * i + 1) * layers / (2 * count)) return true;
+  }
+  return false;
+}
+
+std::vector<BlockCoder::Unit> BlockCoder::Units() const {
+  std::vector<Unit> units;
+  for (size_t l = 0; l < config_.layers; ++l) {
+    const size_t first = units.size();
+    for (const LinearKind kind : kLinearKinds) {
+      const size_t number = target_->UnitOf(kind);
+      auto unit = std::find_if(units.begin() + static_cast<std::ptrdiff_t>(first), units.end(),
+                               [&](const Unit& one) { return target_->UnitOf(one.kinds[0]) == number; });
+      if (unit == units.end()) {
+        const std::vector<size_t> grids = target_->Candidates(LinearShape(config_, kind).cols);
+        units.push_back({l, {}, grids, std::vector<UnitOption>(grids.size())});
+        unit = units.end() - 1;
+      }
+      unit->kinds.push_back(kind);
+      const MatrixShape shape = LinearShape(config_, kind);
+      for (size_t i = 0; i < unit->grids.size(); ++i)
+        unit->options[i].bits += target_->Bits(unit->grids[i], shape.rows, shape.cols);
+    }
+  }
+  return units;
+}
+
+Reach BlockCoder::ReachOfModel() const {
+  Reach reach;
+  for (const Unit& unit : Units()) {
+    const auto [least, most] = std::ranges::minmax_element(unit.options, {}, &UnitOption::bits);
+    reach.least += least->bits;
+    reach.most += most->bits;
+  }
+  const auto weights = static_cast<double>(CompressedWeights(config_));
+  reach.least /= weights;
+  reach.most /= weights;
+  return reach;
+}
+
+std::string BlockCoder::limits() const {
+  std::string names;
+  for (const size_t grid : target_->Candidates(LinearShape(config_, LinearKind::kQ).cols))
+    names += (names.empty() ? "" : ", ") + target_->grids()[grid].name;
+  return names;
+}
+
+void BlockCoder::CheckBudget(const OtherBytes& other) const {
+  BudgetPerWeight(other, ReachOfModel(), CompressedWeights(config_));
+}
+
+PackedMatrix BlockCoder::Smallest(size_t rows, size_t cols) const {
+  const std::vector<size_t> candidates = target_->Candidates(cols);
+  const size_t least =
+      *std::ranges::min_element(candidates, {}, [&](size_t grid) { return target_->Bits(grid, rows, cols); });
+  const Matrix<float> nothing(rows, cols, 0.0f);
+  return target_->Pack(RoundOnBlocks(nothing.view(), {}, target_->grids()[least]), least);
+}
+
+double BlockCoder::LeastBits(double other_bytes) const {
+  if (counts_file()) return std::max(0.0, 8 * (task_.budget.value - other_bytes));
+  return task_.budget.value * static_cast<double>(CompressedWeights(config_));
+}
+
+void BlockCoder::Require(StatisticsSettings& settings) const {
+  for (const BlockGrid& grid : target_->grids()) settings.grids.push_back(grid.name);
+  settings.grids.push_back("passes " + std::to_string(settings_.refine_passes));
+  settings.measure_grids = [this](const MeasuredMatrix& matrix) {
+    const std::vector<size_t> candidates = target_->Candidates(matrix.w.cols);
+    GridLosses losses{RoundedLosses(matrix, target_->grids(), candidates), {}};
+    if (SolvesSample(matrix.layer))
+      losses.solved = SolvedLosses(matrix, target_->grids(), candidates, settings_);
+    return losses;
+  };
+}
+
+void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
+  statistics_ = &statistics;
+  const auto of = [&](size_t layer, LinearKind kind) -> const GridLosses& {
+    return statistics.linears[layer][static_cast<size_t>(kind)].grids;
+  };
+  // What the solver leaves of the loss of rounding, by kind and grid: the geometric mean over the layers in
+  // which it was tried.
+  const size_t grids = target_->grids().size();
+  Matrix<double> left(kLinearKinds.size(), grids, 0.0);
+  for (const LinearKind kind : kLinearKinds) {
+    for (size_t g = 0; g < grids; ++g) {
+      double sum = 0, count = 0;
+      for (size_t l = 0; l < config_.layers; ++l) {
+        if (of(l, kind).solved.empty()) continue;
+        const double ratio = of(l, kind).solved[g] / of(l, kind).rounded[g];
+        if (!std::isfinite(ratio) || !(ratio > 0)) continue;
+        sum += std::log(ratio);
+        ++count;
+      }
+      left(static_cast<size_t>(kind), g) = count > 0 ? std::exp(sum / count) : 1.0;
+    }
+  }
+  std::vector<Unit> units = Units();
+  std::vector<std::vector<UnitOption>> options;
+  for (Unit& unit : units) {
+    for (size_t i = 0; i < unit.grids.size(); ++i) {
+      for (const LinearKind kind : unit.kinds) {
+        const GridLosses& losses = of(unit.layer, kind);
+        const size_t g = unit.grids[i];
+        unit.options[i].loss +=
+            losses.solved.empty() ? losses.rounded[g] * left(static_cast<size_t>(kind), g) : losses.solved[g];
+      }
+    }
+    options.push_back(unit.options);
+  }
+  const uint64_t weights = CompressedWeights(config_);
+  const double budget = BudgetPerWeight(other, ReachOfModel(), weights) * static_cast<double>(weights);
+  const std::vector<size_t> choice = ChooseOptions(options, budget * (1 + 1e-12));
+  chosen_.assign(config_.layers * kLinearKinds.size(), 0);
+  std::vector<uint64_t> of_grid(grids, 0);
+  double loss = 0;
+  for (size_t u = 0; u < units.size(); ++u) {
+    loss += options[u][choice[u]].loss;
+    for (const LinearKind kind : units[u].kinds) {
+      chosen_[units[u].layer * kLinearKinds.size() + static_cast<size_t>(kind)] = units[u].grids[choice[u]];
+      ++of_grid[units[u].grids[choice[u]]];
+    }
+  }
+  bits_per_weight_ = BitsOfChoice(options, choice) / static_cast<double>(weights);
+  std::string counts;
+  for (size_t g = 0; g < grids; ++g) {
+    if (of_grid[g] > 0)
+      counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", of_grid[g], target_->grids()[g].name);
+  }
+  LogInfo("matrices by type: {}; {:.4f} bits per weight, predicted divergence {:.4g} nats a token", counts,
+          bits_per_weight_, loss / 2);
+}
+
+BlockCoder::Solved BlockCoder::SolveMatrix(size_t layer, const StageInput& input, StageMatrix& matrix) const {
+  Solved solved{layer, matrix.kind, GridOfMatrix(layer, matrix.kind), {}, {}};
+  Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
+  solved.solution = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
+    return SolveOnBlocks(matrix.weights.view(), input.h, *input.factor, target_->grids()[solved.grid],
+                         settings_, &solved.report, weights.view());
+  });
+  matrix.weights = std::move(weights);
+  Synchronize(matrix.weights.device());  // other threads go on with all of it
+  return solved;
+}
+
+CodedMatrix BlockCoder::Finish(Solved solved) const {
+  const std::lock_guard<std::mutex> lock(finishing_);
+  const BlockSolution& matrix = solved.solution;
+  const SolverReport& report = solved.report;
+  CodedMatrix coded{solved.kind, target_->Pack(matrix, solved.grid), {}};
+  const InputStatistics& input = statistics_->inputs[solved.layer][static_cast<size_t>(InputOf(solved.kind))];
+  MatrixRecord& record = coded.record =
+      RecordOf(coded.packed, matrix.rows(), matrix.cols(),
+               target_->Bits(solved.grid, matrix.rows(), matrix.cols()), input);
+  record.type = target_->grids()[solved.grid].name;
+  record.relative_error = report.relative_error;
+  record.predicted_loss = report.predicted_loss;
+  record.measured_loss = report.measured_loss;
+  record.dead_channels = report.dead_channels;
+  record.damping_doublings = static_cast<uint64_t>(report.damping_doublings);
+  return coded;
+}
+
+void BlockCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+  const auto pack = [this](Solved solved) {
+    packing_.push_back(
+        Later([this, solved = std::move(solved)]() mutable { return Finish(std::move(solved)); }));
+  };
+  if (stage.size() < 2 || !input.h.device.is_cuda()) {
+    for (StageMatrix& matrix : stage) pack(SolveMatrix(layer, input, matrix));
+    return;
+  }
+  // As coding `fixed` does: a matrix alone is a chain of columns that leaves a device idle half of the time.
+  Synchronize(input.h.device);
+  std::vector<std::future<Solved>> solving;
+  for (StageMatrix& matrix : stage)
+    solving.push_back(Later([this, layer, &input, &matrix] { return SolveMatrix(layer, input, matrix); }));
+  for (const std::future<Solved>& one : solving) one.wait();
+  for (std::future<Solved>& one : solving) pack(one.get());
+}
+
+std::vector<CodedMatrix> BlockCoder::Collect(size_t count) {
+  MICA_CHECK(count <= packing_.size());
+  std::vector<CodedMatrix> collected;
+  for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
+  return collected;
+}
+
+}  // namespace mica

@@ -1,0 +1,123 @@
+// GGUF: a type for each matrix.
+#include <algorithm>
+#include <iterator>
+
+#include "base/error.h"
+#include "compress/blocks/storage_target.h"
+#include "format/gguf/parts.h"
+
+namespace mica {
+namespace {
+
+// Of blocks of 256 columns, the type of 32 that takes its place in rows that are no such blocks: the next one
+// with at least as many levels.
+GgmlType Substitute(GgmlType type) {
+  switch (type) {
+    case GgmlType::kQ5_K:
+      return GgmlType::kQ5_1;
+    case GgmlType::kQ6_K:
+      return GgmlType::kQ8_0;
+    case GgmlType::kQ4_K:
+      return GgmlType::kQ5_0;
+    case GgmlType::kQ2_K:
+    case GgmlType::kQ3_K:
+      return GgmlType::kQ4_0;
+    default:
+      return GgmlType::kIQ4_NL;
+  }
+}
+
+class GgufTarget final : public StorageTarget {
+ public:
+  explicit GgufTarget(std::vector<GgmlType> wanted) : types_(SolvableTypes()), wanted_(std::move(wanted)) {
+    for (const GgmlType type : types_) grids_.push_back(GridOf(type));
+  }
+
+  const char* name() const override { return "gguf"; }
+  const std::vector<BlockGrid>& grids() const override { return grids_; }
+
+  std::vector<size_t> Candidates(size_t cols) const override {
+    std::vector<size_t> found, substitutes;
+    for (size_t i = 0; i < types_.size(); ++i) {
+      if (!FitsBlocks(grids_[i], cols)) continue;
+      if (wanted_.empty() || Wanted(types_[i])) found.push_back(i);
+      if (std::ranges::any_of(wanted_, [&](GgmlType type) { return Substitute(type) == types_[i]; }))
+        substitutes.push_back(i);
+    }
+    if (found.empty()) found = std::move(substitutes);
+    if (found.empty()) {
+      Fail(
+          "rows of {} columns are no whole blocks of any type of GGUF, which hold 32 or 256 columns; use "
+          "another --coding",
+          cols);
+    }
+    return found;
+  }
+
+  double Bits(size_t grid, size_t rows, size_t cols) const override {
+    return 8.0 * static_cast<double>(rows) * static_cast<double>(RowBytes(types_[grid], cols));
+  }
+
+  size_t UnitOf(LinearKind kind) const override { return static_cast<size_t>(kind); }
+
+  PackedMatrix Pack(const BlockSolution& solution, size_t grid) const override {
+    const GgufFacts facts{solution.rows(), solution.cols(), types_[grid]};
+    PackedMatrix packed{facts, {}};
+    packed.parts.push_back({PartKind::kBlocks,
+                            DType::kU8,
+                            {facts.rows, RowBytes(facts.type, facts.cols)},
+                            solution.EncodedRows(facts.type)});
+    return packed;
+  }
+
+ private:
+  bool Wanted(GgmlType type) const { return std::ranges::find(wanted_, type) != wanted_.end(); }
+
+  const std::vector<GgmlType>& types_;
+  std::vector<GgmlType> wanted_;  // empty: all
+  std::vector<BlockGrid> grids_;
+};
+
+}  // namespace
+
+const std::vector<GgmlType>& SolvableTypes() {
+  static const std::vector<GgmlType> types = [] {
+    std::vector<GgmlType> found;
+    for (const GgmlTypeFacts& facts : GgmlTypes()) {
+      if (CanSolve(facts.type)) found.push_back(facts.type);
+    }
+    return found;
+  }();
+  return types;
+}
+
+std::vector<GgmlType> ParseGgufTypes(const std::string& list) {
+  std::vector<GgmlType> types;
+  if (list == "all") return types;
+  for (size_t at = 0; at <= list.size();) {
+    const size_t comma = std::min(list.find(',', at), list.size());
+    const std::string name = list.substr(at, comma - at);
+    at = comma + 1;
+    const GgmlTypeFacts* facts = FindGgmlType(name);
+    if (facts == nullptr || !CanSolve(facts->type)) {
+      Fail("--gguf-types names \"{}\", expected all or types out of {}", name,
+           GgufTypesText(SolvableTypes()));
+    }
+    if (std::ranges::find(types, facts->type) != types.end())
+      Fail("--gguf-types names {} twice, expected each type once", name);
+    types.push_back(facts->type);
+  }
+  return types;
+}
+
+std::string GgufTypesText(const std::vector<GgmlType>& types) {
+  std::string text;
+  for (const GgmlType type : types) text += (text.empty() ? "" : ",") + std::string(FactsOf(type).name);
+  return text.empty() ? "all" : text;
+}
+
+std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings) {
+  return std::make_unique<GgufTarget>(settings.types);
+}
+
+}  // namespace mica

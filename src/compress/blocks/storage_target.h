@@ -1,0 +1,47 @@
+// Formats of other programs that matrices are solved for: which grids there are, what they take, which
+// matrices must agree, and what is stored of a solved matrix. A format is one of these and a writer.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compress/blocks/solver.h"
+#include "format/blocks/block_grid.h"
+#include "format/gguf/types.h"
+#include "format/packed_matrix.h"
+#include "model/family/family.h"
+
+namespace mica {
+
+class StorageTarget {
+ public:
+  virtual ~StorageTarget() = default;
+  virtual const char* name() const = 0;  // of the coding, as options and files have it
+  // All grids that a matrix may be stored on, in a fixed order; candidates below are indices into them.
+  virtual const std::vector<BlockGrid>& grids() const = 0;
+  // Those that matrices with rows of so many columns may choose among, rising; never empty.
+  virtual std::vector<size_t> Candidates(size_t cols) const = 0;
+  // Bits of a matrix stored on a grid.
+  virtual double Bits(size_t grid, size_t rows, size_t cols) const = 0;
+  // Matrices of a layer that are stored alike have equal numbers, below kLinearKinds.size().
+  virtual size_t UnitOf(LinearKind kind) const = 0;
+  virtual PackedMatrix Pack(const BlockSolution& solution, size_t grid) const = 0;
+};
+
+// Options of coding `gguf`.
+struct GgufSettings {
+  std::vector<GgmlType> types;  // to choose from; empty: all but those that others beat at every size
+};
+
+// Types that coding `gguf` can store, in the order of the file format's numbers.
+const std::vector<GgmlType>& SolvableTypes();
+// "Q4_K,Q6_K" and "all"; throws Error naming a type that is not known or cannot be stored.
+std::vector<GgmlType> ParseGgufTypes(const std::string& list);
+std::string GgufTypesText(const std::vector<GgmlType>& types);
+
+// Rows that no wanted type suits take the types of 32 columns in a block.
+std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings);
+
+}  // namespace mica
