@@ -85,7 +85,7 @@ TEST(GgufEncodeTest, WhatIsDecodedIsWhatTheIntegersSay) {
         ASSERT_EQ(values[j], static_cast<float>(integers.Value(grid, j))) << facts.name << ' ' << j;
     }
   }
-  EXPECT_EQ(types, 12u);
+  EXPECT_EQ(types, 17u);
 }
 
 }  // namespace

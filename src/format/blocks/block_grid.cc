@@ -119,11 +119,7 @@ const std::map<GgmlType, BlockGrid>& Grids() {
 
 }  // namespace
 
-bool CanSolve(GgmlType type) {
-  const auto found = Grids().find(type);
-  return found != Grids().end() && found->second.levels != LevelKind::kCodebook;
-}
-
+bool CanSolve(GgmlType type) { return Grids().contains(type); }
 const BlockGrid& GridOf(GgmlType type) {
   const auto found = Grids().find(type);
   MICA_CHECK(found != Grids().end());

@@ -25,6 +25,21 @@ struct RowGrid {
   float scale_base, scale_step, scale_high;  // factor of d: base + step s, s to scale_high
   float offset_high;
   bool integers, offset, signed_offset, negative_scale, bf16;
+  // Of a codebook.
+  int vector_cols, level_count;
+  bool even_signs;
+  float magnitudes[8];
+};
+
+// A codebook in halves of its vectors: rising by the second half, of which there are `runs`, so that a run
+// has one second half.
+inline constexpr int kLargestVectors = 1024, kLargestRuns = 256, kLargestLows = 81;
+struct CodebookTables {
+  int vectors, runs, lows;
+  float high_levels[kLargestRuns][4];
+  int run_start[kLargestRuns + 1];
+  float low_levels[kLargestLows][4];  // all first halves that occur
+  uint8_t low_of[kLargestVectors], run_of[kLargestVectors];
 };
 
 enum class RowStage {
@@ -43,13 +58,16 @@ struct RowJob {
   RowGrid grid;
   int cols;  // of the chunk
   bool fit;  // d and dmin are fitted (kRound, kFeed), refitted (kRefine); false for a part of a block
-  int search_rounds;   // kFeed: of the search for a group's integers, or its d, by the loss that is left
-  float* w;            // [cols] weights, for kRefine the gradient H (W - Q), which stays as it is
-  float* change;       // [cols] out: errors over U_jj (kFeed), what is added to values (kRefine)
-  float* scratch;      // [4 cols] (kRefine)
-  uint8_t* codes;      // [cols]
-  uint8_t *s, *m;      // [groups], null where there are none
-  uint16_t *d, *dmin;  // [blocks]; dmin null where there are no offsets
+  int search_rounds;  // kFeed: of the search for a group's integers, or its d, by the loss that is left
+  float* w;           // [cols] weights, for kRefine the gradient H (W - Q), which stays as it is
+  float* change;      // [cols] out: errors over U_jj (kFeed), what is added to values (kRefine)
+  float* scratch;     // [4 cols] (kRefine)
+  uint8_t* codes;     // [cols]; null of a codebook
+  const CodebookTables* tables;  // of a codebook, else null
+  uint16_t* vectors;             // [cols / vector_cols] of a codebook
+  uint8_t* signs;                // [cols / 8] of a codebook
+  uint8_t *s, *m;                // [groups], null where there are none
+  uint16_t *d, *dmin;            // [blocks]; dmin null where there are no offsets
   size_t stride, rows;
   double* loss;  // [rows] added to; null: not wanted
   // By column, the same for all rows.

@@ -58,6 +58,7 @@ HWY_INLINE F NegFma(F a, F b, F c) { return {hn::NegMulAdd(a.x, b.x, c.x), hn::N
 HWY_INLINE F Min(F a, F b) { return {hn::Min(a.x, b.x), hn::Min(a.y, b.y)}; }
 HWY_INLINE F Max(F a, F b) { return {hn::Max(a.x, b.x), hn::Max(a.y, b.y)}; }
 HWY_INLINE F Abs(F a) { return {hn::Abs(a.x), hn::Abs(a.y)}; }
+HWY_INLINE F RoundDown(F a) { return {hn::Floor(a.x), hn::Floor(a.y)}; }
 HWY_INLINE F RoundToWhole(F a) { return {hn::Round(a.x), hn::Round(a.y)}; }
 HWY_INLINE M Less(F a, F b) { return {hn::Lt(a.x, b.x), hn::Lt(a.y, b.y)}; }
 HWY_INLINE M Equal(F a, F b) { return {hn::Eq(a.x, b.x), hn::Eq(a.y, b.y)}; }
@@ -76,6 +77,29 @@ HWY_INLINE F LoadByte(const uint8_t* from) { return {LoadByteHalf(from), LoadByt
 HWY_INLINE void StoreByte(F a, uint8_t* to) {
   hn::StoreU(hn::DemoteTo(DU8(), hn::ConvertTo(DI32(), a.x)), DU8(), to);
   hn::StoreU(hn::DemoteTo(DU8(), hn::ConvertTo(DI32(), a.y)), DU8(), to + kHalf);
+}
+HWY_INLINE V LoadShortHalf(const uint16_t* from) {
+  return hn::ConvertTo(D(), hn::PromoteTo(DI32(), hn::LoadU(DU16(), from)));
+}
+HWY_INLINE F LoadShort(const uint16_t* from) { return {LoadShortHalf(from), LoadShortHalf(from + kHalf)}; }
+HWY_INLINE void StoreShort(F a, uint16_t* to) {
+  hn::StoreU(hn::DemoteTo(DU16(), hn::ConvertTo(DI32(), a.x)), DU16(), to);
+  hn::StoreU(hn::DemoteTo(DU16(), hn::ConvertTo(DI32(), a.y)), DU16(), to + kHalf);
+}
+// The magnitudes of the vectors of these numbers.
+inline HWY_ATTR void LookUp(const CodebookTables& tables, F index, F* level, int count) {
+  float numbers[kRowsOfF], found[8][kRowsOfF];
+  Store(index, numbers);
+  for (size_t r = 0; r < kRowsOfF; ++r) {
+    const auto number = static_cast<size_t>(numbers[r]);
+    const float* low = tables.low_levels[tables.low_of[number]];
+    const float* high = tables.high_levels[tables.run_of[number]];
+    for (int i = 0; i < count / 2; ++i) {
+      found[i][r] = low[i];
+      found[count / 2 + i][r] = high[i];
+    }
+  }
+  for (int i = 0; i < count; ++i) level[i] = Load(found[i]);
 }
 
 // BF16 values are the upper halves of FP32 ones.
@@ -118,6 +142,8 @@ HWY_INLINE void AddLoss(F loss, double* to) {
 
 #define MICA_ROW HWY_ATTR inline
 #include "ops/blocks/row_arithmetic.h"
+//
+#include "ops/blocks/vector_arithmetic.h"
 #undef MICA_ROW
 
 void RunTile(const RowJob& job) { RunRow(job); }
@@ -187,18 +213,22 @@ void RunOnProcessor(const RowJob& given) {
   }
   const size_t blocks = std::max<size_t>(1, cols / static_cast<size_t>(job.grid.block_cols));
   const size_t groups = blocks * static_cast<size_t>(job.grid.groups);
+  const size_t vector_count = job.vectors == nullptr ? 0 : cols / static_cast<size_t>(job.grid.vector_cols);
   ParallelFor((job.rows + kernels.rows - 1) / kernels.rows, [&](size_t tile) {
     const size_t first = tile * kernels.rows;
     TileOf<float> w(given.w, cols, kernels.rows, given), change(given.change, cols, kernels.rows, given);
     TileOf<uint8_t> codes(given.codes, cols, kernels.rows, given), s(given.s, groups, kernels.rows, given),
-        m(given.m, groups, kernels.rows, given);
-    TileOf<uint16_t> d(given.d, blocks, kernels.rows, given), dmin(given.dmin, blocks, kernels.rows, given);
+        m(given.m, groups, kernels.rows, given), signs(given.signs, cols / 8, kernels.rows, given);
+    TileOf<uint16_t> d(given.d, blocks, kernels.rows, given), dmin(given.dmin, blocks, kernels.rows, given),
+        vectors(given.vectors, vector_count, kernels.rows, given);
     w.Load(first);
     codes.Load(first);
     s.Load(first);
     m.Load(first);
     d.Load(first);
     dmin.Load(first);
+    vectors.Load(first);
+    signs.Load(first);
     Matrix<float> scratch;
     if (job.stage == RowStage::kRefine) scratch = Matrix<float>(4 * cols, kernels.rows);
     std::vector<double> loss(kernels.rows, 0.0);
@@ -211,6 +241,8 @@ void RunOnProcessor(const RowJob& given) {
     here.m = m.data();
     here.d = d.data();
     here.dmin = dmin.data();
+    here.vectors = vectors.data();
+    here.signs = signs.data();
     here.stride = here.rows = kernels.rows;
     here.loss = loss.data();
     kernels.run(here);
@@ -221,6 +253,8 @@ void RunOnProcessor(const RowJob& given) {
     m.Store(first);
     d.Store(first);
     dmin.Store(first);
+    vectors.Store(first);
+    signs.Store(first);
     if (given.loss == nullptr) return;
     for (size_t r = 0; r < kernels.rows && first + r < given.rows; ++r) given.loss[first + r] += loss[r];
   });

@@ -20,6 +20,7 @@ __device__ inline F NegFma(F a, F b, F c) { return fmaf(-a, b, c); }
 __device__ inline F Min(F a, F b) { return fminf(a, b); }
 __device__ inline F Max(F a, F b) { return fmaxf(a, b); }
 __device__ inline F Abs(F a) { return fabsf(a); }
+__device__ inline F RoundDown(F a) { return floorf(a); }
 __device__ inline F RoundToWhole(F a) { return rintf(a); }
 __device__ inline M Less(F a, F b) { return a < b; }
 __device__ inline M Equal(F a, F b) { return a == b; }
@@ -28,6 +29,18 @@ __device__ inline bool Any(M a) { return a; }
 __device__ inline F If(M m, F a, F b) { return m ? a : b; }
 __device__ inline F LoadByte(const uint8_t* from) { return static_cast<float>(*from); }
 __device__ inline void StoreByte(F a, uint8_t* to) { *to = static_cast<uint8_t>(__float2int_rn(a)); }
+__device__ inline F LoadShort(const uint16_t* from) { return static_cast<float>(*from); }
+__device__ inline void StoreShort(F a, uint16_t* to) { *to = static_cast<uint16_t>(__float2int_rn(a)); }
+// The magnitudes of the vector of this number.
+__device__ inline void LookUp(const CodebookTables& tables, F index, F* level, int count) {
+  const int number = __float2int_rn(index);
+  const float* low = tables.low_levels[tables.low_of[number]];
+  const float* high = tables.high_levels[tables.run_of[number]];
+  for (int i = 0; i < count / 2; ++i) {
+    level[i] = low[i];
+    level[count / 2 + i] = high[i];
+  }
+}
 
 __device__ inline float Bounded(float a, float most) { return fminf(fmaxf(a, -most), most); }
 __device__ inline F RoundScale(F a, bool bf16) {
@@ -44,6 +57,8 @@ __device__ inline void AddLoss(F loss, double* to) { *to += loss; }
 
 #define MICA_ROW __device__ inline
 #include "ops/blocks/row_arithmetic.h"
+//
+#include "ops/blocks/vector_arithmetic.h"
 #undef MICA_ROW
 
 template <typename T>
@@ -63,6 +78,8 @@ __global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob job) {
   own.m = Moved(job.m, row);
   own.d = Moved(job.d, row);
   own.dmin = Moved(job.dmin, row);
+  own.vectors = Moved(job.vectors, row);
+  own.signs = Moved(job.signs, row);
   own.loss = Moved(job.loss, row);
   RunRow(own);
 }

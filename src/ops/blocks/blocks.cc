@@ -1,6 +1,8 @@
 #include "ops/blocks/blocks.h"
 
 #include <algorithm>
+#include <map>
+#include <new>
 
 #include "base/error.h"
 #include "base/system.h"
@@ -40,7 +42,47 @@ RowGrid RowsOf(const BlockGrid& grid) {
   rows.signed_offset = grid.signed_offset;
   rows.negative_scale = grid.negative_scale;
   rows.bf16 = grid.scale_type == ScaleType::kBF16;
+  rows.vector_cols = static_cast<int>(grid.vector_cols);
+  rows.even_signs = grid.even_signs;
+  for (size_t i = 0; i < grid.magnitudes.size(); ++i) {
+    rows.magnitudes[i] = grid.magnitudes[i];
+    if (grid.magnitudes[i] > 0) rows.level_count = static_cast<int>(i) + 1;
+  }
   return rows;
+}
+
+// The tables of a codebook, on a device; empty of other grids.
+Array TablesOf(const BlockGrid& grid, Device device) {
+  if (grid.levels != LevelKind::kCodebook) return {};
+  Array here(1, sizeof(CodebookTables), DType::kU8);
+  auto* tables = new (here.view().data) CodebookTables{};
+  MICA_CHECK(grid.vectors <= size_t{kLargestVectors});
+  const size_t half = grid.vector_cols / 2, bits = half * static_cast<size_t>(grid.level_bits);
+  const auto put = [&](uint32_t levels, float* to) {
+    for (size_t i = 0; i < half; ++i) {
+      to[i] = grid.magnitudes[levels & ((1u << grid.level_bits) - 1)];
+      levels >>= grid.level_bits;
+    }
+  };
+  std::map<uint32_t, int> lows;
+  for (size_t k = 0; k < grid.vectors; ++k) {
+    const uint32_t vector = grid.codebook[k], low = vector & ((1u << bits) - 1), high = vector >> bits;
+    if (k == 0 || high != static_cast<uint32_t>(grid.codebook[k - 1]) >> bits) {
+      MICA_CHECK(tables->runs < kLargestRuns);
+      tables->run_start[tables->runs] = static_cast<int>(k);
+      put(high, tables->high_levels[tables->runs++]);
+    }
+    const auto [found, is_new] = lows.emplace(low, tables->lows);
+    if (is_new) {
+      MICA_CHECK(tables->lows < kLargestLows);
+      put(low, tables->low_levels[tables->lows++]);
+    }
+    tables->low_of[k] = static_cast<uint8_t>(found->second);
+    tables->run_of[k] = static_cast<uint8_t>(tables->runs - 1);
+  }
+  tables->vectors = static_cast<int>(grid.vectors);
+  tables->run_start[tables->runs] = static_cast<int>(grid.vectors);
+  return CopyTo(device, here.view());
 }
 
 // Columns that are solved together.
@@ -110,12 +152,18 @@ const float* FloatsAt(const Array& row, size_t first) {
 }
 
 // A job for columns [start, start + cols) of all rows.
-RowJob JobOf(const BlockState& state, RowStage stage, size_t start, size_t cols) {
+RowJob JobOf(const BlockState& state, const Array& tables, RowStage stage, size_t start, size_t cols) {
   RowJob job{};
   job.stage = stage;
   job.grid = RowsOf(state.grid);
   job.cols = static_cast<int>(cols);
-  job.codes = At<uint8_t>(state.codes, start);
+  if (tables.empty()) {
+    job.codes = At<uint8_t>(state.codes, start);
+  } else {
+    job.tables = At<const CodebookTables>(tables, 0);
+    job.vectors = At<uint16_t>(state.codes, start / state.grid.vector_cols);
+    job.signs = At<uint8_t>(state.signs, start / 8);
+  }
   job.s = At<uint8_t>(state.s, start / state.grid.group_cols);
   job.m = At<uint8_t>(state.m, start / state.grid.group_cols);
   job.d = At<uint16_t>(state.d, start / state.grid.block_cols);
@@ -170,6 +218,7 @@ class Feedback {
         errors_(errors),
         search_rounds_(search_rounds),
         chunks_(ChunksOf(state)),
+        tables_(TablesOf(state.grid, state.device())),
         losses_(state.device(), state.rows) {
     std::vector<float> reciprocal = Inverted(DiagonalOf(u));
     std::vector<uint8_t> is_dead(state.cols, 0);
@@ -198,14 +247,14 @@ class Feedback {
          errors_.Rows(start, done - start), 1.0f, remaining_.Rows(from, to - from));
   }
   void FitLargeGroup(const ScaleGroup& group) const {
-    RowJob job = JobOf(state_, RowStage::kFit, group.start, group.count);
+    RowJob job = JobOf(state_, tables_, RowStage::kFit, group.start, group.count);
     job.fit = true;
     job.w = Column(remaining_, group.start);
     job.importance = FloatsAt(importance_, group.start);
     RunRows(state_.device(), job);
   }
   void SolveBlock(const ColumnBlock& block) {
-    RowJob job = JobOf(state_, RowStage::kFeed, block.start, block.end - block.start);
+    RowJob job = JobOf(state_, tables_, RowStage::kFeed, block.start, block.end - block.start);
     job.fit = block.whole_groups;
     job.search_rounds = search_rounds_;
     job.w = Column(remaining_, block.start);
@@ -224,6 +273,7 @@ class Feedback {
   const Tensor remaining_, errors_;
   const int search_rounds_;
   const std::vector<Chunk> chunks_;
+  const Array tables_;
   Array reciprocal_, importance_;
   RowLosses losses_;
 };
@@ -240,6 +290,7 @@ class Refinement {
         gradient_(gradient),
         steps_(steps),
         chunks_(ChunksOf(state)),
+        tables_(TablesOf(state.grid, state.device())),
         reciprocal_(OnDevice(state.device(), Inverted(DiagonalOf(h)))),
         losses_(state.device(), state.rows) {
     size_t most = 0;
@@ -292,7 +343,7 @@ class Refinement {
 
   void Refine(const Chunk& chunk) {
     ThrowIfInterrupted();
-    RowJob job = JobOf(state_, RowStage::kRefine, chunk.start, chunk.cols);
+    RowJob job = JobOf(state_, tables_, RowStage::kRefine, chunk.start, chunk.cols);
     job.fit = chunk.whole;
     job.w = Column(gradient_, chunk.start);
     job.change = Column(steps_, chunk.start);
@@ -308,6 +359,7 @@ class Refinement {
   const ConstTensor h_;
   const Tensor gradient_, steps_;
   const std::vector<Chunk> chunks_;
+  const Array tables_;
   const Array reciprocal_;
   RowLosses losses_;
   Array scratch_;
@@ -317,8 +369,9 @@ class Refinement {
 // w [cols, rows] = values of the state, or w less them.
 void RunValues(const BlockState& state, RowStage stage, Tensor w) {
   CheckByColumn(state, w);
+  const Array tables = TablesOf(state.grid, state.device());
   for (const Chunk& chunk : ChunksOf(state)) {
-    RowJob job = JobOf(state, stage, chunk.start, chunk.cols);
+    RowJob job = JobOf(state, tables, stage, chunk.start, chunk.cols);
     job.w = Column(w, chunk.start);
     RunRows(state.device(), job);
   }
@@ -355,19 +408,19 @@ void RoundBlocks(BlockState& state, ConstTensor by_column, const std::vector<flo
     for (size_t j = 0; j < state.cols; ++j)
       scaled[j] = most > 0 ? std::max(importance[j] / most, 1e-12f) : 1.0f;
   }
-  const Array on_device = OnDevice(state.device(), scaled);
+  const Array on_device = OnDevice(state.device(), scaled), tables = TablesOf(state.grid, state.device());
   Tensor w(const_cast<std::byte*>(by_column.data), by_column.rows, by_column.cols, by_column.stride,
            by_column.dtype, by_column.device);  // these stages only read it
   for (const Chunk& chunk : ChunksOf(state)) {
     ThrowIfInterrupted();
     if (!chunk.whole && chunk.starts) {
-      RowJob job = JobOf(state, RowStage::kFit, chunk.start, state.grid.block_cols);
+      RowJob job = JobOf(state, tables, RowStage::kFit, chunk.start, state.grid.block_cols);
       job.fit = true;
       job.w = Column(w, chunk.start);
       job.importance = FloatsAt(on_device, chunk.start);
       RunRows(state.device(), job);
     }
-    RowJob job = JobOf(state, RowStage::kRound, chunk.start, chunk.cols);
+    RowJob job = JobOf(state, tables, RowStage::kRound, chunk.start, chunk.cols);
     job.fit = chunk.whole;
     job.w = Column(w, chunk.start);
     job.importance = FloatsAt(on_device, chunk.start);

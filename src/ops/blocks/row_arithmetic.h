@@ -605,20 +605,14 @@ MICA_ROW Refit RefitScales(const RowGrid& grid, F d, F dmin, F uu, F ug, F uv, F
   return {If(better, x, Set(0)), If(better, y, Set(0)), If(better, loss, Set(0))};
 }
 
-// d and dmin of a block of groups with integers, its levels held.
-template <bool kTable>
-MICA_ROW F RefineUnits(const RowJob& job, const Levels<kTable>& levels, const BlockPart& block, const F* s,
-                       const F* m, F* d, F* dmin) {
+// d and dmin of a block of groups with integers, its levels held: scratch has g, and behind it the levels
+// times the factors of d.
+MICA_ROW F RefineUnits(const RowJob& job, const BlockPart& block, const F* m, F* d, F* dmin) {
   const RowGrid& grid = job.grid;
   const int n = grid.group_cols;
   const size_t stride = job.stride, part = static_cast<size_t>(job.cols) * stride;
   float* const g = job.scratch + block.from * stride;
   float *const u = g + part, *const hu = u + part, *const hv = hu + part;
-  for (int k = 0; k < grid.groups; ++k) {
-    const F factor = FactorOf(grid, s[k]);
-    for (int j = k * n; j < (k + 1) * n; ++j)
-      Store(factor * levels.OfCode(LoadByte(job.codes + (block.from + j) * stride)), u + j * stride);
-  }
   F uu = Set(0), ug = Set(0), uv = Set(0), vv = Set(0), vg = Set(0);
   for (int j = 0; j < block.cols; j += 4) {
     F of_u[4], of_v[4];
@@ -794,14 +788,16 @@ MICA_ROW void RefineChunk(const RowJob& job) {
       for (int k = 0; k < grid.groups; ++k) {
         const GroupGrid<kTable> group = GridOfGroup(levels, d, dmin, s[k], m[k]);
         for (int j = block.from + k * n; j < block.from + (k + 1) * n; ++j) {
-          const F value = group.Value(levels.OfCode(LoadByte(job.codes + j * stride)));
+          const F level = levels.OfCode(LoadByte(job.codes + j * stride)), value = group.Value(level);
           float* const change = job.change + j * stride;
+          if (!after && grid.integers)
+            Store(FactorOf(grid, s[k]) * level, job.scratch + (job.cols + j) * stride);
           Store(after ? Load(change) + value : -value, change);
         }
       }
     };
     add_values(false);
-    if (grid.integers) loss = loss + RefineUnits(job, levels, block, s, m, &d, &dmin);
+    if (grid.integers) loss = loss + RefineUnits(job, block, m, &d, &dmin);
     for (int k = 0; k < grid.groups; ++k)
       loss = loss + RefineGroup(job, levels, block.from + k * n, n, &d, &dmin, &s[k], &m[k]);
     add_values(true);
@@ -825,13 +821,5 @@ MICA_ROW void RunRowWith(const RowJob& job) {
       return ValuesOfChunk<kTable>(job, false);
     case RowStage::kResidual:
       return ValuesOfChunk<kTable>(job, true);
-  }
-}
-
-MICA_ROW void RunRow(const RowJob& job) {
-  if (job.grid.table) {
-    RunRowWith<true>(job);
-  } else {
-    RunRowWith<false>(job);
   }
 }
