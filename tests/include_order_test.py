@@ -20,7 +20,7 @@ ARROWS = {  # folder -> what it stands on
 # Sub-folders of one folder that may not include each other freely, each standing on those before it. Files beside
 # them stand above them all.
 STAGES = {
-    "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "entropy"],
+    "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "blocks", "entropy"],
     "eval": ["measure", "report"],
     "io": ["text", "container", "packed"],
     "model": ["family"],

@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "ops/blocks/block_rows.h"
 #include "ops/census/census.h"
 #include "ops/census/pairs.h"
 #include "ops/codes/codes.h"
@@ -45,7 +46,8 @@ namespace mica {
   op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
   op(GaussianInformation) op(NormaliseInformation) op(MultiplyOffDiagonal) op(GroupDistances) \
   op(SolveTiles) op(StartClasses) \
-  op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) op(QuadraticLoss)
+  op(FeedAll) op(RefineAll) op(LargestMagnitude) op(ScaleRowsAndColumns) op(RowProducts) op(Residual) op(StoredWeights) op(CountZeros) op(IntegersByRow) op(QuadraticLoss) \
+  op(RunRows)
 // clang-format on
 
 namespace cuda {

@@ -1,0 +1,93 @@
+// The arithmetic of rows on a CUDA device: a thread has a row, and a block of threads is one warp, so that
+// the rows of a matrix are spread over all multiprocessors. What a row works on stays in global memory,
+// neighbouring rows side by side, which the first cache holds; what belongs to columns is read by all
+// threads of a warp at once.
+#include "device/cuda_kernel.h"
+#include "ops/blocks/block_rows.h"
+#include "ops/cuda_ops.h"
+
+namespace mica::cuda {
+namespace {
+
+using F = float;
+using M = bool;
+
+__device__ inline F Set(float value) { return value; }
+__device__ inline F Load(const float* from) { return *from; }
+__device__ inline void Store(F a, float* to) { *to = a; }
+__device__ inline F Fma(F a, F b, F c) { return fmaf(a, b, c); }
+__device__ inline F NegFma(F a, F b, F c) { return fmaf(-a, b, c); }
+__device__ inline F Min(F a, F b) { return fminf(a, b); }
+__device__ inline F Max(F a, F b) { return fmaxf(a, b); }
+__device__ inline F Abs(F a) { return fabsf(a); }
+__device__ inline F RoundDown(F a) { return floorf(a); }
+__device__ inline F RoundToWhole(F a) { return rintf(a); }
+__device__ inline M Less(F a, F b) { return a < b; }
+__device__ inline M Equal(F a, F b) { return a == b; }
+__device__ inline M Or(M a, M b) { return a || b; }
+__device__ inline bool Any(M a) { return a; }
+__device__ inline F If(M m, F a, F b) { return m ? a : b; }
+__device__ inline F LoadByte(const uint8_t* from) { return static_cast<float>(*from); }
+__device__ inline void StoreByte(F a, uint8_t* to) { *to = static_cast<uint8_t>(__float2int_rn(a)); }
+__device__ inline F LoadShort(const uint16_t* from) { return static_cast<float>(*from); }
+__device__ inline void StoreShort(F a, uint16_t* to) { *to = static_cast<uint16_t>(__float2int_rn(a)); }
+// The magnitudes of the vector of this number.
+__device__ inline void LookUp(const CodebookTables& tables, F index, F* level, int count) {
+  const int number = __float2int_rn(index);
+  const float* low = tables.low_levels[tables.low_of[number]];
+  const float* high = tables.high_levels[tables.run_of[number]];
+  for (int i = 0; i < count / 2; ++i) {
+    level[i] = low[i];
+    level[count / 2 + i] = high[i];
+  }
+}
+
+__device__ inline float Bounded(float a, float most) { return fminf(fmaxf(a, -most), most); }
+__device__ inline F RoundScale(F a, bool bf16) {
+  return bf16 ? __bfloat162float(__float2bfloat16_rn(Bounded(a, 3e38f)))
+              : __half2float(__float2half_rn(Bounded(a, 65504.0f)));
+}
+__device__ inline F LoadScale(const uint16_t* from, bool bf16) {
+  return bf16 ? __bfloat162float(__ushort_as_bfloat16(*from)) : __half2float(__ushort_as_half(*from));
+}
+__device__ inline void StoreScale(F a, bool bf16, uint16_t* to) {
+  *to = bf16 ? __bfloat16_as_ushort(__float2bfloat16_rn(a)) : __half_as_ushort(__float2half_rn(a));
+}
+__device__ inline void AddLoss(F loss, double* to) { *to += loss; }
+
+#define MICA_ROW __device__ inline
+#include "ops/blocks/row_arithmetic.h"
+//
+#include "ops/blocks/vector_arithmetic.h"
+#undef MICA_ROW
+
+template <typename T>
+__device__ T* Moved(T* pointer, size_t row) {
+  return pointer == nullptr ? nullptr : pointer + row;
+}
+
+__global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob job) {
+  const size_t row = blockIdx.x * size_t{kWarp} + threadIdx.x;
+  if (row >= job.rows) return;
+  RowJob own = job;
+  own.w = Moved(job.w, row);
+  own.change = Moved(job.change, row);
+  own.scratch = Moved(job.scratch, row);
+  own.codes = Moved(job.codes, row);
+  own.s = Moved(job.s, row);
+  own.m = Moved(job.m, row);
+  own.d = Moved(job.d, row);
+  own.dmin = Moved(job.dmin, row);
+  own.vectors = Moved(job.vectors, row);
+  own.signs = Moved(job.signs, row);
+  own.loss = Moved(job.loss, row);
+  RunRow(own);
+}
+
+}  // namespace
+
+void RunRows(Device device, const RowJob& job) {
+  Launch(device, RunRowsOf, Blocks(job.rows, kWarp), kWarp, 0, job);
+}
+
+}  // namespace mica::cuda

@@ -1,0 +1,154 @@
+#include "compress/blocks/solver.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "format/gguf/decode.h"
+#include "tests/compress/correlated.h"
+#include "tests/error_message.h"
+
+namespace mica {
+namespace {
+
+constexpr size_t kRows = 43, kCols = 512;
+
+std::vector<GgmlType> SolvedTypes() {
+  std::vector<GgmlType> types;
+  for (const GgmlTypeFacts& facts : GgmlTypes()) {
+    if (CanSolve(facts.type)) types.push_back(facts.type);
+  }
+  return types;
+}
+
+Matrix<float> Decoded(GgmlType type, const std::vector<std::byte>& bytes, size_t rows, size_t cols) {
+  Matrix<float> values(rows, cols);
+  const size_t row_bytes = bytes.size() / rows;
+  for (size_t r = 0; r < rows; ++r)
+    DecodeRow(type, std::span(bytes).subspan(r * row_bytes, row_bytes), {values.row(r), cols});
+  return values;
+}
+
+TEST(SolveOnBlocks, ReportsTheLossOfTheBytes) {
+  const Matrix<float> w = GaussianWeights(kRows, kCols, 3), h = CorrelatedMoments(kCols, 1500, 4);
+  const DampedFactor factor(h, {}, 0);
+  for (const GgmlType type : SolvedTypes()) {
+    const BlockGrid& grid = GridOf(type);
+    double fed = 0;
+    for (const int passes : {0, 3}) {
+      BlockSettings settings;
+      settings.refine_passes = passes;
+      SolverReport report;
+      Matrix<float> weights(kRows, kCols);
+      const BlockSolution solution = SolveOnBlocks(w, h, factor, grid, settings, &report, weights);
+      const Matrix<float> read = Decoded(type, solution.EncodedRows(type), kRows, kCols);
+      for (size_t i = 0; i < read.size(); ++i) ASSERT_EQ(read.data()[i], weights.data()[i]) << grid.name;
+      const double truth = LossBetween(w, read, h);
+      EXPECT_NEAR(report.measured_loss, truth, 1e-4 * truth) << grid.name;
+      EXPECT_NEAR(report.predicted_loss, truth, 1e-3 * truth) << grid.name;
+      if (passes == 0) {
+        EXPECT_EQ(report.predicted_loss, report.feedback_loss);
+        fed = truth;
+      } else {
+        EXPECT_LT(truth, 0.999 * fed) << grid.name;
+      }
+    }
+  }
+}
+
+TEST(SolveOnBlocks, FeedbackBeatsRoundingAndTheSearchBeatsNone) {
+  const Matrix<float> w = GaussianWeights(64, kCols, 7), h = CorrelatedMoments(kCols, 1500, 8);
+  const DampedFactor factor(h, {}, 0.01);
+  for (const GgmlType type : SolvedTypes()) {
+    const BlockGrid& grid = GridOf(type);
+    const std::vector<std::byte> bytes = RoundOnBlocks(w, {}, grid).EncodedRows(type);
+    const double rounded = LossBetween(w, Decoded(type, bytes, 64, kCols), h);
+    BlockSettings settings;
+    settings.search_rounds = 0;
+    settings.refine_passes = 0;
+    SolverReport plain, searched;
+    SolveOnBlocks(w, h, factor, grid, settings, &plain);
+    settings.search_rounds = 3;
+    SolveOnBlocks(w, h, factor, grid, settings, &searched);
+    EXPECT_LT(plain.measured_loss, 0.75 * rounded) << grid.name;
+    EXPECT_LT(searched.measured_loss, 1.005 * plain.measured_loss) << grid.name;
+  }
+}
+
+TEST(SolveOnBlocks, SolvesSymmetricIntegers) {
+  const Matrix<float> w = GaussianWeights(kRows, kCols, 9), h = CorrelatedMoments(kCols, 1500, 10);
+  const DampedFactor factor(h, {}, 0.01);
+  double previous = std::numeric_limits<double>::infinity();
+  for (int bits = 2; bits <= 8; ++bits) {
+    for (const ScaleType scale_type : {ScaleType::kF16, ScaleType::kBF16}) {
+      Matrix<float> weights(kRows, kCols);
+      SolverReport report;
+      const BlockSolution solution =
+          SolveOnBlocks(w, h, factor, SymmetricGrid(bits, 128, scale_type), {}, &report, weights);
+      const Matrix<uint8_t> codes = solution.Codes();
+      const Matrix<uint16_t> scales = solution.Scales();
+      ASSERT_EQ(scales.cols(), kCols / 128);
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t j = 0; j < kCols; ++j) {
+          const uint16_t stored = scales(r, j / 128);
+          const float scale = scale_type == ScaleType::kF16 ? ToFloat(F16{stored}) : ToFloat(BF16{stored});
+          ASSERT_LT(codes(r, j), 1 << bits);
+          ASSERT_EQ(weights(r, j), static_cast<float>(codes(r, j) - (1 << (bits - 1))) * scale);
+        }
+      }
+      EXPECT_LT(report.measured_loss, 0.5 * previous) << bits;
+      if (scale_type == ScaleType::kBF16) previous = report.measured_loss;
+    }
+  }
+}
+
+TEST(EstimateBlockLoss, IsThatOfRounding) {
+  const Matrix<float> w = GaussianWeights(96, kCols, 11), h = CorrelatedMoments(kCols, 1500, 12);
+  std::vector<float> energies;
+  for (size_t j = 0; j < kCols; ++j) energies.push_back(h(j, j));
+  for (const GgmlType type : SolvedTypes()) {
+    const BlockGrid& grid = GridOf(type);
+    Matrix<float> weights(96, kCols);
+    RoundOnBlocks(w, energies, grid, weights);
+    const double truth = LossBetween(w, weights, h);
+    EXPECT_NEAR(EstimateBlockLoss(w, h, grid, 96), truth, 1e-3 * truth) << grid.name;
+    EXPECT_NEAR(EstimateBlockLoss(w, h, grid, 24), truth, 0.2 * truth) << grid.name;
+  }
+}
+
+TEST(SolveOnBlocks, DeadChannelsDoNotMatter) {
+  const Matrix<float> w = GaussianWeights(10, 256, 13);
+  Matrix<float> h = CorrelatedMoments(256, 900, 14);
+  for (const size_t dead : {3, 17, 255}) {
+    for (size_t j = 0; j < 256; ++j) h(dead, j) = h(j, dead) = 0;
+  }
+  const DampedFactor factor(h, {}, 0.01);
+  for (const GgmlType type : SolvedTypes()) {
+    SolverReport report;
+    Matrix<float> weights(10, 256);
+    SolveOnBlocks(w, h, factor, GridOf(type), {}, &report, weights);
+    EXPECT_EQ(report.dead_channels, 3u);
+    EXPECT_NEAR(report.measured_loss, LossBetween(w, weights, h), 1e-4 * report.measured_loss);
+  }
+}
+
+TEST(SolveOnBlocks, RefusesWhatItCannotUse) {
+  Matrix<float> w = GaussianWeights(4, 64, 43), h = CorrelatedMoments(64, 300, 44);
+  const DampedFactor factor(h, {}, 0.01);
+  EXPECT_NE(MessageOf([&] { SolveOnBlocks(w, h, factor, GridOf(GgmlType::kQ4_K), {}, nullptr); }).find("256"),
+            std::string::npos);
+  BlockSettings settings;
+  settings.refine_passes = -1;
+  EXPECT_NE(MessageOf([&] { SolveOnBlocks(w, h, factor, GridOf(GgmlType::kQ4_0), settings, nullptr); }), "");
+  w(1, 2) = std::numeric_limits<float>::infinity();
+  EXPECT_NE(MessageOf([&] {
+              SolveOnBlocks(w, h, factor, GridOf(GgmlType::kQ4_0), {}, nullptr);
+            }).find("weights: row 1, column 2"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace mica
