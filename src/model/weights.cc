@@ -110,8 +110,8 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
         "wrote",
         model.string(), kCompressionFile);
   } else if (!checkpoint.unread_files().empty()) {
-    LogWarningOnce("{}: reads {} ({}), as Hugging Face's loader does; not read: {}", model.string(),
-                   checkpoint.files().front().name, checkpoint.layout(),
+    LogWarningOnce("{}: reads {} ({}){}; not read: {}", model.string(), checkpoint.files().front().name,
+                   checkpoint.layout(), gguf ? "" : ", as Hugging Face's loader does",
                    ListNames(checkpoint.unread_files()));
   }
   std::set<std::string>& read = weights.read_;

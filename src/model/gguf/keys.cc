@@ -232,7 +232,7 @@ ModelConfig ReadGgufConfig(const Checkpoint& checkpoint) {
     if (id && *id >= 0 && *id < json[family.keys.vocab]) json[token] = *id;
   }
   Json scaling = LinearScaling(reader);
-  const std::string where = reader.where() + ", its keys as config.json";
+  const std::string where = reader.where() + ": its keys as config.json";
   const TensorView* factors = checkpoint.Find(kRopeFactorsName);
   if (factors != nullptr) {
     if (!scaling.is_null())
