@@ -52,7 +52,7 @@ void Eval(EvalOptions& options) {
   request.device = options.common.device;
   const std::filesystem::path out = options.given.value("output", "");
   if (!out.empty()) {
-    CommandFiles files{.inputs = {request.model, request.reference},
+    CommandFiles files{.inputs = {request.model, request.reference, request.tokenizer},
                        .outputs = {out},
                        .directories = {},
                        .harmless = MayLieInAModel};
@@ -74,8 +74,8 @@ void Eval(EvalOptions& options) {
 Subcommand EvalCommand() {
   auto options = std::make_shared<EvalOptions>();
   return {.name = "eval",
-          .help = "Measure perplexity of a checkpoint, plain or packed",
-          .arguments = {{"model", &options->model, "Checkpoint directory"}},
+          .help = "Measure perplexity of a checkpoint, plain or packed, or of a GGUF file",
+          .arguments = {{"model", &options->model, "Checkpoint directory or GGUF file"}},
           .flags = {{EvaluationOptionTable(), &options->given}, CommonFlags(options->common)},
           .run = [options] { Eval(*options); }};
 }

@@ -18,18 +18,28 @@ namespace mica {
 namespace {
 
 struct ExportRequest {
-  std::filesystem::path packed, out;
+  std::filesystem::path model, out;
   CommonOptions common;
   Json given = Json::object();
 };
 
 void RunExport(ExportRequest& request) {
   ApplyCommonOptions(request.common);
+  const auto value = [&](const char* name) {
+    return ValueOf(request.given, FindOption(ExportOptionTable(), name));
+  };
+  if (const std::string output = request.given.value("output", ""); !output.empty()) {
+    if (!request.out.empty())
+      throw UsageError(fmt::format("both {} and --output are given; give one of them", request.out.string()));
+    request.out = output;
+  }
+  if (request.out.empty()) throw UsageError("out is missing; see 'mica export --help'");
   ExportOptions options;
-  const bool exact = ValueOf(request.given, FindOption(ExportOptionTable(), "dtype")) == "fp32";
-  options.dtype = exact ? DType::kF32 : DType::kF16;
+  if (const Json dtype = value("dtype"); !dtype.is_null())
+    options.dtype = dtype == "fp32" ? DType::kF32 : dtype == "bf16" ? DType::kBF16 : DType::kF16;
   Progress progress(!request.common.json);
-  const ExportFacts facts = ExportPlain(request.packed, request.out, options, progress);
+  const bool gguf = value("to") == "gguf";
+  const ExportFacts facts = (gguf ? ExportGguf : ExportPlain)(request.model, request.out, options, progress);
   if (request.common.json) {
     const Json result = {{"out", request.out.string()},
                          {"tensors", facts.tensors},
@@ -48,12 +58,13 @@ void RunExport(ExportRequest& request) {
 
 Subcommand ExportCommand() {
   auto request = std::make_shared<ExportRequest>();
-  return {.name = "export",
-          .help = "Write a packed checkpoint as a plain one",
-          .arguments = {{"packed", &request->packed, "Packed checkpoint"},
-                        {"out", &request->out, "Plain checkpoint, a new directory"}},
-          .flags = {{ExportOptionTable(), &request->given}, CommonFlags(request->common)},
-          .run = [request] { RunExport(*request); }};
+  return {
+      .name = "export",
+      .help = "Write a packed checkpoint as a plain one, or any as a GGUF file",
+      .arguments = {{"model", &request->model, "Packed checkpoint; for --to gguf any, or a GGUF file"},
+                    {"out", &request->out, "Plain checkpoint, a new directory; for --to gguf a file", false}},
+      .flags = {{ExportOptionTable(), &request->given}, CommonFlags(request->common)},
+      .run = [request] { RunExport(*request); }};
 }
 
 }  // namespace mica

@@ -34,11 +34,19 @@ struct DTypeTotal {
   uint64_t bytes = 0;
 };
 
-// What the command shows. A single weight file has no config; a plain checkpoint has no packed sizes.
+// Where the bits of a GGUF model are.
+struct GgufSizes {
+  uint64_t decoder_weights = 0, decoder_bits = 0;  // of the matrices of all layers
+  std::string embedding, head;                     // types; no head where it is the embedding
+};
+
+// What the command shows. A single weight file has no config unless it is a GGUF one; a plain checkpoint has
+// no packed sizes.
 struct Inspection {
   Checkpoint checkpoint;
   std::optional<ModelConfig> config;
   std::optional<PackedSizes> packed;
+  std::optional<GgufSizes> gguf;
   std::vector<const TensorView*> tensors;  // layer 2 before layer 10
   std::map<std::string, DTypeTotal> dtypes;
   uint64_t parameters = 0;
@@ -61,17 +69,31 @@ std::string SortKey(const std::string& name) {
   return key;
 }
 
+GgufSizes SizesOf(const ModelWeights& weights) {
+  GgufSizes sizes;
+  for (const TensorView& tensor : weights.checkpoint().tensors()) {
+    const TensorRole role = PlaceOf(*weights.config().family, tensor.name).role;
+    if (role == TensorRole::kEmbedding) sizes.embedding = TypeName(tensor);
+    if (role == TensorRole::kHead) sizes.head = TypeName(tensor);
+    if (role != TensorRole::kLinear) continue;
+    sizes.decoder_weights += tensor.elements();
+    sizes.decoder_bits += 8 * tensor.data.size();
+  }
+  return sizes;
+}
+
 Inspection Inspect(const fs::path& path) {
   Inspection result;
-  if (fs::is_directory(path)) {
+  if (fs::is_directory(path) || IsGgufModel(path)) {
     const ModelWeights weights = ModelWeights::Open(path);
     result.config = weights.config();
     if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
+    if (weights.checkpoint().gguf() != nullptr) result.gguf = SizesOf(weights);
   }
   result.checkpoint = Checkpoint::Open(path, result.packed.has_value());
   uint64_t elements = 0;
   for (const TensorView& tensor : result.checkpoint.tensors()) {
-    DTypeTotal& total = result.dtypes[DTypeName(tensor.dtype)];
+    DTypeTotal& total = result.dtypes[TypeName(tensor)];
     ++total.tensors;
     total.elements += tensor.elements();
     total.bytes += tensor.data.size();
@@ -138,13 +160,22 @@ Json ToJson(const Inspection& inspection, const fs::path& path) {
     json["directory_bytes"] = packed.total_bytes;
     json["bytes"] = packed.bytes;
   }
+  if (inspection.gguf) {
+    const GgufSizes& sizes = *inspection.gguf;
+    json["decoder_matrices"] = {
+        {"weights", sizes.decoder_weights},
+        {"bits", sizes.decoder_bits},
+        {"bits_per_weight", BitsPerWeight(sizes.decoder_bits, sizes.decoder_weights)}};
+    json["embedding"] = sizes.embedding;
+    json["head"] = sizes.head.empty() ? Json() : Json(sizes.head);
+  }
   for (const auto& [name, total] : inspection.dtypes) {
     json["dtypes"][name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
   }
   json["tensors"] = Json::array();
   for (const TensorView* tensor : inspection.tensors) {
     json["tensors"].push_back({{"name", tensor->name},
-                               {"dtype", DTypeName(tensor->dtype)},
+                               {"dtype", TypeName(*tensor)},
                                {"shape", tensor->shape},
                                {"bytes", tensor->data.size()},
                                {"file", fs::path(tensor->file).filename().string()}});
@@ -180,6 +211,13 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
                    FormatBytes(static_cast<double>(checkpoint.file_bytes())), checkpoint.file_bytes()));
   line("bits per weight", fmt::format("{:.3f} (all tensors)",
                                       BitsPerWeight(8 * inspection.tensor_bytes, inspection.parameters)));
+  if (inspection.gguf) {
+    const GgufSizes& sizes = *inspection.gguf;
+    line("", fmt::format("{:.3f} ({} weights of decoder matrices)",
+                         BitsPerWeight(sizes.decoder_bits, sizes.decoder_weights), sizes.decoder_weights));
+    line("ends", sizes.head.empty() ? fmt::format("embedding {}, which is the head as well", sizes.embedding)
+                                    : fmt::format("embedding {}, head {}", sizes.embedding, sizes.head));
+  }
   if (inspection.packed) {
     const PackedSizes& packed = *inspection.packed;
     line("", fmt::format("{:.3f} ({} weights of compressed matrices)",
@@ -203,8 +241,8 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
   text += "\n" + AlignedTable(dtypes);
   std::vector<std::vector<std::string>> tensors = {{"tensor", "dtype", "shape", "bytes"}};
   for (const TensorView* tensor : inspection.tensors) {
-    tensors.push_back({tensor->name, DTypeName(tensor->dtype), ShapeText(tensor->shape),
-                       std::to_string(tensor->data.size())});
+    tensors.push_back(
+        {tensor->name, TypeName(*tensor), ShapeText(tensor->shape), std::to_string(tensor->data.size())});
   }
   return text + "\n" + AlignedTable(tensors, 3);
 }
@@ -220,7 +258,7 @@ void RunInspect(const InspectOptions& options) {
 Subcommand InspectCommand() {
   auto options = std::make_shared<InspectOptions>();
   return {.name = "inspect",
-          .help = "Show architecture, tensors and sizes of a checkpoint, plain or packed",
+          .help = "Show architecture, tensors and sizes of a checkpoint, plain or packed, or of a GGUF file",
           .arguments = {{"model", &options->model, "Checkpoint directory or weight file"}},
           .flags = {{InspectionOptionTable(), &options->given}},
           .run = [options] { RunInspect(*options); }};

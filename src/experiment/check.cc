@@ -18,6 +18,7 @@
 #include "experiment/experiment_directory.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
+#include "model/gguf/keys.h"
 #include "model/vocabulary.h"
 #include "model/weights.h"
 #include "model/window.h"
@@ -95,7 +96,7 @@ class Checker {
   void Model() {
     const fs::path& model = experiment_.evaluation.model;
     const bool there = Look("model directory", [&] {
-      CheckModelDirectory(model);
+      if (!IsGgufModel(model)) CheckModelDirectory(model);
       return model.string();
     });
     if (!there) {
@@ -103,8 +104,8 @@ class Checker {
       return;
     }
     std::vector<std::string> missing;
-    Look("config.json", [&] {
-      config_.emplace(LoadConfig(model));
+    Look(IsGgufModel(model) ? "keys" : "config.json", [&] {
+      config_.emplace(IsGgufModel(model) ? ReadGgufConfig(Checkpoint::Open(model)) : LoadConfig(model));
       return fmt::format("{}, {} layers, hidden {}, vocabulary {}, {} parameters", config_->architecture,
                          config_->layers, config_->hidden, config_->vocab, ParameterCount(*config_));
     });
@@ -135,7 +136,7 @@ class Checker {
   void TokenizerOfModel() {
     const fs::path& model = experiment_.evaluation.model;
     std::error_code code;
-    if (!fs::is_directory(model, code)) return;
+    if (!fs::is_directory(model, code) && !IsGgufModel(model)) return;
     Look("tokenizer", [&] {
       tokenizer_.emplace(config_ ? OpenTokenizer(model, *config_) : Tokenizer::Open(model));
       return fmt::format("{} pieces", tokenizer_->vocab_size());

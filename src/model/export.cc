@@ -3,26 +3,34 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/half.h"
 #include "base/json.h"
 #include "base/matrix.h"
 #include "base/output.h"
 #include "base/output_directory.h"
 #include "base/system.h"
+#include "base/threads.h"
 #include "base/units.h"
+#include "io/container/gguf.h"
 #include "io/container/safetensors.h"
 #include "io/container/shard_index.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/companions.h"
 #include "model/family/family.h"
+#include "model/gguf/layout.h"
+#include "model/gguf/rows.h"
+#include "model/gguf/vocabulary.h"
 #include "model/packed.h"
+#include "model/weights.h"
 #include "ops/codes/codes.h"
 
 namespace mica {
@@ -40,8 +48,6 @@ struct Item {
   const TensorView* plain = nullptr;  // the tensor to convert or copy
 };
 
-bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
-
 uint64_t Bytes(const TensorSpec& spec) {
   uint64_t bytes = DTypeBytes(spec.dtype);
   for (const uint64_t extent : spec.shape) bytes *= extent;
@@ -58,27 +64,37 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
   }
   for (const TensorView& tensor : checkpoint.tensors()) {
     if (parts.contains(tensor.name)) continue;
-    items.push_back({{tensor.name, IsFloat(tensor.dtype) ? dtype : tensor.dtype, tensor.shape}, "", &tensor});
+    items.push_back({{tensor.name, IsFloat(tensor) ? dtype : tensor.dtype, tensor.shape}, "", &tensor});
   }
   std::sort(items.begin(), items.end(),
             [](const Item& a, const Item& b) { return a.spec.name < b.spec.name; });
   return items;
 }
 
-void WriteValues(const std::string& name, std::span<const float> values, DType dtype,
-                 SafetensorsWriter& writer) {
+// Values in the type that is written; those of the tensor called `name`.
+std::vector<std::byte> Converted(const std::string& name, std::span<const float> values, DType dtype) {
+  std::vector<std::byte> bytes(values.size() * DTypeBytes(dtype));
+  const auto convert = [&]<typename T>(T* out, auto to) {
+    constexpr size_t kEach = size_t{1} << 16;
+    ParallelFor((values.size() + kEach - 1) / kEach, [&](size_t part) {
+      const size_t end = std::min(values.size(), (part + 1) * kEach);
+      for (size_t i = part * kEach; i < end; ++i) out[i] = to(values[i]);
+    });
+    // Beyond the largest value rounding gives infinity.
+    const auto is_finite = [](T half) { return std::isfinite(ToFloat(half)); };
+    const T* const bad = std::find_if_not(out, out + values.size(), is_finite);
+    if (bad != out + values.size())
+      Fail("tensor {}: value {} does not fit {}; export with --dtype fp32", name,
+           values[static_cast<size_t>(bad - out)], dtype == DType::kF16 ? "FP16" : "BF16");
+  };
   if (dtype == DType::kF32) {
-    writer.Write(std::as_bytes(values));
-    return;
+    std::memcpy(bytes.data(), values.data(), bytes.size());
+  } else if (dtype == DType::kF16) {
+    convert(reinterpret_cast<F16*>(bytes.data()), [](float value) { return ToF16(value); });
+  } else {
+    convert(reinterpret_cast<BF16*>(bytes.data()), [](float value) { return ToBF16(value); });
   }
-  std::vector<F16> halves(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    halves[i] = ToF16(values[i]);
-    if ((halves[i].bits & 0x7FFFu) >= 0x7C00u) {
-      Fail("tensor {}: value {} does not fit FP16; export with --dtype fp32", name, values[i]);
-    }
-  }
-  writer.Write(std::as_bytes(std::span(halves)));
+  return bytes;
 }
 
 void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter& writer) {
@@ -90,14 +106,14 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
       ThrowIfInterrupted();
       const size_t count = std::min(slice, stored.rows() - row);
       Decode(stored.parts, row, weights.view().Rows(0, count));
-      WriteValues(item.spec.name, {weights.data(), count * stored.cols()}, item.spec.dtype, writer);
+      writer.Write(Converted(item.spec.name, {weights.data(), count * stored.cols()}, item.spec.dtype));
     }
     stored.Release(checkpoint);
     return;
   }
   const TensorView& tensor = *item.plain;
   VerifyPlain(checkpoint, tensor);
-  if (!IsFloat(tensor.dtype) || tensor.dtype == item.spec.dtype) {
+  if (!IsFloat(tensor) || tensor.dtype == item.spec.dtype) {
     writer.Write(tensor.data);
   } else {
     std::vector<float> values;
@@ -105,7 +121,7 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
       ThrowIfInterrupted();
       values.resize(std::min(kSliceElements, tensor.elements() - first));
       ReadFloats(tensor, first, values);
-      WriteValues(tensor.name, values, item.spec.dtype, writer);
+      writer.Write(Converted(tensor.name, values, item.spec.dtype));
     }
   }
   checkpoint.Release(tensor);
@@ -116,16 +132,136 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
 Json PlainConfig(Json config, DType dtype) {
   config.erase("quantization_config");
   const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
-  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16 ? "float16" : "float32";
+  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16    ? "float16"
+                                              : dtype == DType::kBF16 ? "bfloat16"
+                                                                      : "float32";
   if (!new_key) config.erase("dtype");
   return config;
 }
 
+void CheckRoom(const fs::path& out, uint64_t bytes) {
+  const uint64_t room = FreeDiskBytes(out), needed = bytes + kSlackBytes;
+  if (room >= needed) return;
+  Fail("{}: the disk has {} free, the exported checkpoint needs {}", out.string(),
+       FormatBytes(static_cast<double>(room)), FormatBytes(static_cast<double>(needed)));
+}
+
+// What matrices are written in unless it is said: the type of a plain checkpoint's.
+DType TypeOfMatrices(const ModelWeights& weights) {
+  const std::string name = WeightName(LinearTensorName(*weights.config().family, 0, LinearKind::kQ));
+  const TensorView* tensor = weights.checkpoint().Find(name);
+  return tensor == nullptr || tensor->blocks != nullptr ? DType::kF16 : tensor->dtype;
+}
+
+GgmlType GgmlTypeOf(DType dtype) {
+  if (dtype == DType::kF32) return GgmlType::kF32;
+  return dtype == DType::kF16 ? GgmlType::kF16 : GgmlType::kBF16;
+}
+
+// Writes the values of a tensor of the layout, in the order of the file.
+void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
+                     const GgufModelTensor& tensor, DType dtype, GgufWriter& writer) {
+  if (!tensor.place) return writer.Write(std::as_bytes(std::span(layout.rope_factors)));
+  const TensorPlace& place = tensor.place->place;
+  const size_t vocab = weights.config().vocab, hidden = weights.config().hidden;
+  // A slice of the rows of the embedding or the head; rows: (first, count) to [count, hidden] values.
+  const auto write_rows = [&](const auto& rows) {
+    const size_t slice = std::clamp<uint64_t>(kSliceElements / hidden, 1, vocab);
+    for (size_t first = 0; first < vocab; first += slice) {
+      ThrowIfInterrupted();
+      const size_t count = std::min(slice, vocab - first);
+      writer.Write(Converted(tensor.spec.name, rows(first, count), dtype));
+    }
+  };
+  const auto write_vector = [&](const std::vector<float>& values) {
+    std::vector<float> stored(values.size());
+    ArrangeRows(std::as_bytes(std::span(values)), tensor.row_order,
+                std::as_writable_bytes(std::span(stored)));
+    writer.Write(std::as_bytes(std::span(stored)));
+  };
+  switch (place.role) {
+    case TensorRole::kEmbedding: {
+      Matrix<float> values;
+      return write_rows([&](size_t first, size_t count) {
+        values = Matrix<float>(count, hidden);
+        std::vector<int32_t> ids(count);
+        std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+        weights.Embed(ids, values);
+        return std::span<const float>(values.data(), values.size());
+      });
+    }
+    case TensorRole::kHead: {
+      Array values;
+      return write_rows([&](size_t first, size_t count) {
+        values = weights.HeadOn(Device::Cpu(), first, count, DType::kF32);
+        return std::span<const float>(values.view().host<float>().data, count * hidden);
+      });
+    }
+    case TensorRole::kFinalNorm:
+      return write_vector(weights.FinalNorm());
+    case TensorRole::kAttentionNorm:
+      return write_vector(weights.AttentionNorm(*place.layer));
+    case TensorRole::kMlpNorm:
+      return write_vector(weights.MlpNorm(*place.layer));
+    case TensorRole::kLinear: {
+      if (tensor.place->bias) return write_vector(weights.Bias(*place.layer, place.kind));
+      const Matrix<float> values = weights.Linear(*place.layer, place.kind);
+      const std::vector<std::byte> bytes = Converted(tensor.spec.name, {values.data(), values.size()}, dtype);
+      std::vector<std::byte> stored(tensor.row_order.empty() ? 0 : bytes.size());
+      if (!stored.empty()) ArrangeRows(bytes, tensor.row_order, stored);
+      return writer.Write(stored.empty() ? bytes : stored);
+    }
+    case TensorRole::kBias:
+    case TensorRole::kOther:
+      break;
+  }
+  MICA_CHECK(false);
+}
+
 }  // namespace
+
+ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportOptions& options,
+                       Progress& progress) {
+  CheckFiles({.inputs = {model}, .outputs = {out}, .harmless = [](const fs::path& path) {
+                return !IsPresent(path);
+              }});
+  CheckOutput(out);
+  const ModelWeights weights = ModelWeights::Open(model);
+  const ModelConfig& config = weights.config();
+  const Checkpoint& checkpoint = weights.checkpoint();
+  const DType dtype = options.dtype.value_or(TypeOfMatrices(weights));
+  GgufLayoutSettings settings;
+  const bool is_directory = fs::is_directory(model);
+  const fs::path named = fs::absolute(model).lexically_normal();
+  settings.name = (named.has_filename() ? named : named.parent_path()).filename().string();
+  if (!is_directory) settings.name = named.stem().string();
+  settings.tokenizer_keys = checkpoint.gguf() != nullptr ? TokenizerKeysIn(*checkpoint.gguf())
+                                                         : TokenizerKeysOf(checkpoint.directory(), config);
+  settings.type_of = [&](const TensorPlace&) { return GgmlTypeOf(dtype); };
+  settings.has_bias = [&](size_t layer, LinearKind kind) {
+    return weights.IsRead(BiasName(LinearTensorName(*config.family, layer, kind)));
+  };
+  const GgufModelLayout layout = MakeGgufLayout(config, settings);
+  uint64_t total = 0;
+  for (const GgufModelTensor& tensor : layout.tensors) total += SpecBytes(tensor.spec);
+  CheckRoom(out.has_parent_path() ? out.parent_path() : fs::path("."), total);
+
+  GgufWriter writer(out, layout.Specs(), layout.keys);
+  progress.Begin("export", layout.tensors.size(), "tensors");
+  for (const GgufModelTensor& tensor : layout.tensors) {
+    ThrowIfInterrupted();
+    WriteGgufTensor(weights, layout, tensor, dtype, writer);
+    progress.Advance(1, tensor.spec.name);
+  }
+  writer.Commit();
+  progress.End();
+  return {.tensors = layout.tensors.size(), .shards = 1, .file_bytes = writer.file_bytes()};
+}
 
 ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const ExportOptions& options,
                         Progress& progress) {
-  MICA_CHECK(options.dtype == DType::kF16 || options.dtype == DType::kF32);
+  const DType dtype = options.dtype.value_or(DType::kF16);
+  MICA_CHECK(dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF32);
   CheckModelDirectory(packed);
   const Json config = ReadJson(packed / "config.json");
   if (!IsPacked(config, (packed / "config.json").string())) {
@@ -136,7 +272,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   CheckFiles({.inputs = {packed}, .directories = {out}});
   const Checkpoint checkpoint = Checkpoint::Open(packed, true);
   CheckPackedDirectory(checkpoint);
-  const std::vector<Item> items = PlanItems(checkpoint, options.dtype);
+  const std::vector<Item> items = PlanItems(checkpoint, dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;
   for (const Item& item : items) {
@@ -149,10 +285,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
     in_shard += bytes;
     total += bytes;
   }
-  if (const uint64_t room = FreeDiskBytes(out); room < total + kSlackBytes) {
-    Fail("{}: the disk has {} free, the exported checkpoint needs {}", out.string(),
-         FormatBytes(static_cast<double>(room)), FormatBytes(static_cast<double>(total + kSlackBytes)));
-  }
+  CheckRoom(out, total);
 
   OutputDirectory output(out);
   ExportFacts facts;
@@ -178,8 +311,7 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   if (shards.size() > 1) facts.file_bytes += index.Write(output.File("model.safetensors.index.json"));
   for (const fs::path& name : Companions(packed))
     WriteFileAtomically(output.File(name.string()), ReadFile(packed / name));
-  WriteJson(output.File("config.json"),
-            PlainConfig(config, options.dtype));  // last: what makes it a checkpoint
+  WriteJson(output.File("config.json"), PlainConfig(config, dtype));  // last: what makes it a checkpoint
   output.Commit();
   progress.End();
   return facts;

@@ -41,10 +41,6 @@ std::string FactsOf(const ModelConfig& config) {
   return text;
 }
 
-bool IsFloat(const TensorView& tensor) {
-  return tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
-}
-
 }  // namespace
 
 std::string ModelFingerprint(const ModelWeights& weights) {
@@ -62,8 +58,8 @@ std::string ModelFingerprint(const ModelWeights& weights) {
   const std::vector<std::string> hashes = checkpoint.Hashes(
       read, [&](const TensorView& tensor) { return IsFloat(tensor) && weights.IsRead(tensor.name); });
   for (size_t i = 0; i < read.size(); ++i) {
-    all.Update(fmt::format("{} {} {} {}\n", read[i]->name, DTypeName(read[i]->dtype),
-                           ShapeText(read[i]->shape), hashes[i]));
+    all.Update(fmt::format("{} {} {} {}{}\n", read[i]->name, TypeName(*read[i]), ShapeText(read[i]->shape),
+                           hashes[i], read[i]->row_order != nullptr ? " in another order of rows" : ""));
   }
   return all.Hex();
 }

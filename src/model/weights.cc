@@ -10,6 +10,8 @@
 #include "device/cuda.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/gguf/adopt.h"
+#include "model/gguf/keys.h"
 #include "model/packed.h"
 #include "model/unread_tensors.h"
 #include "ops/codes/codes.h"
@@ -29,12 +31,10 @@ void CheckPlain(const Checkpoint& checkpoint, const std::string& name, const std
   const TensorView& tensor = checkpoint.Get(name);
   read.insert(name);
   if (tensor.shape != shape) {
-    Fail("{}: tensor {} has shape {}, expected {}; the checkpoint does not match its config.json",
-         tensor.file, name, ShapeText(tensor.shape), ShapeText(shape));
+    Fail("{}: tensor {} has shape {}, expected {}; the checkpoint does not match its {}", tensor.file, name,
+         ShapeText(tensor.shape), ShapeText(shape), checkpoint.gguf() != nullptr ? "keys" : "config.json");
   }
-  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
-    Fail("{}: tensor {} has dtype {}, expected F32, F16 or BF16", tensor.file, name, DTypeName(tensor.dtype));
-  }
+  if (!IsFloat(tensor)) RefuseType(tensor);
 }
 
 void CheckMatrix(const Checkpoint& checkpoint, const std::string& name, size_t rows, size_t cols,
@@ -85,26 +85,33 @@ bool HasBias(const ModelConfig& config, LinearKind kind) {
   MICA_CHECK(false);
 }
 
-ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
+ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
   ModelWeights weights;
-  CheckModelDirectory(directory);
-  weights.config_ = LoadConfig(directory);
-  weights.packed_ = IsPacked(weights.config_.json, (directory / "config.json").string());
-  weights.checkpoint_ = Checkpoint::Open(directory, weights.packed_);
+  const bool gguf = IsGgufModel(model);
+  if (gguf) {
+    weights.checkpoint_ = Checkpoint::Open(model);
+    weights.config_ = ReadGgufConfig(weights.checkpoint_);
+    AdoptGguf(weights.checkpoint_, weights.config_);
+  } else {
+    CheckModelDirectory(model);
+    weights.config_ = LoadConfig(model);
+    weights.packed_ = IsPacked(weights.config_.json, (model / "config.json").string());
+    weights.checkpoint_ = Checkpoint::Open(model, weights.packed_);
+  }
   const ModelConfig& config = weights.config_;
   const Checkpoint& checkpoint = weights.checkpoint_;
   const Family& family = *config.family;
   const TensorNames& names = family.names;
   if (weights.packed_) {
     CheckPackedDirectory(checkpoint);
-  } else if (fs::exists(directory / kCompressionFile)) {
+  } else if (!gguf && fs::exists(model / kCompressionFile)) {
     Fail(
         "{}: has {}, but its config.json is not that of a packed checkpoint; put the one back that mica "
         "wrote",
-        directory.string(), kCompressionFile);
+        model.string(), kCompressionFile);
   } else if (!checkpoint.unread_files().empty()) {
-    LogWarningOnce("{}: reads {} ({}), as Hugging Face's loader does; not read: {}", directory.string(),
-                   checkpoint.files().front().name, checkpoint.layout(),
+    LogWarningOnce("{}: reads {} ({}){}; not read: {}", model.string(), checkpoint.files().front().name,
+                   checkpoint.layout(), gguf ? "" : ", as Hugging Face's loader does",
                    ListNames(checkpoint.unread_files()));
   }
   std::set<std::string>& read = weights.read_;
@@ -123,7 +130,7 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& directory) {
             "that mica wrote",
             checkpoint.Get(WeightName(name)).file, WeightName(name));
       }
-      const bool may_have_bias = weights.packed_ && checkpoint.Find(BiasName(name)) != nullptr;
+      const bool may_have_bias = (weights.packed_ || gguf) && checkpoint.Find(BiasName(name)) != nullptr;
       if (HasBias(config, kind) || may_have_bias) CheckPlain(checkpoint, BiasName(name), {shape.rows}, read);
     }
   }
@@ -161,6 +168,15 @@ void ModelWeights::ReadPlainRows(const std::string& name, size_t first, MatrixVi
 Array ModelWeights::ReadPlainRowsOn(Device device, const std::string& name, size_t first, size_t count,
                                     DType dtype) const {
   const TensorView& tensor = Verified(WeightName(name));
+  if (tensor.blocks != nullptr || tensor.row_order != nullptr) {
+    Matrix<float> decoded(count, tensor.shape[1]);
+    ReadPlainRows(name, first, decoded);
+    Array values = CopyTo(device, ConstTensor(decoded));
+    if (dtype == DType::kF32) return values;
+    Array rows(count, values.cols(), dtype, device);
+    Convert(values.view(), rows.view());
+    return rows;
+  }
   const size_t cols = tensor.elements() / tensor.shape[0], row_bytes = cols * DTypeBytes(tensor.dtype);
   Array stored(count, cols, tensor.dtype, device);
   UploadBytes(device, stored.view().data, tensor.data.data() + first * row_bytes, count * row_bytes);

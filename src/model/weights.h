@@ -37,8 +37,9 @@ class ModelWeights {
   // there with the right shape and a type that can be read, that none is stored which would change what is
   // computed (unread_tensors.h), and that a packed directory is as it was written (packed.h). Values are
   // checked when they are read: NaN and infinity throw Error naming the tensor and the place, and so does a
-  // checksum that differs.
-  static ModelWeights Open(const std::filesystem::path& directory);
+  // checksum that differs. A GGUF model (IsGgufModel) is configured by its keys; its tensors are known and
+  // read as Hugging Face's: names, order of rows (model/gguf/adopt.h).
+  static ModelWeights Open(const std::filesystem::path& model);
   ModelWeights(ModelWeights&&) = default;
   ModelWeights& operator=(ModelWeights&&) = default;
 
@@ -49,14 +50,15 @@ class ModelWeights {
   // The same of packed embeddings and heads that were opened and checked.
   static uint64_t VocabularyChecks();
   const Checkpoint& checkpoint() const { return checkpoint_; }
+  // Whether it is a checkpoint that mica packed.
   bool packed() const { return packed_; }
   // Whether any layer reads the tensor, or a part of a packed matrix, of this name.
   bool IsRead(const std::string& tensor) const { return read_.contains(tensor); }
 
   // [rows, cols] FP32, decoded when packed; the mapped pages are released behind it.
   Matrix<float> Linear(size_t layer, LinearKind kind) const;
-  // The bias, [rows], or empty when the linear layer has none. A packed checkpoint may hold biases that the
-  // architecture has not.
+  // The bias, [rows], or empty when the linear layer has none. A packed checkpoint and a GGUF file may hold
+  // biases that the architecture has not.
   std::vector<float> Bias(size_t layer, LinearKind kind) const;
   // Factors of the norms, [hidden]: before q, k, v; before gate, up; before the output head.
   std::vector<float> AttentionNorm(size_t layer) const;
@@ -66,7 +68,8 @@ class ModelWeights {
   // Error otherwise.
   void Embed(std::span<const int32_t> ids, Tensor out) const;
   // The same on a device, FP32 on the processor. To a CUDA device go the bytes as they are stored; they are
-  // decoded or converted there, rounded once to `dtype`.
+  // decoded or converted there, rounded once to `dtype`. Blocks of GGUF types, and rows in another order, are
+  // decoded on the processor.
   Array LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const;
   // All of a layer, which a CUDA device decodes side by side.
   std::array<Array, kLinearKinds.size()> LinearsOn(Device device, size_t layer, DType dtype) const;

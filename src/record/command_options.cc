@@ -49,6 +49,11 @@ std::vector<Option> MakeEvaluationOptions() {
        .group = "Evaluation",
        .help = "Checkpoint that the model was compressed from: measures how far its predictions have moved",
        .place = OptionPlace::kFlag},
+      {.name = "tokenizer",
+       .kind = OptionKind::kPath,
+       .group = "Evaluation",
+       .help = "Directory with the tokenizer of the model, or tokenizer.model [the model's directory]",
+       .place = OptionPlace::kFlag},
       {.name = "convention",
        .kind = OptionKind::kChoice,
        .group = "Evaluation",
@@ -217,19 +222,20 @@ std::vector<Option> MakeComparisonOptions() {
 
 std::vector<Option> MakeExportOptions() {
   return {
+      Output("Files", "The same as OUT"),
       {.name = "to",
        .kind = OptionKind::kChoice,
        .group = "Files",
-       .help = "Layout; hf: safetensors as Hugging Face's programs read them",
+       .help = "Layout; hf: safetensors as Hugging Face's programs read them, gguf: one file as llama.cpp "
+               "reads it",
        .value = "hf",
-       .words = {"hf"},
+       .words = {"hf", "gguf"},
        .place = OptionPlace::kFlag},
       {.name = "dtype",
        .kind = OptionKind::kChoice,
        .group = "Files",
-       .help = "Of the weights; fp32: the decoded weights exactly",
-       .value = "fp16",
-       .words = {"fp16", "fp32"},
+       .help = "Of the weights; fp32: the decoded weights exactly [fp16; gguf: that of a plain checkpoint]",
+       .words = {"fp16", "bf16", "fp32"},
        .place = OptionPlace::kFlag,
        .spellings = DTypeSpellings()},
   };

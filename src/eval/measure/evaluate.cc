@@ -17,9 +17,9 @@
 #include "eval/measure/standard_error.h"
 #include "eval/measure/token_classes.h"
 #include "io/text/tokenizer.h"
-#include "model/gpu_record.h"
 #include "model/config.h"
 #include "model/fingerprint.h"
+#include "model/gpu_record.h"
 #include "model/vocabulary.h"
 #include "model/weights.h"
 #include "model/window.h"
@@ -109,8 +109,9 @@ void CheckNotCalibrated(const CompressionRecord& compression, const PreparedSet&
 // A divergence compares predictions of the same tokens: a reference that comes with a tokenizer must have
 // that of the model.
 void CheckSameTokenizer(const Tokenizer& tokenizer, const EvaluationRequest& request) {
-  if (!Tokenizer::IsIn(request.reference)) return;
-  const Tokenizer other = Tokenizer::Open(request.reference);
+  const std::filesystem::path of_reference = TokenizerPath(request.reference);
+  if (!Tokenizer::IsIn(of_reference)) return;
+  const Tokenizer other = Tokenizer::Open(of_reference);
   if (other.fingerprint() == tokenizer.fingerprint()) return;
   Fail("{}: has another tokenizer than {} ({} against {}); expected models of the same tokens",
        request.reference.string(), request.model.string(), other.fingerprint().substr(0, 16),
@@ -196,7 +197,7 @@ struct Evaluation::State {
 Evaluation::State::State(const EvaluationRequest& asked)
     : request(asked),
       weights(ModelWeights::Open(request.model)),
-      tokenizer(OpenTokenizer(request.model, weights.config())),
+      tokenizer(OpenTokenizer(request.model, weights.config(), request.tokenizer)),
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
   settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};

@@ -19,6 +19,7 @@ namespace mica {
 
 struct EvaluationRequest {
   std::filesystem::path model;      // plain or packed checkpoint
+  std::filesystem::path tokenizer;  // a directory with one, or a tokenizer.model; empty: the model's own
   std::filesystem::path reference;  // checkpoint to measure the divergence from; empty: none
   std::vector<DataSpec> data;       // at least one; names must differ
   Convention convention = Convention::kGptq;
@@ -29,8 +30,8 @@ struct EvaluationRequest {
   std::optional<Precision> precision;  // none: the fastest of the device
   Device device{};
   std::optional<uint64_t> activation_bytes;  // none: what suits the device
-  bool force = false;  // a packed model may be measured on a text it was calibrated on
-  uint64_t seed = 0;   // recorded; evaluation itself draws nothing at random
+  bool force = false;                        // a packed model may be measured on a text it was calibrated on
+  uint64_t seed = 0;                         // recorded; evaluation itself draws nothing at random
 };
 
 // An evaluation in three steps, so that what it would be made of is known before its figures are.

@@ -24,6 +24,8 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
     request.activation_bytes = bytes.get<uint64_t>();
   if (const Json reference = value("reference"); !reference.is_null())
     request.reference = reference.get<std::string>();
+  if (const Json tokenizer = value("tokenizer"); !tokenizer.is_null())
+    request.tokenizer = tokenizer.get<std::string>();
   if (const std::string dtype = value("dtype"); dtype != "auto")
     request.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file_kind.h"
@@ -48,10 +49,11 @@ constexpr Layout kLayouts[] = {
 struct ShardNumber {
   size_t shard = 0, shards = 0;
 };
-std::optional<ShardNumber> ShardNumberOf(std::string_view name, const Layout& layout) {
-  if (!name.starts_with(layout.stem) || !name.ends_with(layout.extension)) return std::nullopt;
-  name.remove_prefix(layout.stem.size());
-  name.remove_suffix(std::min(name.size(), layout.extension.size()));
+std::optional<ShardNumber> ShardNumberOf(std::string_view name, std::string_view stem,
+                                         std::string_view extension) {
+  if (!name.starts_with(stem) || !name.ends_with(extension)) return std::nullopt;
+  name.remove_prefix(stem.size());
+  name.remove_suffix(std::min(name.size(), extension.size()));
   constexpr std::string_view kOf = "-of-";
   const size_t of = name.find(kOf);
   if (of == std::string_view::npos) return std::nullopt;
@@ -86,7 +88,7 @@ LooseShards FindShards(const std::vector<std::string>& names, const Layout& layo
   LooseShards loose;
   std::map<size_t, std::string> by_number;
   for (const std::string& name : names) {
-    const std::optional<ShardNumber> number = ShardNumberOf(name, layout);
+    const std::optional<ShardNumber> number = ShardNumberOf(name, layout.stem, layout.extension);
     if (!number || (loose.expected != 0 && number->shards != loose.expected)) continue;
     loose.expected = number->shards;
     by_number.emplace(number->shard, name);
@@ -101,6 +103,97 @@ LooseShards FindShards(const std::vector<std::string>& names, const Layout& layo
     }
   }
   return loose;
+}
+
+constexpr std::string_view kGgufExtension = ".gguf";
+
+// What a part of a split GGUF model is called: STEM00001-of-00003.gguf. `shards` 0: one file, the whole STEM.
+struct GgufName {
+  std::string stem;
+  size_t shards = 0;
+  auto operator<=>(const GgufName&) const = default;
+  std::string part(size_t number) const {  // from 1
+    return shards == 0 ? stem : fmt::format("{}{:05}-of-{:05}{}", stem, number, shards, kGgufExtension);
+  }
+};
+GgufName GgufNameOf(const std::string& name) {
+  constexpr size_t kNumbers = std::string_view("00001-of-00003.gguf").size();
+  if (name.size() <= kNumbers) return {name, 0};
+  const std::string stem = name.substr(0, name.size() - kNumbers);
+  const std::optional<ShardNumber> number = ShardNumberOf(name, stem, kGgufExtension);
+  return number && stem.ends_with('-') ? GgufName{stem, number->shards} : GgufName{name, 0};
+}
+
+// The GGUF models among the files of a directory, each once.
+std::vector<GgufName> GgufModels(const std::vector<std::string>& names) {
+  std::set<GgufName> models;
+  for (const std::string& name : names) {
+    if (name.ends_with(kGgufExtension)) models.insert(GgufNameOf(name));
+  }
+  return {models.begin(), models.end()};
+}
+
+// All files of the model in `directory`.
+std::vector<fs::path> GgufFiles(const fs::path& directory, const GgufName& model) {
+  std::vector<fs::path> files;
+  for (size_t part = 1; part <= std::max<size_t>(1, model.shards); ++part)
+    files.push_back(directory / model.part(part));
+  return files;
+}
+
+// The types of values that stand each by itself; blocks have none.
+std::optional<DType> PlainType(GgmlType type) {
+  switch (type) {
+    case GgmlType::kF64:
+      return DType::kF64;
+    case GgmlType::kF32:
+      return DType::kF32;
+    case GgmlType::kF16:
+      return DType::kF16;
+    case GgmlType::kBF16:
+      return DType::kBF16;
+    case GgmlType::kI64:
+      return DType::kI64;
+    case GgmlType::kI32:
+      return DType::kI32;
+    case GgmlType::kI16:
+      return DType::kI16;
+    case GgmlType::kI8:
+      return DType::kI8;
+    default:
+      return std::nullopt;
+  }
+}
+
+// "Q4_K and Q6_K": the types of the matrices, the one with most bytes first.
+std::string TypesOfMatrices(const std::vector<TensorView>& tensors) {
+  std::map<std::string, uint64_t> bytes;
+  for (const TensorView& tensor : tensors) {
+    if (tensor.shape.size() > 1) bytes[TypeName(tensor)] += tensor.data.size();
+  }
+  std::vector<std::pair<std::string, uint64_t>> types(bytes.begin(), bytes.end());
+  std::stable_sort(types.begin(), types.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string text;
+  for (size_t i = 0; i < types.size(); ++i)
+    text += (i == 0 ? "" : i + 1 < types.size() ? ", " : " and ") + types[i].first;
+  return text;
+}
+
+// Throws Error unless the keys of one of `parts` files say what its name does.
+void CheckPart(const GgufFile& file, const std::string& where, size_t part, size_t parts) {
+  const auto number = [&](const char* key, int64_t otherwise) {
+    const GgufValue* value = FindKey(file.keys, key);
+    if (value == nullptr) return otherwise;
+    const std::optional<int64_t> whole = WholeNumberOf(*value);
+    if (!whole) Fail("{}: key {} has type {}, expected a whole number", where, key, ValueTypeName(*value));
+    return *whole;
+  };
+  const int64_t no = number("split.no", 0), count = number("split.count", 1);
+  if (std::cmp_equal(no, part) && (std::cmp_equal(count, parts) || (count == 0 && parts == 1))) return;
+  Fail(
+      "{}: is part {} of {} by its keys split.no and split.count, {} of {} by its name; expected all parts "
+      "under the names NAME-00001-of-0000N.gguf that they were written with",
+      where, no + 1, count, part + 1, parts);
 }
 
 bool IsWeightFile(std::string_view name) {
@@ -125,7 +218,6 @@ bool IsWeightFile(std::string_view name) {
       {".aria2", "is the state of a download that was not finished; fetch it again"},
       {"adapter_model.safetensors", "is an adapter; merge it into its base model first"},
       {"adapter_model.bin", "is an adapter; merge it into its base model first"},
-      {".gguf", "is another program's format; give the checkpoint in the Hugging Face layout"},
       {".pth", "is in the layout of the original LLaMA; convert it to that of Hugging Face first"},
       {"consolidated.safetensors", "is in Mistral's own layout; fetch the files for Hugging Face as well"},
       {".safetensors", "is none of these; rename it to model.safetensors if it is the whole model"},
@@ -163,8 +255,29 @@ void CheckModelDirectory(const fs::path& path) {
   }
 }
 
+bool IsGgufModel(const fs::path& path) {
+  std::error_code code;
+  if (!fs::is_directory(path, code)) return path.extension() == kGgufExtension;
+  const std::vector<std::string> names = NamesIn(path);
+  for (const Layout& layout : kLayouts) {
+    if (IsPresent(path / layout.single) || IsPresent(path / layout.index) ||
+        FindShards(names, layout).expected != 0)
+      return false;
+  }
+  return !GgufModels(names).empty();
+}
+
 std::vector<std::string> MissingShards(const fs::path& directory) {
   const std::vector<std::string> names = NamesIn(directory);
+  if (IsGgufModel(directory)) {
+    std::vector<std::string> missing;
+    for (const GgufName& model : GgufModels(names)) {
+      for (const fs::path& file : GgufFiles(directory, model)) {
+        if (!IsPresent(file)) missing.push_back(file.filename().string());
+      }
+    }
+    return missing;
+  }
   for (const Layout& layout : kLayouts) {
     if (IsPresent(directory / layout.single)) return {};
     if (IsPresent(directory / layout.index)) {
@@ -278,53 +391,119 @@ void Checkpoint::OpenWithoutIndex(const std::vector<fs::path>& shards, bool torc
   layout_ += fmt::format(", {} shard{}, no index", shards.size(), shards.size() == 1 ? "" : "s");
 }
 
+void Checkpoint::OpenGgufFiles(const std::vector<fs::path>& files) {
+  std::unordered_map<std::string, std::string> file_of;
+  size_t announced = 0;
+  for (size_t part = 0; part < files.size(); ++part) {
+    const std::string where = files[part].string();
+    if (!IsPresent(files[part]) && files.size() > 1)
+      Fail("{}: is missing, part {} of {}; complete the download", where, part + 1, files.size());
+    GgufFile file = OpenGguf(files[part]);
+    CheckPart(file, where, part, files.size());
+    if (const GgufValue* count = FindKey(file.keys, "split.tensors.count"); count != nullptr && part == 0)
+      announced = static_cast<size_t>(WholeNumberOf(*count).value_or(0));
+    for (GgufTensor& tensor : file.tensors) {
+      const auto [other, is_new] = file_of.emplace(tensor.name, where);
+      if (!is_new) Fail("{}: tensor {} is in {} as well", where, Printable(tensor.name), other->second);
+      const std::optional<DType> plain = PlainType(tensor.type);
+      tensors_.push_back({.name = std::move(tensor.name),
+                          .dtype = plain.value_or(DType::kU8),
+                          .shape = std::move(tensor.shape),
+                          .data = tensor.data,
+                          .file = where,
+                          .blocks = plain ? nullptr : &FactsOf(tensor.type)});
+    }
+    file_bytes_ += file.map->size();
+    files_.push_back({.name = files[part].filename().string(), .bytes = file.map->size(), .header = {}});
+    maps_.push_back(std::move(file.map));
+    if (part == 0) gguf_ = std::make_shared<const std::vector<GgufKey>>(std::move(file.keys));
+  }
+  if (files.size() > 1 && announced != 0 && announced != tensors_.size()) {
+    Fail("{}: announces {} tensors in all parts by its key split.tensors.count, found {}; fetch them again",
+         files[0].string(), announced, tensors_.size());
+  }
+  layout_ = "GGUF";
+  if (const std::string types = TypesOfMatrices(tensors_); !types.empty()) layout_ += ", " + types;
+  if (files.size() > 1) layout_ += fmt::format(", {} files", files.size());
+}
+
+void Checkpoint::OpenSingle(const fs::path& path) {
+  directory_ = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string extension = path.extension().string();
+  if (extension == kGgufExtension)
+    return OpenGgufFiles(GgufFiles(directory_, GgufNameOf(path.filename().string())));
+  const bool torch = extension == ".bin" || extension == ".pt" || extension == ".pth";
+  if (!torch && extension != ".safetensors")
+    Fail("{}: is not a checkpoint; expected a directory or a .safetensors, .bin or .gguf file", path.string());
+  layout_ = kLayouts[torch ? 1 : 0].name;
+  OpenShard(path, torch, tensors_);
+}
+
+void Checkpoint::OpenDirectory(const fs::path& path, bool packed) {
+  CheckModelDirectory(path);
+  directory_ = path;
+  const std::vector<std::string> names = NamesIn(path);
+  bool opened = false;
+  for (const Layout& layout : kLayouts) {
+    layout_ = layout.name;
+    const LooseShards loose = FindShards(names, layout);
+    opened = true;
+    const bool has_index = IsPresent(path / layout.index);
+    if (IsPresent(path / layout.single) && !(packed && has_index)) {
+      OpenShard(path / layout.single, layout.torch, tensors_);
+    } else if (has_index) {
+      OpenSharded(path / layout.index, layout.torch);
+    } else if (loose.expected != 0 && loose.missing.empty()) {
+      std::vector<fs::path> shards;
+      for (const std::string& name : loose.found) shards.push_back(path / name);
+      OpenWithoutIndex(shards, layout.torch);
+    } else {
+      opened = false;
+    }
+    if (opened) break;
+  }
+  if (!opened && IsGgufModel(path)) {
+    const std::vector<GgufName> models = GgufModels(names);
+    if (models.size() > 1) {
+      Fail("{}: holds {} GGUF models, {} and {} among them; give the path of the file that is wanted",
+           path.string(), models.size(), Printable(models[0].part(1)), Printable(models[1].part(1)));
+    }
+    OpenGgufFiles(GgufFiles(path, models[0]));
+    opened = true;
+  }
+  if (!opened) RefuseWithoutWeights(path, names);
+  for (const std::string& name : names) {
+    const bool read = std::any_of(files_.begin(), files_.end(),
+                                  [&](const WeightFile& file) { return file.name == name; });
+    if (IsWeightFile(name) && !read) unread_files_.push_back(name);
+  }
+}
+
+void Checkpoint::SortTensors() {
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
+  by_name_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
+}
+
 Checkpoint Checkpoint::Open(const fs::path& path, bool packed) {
   Checkpoint checkpoint;
   std::error_code code;
-  if (fs::exists(path, code) && !fs::is_directory(path, code)) {
-    const std::string extension = path.extension().string();
-    const bool torch = extension == ".bin" || extension == ".pt" || extension == ".pth";
-    if (!torch && extension != ".safetensors") {
-      Fail("{}: is not a checkpoint; expected a directory or a .safetensors or .bin file", path.string());
-    }
-    checkpoint.directory_ = path.has_parent_path() ? path.parent_path() : fs::path(".");
-    checkpoint.layout_ = kLayouts[torch ? 1 : 0].name;
-    checkpoint.OpenShard(path, torch, checkpoint.tensors_);
-  } else {
-    CheckModelDirectory(path);
-    checkpoint.directory_ = path;
-    const std::vector<std::string> names = NamesIn(path);
-    bool opened = false;
-    for (const Layout& layout : kLayouts) {
-      checkpoint.layout_ = layout.name;
-      const LooseShards loose = FindShards(names, layout);
-      opened = true;
-      const bool has_index = IsPresent(path / layout.index);
-      if (IsPresent(path / layout.single) && !(packed && has_index)) {
-        checkpoint.OpenShard(path / layout.single, layout.torch, checkpoint.tensors_);
-      } else if (has_index) {
-        checkpoint.OpenSharded(path / layout.index, layout.torch);
-      } else if (loose.expected != 0 && loose.missing.empty()) {
-        std::vector<fs::path> shards;
-        for (const std::string& name : loose.found) shards.push_back(path / name);
-        checkpoint.OpenWithoutIndex(shards, layout.torch);
-      } else {
-        opened = false;
-      }
-      if (opened) break;
-    }
-    if (!opened) RefuseWithoutWeights(path, names);
-    for (const std::string& name : names) {
-      const bool read = std::any_of(checkpoint.files_.begin(), checkpoint.files_.end(),
-                                    [&](const WeightFile& file) { return file.name == name; });
-      if (IsWeightFile(name) && !read) checkpoint.unread_files_.push_back(name);
-    }
-  }
-  std::sort(checkpoint.tensors_.begin(), checkpoint.tensors_.end(),
-            [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
-  for (size_t i = 0; i < checkpoint.tensors_.size(); ++i)
-    checkpoint.by_name_[checkpoint.tensors_[i].name] = i;
+  const bool is_file = fs::exists(path, code) && !fs::is_directory(path, code);
+  is_file ? checkpoint.OpenSingle(path) : checkpoint.OpenDirectory(path, packed);
+  checkpoint.SortTensors();
   return checkpoint;
+}
+
+void Checkpoint::Adopt(std::vector<TensorView> tensors) {
+  tensors_ = std::move(tensors);
+  SortTensors();
+  MICA_CHECK(by_name_.size() == tensors_.size());
+}
+
+std::span<const std::byte> Checkpoint::Keep(std::vector<std::byte> bytes) {
+  kept_.push_back(std::make_shared<const std::vector<std::byte>>(std::move(bytes)));
+  return *kept_.back();
 }
 
 const TensorView* Checkpoint::Find(const std::string& name) const {
@@ -367,15 +546,18 @@ std::vector<std::string> Checkpoint::Hashes(
     const TensorView& tensor = *tensors[i];
     TensorView part = tensor;
     const bool finite = must_be_finite && must_be_finite(tensor);
-    const size_t element = DTypeBytes(part.dtype);
+    const size_t unit = tensor.blocks != nullptr ? tensor.blocks->block_bytes : DTypeBytes(part.dtype);
+    const size_t values = tensor.blocks != nullptr ? tensor.blocks->block_cols : 1;  // of a unit
     uint64_t first = 0;
     Verify(tensor);
     Sha256 hash;
     for (std::span<const std::byte> left = part.data; !left.empty(); left = left.subspan(part.data.size())) {
-      part.data = left.first(std::min(left.size(), kHashedBytes));
+      part.data = left.first(std::min(left.size(), kHashedBytes / unit * unit));
       hash.Update(part.data);
-      if (finite) CheckFinite(tensor, first, part.data.size() / element);
-      first += part.data.size() / element;
+      // Rows in another order are as many; all are looked at in the end.
+      const uint64_t count = part.data.size() / unit * values;
+      if (finite) CheckFinite(tensor, first, count);
+      first += count;
       Release(part);
     }
     hashes[i] = hash.Hex();

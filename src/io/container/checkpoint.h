@@ -1,6 +1,7 @@
 // A checkpoint directory (or single file) in the Hugging Face layout, whatever its files are:
 // model.safetensors, model.safetensors.index.json with shards, pytorch_model.bin,
-// pytorch_model.bin.index.json with shards; shards that lack their index as well, when all are there.
+// pytorch_model.bin.index.json with shards; shards that lack their index as well, when all are there. And a
+// GGUF file, or all parts of one that was split.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "io/container/gguf.h"
 #include "io/container/tensor.h"
 #include "io/container/zip.h"
 
@@ -25,6 +27,10 @@ inline constexpr const char* kUnfinishedDirectory = ".work";
 
 // Throws Error unless `path` is a directory; one in which a compression was not finished is named so.
 void CheckModelDirectory(const std::filesystem::path& path);
+
+// Whether Checkpoint::Open takes `path` for a GGUF model: a file of that name, or a directory without weights
+// in the Hugging Face layout that holds one. The configuration and the vocabulary are in the file then.
+bool IsGgufModel(const std::filesystem::path& path);
 
 // Names of the weight files that a checkpoint directory should have and has not: shards that its index names,
 // or the gaps in a row of numbered ones. Opening it would name the first. Sorted.
@@ -40,8 +46,10 @@ struct WeightFile {
 class Checkpoint {
  public:
   // Opens the first of the layouts that exists in the directory, in the order above, which is that of Hugging
-  // Face's loader, or a single .safetensors, .bin, .pt or .pth file, and checks every file's header (not the
-  // values). A packed checkpoint is what its index names: that comes before a single file. Throws Error.
+  // Face's loader, or a single .safetensors, .bin, .pt, .pth or .gguf file, and checks every file's header
+  // (not the values). A packed checkpoint is what its index names: that comes before a single file. A
+  // directory that has none of them may hold one GGUF model; any part of a split one stands for all. Throws
+  // Error.
   static Checkpoint Open(const std::filesystem::path& path, bool packed = false);
 
   // Where config.json and the tokenizer are; the parent when a single file was opened.
@@ -52,6 +60,13 @@ class Checkpoint {
   const TensorView* Find(const std::string& name) const;
   // Throws Error naming the checkpoint and the tensor when absent.
   const TensorView& Get(const std::string& name) const;
+  // The keys of a GGUF model (those of the first part), null for others. Its tensors have the names and the
+  // order of rows of the file until Adopt gives them others.
+  const std::vector<GgufKey>* gguf() const { return gguf_.get(); }
+  // Takes these views of the data of tensors() in their place, under names and orders of rows of the caller's.
+  void Adopt(std::vector<TensorView> tensors);
+  // Keeps bytes for a view of a tensor that is not in a file as it is read.
+  std::span<const std::byte> Keep(std::vector<std::byte> bytes);
   // Metadata strings of all safetensors shards, merged (the last shard wins).
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   // To be called before the values of a tensor are used: compares the CRC-32 that a PyTorch file has of them,
@@ -68,7 +83,8 @@ class Checkpoint {
   const std::vector<WeightFile>& files() const { return files_; }
   // Names of other weight files in the directory: those of a layout that comes later, or of none. Sorted.
   const std::vector<std::string>& unread_files() const { return unread_files_; }
-  // "safetensors", "safetensors, 3 shards", "PyTorch .bin", "PyTorch .bin, 3 shards" (", no index").
+  // "safetensors", "safetensors, 3 shards", "PyTorch .bin", "PyTorch .bin, 3 shards" (", no index"), "GGUF, Q4_K
+  // and Q6_K" (", 3 files").
   const std::string& layout() const { return layout_; }
 
   // The SHA-256 of each tensor's bytes as stored, in hexadecimal digits, in the order given: the same for a
@@ -89,6 +105,10 @@ class Checkpoint {
   void OpenShard(const std::filesystem::path& path, bool torch, std::vector<TensorView>& tensors);
   void OpenSharded(const std::filesystem::path& index, bool torch);
   void OpenWithoutIndex(const std::vector<std::filesystem::path>& shards, bool torch);
+  void OpenGgufFiles(const std::vector<std::filesystem::path>& files);
+  void OpenSingle(const std::filesystem::path& path);
+  void OpenDirectory(const std::filesystem::path& path, bool packed);
+  void SortTensors();
 
   std::filesystem::path directory_;
   std::vector<TensorView> tensors_;
@@ -98,6 +118,8 @@ class Checkpoint {
   std::vector<WeightFile> files_;
   std::vector<std::string> unread_files_;
   std::map<const std::byte*, std::shared_ptr<Storage>> storages_;  // by where their data begin
+  std::shared_ptr<const std::vector<GgufKey>> gguf_;
+  std::vector<std::shared_ptr<const std::vector<std::byte>>> kept_;
   uint64_t file_bytes_ = 0;
   std::string layout_;
 };

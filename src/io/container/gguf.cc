@@ -9,6 +9,7 @@
 #include <tuple>
 #include <type_traits>
 #include <unordered_set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file_kind.h"
@@ -352,6 +353,20 @@ const GgufValue* FindKey(const std::vector<GgufKey>& keys, std::string_view name
   const auto found =
       std::find_if(keys.begin(), keys.end(), [&](const GgufKey& key) { return key.name == name; });
   return found == keys.end() ? nullptr : &found->value;
+}
+
+const char* ValueTypeName(const GgufValue& value) { return kValueTypeNames[value.index()]; }
+
+std::optional<int64_t> WholeNumberOf(const GgufValue& value) {
+  return std::visit(
+      [](const auto& number) -> std::optional<int64_t> {
+        using T = std::decay_t<decltype(number)>;
+        if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+          if (std::in_range<int64_t>(number)) return static_cast<int64_t>(number);
+        }
+        return std::nullopt;
+      },
+      value);
 }
 
 GgufFile ParseGguf(std::span<const std::byte> bytes, const std::string& file) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +38,11 @@ struct GgufKey {
 
 // The value of the key of that name, or null when there is none.
 const GgufValue* FindKey(const std::vector<GgufKey>& keys, std::string_view name);
+
+// What the file has for the type of the value, "UINT32".
+const char* ValueTypeName(const GgufValue& value);
+// A whole number of any of the types that hold one, or nothing when it is another value or beyond 2^63 - 1.
+std::optional<int64_t> WholeNumberOf(const GgufValue& value);
 
 // A tensor as a list of what is stored of it.
 struct GgufTensorSpec {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/finite.h"
 #include "base/text.h"
+#include "format/gguf/decode.h"
 
 namespace mica {
 namespace {
@@ -67,6 +68,45 @@ const Widen kWidenF16 = WidenF16Portable;
 const Widen kWidenBF16 = WidenBF16Portable;
 #endif
 
+// Values [first, first + values.size()) of whole blocks; those of the blocks at both ends that are not asked
+// for are decoded besides.
+void ReadBlocks(const TensorView& tensor, uint64_t first, std::span<float> values) {
+  const auto [type, name, cols, bytes] = *tensor.blocks;
+  std::array<float, 256> one;
+  MICA_CHECK(cols <= one.size());
+  while (!values.empty()) {
+    const uint64_t block = first / cols;
+    const size_t skip = first % cols;
+    size_t count = values.size() / cols * cols;
+    if (skip == 0 && count > 0) {
+      DecodeRow(type, tensor.data.subspan(block * bytes, count / cols * bytes), values.first(count));
+    } else {
+      DecodeRow(type, tensor.data.subspan(block * bytes, bytes), std::span(one).first(cols));
+      count = std::min(values.size(), cols - skip);
+      std::copy_n(one.begin() + static_cast<ptrdiff_t>(skip), count, values.begin());
+    }
+    values = values.subspan(count);
+    first += count;
+  }
+}
+
+// Those values in the order of the file.
+void ReadStored(const TensorView& tensor, uint64_t first, std::span<float> values) {
+  if (tensor.blocks != nullptr) return ReadBlocks(tensor, first, values);
+  const std::byte* source = tensor.data.data() + first * DTypeBytes(tensor.dtype);
+  switch (tensor.dtype) {
+    case DType::kF32:
+      std::memcpy(values.data(), source, values.size_bytes());
+      return;
+    case DType::kF16:
+      return kWidenF16(source, values.data(), values.size());
+    case DType::kBF16:
+      return kWidenBF16(source, values.data(), values.size());
+    default:
+      MICA_CHECK(false);
+  }
+}
+
 }  // namespace
 
 std::string ShapeText(const std::vector<uint64_t>& shape) {
@@ -85,24 +125,38 @@ std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t el
   return bytes;
 }
 
+const char* TypeName(const TensorView& tensor) {
+  return tensor.blocks != nullptr ? tensor.blocks->name : DTypeName(tensor.dtype);
+}
+
+bool IsFloat(const TensorView& tensor) {
+  if (tensor.blocks != nullptr) return CanDecode(tensor.blocks->type);
+  return tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
+}
+
+void RefuseType(const TensorView& tensor) {
+  std::string blocks;
+  for (const GgmlTypeFacts& facts : GgmlTypes()) {
+    if (tensor.blocks != nullptr && facts.block_cols > 1 && CanDecode(facts.type))
+      blocks += fmt::format(", {}", facts.name);
+  }
+  Fail("{}: tensor {} has dtype {}, expected F32, F16{} BF16{}", tensor.file, Printable(tensor.name),
+       TypeName(tensor), blocks.empty() ? " or" : ",", blocks);
+}
+
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values) {
   MICA_CHECK(first <= tensor.elements());
   MICA_CHECK(values.size() <= tensor.elements() - first);
   if (values.empty()) return;
-  const std::byte* source = tensor.data.data() + first * DTypeBytes(tensor.dtype);
-  switch (tensor.dtype) {
-    case DType::kF32:
-      std::memcpy(values.data(), source, values.size_bytes());
-      return;
-    case DType::kF16:
-      kWidenF16(source, values.data(), values.size());
-      return;
-    case DType::kBF16:
-      kWidenBF16(source, values.data(), values.size());
-      return;
-    default:
-      Fail("{}: tensor {} has dtype {}, expected F32, F16 or BF16", tensor.file, Printable(tensor.name),
-           DTypeName(tensor.dtype));
+  if (!IsFloat(tensor)) RefuseType(tensor);
+  if (tensor.row_order == nullptr) return ReadStored(tensor, first, values);
+  const uint64_t cols = tensor.elements() / tensor.shape[0];
+  while (!values.empty()) {
+    const uint64_t row = first / cols, col = first % cols;
+    const size_t count = std::min<uint64_t>(values.size(), cols - col);
+    ReadStored(tensor, (*tensor.row_order)[row] * cols + col, values.first(count));
+    values = values.subspan(count);
+    first += count;
   }
 }
 

@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/dtype.h"
+#include "format/gguf/types.h"
 
 namespace mica {
 
@@ -18,6 +20,11 @@ struct TensorView {
   std::vector<uint64_t> shape;      // row-major, outermost first; empty for a scalar
   std::span<const std::byte> data;  // inside the file's map; little-endian, contiguous, possibly unaligned
   std::string file;                 // file name, for error messages
+  // Of a GGUF file: the type whose blocks `data` consists of, row after row; dtype is U8 then, and `shape`
+  // counts values. Null for values that stand each by itself.
+  const GgmlTypeFacts* blocks = nullptr;
+  // Where rows (of shape[0]) are stored in another order: row r is number (*row_order)[r] of `data`.
+  std::shared_ptr<const std::vector<uint32_t>> row_order = nullptr;
 
   uint64_t elements() const {
     uint64_t count = 1;
@@ -33,8 +40,15 @@ std::string ShapeText(const std::vector<uint64_t>& shape);
 // - 1.
 std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t element_bytes);
 
-// values[i] = tensor element first + i as FP32, for F32, F16 and BF16 tensors (exact widening); throws Error
-// for other types. `first` + values.size() must not exceed tensor.elements().
+// "F16", "Q4_K".
+const char* TypeName(const TensorView& tensor);
+// Whether ReadFloats knows the type, and the Error for one that it does not.
+bool IsFloat(const TensorView& tensor);
+[[noreturn]] void RefuseType(const TensorView& tensor);
+
+// values[i] = tensor element first + i as FP32, whatever the order of rows: exact widening of F32, F16 and
+// BF16, blocks as format/gguf/decode.h says; refuses other types. `first` + values.size() must not exceed
+// tensor.elements().
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
 // The same, and throws Error naming tensor and place of the first value that is NaN or infinite.
 void ReadFiniteFloats(const TensorView& tensor, uint64_t first, std::span<float> values);

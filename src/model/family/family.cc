@@ -88,16 +88,23 @@ std::string ModuleName(std::string_view weight) {
   return std::string(weight.substr(0, weight.size() - kWeight.size()));
 }
 
+std::string LayerName(const TensorNames& names, size_t layer, std::string_view part) {
+  return fmt::format("{}{}.{}", names.layers, layer, part);
+}
 std::string LayerName(const Family& family, size_t layer, std::string_view part) {
-  return fmt::format("{}{}.{}", family.names.layers, layer, part);
+  return LayerName(family.names, layer, part);
 }
 
+std::string LinearTensorName(const TensorNames& names, size_t layer, LinearKind kind) {
+  return LayerName(names, layer, names.linears[static_cast<size_t>(kind)]);
+}
 std::string LinearTensorName(const Family& family, size_t layer, LinearKind kind) {
-  return LayerName(family, layer, family.names.linears[static_cast<size_t>(kind)]);
+  return LinearTensorName(family.names, layer, kind);
 }
 
-TensorPlace PlaceOf(const Family& family, std::string_view tensor) {
-  const TensorNames& names = family.names;
+TensorPlace PlaceOf(const Family& family, std::string_view tensor) { return PlaceOf(family.names, tensor); }
+
+TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor) {
   TensorPlace place;
   std::string_view part = tensor;
   if (part.starts_with(names.layers)) {

@@ -93,7 +93,9 @@ std::string WeightName(std::string_view module);
 std::string BiasName(std::string_view module);
 std::string ModuleName(std::string_view weight);  // of MODULE.weight
 // Module PART of a layer, "model.layers.3.self_attn.q_proj".
+std::string LayerName(const TensorNames& names, size_t layer, std::string_view part);
 std::string LayerName(const Family& family, size_t layer, std::string_view part);
+std::string LinearTensorName(const TensorNames& names, size_t layer, LinearKind kind);
 std::string LinearTensorName(const Family& family, size_t layer, LinearKind kind);
 
 enum class TensorRole { kEmbedding, kHead, kFinalNorm, kAttentionNorm, kMlpNorm, kLinear, kBias, kOther };
@@ -104,6 +106,7 @@ struct TensorPlace {
   LinearKind kind = LinearKind::kQ;  // of role kLinear
 };
 // Of a tensor by its full name, "model.norm.weight"; one that the family does not know is kOther.
+TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor);
 TensorPlace PlaceOf(const Family& family, std::string_view tensor);
 
 // What compression does with a tensor: solved under the budget, rounded to nearest, copied, or not stored.

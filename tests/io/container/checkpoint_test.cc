@@ -115,8 +115,9 @@ TEST(CheckpointTest, NamesWhatIsMissing) {
   const std::string where = directory.path().string();
   ExpectError([] { Checkpoint::Open("/nonexistent/model"); }, {"/nonexistent/model", "does not exist"});
   ExpectError([&] { Checkpoint::Open(directory.path()); }, {where, "holds no weights", "model.safetensors"});
-  WriteBytes(directory / "model.gguf", "GGUF");
-  ExpectError([&] { Checkpoint::Open(directory / "model.gguf"); }, {"model.gguf", "not a checkpoint"});
+  WriteBytes(directory / "model.onnx", "ONNX");
+  ExpectError([&] { Checkpoint::Open(directory / "model.onnx"); },
+              {"model.onnx", "not a checkpoint", ".gguf file"});
   WriteSafetensors(directory / "model.safetensors", {0});
   const Checkpoint checkpoint = Checkpoint::Open(directory.path());
   EXPECT_EQ(checkpoint.Find("a"), nullptr);
@@ -199,7 +200,6 @@ TEST(CheckpointTest, SaysWhatADirectoryWithoutWeightsHolds) {
   const std::pair<const char*, const char*> cases[] = {
       {"model.safetensors.incomplete", "model.safetensors.incomplete is a download that was not finished"},
       {"adapter_model.safetensors", "is an adapter; merge it"},
-      {"llama-7b.Q4_K_M.gguf", "llama-7b.Q4_K_M.gguf is another program's format"},
       {"consolidated.00.pth", "layout of the original LLaMA"},
       {"weights.safetensors", "rename it to model.safetensors"},
   };

@@ -1,0 +1,76 @@
+#include "model/gguf/adopt.h"
+
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "model/gguf/architecture.h"
+#include "model/gguf/keys.h"
+#include "model/gguf/names.h"
+#include "model/gguf/rows.h"
+
+namespace mica {
+namespace {
+
+// The values of a bias in the order of Hugging Face.
+std::vector<std::byte> InOrder(const TensorView& bias, const std::vector<uint32_t>& order) {
+  const size_t bytes = DTypeBytes(bias.dtype);
+  std::vector<std::byte> values(bias.data.size());
+  for (size_t r = 0; r < order.size(); ++r)
+    std::copy_n(bias.data.data() + order[r] * bytes, bytes, values.data() + r * bytes);
+  return values;
+}
+
+void CheckComplete(const Checkpoint& checkpoint, const GgufArchitecture& architecture,
+                   const ModelConfig& config) {
+  const TensorNames& names = architecture.names;
+  const auto check = [&](const std::string& name) {
+    if (checkpoint.Find(name) != nullptr) return;
+    Fail("{}: tensor {} is missing; a {} model of {} layers has it, fetch the file again",
+         GgufFileName(checkpoint), name, architecture.name, config.layers);
+  };
+  check(WeightName(names.embedding));
+  check(WeightName(names.final_norm));
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    check(WeightName(LayerName(names, layer, names.attention_norm)));
+    check(WeightName(LayerName(names, layer, names.mlp_norm)));
+    for (const LinearKind kind : kLinearKinds) check(WeightName(LinearTensorName(names, layer, kind)));
+  }
+}
+
+}  // namespace
+
+void AdoptGguf(Checkpoint& checkpoint, const ModelConfig& config) {
+  const GgufArchitecture& architecture = ReadGgufArchitecture(checkpoint);
+  CheckComplete(checkpoint, architecture, config);
+  std::vector<TensorView> tensors;
+  for (const TensorView& stored : checkpoint.tensors()) {
+    if (stored.name == kRopeFactorsName) continue;
+    const std::optional<ModuleTensor> place = ModuleTensorOf(architecture.names, stored.name);
+    if (!place || place->place.layer.value_or(0) >= config.layers) {
+      Fail("{}: tensor {} has no place in a {} model of {} layers as it is computed; it is of a kind that is not "
+           "supported",
+           stored.file, Printable(stored.name), architecture.name, config.layers);
+    }
+    if (stored.shape.size() < 2 && stored.blocks != nullptr) {
+      Fail("{}: tensor {} has dtype {}, expected F32, F16 or BF16 of what is no matrix", stored.file,
+           Printable(stored.name), TypeName(stored));
+    }
+    TensorView tensor = stored;
+    tensor.name = TensorNameOf(config.family->names, *place);
+    if (place->place.role == TensorRole::kLinear) {
+      std::vector<uint32_t> order = GgufRowOrder(architecture, config, place->place.kind);
+      const bool fits = !order.empty() && !stored.shape.empty() && stored.shape[0] == order.size();
+      if (fits && place->bias && stored.shape.size() == 1) {
+        tensor.data = checkpoint.Keep(InOrder(stored, order));
+      } else if (fits && !place->bias && stored.shape.size() == 2) {
+        tensor.row_order = std::make_shared<const std::vector<uint32_t>>(std::move(order));
+      }
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  checkpoint.Adopt(std::move(tensors));
+}
+
+}  // namespace mica

@@ -1,0 +1,96 @@
+#include "model/gguf/layout.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+
+#include "base/error.h"
+#include "model/gguf/architecture.h"
+#include "model/gguf/keys.h"
+#include "model/gguf/rope.h"
+#include "model/gguf/rows.h"
+#include "model/weights.h"
+
+namespace mica {
+namespace {
+
+constexpr uint32_t kQuantizationVersion = 2;  // of the blocks' layouts
+
+// general.file_type by the type of most matrices. Readers show it and do not depend on it.
+struct FileType {
+  GgmlType type;
+  uint32_t number;
+};
+constexpr FileType kFileTypes[] = {
+    {GgmlType::kF32, 0},      {GgmlType::kF16, 1},      {GgmlType::kQ4_0, 2},   {GgmlType::kQ4_1, 3},
+    {GgmlType::kQ8_0, 7},     {GgmlType::kQ5_0, 8},     {GgmlType::kQ5_1, 9},   {GgmlType::kQ2_K, 10},
+    {GgmlType::kQ3_K, 12},    {GgmlType::kQ4_K, 15},    {GgmlType::kQ5_K, 17},  {GgmlType::kQ6_K, 18},
+    {GgmlType::kIQ2_XXS, 19}, {GgmlType::kIQ2_XS, 20},  {GgmlType::kIQ3_XXS, 23}, {GgmlType::kIQ1_S, 24},
+    {GgmlType::kIQ4_NL, 25},  {GgmlType::kIQ3_S, 26},   {GgmlType::kIQ2_S, 28}, {GgmlType::kIQ4_XS, 30},
+    {GgmlType::kIQ1_M, 31},   {GgmlType::kBF16, 32},    {GgmlType::kTQ1_0, 36}, {GgmlType::kTQ2_0, 37},
+};
+
+}  // namespace
+
+std::vector<GgufTensorSpec> GgufModelLayout::Specs() const {
+  std::vector<GgufTensorSpec> specs;
+  std::ranges::transform(tensors, std::back_inserter(specs), &GgufModelTensor::spec);
+  return specs;
+}
+
+GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettings& settings) {
+  const GgufArchitecture& architecture = GgufArchitectureOf(config);
+  GgufModelLayout layout;
+  std::map<GgmlType, uint64_t> weights;
+  const auto add = [&](const ModuleTensor& tensor, std::vector<uint64_t> shape, GgmlType type) -> GgufModelTensor& {
+    layout.tensors.push_back(
+        {.spec = {TensorNameOf(architecture.names, tensor), type, std::move(shape)},
+         .place = tensor,
+         .source = TensorNameOf(config.family->names, tensor),
+         .row_order = {}});
+    return layout.tensors.back();
+  };
+  const auto add_matrix = [&](const TensorPlace& place, size_t rows, size_t cols) -> GgufModelTensor& {
+    return add({place}, {rows, cols}, settings.type_of(place));
+  };
+  const auto add_norm = [&](TensorRole role, std::optional<size_t> layer) {
+    add({{.role = role, .layer = layer}}, {config.hidden}, GgmlType::kF32);
+  };
+
+  add_matrix({.role = TensorRole::kEmbedding, .layer = {}}, config.vocab, config.hidden);
+  add_norm(TensorRole::kFinalNorm, {});
+  if (!config.tied_head) add_matrix({.role = TensorRole::kHead, .layer = {}}, config.vocab, config.hidden);
+  layout.rope_factors = RopeFactors(config);
+  if (!layout.rope_factors.empty()) {
+    layout.tensors.push_back({.spec = {kRopeFactorsName, GgmlType::kF32, {layout.rope_factors.size()}},
+                              .place = {},
+                              .source = {},
+                              .row_order = {}});
+  }
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    add_norm(TensorRole::kAttentionNorm, layer);
+    add_norm(TensorRole::kMlpNorm, layer);
+    for (const LinearKind kind : kLinearKinds) {
+      const TensorPlace place{.role = TensorRole::kLinear, .layer = layer, .kind = kind};
+      const MatrixShape shape = LinearShape(config, kind);
+      const std::vector<uint32_t> order = GgufRowOrder(architecture, config, kind);
+      GgufModelTensor& matrix = add_matrix(place, shape.rows, shape.cols);
+      matrix.row_order = order;
+      weights[matrix.spec.type] += uint64_t{shape.rows} * shape.cols;
+      if (settings.has_bias ? settings.has_bias(layer, kind) : HasBias(config, kind))
+        add({.place = place, .bias = true}, {shape.rows}, GgmlType::kF32).row_order = order;
+    }
+  }
+
+  layout.keys = ConfigKeysOf(config, settings.name);
+  const auto most = std::max_element(weights.begin(), weights.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  for (const FileType& label : kFileTypes) {
+    if (label.type == most->first) layout.keys.push_back({"general.file_type", label.number});
+  }
+  layout.keys.push_back({"general.quantization_version", kQuantizationVersion});
+  layout.keys.insert(layout.keys.end(), settings.tokenizer_keys.begin(), settings.tokenizer_keys.end());
+  return layout;
+}
+
+}  // namespace mica
