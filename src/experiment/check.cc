@@ -344,8 +344,8 @@ class Checker {
     measured("baseline", kBaselineFile);
     const size_t shards = WorkDirectory::FinishedShards(Packed());
     std::string left = "to do";
-    if (shards > kEndShards)
-      left = fmt::format("goes on after layer {}", shards - kEndShards);
+    if (shards > kShardsBeforeLayers)
+      left = fmt::format("goes on after layer {}", shards - kShardsBeforeLayers);
     else if (WasWritten(directory / kStatisticsFile))
       left = "goes on after the statistics";
     add("compress", WasWritten(Packed() / kCompressionFile), left);
