@@ -24,8 +24,6 @@
 namespace mica {
 namespace {
 
-// Rows that are solved at once: so many of a vocabulary bound the memory of the device.
-constexpr size_t kSolvedRows = 32768;
 // By which the header of a matrix may be longer than that of one of its rows: digits of shapes and offsets.
 constexpr uint64_t kHeaderDigits = 192;
 

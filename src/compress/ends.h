@@ -22,6 +22,9 @@
 
 namespace mica {
 
+// Rows of a vocabulary that are solved at once: they bound the memory of the device.
+inline constexpr size_t kSolvedRows = 32768;
+
 class Ends {
  public:
   // Keeps the addresses of both.
