@@ -19,12 +19,13 @@
 #include "base/units.h"
 #include "compress/budget/demands.h"
 #include "compress/calibrate/drift.h"
+#include "compress/calibrate/head_pass.h"
 #include "compress/calibrate/layer_pass.h"
 #include "compress/coder/later.h"
 #include "compress/coders.h"
 #include "compress/curvature/drift_compensation.h"
-#include "compress/fixed/plain_tensors.h"
-#include "compress/fixed/solver.h"
+#include "compress/ends.h"
+#include "compress/file_overhead.h"
 #include "compress/inform/statistics.h"
 #include "compress/plan.h"
 #include "compress/work_directory.h"
@@ -44,19 +45,13 @@
 #include "model/window.h"
 #include "ops/codes/codes.h"
 #include "ops/instruction_set.h"
+#include "ops/linalg/arrange.h"
 #include "record/compression.h"
 #include "record/identity.h"
 
 namespace mica {
 namespace fs = std::filesystem;
 namespace {
-
-// Upper estimate of what one compressed matrix adds to headers and index: names, shapes, offsets, checksums,
-// facts.
-constexpr uint64_t kHeaderBytesPerMatrix = 1600;
-constexpr uint64_t kIndexBytes = 128,
-                   kIndexEntryBytes = 48;  // of the index: its frame, and an entry besides the tensor's name
-constexpr uint64_t kHeaderSlack = 96;      // by which a header may be longer than one like it
 
 // What a finished shard says of one of its layer's matrices.
 const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
@@ -80,7 +75,8 @@ class Compression {
         progress_(progress),
         weights_(ModelWeights::Open(paths.model)),
         settings_(WithWindow(settings, weights_.config())),
-        coder_(MakeCoder(settings_, weights_.config())) {}
+        coder_(MakeCoder(settings_, weights_.config())),
+        ends_(weights_, settings_) {}
 
   void Check();
   CompressionNeeds Needs();
@@ -88,8 +84,8 @@ class Compression {
 
  private:
   const ModelConfig& config() const { return weights_.config(); }
-  size_t shards() const { return kEndShards + config().layers; }
-  uint64_t finished_matrix_bytes() const;
+  // Those before the layers, one a layer, that of the head.
+  size_t shards() const { return kShardsBeforeLayers + config().layers + (ends_.has_head() ? 1 : 0); }
 
   void CheckModel() const;
   void CheckBudget();
@@ -100,13 +96,9 @@ class Compression {
   void Begin();
   CompressionRecord Work();
   void CheckDisk(double matrix_bits, double end_bytes) const;
-  double EstimatedEndBytes() const;
   std::future<void> ObtainStatistics();
-  OtherBytes Besides() const;
-  uint64_t LayerOverhead() const;
-  OtherBytes LeastBesides() const;
-  void AddCopied(size_t layer, PackedShard& shard) const;
-  ShardRecord WriteEnds();
+  Array StoredEmbedding() const;
+  ShardRecord WriteHead(const ResidualStream& stream, const Original& original);
   void CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original);
   void FinishLayer();
   void SettleWriting();
@@ -121,13 +113,13 @@ class Compression {
   const CompressionSettings settings_;
   Statistics statistics_;  // what the coder packs refers to it until the coder is gone
   const std::unique_ptr<Coder> coder_;
+  const Ends ends_;
+  std::optional<FileOverhead> overhead_;
   std::optional<Calibration> calibration_;
   Device rest_;                     // where the activations of all tokens are between uses
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
   std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
-  uint64_t end_bytes_ = 0;       // file bytes of the end shard
-  uint64_t layer_overhead_ = 0;  // as LayerOverhead counts it
   std::vector<ShardRecord> finished_;
   std::optional<size_t> solved_;      // layer whose matrices are solved and may still be at their packing
   std::future<ShardRecord> writing_;  // of the layer before it, which belongs to finished_
@@ -153,8 +145,8 @@ void Compression::CheckModel() const {
 }
 
 void Compression::CheckBudget() {
-  if (settings_.budget.target == BudgetTarget::kFileBytes) layer_overhead_ = LayerOverhead();
-  coder_->CheckBudget(LeastBesides());
+  overhead_.emplace(weights_, *coder_, ends_, settings_.budget.target == BudgetTarget::kFileBytes);
+  coder_->CheckBudget(overhead_->Least());
 }
 
 void Compression::Place() {
@@ -170,7 +162,7 @@ void Compression::Place() {
 CompressionNeeds Compression::Needs() {
   CheckModel();
   CheckBudget();
-  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + EstimatedEndBytes() +
+  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes() +
                         static_cast<double>(EstimatedStatisticsBytes(settings_)),
           .memory = PlaceActivations(settings_, config()).plan};
 }
@@ -194,36 +186,44 @@ CompressionRecord Compression::Run() {
 }
 
 CompressionRecord Compression::Work() {
-  std::future<ShardRecord> ends = Later([this] {
-    const std::optional<ShardRecord> finished = work_->Finished(kEndShards);
-    return finished ? *finished : WriteEnds();
-  });
+  std::future<void> checked = Later([this] { ends_.Check(); });
   // Statistics leave the processors idle where there is a GPU; where not, what fails should fail before hours
   // are spent.
-  if (!settings_.arithmetic.device.is_cuda()) ends.wait();
+  if (!settings_.arithmetic.device.is_cuda()) checked.get();
   std::future<void> saved = ObtainStatistics();
-  finished_.push_back(ends.get());
-  end_bytes_ = finished_[0].bytes;
+  if (checked.valid()) checked.get();
+  const std::optional<ShardRecord> before_layers = work_->Finished(kShardsBeforeLayers);
+  finished_.push_back(
+      before_layers ? *before_layers
+                    : WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt));
   try {
-    coder_->Plan(statistics_, Besides());
+    coder_->Plan(statistics_, overhead_->Besides(finished_));
   } catch (const Error&) {
     // Settings that cannot be met: statistics alone are nothing to go on with.
     if (saved.valid()) saved.wait();
-    if (!work_->Finished(kEndShards + 1)) work_->Discard();
+    if (!work_->Finished(kShardsBeforeLayers + 1)) work_->Discard();
     throw;
   }
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
-            static_cast<double>(end_bytes_));
+            static_cast<double>(overhead_->Besides(finished_).least));
 
-  progress_.Begin("compress", config().layers * calibration_->tokens() * kLayerSweeps, "tokens");
+  progress_.Begin("compress",
+                  (config().layers * kLayerSweeps + (ends_.has_head() ? 1 : 0)) * calibration_->tokens(),
+                  "tokens");
   const Device device = settings_.arithmetic.device;
-  ResidualStream stream(weights_, *calibration_, ResidualStream::kPortionTokens, device, rest_);
+  // Which begins with the errors of the embedding that readers get.
+  ResidualStream stream = [&] {
+    const Array table = StoredEmbedding();
+    return ResidualStream(
+        [&](std::span<const int32_t> ids, Tensor out) { GatherRows(table.view(), ids, out); },
+        config().hidden, *calibration_, ResidualStream::kPortionTokens, device, rest_);
+  }();
   std::optional<ResidualStream> original;
   if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device, rest_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   std::optional<ReadAhead<LayerWeights>> ahead;
   for (size_t l = 0; l < config().layers; ++l) {
-    if (std::optional<ShardRecord> finished = work_->Finished(kEndShards + l + 1)) {
+    if (std::optional<ShardRecord> finished = work_->Finished(kShardsBeforeLayers + l + 1)) {
       finished_.push_back(std::move(*finished));
       for (const InputKind input : kInputKinds) {
         std::vector<const MatrixRecord*> stage;
@@ -238,7 +238,7 @@ CompressionRecord Compression::Work() {
     // The last layer makes the budget exact: all before it must be known.
     if (solved_ && l + 1 == config().layers) FinishLayer();
     SettleWriting();
-    coder_->SetOtherBytes(l, Besides(), finished_matrix_bytes());
+    coder_->SetOtherBytes(l, overhead_->Besides(finished_), MatrixBytes(finished_));
     if (!ahead) {
       // Finished layers come before all others.
       ahead.emplace(config().layers - l, device, [this, device, l](size_t i) {
@@ -254,6 +254,11 @@ CompressionRecord Compression::Work() {
   }
   if (solved_) FinishLayer();
   SettleWriting();
+  if (ends_.has_head()) {
+    const std::optional<ShardRecord> head = work_->Finished(shards());
+    finished_.push_back(head ? *head
+                             : WriteHead(stream, {nullptr, original_stream, settings_.drift.windows}));
+  }
   progress_.End();
   return Finish();
 }
@@ -307,7 +312,7 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
 }
 
 void Compression::Begin() {
-  CheckDisk(coder_->LeastBits(EstimatedEndBytes()), EstimatedEndBytes());
+  CheckDisk(coder_->LeastBits(ends_.EstimatedBytes()), ends_.EstimatedBytes());
   lock_ = WorkDirectory::Lock(paths_.out);
   // A stopped run goes on where its arithmetic is that of the layers which are finished.
   Identity identity = CompressionIdentity(record_);
@@ -316,18 +321,6 @@ void Compression::Begin() {
   work_.emplace(paths_.out, identity, shards());
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
   if (!warning.empty()) LogWarning("{}", warning);
-}
-
-double Compression::EstimatedEndBytes() const {
-  double bytes = 0;
-  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    const TensorPlace place = PlaceOf(*config().family, tensor.name);
-    if (place.layer || TreatmentOf(place.role, config().tied_head) == Treatment::kLeftOut) continue;
-    bytes += tensor.shape.size() == 2
-                 ? settings_.embedding_bits / 8.0 * static_cast<double>(tensor.elements())
-                 : static_cast<double>(tensor.data.size());
-  }
-  return bytes;
 }
 
 void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
@@ -373,97 +366,16 @@ std::future<void> Compression::ObtainStatistics() {
   return std::async(std::launch::async, [this, path] { SaveStatistics(statistics_, path); });
 }
 
-uint64_t Compression::finished_matrix_bytes() const {
-  uint64_t bytes = 0;
-  for (const ShardRecord& shard : finished_) bytes += shard.layer ? shard.layer->matrix_bytes.value() : 0;
-  return bytes;
+Array Compression::StoredEmbedding() const {
+  return ends_.StoredEmbedding(Checkpoint::Open(work_->ShardPath(kShardsBeforeLayers)));
 }
 
-// Bytes of the weight files besides the matrices: exact for what is written, estimated for the rest.
-OtherBytes Compression::Besides() const {
-  uint64_t written = 0, index = kIndexBytes;
-  for (const ShardRecord& shard : finished_) {
-    written += shard.bytes;
-    for (const std::string& name : shard.tensors) index += name.size() + kIndexEntryBytes;
-  }
-  const uint64_t besides = written - finished_matrix_bytes();
-  const size_t layers_done = finished_.size() - kEndShards, layers_left = config().layers - layers_done;
-  // A layer's header and index entries are like those of the layers before.
-  const uint64_t per_layer = layers_done > 0 ? (besides - end_bytes_) / layers_done +
-                                                   index / (layers_done + kEndShards) + kHeaderSlack
-                                             : kHeaderBytesPerMatrix * kLinearKinds.size();
-  const uint64_t least = besides + index + layer_overhead_ * layers_left;
-  const uint64_t expected = besides + index + per_layer * layers_left;
-  // After the last layer nothing makes up for an index whose other entries were shorter.
-  return {.expected = layers_left == 1 ? std::max(least, expected) : expected, .least = least};
-}
-
-// Bytes of a layer's shard and of its index entries besides the matrices, counted on matrices of the least
-// size; only where the budget counts the file.
-uint64_t Compression::LayerOverhead() const {
-  const size_t last = config().layers - 1;  // whose names are the longest
-  PackedShard shard;
-  for (const LinearKind kind : kLinearKinds) {
-    const MatrixShape shape = LinearShape(config(), kind);
-    shard.Add(LinearTensorName(*config().family, last, kind), coder_->Smallest(shape.rows, shape.cols));
-  }
-  const uint64_t matrices = shard.data_bytes();
-  AddCopied(last, shard);
-  uint64_t bytes = shard.header_bytes() + shard.data_bytes() - matrices + kHeaderSlack;
-  for (const std::string& name : shard.tensor_names()) bytes += name.size() + kIndexEntryBytes;
-  return bytes;
-}
-
-// Besides() before anything is written.
-OtherBytes Compression::LeastBesides() const {
-  uint64_t bytes = kIndexBytes + layer_overhead_ * config().layers;
-  PackedShard shard;
-  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    const TensorPlace place = PlaceOf(*config().family, tensor.name);
-    if (place.layer) continue;
-    const Treatment treatment = TreatmentOf(place.role, config().tied_head);
-    if (treatment == Treatment::kCopied) CopyTensor(weights_.checkpoint(), tensor, shard);
-    if (treatment != Treatment::kRounded || tensor.shape.size() != 2) continue;
-    const uint64_t rows = tensor.shape[0], cols = tensor.shape[1];
-    const std::vector<uint8_t> widths(cols, static_cast<uint8_t>(settings_.embedding_bits));
-    bytes +=
-        settings_.embedding_bits == 16
-            ? 2 * rows * cols
-            : FixedStoredBits(rows, widths, settings_.fixed.group_size, MaskKind::kNone, {}, false).total() /
-                  8;
-    bytes += kHeaderSlack;
-    // Of one row there are the same parts.
-    if (settings_.embedding_bits < 16)
-      shard.Add(ModuleName(tensor.name),
-                Pack(RoundToNearest(Matrix<float>(1, cols, 0.0f), settings_.embedding_bits,
-                                    settings_.fixed.group_size)));
-  }
-  for (const std::string& name : shard.tensor_names()) bytes += name.size() + kIndexEntryBytes;
-  bytes += shard.header_bytes();
-  return {.expected = bytes, .least = bytes};
-}
-
-void Compression::AddCopied(size_t layer, PackedShard& shard) const {
-  for (const TensorView& tensor : weights_.checkpoint().tensors()) {
-    const TensorPlace place = PlaceOf(*config().family, tensor.name);
-    if (place.layer == layer && TreatmentOf(place.role, config().tied_head) == Treatment::kCopied)
-      CopyTensor(weights_.checkpoint(), tensor, shard);
-  }
-}
-
-ShardRecord Compression::WriteEnds() {
-  const Checkpoint& checkpoint = weights_.checkpoint();
-  PackedShard shard;
-  for (const TensorView& tensor : checkpoint.tensors()) {
-    const TensorPlace place = PlaceOf(*config().family, tensor.name);
-    if (place.layer) continue;
-    const Treatment treatment = TreatmentOf(place.role, config().tied_head);
-    if (treatment == Treatment::kRounded)
-      AddRounded(checkpoint, ModuleName(tensor.name), settings_.embedding_bits, settings_.fixed.group_size,
-                 shard);
-    if (treatment == Treatment::kCopied) CopyTensor(checkpoint, tensor, shard);
-  }
-  return WriteShard(1, shard, std::nullopt);
+// The streams: behind the last layer.
+ShardRecord Compression::WriteHead(const ResidualStream& stream, const Original& original) {
+  const HeadMoments moments =
+      MeasureHeadInputs(weights_, stream, original, {}, settings_.arithmetic,
+                        [&](uint64_t tokens) { progress_.Advance(tokens, "output head"); });
+  return WriteShard(shards(), ends_.Head(moments), std::nullopt);
 }
 
 // Solves a layer's matrices. They are packed beside the layer that follows, and FinishLayer takes them up
@@ -536,9 +448,9 @@ void Compression::FinishLayer() {
     record.linears.emplace_back(LinearName(coded.kind), std::move(coded.record));
   }
   record.matrix_bytes = shard.data_bytes();
-  AddCopied(l, shard);
+  AddCopied(weights_, l, shard);
   writing_ = std::async(std::launch::async, [this, l, shard = std::move(shard), record = std::move(record)] {
-    return WriteShard(kEndShards + l + 1, shard, record);
+    return WriteShard(kShardsBeforeLayers + l + 1, shard, record);
   });
 }
 
@@ -551,7 +463,7 @@ void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualSt
   std::optional<DecoderLayer> original_layer;
   if (original != nullptr) original_layer.emplace(weights_, l, settings_.arithmetic);
   const Original beside{original_layer ? &*original_layer : nullptr, original, settings_.drift.windows};
-  const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kEndShards + l + 1));
+  const Checkpoint packed = Checkpoint::Open(work_->ShardPath(kShardsBeforeLayers + l + 1));
   for (const LinearKind kind : kLinearKinds) {
     const MatrixShape shape = LinearShape(config(), kind);
     Array decoded(shape.rows, shape.cols, DType::kF32, settings_.arithmetic.device);

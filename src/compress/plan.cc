@@ -7,6 +7,7 @@
 #include "compress/calibrate/layer_pass.h"
 #include "compress/calibrate/residual_stream.h"
 #include "compress/curvature/fisher.h"
+#include "compress/ends.h"
 #include "model/weights.h"
 #include "model/window.h"
 
@@ -17,6 +18,7 @@ constexpr double kOverheadBits = 0.3;  // of scales, zeros and padding, a weight
 constexpr uint64_t kSolverCopies = 4;  // FP32 matrices of an input that solving holds besides the weights
 constexpr uint64_t kSolverCopiesOnGpu = 7, kInputMatricesOnGpu = 6;  // where matrices are solved at once
 constexpr uint64_t kInputMatrices = 4;  // FP32 cols x cols: H, D, and the factor with its work
+constexpr uint64_t kEndCopies = 2;      // FP32 matrices of a whole vocabulary
 constexpr uint64_t kSweepMatrices = 4;  // the same while it sums: H and D in FP64
 
 }  // namespace
@@ -50,19 +52,31 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   const bool summed = on_gpu && EstimatedStatisticsBytes(settings) > 0;
   const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing : 0;
 
+  // Embedding and head: the weights with what they aim at, and the solver's work on so many rows at a time.
+  const uint64_t vocabulary = uint64_t{config.vocab} * config.hidden,
+                 at_once = std::min<uint64_t>(config.vocab, kSolvedRows) * config.hidden;
+  const uint64_t ends =
+      settings.embedding_bits == 16
+          ? vocabulary * sizeof(float)
+          : (kEndCopies * vocabulary + (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * at_once +
+             (on_gpu ? kInputMatricesOnGpu : kInputMatrices) * config.hidden * config.hidden) *
+                sizeof(float);
+
   MemoryPlan plan(arithmetic.device);
   if (resident) {
     plan.Add("activations of all tokens",
              (drifts ? 2 : 1) * tokens * config.hidden * sizeof(uint16_t) +
                  (tokens + of_original) * std::max(config.ffn, config.q_width()) * value_bytes);
   }
-  plan.Add("a layer's weights",
-           weights * ((on_gpu ? 2 : 1) * sizeof(float) + (drifts ? 2 : 1) * value_bytes));
-  plan.Add("moments and solver",
-           std::max({fisher, kSweepMatrices * widest * widest * sizeof(float) + passing,
-                     ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
-                      (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
-                         sizeof(float)}));
+  const uint64_t layer = weights * ((on_gpu ? 2 : 1) * sizeof(float) + (drifts ? 2 : 1) * value_bytes);
+  const uint64_t solver = std::max({fisher, kSweepMatrices * widest * widest * sizeof(float) + passing,
+                                    ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
+                                     (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
+                                        sizeof(float)});
+  plan.Add("a layer's weights", layer);
+  plan.Add("moments and solver", solver);
+  // They come before and after the layers.
+  if (ends > layer + solver) plan.Add("embedding and output head", ends - layer - solver);
   return plan;
 }
 

@@ -74,9 +74,7 @@ fs::path WorkDirectory::ShardPath(size_t shard) const {
   return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards_);
 }
 
-fs::path WorkDirectory::RecordPath(size_t shard) const {
-  return work_ / RecordName(shard);
-}
+fs::path WorkDirectory::RecordPath(size_t shard) const { return work_ / RecordName(shard); }
 
 std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
   const fs::path record = RecordPath(shard);
@@ -104,7 +102,7 @@ void WorkDirectory::Record(size_t shard, const ShardRecord& finished) const {
 
 bool WorkDirectory::Resumable() const {
   std::error_code code;
-  return fs::exists(StatisticsPath(), code) || fs::exists(RecordPath(kEndShards + 1), code);
+  return fs::exists(StatisticsPath(), code) || fs::exists(RecordPath(kShardsBeforeLayers + 1), code);
 }
 
 // All but the lock, which this process holds.

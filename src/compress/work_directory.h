@@ -15,8 +15,9 @@
 
 namespace mica {
 
-// Shards before the first layer's: embedding, final norm and output head.
-inline constexpr size_t kEndShards = 1;
+// Shards before the first layer's: embedding, final norm and what else stands outside the layers. The output
+// head has the last one, where it is not the embedding.
+inline constexpr size_t kShardsBeforeLayers = 1;
 
 class WorkDirectory {
  public:

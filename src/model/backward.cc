@@ -201,8 +201,9 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       LayerGradient layer(std::move(*back.Next()), settings.arithmetic);
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
-        layer.Run(inputs[index].view().Rows(first, count), window, group_first + first,
-                  gradient.view().Rows(first, count), hook);
+        const Tensor of_run = gradient.view().Rows(first, count);
+        layer.Run(inputs[index].view().Rows(first, count), window, group_first + first, of_run, hook);
+        if (index == 0 && settings.at_embedding) settings.at_embedding(group_first + first, of_run);
         settings.advance(count);
       });
       inputs.pop_back();

@@ -40,6 +40,17 @@ TEST(PlanCompression, GrowsWithTheTextAndNotWithDepth) {
   EXPECT_EQ(PlanCompression(Settings(16, 2048), config, true).total(), few);
 }
 
+// A quarter of a million tokens: more than a layer of this model.
+TEST(PlanCompression, CountsAVocabularyThatIsLargerThanALayer) {
+  ModelConfig config = Vicuna13B();
+  const uint64_t few = PlanCompression(Settings(16, 2048), config, true).total();
+  config.vocab = 256000;
+  const uint64_t many = PlanCompression(Settings(16, 2048), config, true).total();
+  EXPECT_GT(many, few);
+  // The solver takes 32768 rows at a time, the weights and their targets are there as a whole.
+  EXPECT_LT(many, few + uint64_t{3} * 256000 * 5120 * 4);
+}
+
 TEST(EstimatedMatrixBytes, FollowsTheBudget) {
   const double weights = 40.0 * (4 * 5120.0 * 5120 + 3 * 5120.0 * 13824);
   CompressionSettings settings = Settings(16, 2048);

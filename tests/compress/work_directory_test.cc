@@ -49,7 +49,7 @@ class WorkDirectoryTest : public testing::Test {
   }
   // The record of a layer's shard, so that there is something to go on with.
   static void RecordLayer(const WorkDirectory& work) {
-    work.Record(kEndShards + 1, {{"a"}, 7, std::nullopt});
+    work.Record(kShardsBeforeLayers + 1, {{"a"}, 7, std::nullopt});
   }
   static fs::path Inside(const WorkDirectory& work, const std::string& name) {
     return work.StatisticsPath().parent_path() / name;

@@ -1,7 +1,6 @@
 #include "compress/calibrate/layer_pass.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -24,22 +23,10 @@ namespace {
 struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
-  size_t taken;               // how many portions of the stream it takes, evenly spaced
+  PortionsTaken taken;
   std::vector<Array> stored;  // by portion: what the last sweep left for the next one
 
-  bool Takes(size_t portion) const {
-    const size_t all = stream->portions();
-    return (portion + 1) * taken / all != portion * taken / all;
-  }
-  // In the portions that it takes.
-  size_t Windows() const {
-    size_t tokens = 0;
-    for (size_t portion = 0; portion < stream->portions(); ++portion) {
-      const size_t first = portion * stream->portion_tokens();
-      if (Takes(portion)) tokens += std::min(stream->portion_tokens(), stream->tokens() - first);
-    }
-    return tokens / stream->window();
-  }
+  bool Takes(size_t portion) const { return taken.Takes(portion); }
 };
 
 // The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
@@ -57,14 +44,9 @@ class Pass {
         solve_(solve),
         weights_(weights),
         progress_(progress) {
-    sides_.push_back({&layer, &stream, stream.portions(), {}});
+    sides_.push_back({&layer, &stream, {&stream, stream.portions()}, {}});
     if (original.layer == nullptr) return;
-    MICA_CHECK(original.stream->portion_tokens() == stream.run_tokens());
-    const size_t windows = stream.tokens() / stream.window();
-    const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
-    Side side{original.layer, original.stream, (stream.runs() * wanted + windows - 1) / windows, {}};
-    while (side.Windows() < wanted) ++side.taken;  // the last run may be short
-    sides_.push_back(std::move(side));
+    sides_.push_back({original.layer, original.stream, PortionsTaken::Of(original, stream), {}});
   }
 
   void Run() {
@@ -191,17 +173,6 @@ class Pass {
     solve_(kind, {h.view(), d.view(), r.view()});
   }
 
-  // Each token times the square root of its weight, in `scaled`; x itself without weights.
-  static ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Array& scaled) {
-    if (weights.empty()) return x;
-    std::vector<float> factors(weights.begin(), weights.end());
-    for (float& factor : factors) factor = std::sqrt(factor);
-    scaled.Resize(x.rows, x.cols, x.dtype, x.device);
-    const Array there = CopyTo(x.device, factors);
-    ConvertScaled(x, there.view(), scaled.view());
-    return std::as_const(scaled).view();
-  }
-
   const ModelConfig& config_;
   const DType operands_;  // of the products
   const Device device_;
@@ -212,6 +183,29 @@ class Pass {
 };
 
 }  // namespace
+
+PortionsTaken PortionsTaken::Of(const Original& original, const ResidualStream& stream) {
+  MICA_CHECK(original.stream->portion_tokens() == stream.run_tokens());
+  const size_t windows = stream.tokens() / stream.window();
+  const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
+  PortionsTaken portions{original.stream, (stream.runs() * wanted + windows - 1) / windows};
+  while (portions.Windows() < wanted) ++portions.taken;  // the last run may be short
+  return portions;
+}
+
+bool PortionsTaken::Takes(size_t portion) const {
+  const size_t all = stream->portions();
+  return (portion + 1) * taken / all != portion * taken / all;
+}
+
+size_t PortionsTaken::Windows() const {
+  size_t tokens = 0;
+  for (size_t portion = 0; portion < stream->portions(); ++portion) {
+    const size_t first = portion * stream->portion_tokens();
+    if (Takes(portion)) tokens += std::min(stream->portion_tokens(), stream->tokens() - first);
+  }
+  return tokens / stream->window();
+}
 
 size_t InputCols(const ModelConfig& config, InputKind kind) {
   for (const LinearKind linear : kLinearKinds) {

@@ -29,9 +29,20 @@ using InputSolver = std::function<void(InputKind input, const InputMoments& mome
 // run, advances with the compressed one on evenly spaced runs that hold at least `windows` windows (the
 // others stay behind).
 struct Original {
-  const DecoderLayer* layer = nullptr;
+  const DecoderLayer* layer = nullptr;  // not looked at behind the layers
   ResidualStream* stream = nullptr;
   size_t windows = 0;
+};
+
+// Some of the portions of a stream, evenly spaced.
+struct PortionsTaken {
+  const ResidualStream* stream = nullptr;
+  size_t taken = 0;  // how many
+
+  // So many of the original's that they hold at least original.windows. stream: the compressed model's.
+  static PortionsTaken Of(const Original& original, const ResidualStream& stream);
+  bool Takes(size_t portion) const;
+  size_t Windows() const;  // in the portions taken
 };
 
 // How much each calibration token counts in the moments and the drift of an input; empty: all alike.

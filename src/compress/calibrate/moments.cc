@@ -1,6 +1,10 @@
 #include "compress/calibrate/moments.h"
 
+#include <cmath>
+#include <utility>
+
 #include "base/error.h"
+#include "ops/convert/convert.h"
 
 namespace mica {
 
@@ -38,6 +42,16 @@ std::vector<double> Moments::Mean() const {
   std::vector<double> mean = gram_.ColumnSums();
   for (double& value : mean) value *= factor;
   return mean;
+}
+
+ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Array& scaled) {
+  if (weights.empty()) return x;
+  std::vector<float> factors(weights.begin(), weights.end());
+  for (float& factor : factors) factor = std::sqrt(factor);
+  scaled.Resize(x.rows, x.cols, x.dtype, x.device);
+  const Array there = CopyTo(x.device, factors);
+  ConvertScaled(x, there.view(), scaled.view());
+  return std::as_const(scaled).view();
 }
 
 }  // namespace mica

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/matrix.h"
+#include "device/array.h"
 #include "device/tensor.h"
 #include "ops/gram/gram.h"
 
@@ -43,5 +44,9 @@ class Moments {
   size_t tokens_ = 0;
   double weight_ = 0;
 };
+
+// x [tokens, cols] with each token times the square root of its weight, in `scaled`, rounded to the type of x;
+// x itself without weights.
+ConstTensor Weighted(ConstTensor x, std::span<const float> weights, Array& scaled);
 
 }  // namespace mica

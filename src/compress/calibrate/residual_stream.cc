@@ -8,10 +8,15 @@ namespace mica {
 
 ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration,
                                size_t wanted_tokens, Device device, Device rest)
+    : ResidualStream([&](std::span<const int32_t> ids, Tensor out) { weights.Embed(ids, out); },
+                     weights.config().hidden, calibration, wanted_tokens, device, rest) {}
+
+ResidualStream::ResidualStream(const Embedding& embed, size_t hidden, const Calibration& calibration,
+                               size_t wanted_tokens, Device device, Device rest)
     : window_(calibration.seqlen),
       portion_tokens_(std::max<size_t>(1, wanted_tokens / run_tokens()) * run_tokens()),
       device_(device),
-      stream_(NewResting(calibration.tokens(), weights.config().hidden, DType::kBF16, device, rest)) {
+      stream_(NewResting(calibration.tokens(), hidden, DType::kBF16, device, rest)) {
   // On a GPU the whole table of embeddings goes there for each call.
   const size_t step =
       device.is_cuda() ? std::max(portion_tokens(), kPortionTokens * 8) / portion_tokens() : 1;
@@ -19,7 +24,7 @@ ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& c
   for (size_t portion = 0; portion < portions(); portion += step) {
     const size_t first = portion * portion_tokens();
     Array x(std::min(step * portion_tokens(), tokens() - first), stream_.cols(), DType::kF32, device);
-    weights.Embed(ids.subspan(first, x.rows()), x.view());
+    embed(ids.subspan(first, x.rows()), x.view());
     Store(portion, x.view());
   }
 }

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
 
 #include "compress/calibrate/calibration.h"
 #include "device/array.h"
@@ -13,6 +16,9 @@
 
 namespace mica {
 
+// out[t] = embedding of ids[t], [tokens, hidden] FP32 on the device that computes.
+using Embedding = std::function<void(std::span<const int32_t> ids, Tensor out)>;
+
 class ResidualStream {
  public:
   // Tokens that go through a layer together: enough work for every thread, small enough that the FP32
@@ -22,6 +28,9 @@ class ResidualStream {
   // Embeds every window, on the device that computes. wanted_tokens: of a portion, about; whole runs
   // (model/window.h), at least one. rest: where the stream is between uses, the device or the processor.
   ResidualStream(const ModelWeights& weights, const Calibration& calibration, size_t wanted_tokens,
+                 Device device, Device rest);
+  // The same with an embedding of its own, of `hidden` channels.
+  ResidualStream(const Embedding& embed, size_t hidden, const Calibration& calibration, size_t wanted_tokens,
                  Device device, Device rest);
   // On the processor.
   ResidualStream(const ModelWeights& weights, const Calibration& calibration,

@@ -6,7 +6,9 @@
 #include <cmath>
 #include <utility>
 
+#include "base/context.h"
 #include "base/error.h"
+#include "compress/calibrate/moments.h"
 #include "compress/curvature/output_information.h"
 #include "device/array.h"
 #include "device/precision.h"
@@ -124,6 +126,10 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   backward.arithmetic = settings.arithmetic;
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
+  Moments embedding(config.hidden, device);
+  backward.at_embedding = [&](size_t, ConstTensor gradient) {
+    InContext("gradients at the embedding", [&] { embedding.Add(gradient); });
+  };
   backward.advance = [&](size_t done) { progress.Advance(done); };
   RunBackward(
       weights, part.ids, part.seqlen, settings.stored_bytes, backward, [&](const LinearGradient& gradient) {
@@ -138,6 +144,7 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
                      norms[gradient.layer][kind].view().Cols(gradient.first_token, gradient.gradient.rows));
       });
   progress.End();
+  fisher.embedding = InContext("gradients at the embedding", [&] { return embedding.SecondMoment(); });
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {
       if (settings.output_moments) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/matrix.h"
 #include "base/progress.h"
 #include "compress/calibrate/calibration.h"
 #include "compress/curvature/output_information.h"
@@ -47,6 +48,9 @@ struct FisherInformation {
   // that input, mean 1: the square root of the squared norm of its gradients at the outputs of the matrices
   // that take the input, each relative to the matrix's mean. Empty unless asked for.
   std::vector<std::array<std::vector<float>, kInputKinds.size()>> token_weights;
+  // [hidden, hidden] mean over tokens of g g^T, g the same gradient at the residual stream before the first
+  // layer: what an error of a token's embedding costs. Empty when no windows were asked for.
+  Matrix<float> embedding;
 };
 
 // Throws Error when token weights are asked for and not every window is to be seen.

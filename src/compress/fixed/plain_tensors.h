@@ -1,5 +1,4 @@
-// The tensors that are not compressed by calibration: embedding and output head (rounded to nearest), norms,
-// biases (copied).
+// Tensors that are stored without calibration: norms and biases, embedding and output head of 16 bits.
 #pragma once
 
 #include <string>

@@ -22,14 +22,17 @@ namespace {
 
 // The least power of two that no weight exceeds, as an exponent: scales have a narrow range of their own.
 // FP16 values have a wide one and stay as they are.
-int ExponentOf(ConstTensor w, const std::vector<ScaleGroup>& groups) {
-  if (std::none_of(groups.begin(), groups.end(), [](const ScaleGroup& g) { return g.scale_row >= 0; }))
-    return 0;
-  const float most = LargestMagnitude(w);
+int ExponentOf(float most) {
   if (!(most > 0)) return 0;
   if (!(most <= std::ldexp(1.0f, kMaxExponent)))
     Fail("weights reach {:.3g}, beyond the 2^{} that scales can hold; check the model", most, kMaxExponent);
   return std::clamp(static_cast<int>(std::ceil(std::log2(most))), -kMaxExponent, kMaxExponent);
+}
+
+int ExponentOf(ConstTensor w, const std::vector<ScaleGroup>& groups) {
+  if (std::none_of(groups.begin(), groups.end(), [](const ScaleGroup& g) { return g.scale_row >= 0; }))
+    return 0;
+  return ExponentOf(LargestMagnitude(w));
 }
 
 // CheckFitsHalf of weights on any device.
@@ -97,7 +100,7 @@ SolverState SolveAlike(ConstTensor w, ConstTensor h, const DampedFactor& shared,
   state.rows = w.rows;
   state.cols = w.cols;
   state.plan = MakePlan(w.rows, shared.order(), widths, settings);
-  state.exponent = ExponentOf(w, state.plan.groups);
+  state.exponent = settings.exponent ? *settings.exponent : ExponentOf(w, state.plan.groups);
   state.Allocate(device);
   const auto like_state = [&] { return Array(w.cols, w.rows, DType::kF32, device); };
   Array remaining = like_state(), errors = like_state();
@@ -215,6 +218,68 @@ FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, Tensor weights) {
   return SolveFixedThere(w, h, factor, widths, settings, report, weights).Take();
+}
+
+namespace {
+
+// Rows behind those that are there, of the same frame.
+template <typename T>
+void AppendRows(const Matrix<T>& part, size_t first, Matrix<T>& whole) {
+  for (size_t r = 0; r < part.rows(); ++r) std::copy_n(part.row(r), part.cols(), whole.row(first + r));
+}
+template <typename T>
+void AppendCols(const Matrix<T>& part, size_t first, Matrix<T>& whole) {
+  for (size_t r = 0; r < part.rows(); ++r) std::copy_n(part.row(r), part.cols(), whole.row(r) + first);
+}
+
+}  // namespace
+
+PackedMatrix SolveFixedInBlocks(ConstTensor w, ConstTensor h, const DampedFactor& factor,
+                                const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                                size_t block_rows, SolverReport* report) {
+  if (w.rows <= block_rows) return SolveFixedThere(w, h, factor, widths, settings, report).Packed();
+  MICA_CHECK(settings.sparsity.rate == 0);
+  const std::vector<float> down = Powers(settings.col_exponents, -1);
+  const auto blocks = [&](const auto& use) {
+    for (size_t first = 0; first < w.rows; first += block_rows)
+      use(first, w.Rows(first, std::min(block_rows, w.rows - first)));
+  };
+  FixedSolverSettings of_block = settings;
+  if (!settings.exponent) {
+    float most = 0;
+    blocks([&](size_t, ConstTensor rows) {
+      most = std::max(most, LargestMagnitude(down.empty() ? rows : Scaled(rows, {}, down).view()));
+    });
+    of_block.exponent = ExponentOf(most);
+  }
+  FixedMatrix whole;
+  SolverReport sums;
+  double energy = 0;
+  blocks([&](size_t first, ConstTensor rows) {
+    SolverReport of_rows;
+    FixedMatrix part =
+        SolveFixedThere(rows, h, factor, widths, of_block, report != nullptr ? &of_rows : nullptr).Take();
+    if (first == 0) {
+      static_cast<FixedFrame&>(whole) = part;
+      whole.rows = w.rows;
+      whole.codes = Matrix<uint16_t>(w.rows, w.cols);
+      whole.scales = Matrix<ScaleCode>(part.scales.rows(), w.rows);
+      whole.zeros = Matrix<uint8_t>(part.zeros.rows(), w.rows);
+    }
+    AppendRows(part.codes, first, whole.codes);
+    AppendCols(part.scales, first, whole.scales);
+    AppendCols(part.zeros, first, whole.zeros);
+    const double before_feedback = sums.feedback_loss, before_predicted = sums.predicted_loss,
+                 before_measured = sums.measured_loss;
+    if (of_rows.relative_error > 0) energy += of_rows.measured_loss / of_rows.relative_error;
+    sums = of_rows;
+    sums.feedback_loss += before_feedback;
+    sums.predicted_loss += before_predicted;
+    sums.measured_loss += before_measured;
+  });
+  sums.relative_error = energy > 0 ? sums.measured_loss / energy : 0;
+  if (report != nullptr) *report = sums;
+  return Pack(whole);
 }
 
 FixedMatrix RoundToNearest(MatrixView<const float> weights, int bits, size_t group_size) {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct FixedSolverSettings {
   // [cols] by original column: powers of two that are taken out of the columns' weights and stored beside
   // them, for columns that cannot share a scale with others; empty: none.
   std::vector<int8_t> col_exponents;
+  // The matrix's power of two, where it is part of a larger one; none: what suits its weights.
+  std::optional<int> exponent;
   double saliency_exponent = 1.0;  // a in the pruning score w^2 H_jj exp(-2 a I_j): 0 Wanda, 1 SparseGPT
   int search_rounds = 3;  // rounds of the search for a group's scale and zero by the loss that the feedback
                           // really leaves; 0: by the weighted rounding error alone
@@ -103,7 +106,14 @@ FixedMatrix SolveFixed(ConstTensor w, ConstTensor h, const DampedFactor& factor,
                        const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
                        SolverReport* report, Tensor weights = {});
 
-// Round to nearest without calibration (embeddings, output head): one width, identity order. bits: 2, 3, 4,
+// The same for a matrix of many rows, such as those of a vocabulary: of `block_rows` rows at a time, so that
+// the memory of the device depends on no more. Packed; the bytes do not depend on block_rows but for the
+// rounding of sums in products. report: its losses are sums over the blocks. No masks.
+PackedMatrix SolveFixedInBlocks(ConstTensor w, ConstTensor h, const DampedFactor& factor,
+                                const std::vector<uint8_t>& widths, const FixedSolverSettings& settings,
+                                size_t block_rows, SolverReport* report);
+
+// Round to nearest without calibration: one width, identity order. bits: 2, 3, 4,
 // 6, 8 or 16. Threads over rows.
 FixedMatrix RoundToNearest(MatrixView<const float> w, int bits, size_t group_size);
 

@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/system.h"
+#include "compress/calibrate/head_pass.h"
 #include "compress/calibrate/layer_pass.h"
 #include "compress/calibrate/moments.h"
 #include "compress/calibrate/residual_stream.h"
@@ -190,6 +191,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   if (arithmetic.device.is_cuda()) fisher_settings.stored_bytes = AvailableMemory(arithmetic.device) / 3;
   fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
+  statistics.ends.embedding = std::move(fisher.embedding);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   const Device device = arithmetic.device;
   ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device, settings.rest);
@@ -284,6 +286,12 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     }
   }
   grouping.Wait();
+  if (config.tied_head) {
+    const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);
+    const HeadMoments moments = MeasureHeadInputs(weights, stream, {}, of_tokens, arithmetic, [](uint64_t) {});
+    statistics.ends.head = Matrix<float>(config.hidden, config.hidden);
+    Copy(moments.h.view(), statistics.ends.head);
+  }
   progress.End();
   return statistics;
 }
@@ -332,6 +340,8 @@ void VisitMatrices(S& statistics, const Visit& visit) {
     for (size_t k = 0; k < kLinearKinds.size(); ++k)
       visit(LinearName(l, k) + ".output_moments", statistics.linears[l][k].outputs.moments);
   }
+  visit("ends.embedding", statistics.ends.embedding);
+  visit("ends.head", statistics.ends.head);
 }
 
 }  // namespace

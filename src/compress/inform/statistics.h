@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/matrix.h"
 #include "base/progress.h"
 #include "compress/calibrate/calibration.h"
 #include "compress/curvature/damped_factor.h"
@@ -63,10 +64,21 @@ struct LinearStatistics {
   GridLosses grids;                   // empty unless asked for
 };
 
+// Embedding and output head, [hidden, hidden] each.
+struct EndStatistics {
+  // E[g g^T] over tokens, g what the loss feels of the residual stream before the first layer; empty without
+  // Fisher information.
+  Matrix<float> embedding;
+  // Of a head that is the embedding as well, which is solved before the layers: E[w x x^T] over tokens, x its
+  // inputs and w what calibrate/head_pass.h says, in the same units; empty for others.
+  Matrix<float> head;
+};
+
 struct Statistics {
   Identity identity;  // of what they were collected from and how; a file is used again only when this agrees
   std::vector<std::array<InputStatistics, kInputKinds.size()>> inputs;     // by layer
   std::vector<std::array<LinearStatistics, kLinearKinds.size()>> linears;  // by layer
+  EndStatistics ends;
 };
 
 // Options of the statistics that allocation is based on.

@@ -24,4 +24,8 @@ class ShardIndex {
   Json weight_map_ = Json::object();
 };
 
+// At most what the file takes besides its entries, and what the entry of a tensor takes.
+inline constexpr uint64_t kIndexFrameBytes = 128;
+inline uint64_t IndexEntryBytes(const std::string& tensor) { return tensor.size() + 48; }
+
 }  // namespace mica

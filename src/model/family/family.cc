@@ -135,9 +135,9 @@ Treatment TreatmentOf(TensorRole role, bool tied_head) {
     case TensorRole::kLinear:
       return Treatment::kCompressed;
     case TensorRole::kEmbedding:
-      return Treatment::kRounded;
+      return Treatment::kGivenWidth;
     case TensorRole::kHead:
-      return tied_head ? Treatment::kLeftOut : Treatment::kRounded;  // tied: the embedding serves
+      return tied_head ? Treatment::kLeftOut : Treatment::kGivenWidth;  // tied: the embedding serves
     case TensorRole::kFinalNorm:
     case TensorRole::kAttentionNorm:
     case TensorRole::kMlpNorm:

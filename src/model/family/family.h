@@ -109,8 +109,9 @@ struct TensorPlace {
 TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor);
 TensorPlace PlaceOf(const Family& family, std::string_view tensor);
 
-// What compression does with a tensor: solved under the budget, rounded to nearest, copied, or not stored.
-enum class Treatment { kCompressed, kRounded, kCopied, kLeftOut };
+// What compression does with a tensor: solved under the budget, solved at a width that is given, copied, or
+// not stored.
+enum class Treatment { kCompressed, kGivenWidth, kCopied, kLeftOut };
 Treatment TreatmentOf(TensorRole role, bool tied_head);
 
 // The factors that a norm multiplies by, from the weights as they are stored.

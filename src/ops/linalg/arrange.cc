@@ -139,8 +139,11 @@ void CheckTensorFinite(ConstTensor values, std::string_view what) {
 void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out) {
   MICA_CHECK(out.rows == ids.size());
   MICA_CHECK(out.cols == table.cols);
-  MICA_CHECK(out.device.is_cuda());
-  Cuda().GatherRows(table, ids, out);
+  if (out.device.is_cuda()) return Cuda().GatherRows(table, ids, out);
+  const MatrixView<const float> rows = table.host<float>();
+  const MatrixView<float> gathered = out.host<float>();
+  for (size_t t = 0; t < ids.size(); ++t)
+    std::copy_n(rows.row(static_cast<size_t>(ids[t])), rows.cols, gathered.row(t));
 }
 
 uint64_t FirstNotFiniteOn(ConstTensor values) {

@@ -23,7 +23,7 @@ void ArrangeSymmetric(ConstTensor h, const std::vector<uint32_t>& order, const s
 // out[r, p] = x[r, order[p]]. x, out: [rows, n], not overlapping.
 void GatherColumns(ConstTensor x, const std::vector<uint32_t>& order, Tensor out);
 
-// out[r] = table[ids[r]]. table: [any, cols] on a CUDA device; ids: one a row of out, each a row of the
+// out[r] = table[ids[r]]. table: [any, cols], on the device of out; ids: one a row of out, each a row of the
 // table.
 void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out);
 

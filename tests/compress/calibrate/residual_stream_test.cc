@@ -75,6 +75,22 @@ TEST_P(ResidualStreamOf, BeginsAsTheEmbeddingRoundedToBf16) {
   EXPECT_GT(rounded, 0u);  // the model's values are FP32: rounding is seen
 }
 
+TEST_P(ResidualStreamOf, BeginsAsAnEmbeddingOfItsOwn) {
+  const size_t hidden = 5;
+  const ResidualStream stream(
+      [](std::span<const int32_t> ids, Tensor out) {
+        for (size_t t = 0; t < ids.size(); ++t)
+          std::fill_n(out.host<float>().row(t), 5, static_cast<float>(ids[t]));
+      },
+      hidden, calibration_, ResidualStream::kPortionTokens, Device::Cpu(), Device::Cpu());
+  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+    const Matrix<float> x = Loaded(stream, portion);
+    ASSERT_EQ(x.cols(), hidden);
+    for (size_t t = 0; t < x.rows(); ++t)
+      ASSERT_EQ(x(t, 4), static_cast<float>(calibration_.ids[portion * stream.portion_tokens() + t]));
+  }
+}
+
 TEST_P(ResidualStreamOf, StoreRoundsOnePortionAndLeavesTheOthers) {
   ResidualStream stream(model_.weights(), calibration_);
   const size_t changed = stream.portions() / 2, cols = model_.config().hidden;

@@ -31,13 +31,43 @@ class FisherTest : public testing::Test {
   Progress progress_{false};
 };
 
+TEST_F(FisherTest, TheEmbeddingsMomentsAreMeansOfProductsOfItsGradients) {
+  const FisherInformation fisher = MeasureFisher(model_.weights(), calibration_,
+                                                 {.windows = 3, .arithmetic = Precision::kFp32}, progress_);
+  const size_t hidden = model_.config().hidden;
+  Matrix<double> sums(hidden, hidden, 0.0);
+  size_t tokens = 0;
+  BackwardSettings settings;
+  settings.at_embedding = [&](size_t first_token, ConstTensor gradient) {
+    EXPECT_EQ(first_token, tokens);
+    tokens += gradient.rows;
+    const MatrixView<const float> g = gradient.host<float>();
+    for (size_t t = 0; t < g.rows; ++t) {
+      for (size_t i = 0; i < hidden; ++i) {
+        for (size_t j = 0; j < hidden; ++j) sums(i, j) += double{g(t, i)} * g(t, j);
+      }
+    }
+  };
+  RunBackward(model_.weights(), calibration_.ids, calibration_.seqlen, 1, settings,
+              [](const LinearGradient&) {});
+  EXPECT_EQ(tokens, calibration_.tokens());
+  ASSERT_EQ(fisher.embedding.rows(), hidden);
+  for (size_t i = 0; i < hidden; ++i) {
+    EXPECT_GT(sums(i, i), 0);
+    for (size_t j = 0; j < hidden; ++j) {
+      const double mean = sums(i, j) / static_cast<double>(tokens);
+      EXPECT_NEAR(fisher.embedding(i, j), mean, 1e-5 * (1 + std::fabs(mean)));
+    }
+  }
+}
+
 TEST_F(FisherTest, MomentsAreMeansOfProductsOfGradients) {
   const FisherInformation fisher = MeasureFisher(
       model_.weights(), calibration_,
       {.windows = 3, .output_moments = true, .token_weights = true, .arithmetic = Precision::kFp32},
       progress_);
-  const FisherInformation squares =
-      MeasureFisher(model_.weights(), calibration_, {.windows = 3, .arithmetic = Precision::kFp32}, progress_);
+  const FisherInformation squares = MeasureFisher(model_.weights(), calibration_,
+                                                  {.windows = 3, .arithmetic = Precision::kFp32}, progress_);
   ASSERT_EQ(fisher.outputs.size(), model_.config().layers);
   EXPECT_TRUE(squares.token_weights.empty());
   std::vector<std::array<std::vector<double>, kInputKinds.size()>> relative(model_.config().layers);
@@ -286,7 +316,8 @@ Matrix<float> DownMoments(const ModelWeights& weights, const Calibration& calibr
         if (input != InputKind::kDown) return;
         h = Matrix<float>(moments.h.rows, moments.h.cols);
         for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.host<float>().row(i), h.cols(), h.row(i));
-        for (size_t i = 0; i < h.size(); ++i) EXPECT_EQ(moments.drift.host<float>().data[i], 0.0f);  // nothing has moved
+        for (size_t i = 0; i < h.size(); ++i)
+          EXPECT_EQ(moments.drift.host<float>().data[i], 0.0f);  // nothing has moved
       },
       {&original, &reference, 1}, token_weights, [](uint64_t) {});
   return h;

@@ -86,6 +86,33 @@ TEST(SolveFixed, FeedbackBeatsRoundingAndRefinementBeatsFeedback) {
   }
 }
 
+TEST(SolveFixed, InBlocksOfRowsIsTheSameMatrix) {
+  Matrix<float> w = GaussianWeights(150, kCols, 9);
+  for (size_t c = 0; c < kCols; ++c) w(120, c) *= 7;  // what a block alone would take another exponent for
+  const Matrix<float> h = CorrelatedMoments(kCols, 700, 10);
+  const DampedFactor factor(h, {}, 0.03);
+  for (const bool exponents : {false, true}) {
+    FixedSolverSettings settings;
+    settings.group_size = 64;
+    if (exponents) {
+      settings.col_exponents.assign(kCols, 0);
+      settings.col_exponents[5] = 4;
+    }
+    SolverReport of_all, of_blocks;
+    const PackedMatrix all = SolveFixedThere(w, h, factor, Uniform(kCols, 3), settings, &of_all).Packed();
+    const PackedMatrix blocks = SolveFixedInBlocks(w, h, factor, Uniform(kCols, 3), settings, 64, &of_blocks);
+    ASSERT_EQ(all.parts.size(), blocks.parts.size());
+    for (size_t p = 0; p < all.parts.size(); ++p) {
+      EXPECT_EQ(all.parts[p].shape, blocks.parts[p].shape);
+      EXPECT_EQ(all.parts[p].bytes, blocks.parts[p].bytes) << p;
+    }
+    EXPECT_EQ(std::get<FixedFacts>(all.facts).exponent, std::get<FixedFacts>(blocks.facts).exponent);
+    EXPECT_EQ(std::get<FixedFacts>(all.facts).rows, std::get<FixedFacts>(blocks.facts).rows);
+    EXPECT_NEAR(of_blocks.measured_loss, of_all.measured_loss, 1e-5 * of_all.measured_loss);
+    EXPECT_NEAR(of_blocks.relative_error, of_all.relative_error, 1e-5 * of_all.relative_error);
+  }
+}
+
 // Nothing that one step of refinement could do is left undone: no code one up or down lowers the loss.
 TEST(SolveFixed, RefinementEndsWhereNoSingleCodeCanImprove) {
   const Matrix<float> w = GaussianWeights(3, 24, 33), h = CorrelatedMoments(24, 200, 34);

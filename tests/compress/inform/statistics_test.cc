@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "compress/curvature/fisher.h"
 #include "device/precision.h"
 #include "tests/compress/tiny_calibration.h"
@@ -118,6 +120,33 @@ TEST_F(StatisticsTest, TheFileHoldsThemAll) {
         EXPECT_EQ(a.sizes.col, b.sizes.col);
       }
     }
+    ASSERT_EQ(read.ends.embedding.size(), model_.config().hidden * model_.config().hidden);
+    EXPECT_EQ(std::memcmp(read.ends.embedding.data(), written.ends.embedding.data(),
+                          read.ends.embedding.size() * sizeof(float)),
+              0);
+    EXPECT_TRUE(read.ends.head.empty());
+  }
+}
+
+TEST_F(StatisticsTest, AHeadThatIsTheEmbeddingHasMoments) {
+  Json json = TinyConfig();
+  json["tie_word_embeddings"] = true;
+  const TinyModel tied(json);
+  for (const size_t fisher_windows : {0, 2}) {
+    const Statistics statistics = CollectStatistics(
+        tied.weights(), calibration_, {.information = {.windows = 4}, .fisher = {.windows = fisher_windows}},
+        Precision::kFp32, progress_);
+    const size_t hidden = tied.config().hidden;
+    EXPECT_EQ(statistics.ends.embedding.size(), fisher_windows > 0 ? hidden * hidden : 0);
+    ASSERT_EQ(statistics.ends.head.size(), hidden * hidden);
+    // Inputs of mean square near 1, tokens that are nearly always unexpected.
+    const std::vector<float> norm = tied.weights().FinalNorm();
+    double trace = 0, expected = 0;
+    for (size_t j = 0; j < hidden; ++j) {
+      trace += statistics.ends.head(j, j);
+      expected += double{norm[j]} * norm[j];
+    }
+    EXPECT_NEAR(trace, expected, 0.25 * expected);
   }
 }
 

@@ -50,8 +50,8 @@ TEST(Family, KnowsTheRoleOfEachTensor) {
 
 TEST(Family, SaysWhatCompressionDoesWithEachRole) {
   EXPECT_EQ(TreatmentOf(TensorRole::kLinear, false), Treatment::kCompressed);
-  EXPECT_EQ(TreatmentOf(TensorRole::kEmbedding, true), Treatment::kRounded);
-  EXPECT_EQ(TreatmentOf(TensorRole::kHead, false), Treatment::kRounded);
+  EXPECT_EQ(TreatmentOf(TensorRole::kEmbedding, true), Treatment::kGivenWidth);
+  EXPECT_EQ(TreatmentOf(TensorRole::kHead, false), Treatment::kGivenWidth);
   EXPECT_EQ(TreatmentOf(TensorRole::kHead, true), Treatment::kLeftOut);
   for (const TensorRole role : {TensorRole::kFinalNorm, TensorRole::kAttentionNorm, TensorRole::kMlpNorm,
                                 TensorRole::kBias, TensorRole::kOther}) {
