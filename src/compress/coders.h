@@ -9,6 +9,7 @@
 namespace mica {
 
 // Keeps the address of config.
+std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings);
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config);
 
 }  // namespace mica

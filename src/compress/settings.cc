@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <utility>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -17,7 +18,16 @@ Json ToJson(const T& value) {
   return value;
 }
 Json ToJson(const std::optional<size_t>& value) { return value ? Json(*value) : Json(nullptr); }
-Json ToJson(Coding coding) { return coding == Coding::kFixed ? "fixed" : "entropy"; }
+constexpr std::pair<Coding, const char*> kCodings[] = {
+    {Coding::kFixed, "fixed"}, {Coding::kEntropy, "entropy"}, {Coding::kGguf, "gguf"}};
+
+Json ToJson(Coding coding) {
+  for (const auto& [known, name] : kCodings) {
+    if (known == coding) return name;
+  }
+  MICA_CHECK(false);
+}
+Json ToJson(const GgufSettings& settings) { return GgufTypesText(settings.types); }
 Json ToJson(GroupingMethod method) { return GroupingMethodName(method); }
 Json ToJson(Estimator estimator) { return EstimatorName(estimator); }
 Json ToJson(Precision precision) { return PrecisionName(precision); }
@@ -28,7 +38,12 @@ void FromJson(const Json& json, T& value) {
 }
 void FromJson(const Json& json, std::optional<size_t>& value) { value = json.get<size_t>(); }
 void FromJson(const Json& json, Coding& coding) {
-  coding = json == "fixed" ? Coding::kFixed : Coding::kEntropy;
+  for (const auto& [known, name] : kCodings) {
+    if (json == name) coding = known;
+  }
+}
+void FromJson(const Json& json, GgufSettings& settings) {
+  settings.types = ParseGgufTypes(json.get<std::string>());
 }
 void FromJson(const Json& json, GroupingMethod& method) {
   method = ParseGroupingMethod(json.get<std::string>());
@@ -114,6 +129,8 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "group-size", [](auto& s) -> auto& { return s.fixed.group_size; }),
       Bind(
+          "gguf-types", [](auto& s) -> auto& { return s.gguf; }),
+      Bind(
           "damping", [](auto& s) -> auto& { return s.damping; }),
       Bind(
           "energy-weight", [](auto& s) -> auto& { return s.fixed.sensitivity.energy_weight; }),
@@ -197,6 +214,11 @@ void CheckSettings(const CompressionSettings& settings) {
   if (settings.coding == Coding::kEntropy && settings.sparsity.n > 0) {
     Fail("--pattern {} needs --coding fixed", PatternName(settings.sparsity));
   }
+  if (settings.coding == Coding::kGguf && settings.sparsity.rate > 0)
+    Fail(
+        "--sparsity is {}, but types of GGUF store every weight; leave it out, or give --coding fixed or "
+        "entropy",
+        settings.sparsity.rate);
   if (settings.fisher.token_weights && settings.fisher.windows < settings.calibration.samples) {
     Fail("--fisher-windows is {}, but --token-weights true needs the gradients of all {} calibration windows",
          settings.fisher.windows, settings.calibration.samples);

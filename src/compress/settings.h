@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "compress/blocks/storage_target.h"
 #include "compress/budget/budget.h"
 #include "compress/calibrate/calibration.h"
 #include "compress/coder/coding.h"
@@ -33,6 +34,7 @@ struct CompressionSettings {
   Coding coding = Coding::kFixed;
   FixedSettings fixed;
   EntropySettings entropy;
+  GgufSettings gguf;
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16
   Arithmetic arithmetic = Precision::kBf16;
   uint64_t seed = 0;

@@ -148,6 +148,7 @@ using WidthHistogram = std::map<int, uint64_t>;
 // One compressed matrix.
 struct MatrixRecord {
   std::optional<uint64_t> rows, cols;
+  std::optional<std::string> type;        // in another program's format: "Q4_K"
   std::optional<double> mean_code_bits;   // codes over weights; of coding `entropy`, the coded integers alone
   std::optional<double> bits_per_weight;  // all stored bits over weights
   std::optional<double> zero_share;       // of the weights

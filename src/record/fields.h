@@ -310,6 +310,7 @@ template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<MatrixRecord>& record) {
   archive("rows", record.rows);
   archive("cols", record.cols);
+  archive("type", record.type);
   archive("mean_code_bits", record.mean_code_bits);
   archive("bits_per_weight", record.bits_per_weight);
   archive("zero_share", record.zero_share);

@@ -180,6 +180,8 @@ CodedMatrix BlockCoder::Finish(Solved solved) const {
       RecordOf(coded.packed, matrix.rows(), matrix.cols(),
                target_->Bits(solved.grid, matrix.rows(), matrix.cols()), input);
   record.type = target_->grids()[solved.grid].name;
+  record.zero_share = static_cast<double>(target_->CountZeros(coded.packed)) /
+                      (static_cast<double>(matrix.rows()) * static_cast<double>(matrix.cols()));
   record.relative_error = report.relative_error;
   record.predicted_loss = report.predicted_loss;
   record.measured_loss = report.measured_loss;

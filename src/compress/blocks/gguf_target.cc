@@ -1,8 +1,10 @@
 // GGUF: a type for each matrix.
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "compress/blocks/storage_target.h"
 #include "format/gguf/parts.h"
 
@@ -68,6 +70,32 @@ class GgufTarget final : public StorageTarget {
                             {facts.rows, RowBytes(facts.type, facts.cols)},
                             solution.EncodedRows(facts.type)});
     return packed;
+  }
+
+  uint64_t CountZeros(const PackedMatrix& packed) const override {
+    GgufParts parts;
+    static_cast<GgufFacts&>(parts) = std::get<GgufFacts>(packed.facts);
+    parts.blocks = packed.parts[0].bytes;
+    constexpr size_t kRowsEach = 32;
+    std::vector<uint64_t> zeros((parts.rows + kRowsEach - 1) / kRowsEach, 0);
+    ParallelFor(zeros.size(), [&](size_t i) {
+      Matrix<float> rows(std::min(kRowsEach, parts.rows - i * kRowsEach), parts.cols);
+      DecodeRows(parts, i * kRowsEach, rows.view());
+      zeros[i] = static_cast<uint64_t>(std::count(rows.data(), rows.data() + rows.size(), 0.0f));
+    });
+    return std::accumulate(zeros.begin(), zeros.end(), uint64_t{0});
+  }
+
+  size_t GridOfEnds(int bits, size_t cols) const override {
+    GgmlType type = bits >= 8   ? GgmlType::kQ8_0
+                    : bits == 6 ? GgmlType::kQ6_K
+                    : bits == 4 ? GgmlType::kQ4_K
+                    : bits == 3 ? GgmlType::kQ3_K
+                                : GgmlType::kQ2_K;
+    if (!FitsBlocks(GridOf(type), cols)) type = Substitute(type);
+    if (!FitsBlocks(GridOf(type), cols))
+      Fail("rows of {} columns are no whole blocks of a type of GGUF; give --embedding-bits 16", cols);
+    return static_cast<size_t>(std::ranges::find(types_, type) - types_.begin());
   }
 
  private:
