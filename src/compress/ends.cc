@@ -1,6 +1,7 @@
 #include "compress/ends.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/context.h"
@@ -86,6 +87,7 @@ Array Ends::Read(const std::string& name) const {
 
 PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor drift) const {
   Array w = Read(name);
+  if (target_ != nullptr) return SolveForTarget(std::move(w), h, drift);
   const std::vector<float> diagonal = DiagonalOf(h);
   const std::vector<double> energy(diagonal.begin(), diagonal.end());
   const DampedFactor factor(h, ActivationOrder(energy, ColumnSquares(w.view())), settings_.damping);
@@ -106,6 +108,33 @@ PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor dri
   return packed;
 }
 
+PackedMatrix Ends::SolveForTarget(Array w, ConstTensor h, ConstTensor drift) const {
+  const size_t grid = target_->GridOfEnds(bits(), w.cols());
+  const BlockSettings solver{.refine_passes = settings_.fixed.refine_passes};
+  std::optional<DampedFactor> factor;
+  if (!h.empty()) factor.emplace(h, std::vector<uint32_t>(), settings_.damping);
+  if (!drift.empty()) {
+    Array aimed(w.rows(), w.cols(), DType::kF32, w.device());
+    CompensateDrift(w.view(), {h, drift, {}}, *factor, settings_.drift.compensation, aimed.view());
+    w = std::move(aimed);
+    CheckFinite(w.view(), "weights that make up for drift");
+  }
+  std::optional<PackedMatrix> packed;
+  for (size_t first = 0; first < w.rows(); first += kSolvedRows) {
+    const ConstTensor rows = std::as_const(w).view().Rows(first, std::min(kSolvedRows, w.rows() - first));
+    const BlockGrid& blocks = target_->grids()[grid];
+    PackedMatrix part = target_->Pack(
+        factor ? SolveOnBlocks(rows, h, *factor, blocks, solver, nullptr) : RoundOnBlocks(rows, {}, blocks),
+        grid);
+    if (packed) {
+      target_->Append(std::move(part), *packed);
+    } else {
+      packed = std::move(part);
+    }
+  }
+  return std::move(*packed);
+}
+
 PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
   const Device device = settings_.arithmetic.device;
   const std::string embedding = Names().front();
@@ -118,6 +147,10 @@ PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
     if (treatment == Treatment::kCopied) CopyTensor(weights_.checkpoint(), tensor, shard);
     if (place.role != TensorRole::kEmbedding) continue;
     const Matrix<float>& known = of_embedding.empty() ? of_head : of_embedding;
+    if (bits() < 16 && known.empty() && target_ != nullptr) {
+      shard.Add(embedding, SolveForTarget(Read(embedding), {}, {}));
+      continue;
+    }
     if (bits() == 16 || known.empty()) {
       AddRounded(weights_.checkpoint(), embedding, bits(), settings_.fixed.group_size, shard);
       continue;

@@ -9,10 +9,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "compress/blocks/storage_target.h"
 #include "compress/calibrate/head_pass.h"
+#include "compress/coders.h"
 #include "compress/inform/statistics.h"
 #include "compress/settings.h"
 #include "device/array.h"
@@ -29,7 +32,7 @@ class Ends {
  public:
   // Keeps the addresses of both.
   Ends(const ModelWeights& weights, const CompressionSettings& settings)
-      : weights_(weights), settings_(settings) {}
+      : weights_(weights), settings_(settings), target_(MakeStorageTarget(settings)) {}
 
   // Throws Error naming a value of either matrix that cannot be stored.
   void Check() const;
@@ -59,9 +62,12 @@ class Ends {
   Array Read(const std::string& name) const;
   // drift: of the inputs; empty for none.
   PackedMatrix Solve(const std::string& name, ConstTensor h, ConstTensor drift) const;
+  // The same on a grid of blocks, kSolvedRows rows at a time; of nothing known (h empty) rounded.
+  PackedMatrix SolveForTarget(Array w, ConstTensor h, ConstTensor drift) const;
 
   const ModelWeights& weights_;
   const CompressionSettings& settings_;
+  const std::unique_ptr<StorageTarget> target_;  // none for codings of mica's own
 };
 
 }  // namespace mica

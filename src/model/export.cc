@@ -27,8 +27,7 @@
 #include "model/companions.h"
 #include "model/family/family.h"
 #include "model/gguf/layout.h"
-#include "model/gguf/rows.h"
-#include "model/gguf/vocabulary.h"
+#include "model/gguf/writing.h"
 #include "model/packed.h"
 #include "model/weights.h"
 #include "ops/codes/codes.h"
@@ -161,7 +160,7 @@ GgmlType GgmlTypeOf(DType dtype) {
 // Writes the values of a tensor of the layout, in the order of the file.
 void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
                      const GgufModelTensor& tensor, DType dtype, GgufWriter& writer) {
-  if (!tensor.place) return writer.Write(std::as_bytes(std::span(layout.rope_factors)));
+  if (WriteGgufVector(weights, layout, tensor, writer)) return;
   const TensorPlace& place = tensor.place->place;
   const size_t vocab = weights.config().vocab, hidden = weights.config().hidden;
   // A slice of the rows of the embedding or the head; rows: (first, count) to [count, hidden] values.
@@ -173,49 +172,26 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
       writer.Write(Converted(tensor.spec.name, rows(first, count), dtype));
     }
   };
-  const auto write_vector = [&](const std::vector<float>& values) {
-    std::vector<float> stored(values.size());
-    ArrangeRows(std::as_bytes(std::span(values)), tensor.row_order,
-                std::as_writable_bytes(std::span(stored)));
-    writer.Write(std::as_bytes(std::span(stored)));
-  };
-  switch (place.role) {
-    case TensorRole::kEmbedding: {
-      Matrix<float> values;
-      return write_rows([&](size_t first, size_t count) {
-        values = Matrix<float>(count, hidden);
-        std::vector<int32_t> ids(count);
-        std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-        weights.Embed(ids, values);
-        return std::span<const float>(values.data(), values.size());
-      });
-    }
-    case TensorRole::kHead: {
-      Array values;
-      return write_rows([&](size_t first, size_t count) {
-        values = weights.HeadOn(Device::Cpu(), first, count, DType::kF32);
-        return std::span<const float>(values.view().host<float>().data, count * hidden);
-      });
-    }
-    case TensorRole::kFinalNorm:
-      return write_vector(weights.FinalNorm());
-    case TensorRole::kAttentionNorm:
-      return write_vector(weights.AttentionNorm(*place.layer));
-    case TensorRole::kMlpNorm:
-      return write_vector(weights.MlpNorm(*place.layer));
-    case TensorRole::kLinear: {
-      if (tensor.place->bias) return write_vector(weights.Bias(*place.layer, place.kind));
-      const Matrix<float> values = weights.Linear(*place.layer, place.kind);
-      const std::vector<std::byte> bytes = Converted(tensor.spec.name, {values.data(), values.size()}, dtype);
-      std::vector<std::byte> stored(tensor.row_order.empty() ? 0 : bytes.size());
-      if (!stored.empty()) ArrangeRows(bytes, tensor.row_order, stored);
-      return writer.Write(stored.empty() ? bytes : stored);
-    }
-    case TensorRole::kBias:
-    case TensorRole::kOther:
-      break;
+  if (place.role == TensorRole::kEmbedding) {
+    Matrix<float> values;
+    return write_rows([&](size_t first, size_t count) {
+      values = Matrix<float>(count, hidden);
+      std::vector<int32_t> ids(count);
+      std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+      weights.Embed(ids, values);
+      return std::span<const float>(values.data(), values.size());
+    });
   }
-  MICA_CHECK(false);
+  if (place.role == TensorRole::kHead) {
+    Array values;
+    return write_rows([&](size_t first, size_t count) {
+      values = weights.HeadOn(Device::Cpu(), first, count, DType::kF32);
+      return std::span<const float>(values.view().host<float>().data, count * hidden);
+    });
+  }
+  MICA_CHECK(place.role == TensorRole::kLinear);
+  const Matrix<float> values = weights.Linear(*place.layer, place.kind);
+  WriteGgufRows(Converted(tensor.spec.name, {values.data(), values.size()}, dtype), tensor, writer);
 }
 
 }  // namespace
@@ -228,19 +204,9 @@ ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportO
   CheckOutput(out);
   const ModelWeights weights = ModelWeights::Open(model);
   const ModelConfig& config = weights.config();
-  const Checkpoint& checkpoint = weights.checkpoint();
   const DType dtype = options.dtype.value_or(TypeOfMatrices(weights));
-  GgufLayoutSettings settings;
-  const bool is_directory = fs::is_directory(model);
-  const fs::path named = fs::absolute(model).lexically_normal();
-  settings.name = (named.has_filename() ? named : named.parent_path()).filename().string();
-  if (!is_directory) settings.name = named.stem().string();
-  settings.tokenizer_keys = checkpoint.gguf() != nullptr ? TokenizerKeysIn(*checkpoint.gguf())
-                                                         : TokenizerKeysOf(checkpoint.directory(), config);
+  GgufLayoutSettings settings = LayoutSettingsOf(weights, model);
   settings.type_of = [&](const TensorPlace&) { return GgmlTypeOf(dtype); };
-  settings.has_bias = [&](size_t layer, LinearKind kind) {
-    return weights.IsRead(BiasName(LinearTensorName(*config.family, layer, kind)));
-  };
   const GgufModelLayout layout = MakeGgufLayout(config, settings);
   uint64_t total = 0;
   for (const GgufModelTensor& tensor : layout.tensors) total += SpecBytes(tensor.spec);

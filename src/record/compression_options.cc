@@ -135,6 +135,7 @@ std::vector<Option> MakeCompressionOptions() {
        .value = 128,
        .least = 8,
        .most = 65536,
+       .idle = {gguf_for_fixed},
        .english = "weights per scale",
        .chinese = "每个缩放因子的权重数"},
       {.name = "gguf-types",

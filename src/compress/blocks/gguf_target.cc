@@ -72,6 +72,14 @@ class GgufTarget final : public StorageTarget {
     return packed;
   }
 
+  void Append(PackedMatrix more, PackedMatrix& to) const override {
+    PackedPart& part = to.parts[0];
+    const std::vector<std::byte>& bytes = more.parts[0].bytes;
+    part.bytes.insert(part.bytes.end(), bytes.begin(), bytes.end());
+    part.shape[0] += more.parts[0].shape[0];
+    std::get<GgufFacts>(to.facts).rows = part.shape[0];
+  }
+
   uint64_t CountZeros(const PackedMatrix& packed) const override {
     GgufParts parts;
     static_cast<GgufFacts&>(parts) = std::get<GgufFacts>(packed.facts);

@@ -29,9 +29,12 @@ class StorageTarget {
   // Matrices of a layer that are stored alike have equal numbers, below kLinearKinds.size().
   virtual size_t UnitOf(LinearKind kind) const = 0;
   virtual PackedMatrix Pack(const BlockSolution& solution, size_t grid) const = 0;
+  // Adds the rows of `more`, which follow, to a matrix on the same grid.
+  virtual void Append(PackedMatrix more, PackedMatrix& to) const = 0;
   // Weights of such a matrix that are zero.
   virtual uint64_t CountZeros(const PackedMatrix& packed) const = 0;
-  // The grid that embedding and head are stored on at so many bits (2, 3, 4, 6 or 8), rows of so many columns.
+  // The grid that embedding and head are stored on at so many bits (2, 3, 4, 6 or 8), rows of so many
+  // columns.
   virtual size_t GridOfEnds(int bits, size_t cols) const = 0;
 };
 

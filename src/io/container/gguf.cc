@@ -384,11 +384,19 @@ uint64_t SpecBytes(const GgufTensorSpec& spec) {
   return CheckedBytes(spec, "tensor " + Printable(spec.name));
 }
 
-GgufWriter::GgufWriter(const std::filesystem::path& path, std::vector<GgufTensorSpec> specs,
-                       const std::vector<GgufKey>& keys)
-    : file_(path), alignment_(AlignmentOf(keys, path.string())) {
-  const std::string file = path.string();
-  std::string header(kMagic);
+namespace {
+
+// Everything before the first tensor's bytes, and how many those are with their padding.
+struct Header {
+  std::string text;
+  std::vector<uint64_t> tensors;  // bytes of each
+  uint64_t data_bytes = 0;
+};
+
+Header MakeHeader(const std::string& file, const std::vector<GgufTensorSpec>& specs,
+                  const std::vector<GgufKey>& keys, uint64_t alignment) {
+  Header made{.text = std::string(kMagic), .tensors = {}, .data_bytes = 0};
+  std::string& header = made.text;
   PutNumber(kWrittenVersion, header);
   PutNumber(uint64_t{specs.size()}, header);
   PutNumber(uint64_t{keys.size()}, header);
@@ -404,7 +412,6 @@ GgufWriter::GgufWriter(const std::filesystem::path& path, std::vector<GgufTensor
     std::visit([&](const auto& value) { PutValue(value, header); }, key.value);
   }
   names.clear();
-  uint64_t data_bytes = 0;
   for (const GgufTensorSpec& spec : specs) {
     MICA_CHECK(names.insert(spec.name).second);
     if (spec.name.size() >= kMaxNameBytes || spec.shape.size() > kMaxExtents) {
@@ -414,19 +421,36 @@ GgufWriter::GgufWriter(const std::filesystem::path& path, std::vector<GgufTensor
           "at most {}",
           file, Printable(spec.name), spec.name.size(), spec.shape.size(), kMaxNameBytes, kMaxExtents);
     }
-    tensors_.push_back(CheckedBytes(spec, fmt::format("{}: tensor {}", file, Printable(spec.name))));
+    const uint64_t bytes = CheckedBytes(spec, fmt::format("{}: tensor {}", file, Printable(spec.name)));
+    made.tensors.push_back(bytes);
     PutString(spec.name, header);
     PutNumber(static_cast<uint32_t>(spec.shape.size()), header);
     for (size_t k = spec.shape.size(); k-- > 0;) PutNumber(spec.shape[k], header);
     PutNumber(static_cast<uint32_t>(spec.type), header);
-    PutNumber(data_bytes, header);
-    if (tensors_.back() > std::numeric_limits<int64_t>::max() - data_bytes - alignment_)
+    PutNumber(made.data_bytes, header);
+    if (bytes > std::numeric_limits<int64_t>::max() - made.data_bytes - alignment)
       Fail("{}: cannot be written: its tensors have more bytes than a file can hold", file);
-    data_bytes = AlignUp(data_bytes + tensors_.back(), alignment_);
+    made.data_bytes = AlignUp(made.data_bytes + bytes, alignment);
   }
-  header.resize(AlignUp(header.size(), alignment_), '\0');
-  file_.Write(header);
-  file_bytes_ = header.size() + data_bytes;
+  header.resize(AlignUp(header.size(), alignment), '\0');
+  return made;
+}
+
+}  // namespace
+
+uint64_t GgufFileBytes(const std::vector<GgufTensorSpec>& specs, const std::vector<GgufKey>& keys) {
+  const std::string file = "a GGUF file";
+  const Header header = MakeHeader(file, specs, keys, AlignmentOf(keys, file));
+  return header.text.size() + header.data_bytes;
+}
+
+GgufWriter::GgufWriter(const std::filesystem::path& path, std::vector<GgufTensorSpec> specs,
+                       const std::vector<GgufKey>& keys)
+    : file_(path), alignment_(AlignmentOf(keys, path.string())) {
+  Header header = MakeHeader(path.string(), specs, keys, alignment_);
+  file_.Write(header.text);
+  file_bytes_ = header.text.size() + header.data_bytes;
+  tensors_ = std::move(header.tensors);
   PadWholeTensors();
 }
 

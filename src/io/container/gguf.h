@@ -77,6 +77,9 @@ GgufFile ParseGguf(std::span<const std::byte> bytes, const std::string& file);
 // Bytes of such a tensor; throws Error when they exceed 2^63 - 1 or a row is not a whole number of blocks.
 uint64_t SpecBytes(const GgufTensorSpec& spec);
 
+// Bytes of a file with such tensors and keys.
+uint64_t GgufFileBytes(const std::vector<GgufTensorSpec>& specs, const std::vector<GgufKey>& keys);
+
 // Writes one file (version 3) atomically, tensor by tensor, in the order of `specs`, with the padding between
 // them. Throws Error for what a reader would refuse: names that are too long, rows that are not whole blocks,
 // a key general.alignment that is not a power of two in 32 bits (without it the alignment is 32).

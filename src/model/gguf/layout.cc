@@ -22,12 +22,12 @@ struct FileType {
   uint32_t number;
 };
 constexpr FileType kFileTypes[] = {
-    {GgmlType::kF32, 0},      {GgmlType::kF16, 1},      {GgmlType::kQ4_0, 2},   {GgmlType::kQ4_1, 3},
-    {GgmlType::kQ8_0, 7},     {GgmlType::kQ5_0, 8},     {GgmlType::kQ5_1, 9},   {GgmlType::kQ2_K, 10},
-    {GgmlType::kQ3_K, 12},    {GgmlType::kQ4_K, 15},    {GgmlType::kQ5_K, 17},  {GgmlType::kQ6_K, 18},
-    {GgmlType::kIQ2_XXS, 19}, {GgmlType::kIQ2_XS, 20},  {GgmlType::kIQ3_XXS, 23}, {GgmlType::kIQ1_S, 24},
-    {GgmlType::kIQ4_NL, 25},  {GgmlType::kIQ3_S, 26},   {GgmlType::kIQ2_S, 28}, {GgmlType::kIQ4_XS, 30},
-    {GgmlType::kIQ1_M, 31},   {GgmlType::kBF16, 32},    {GgmlType::kTQ1_0, 36}, {GgmlType::kTQ2_0, 37},
+    {GgmlType::kF32, 0},      {GgmlType::kF16, 1},     {GgmlType::kQ4_0, 2},     {GgmlType::kQ4_1, 3},
+    {GgmlType::kQ8_0, 7},     {GgmlType::kQ5_0, 8},    {GgmlType::kQ5_1, 9},     {GgmlType::kQ2_K, 10},
+    {GgmlType::kQ3_K, 12},    {GgmlType::kQ4_K, 15},   {GgmlType::kQ5_K, 17},    {GgmlType::kQ6_K, 18},
+    {GgmlType::kIQ2_XXS, 19}, {GgmlType::kIQ2_XS, 20}, {GgmlType::kIQ3_XXS, 23}, {GgmlType::kIQ1_S, 24},
+    {GgmlType::kIQ4_NL, 25},  {GgmlType::kIQ3_S, 26},  {GgmlType::kIQ2_S, 28},   {GgmlType::kIQ4_XS, 30},
+    {GgmlType::kIQ1_M, 31},   {GgmlType::kBF16, 32},   {GgmlType::kTQ1_0, 36},   {GgmlType::kTQ2_0, 37},
 };
 
 }  // namespace
@@ -42,12 +42,12 @@ GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettin
   const GgufArchitecture& architecture = GgufArchitectureOf(config);
   GgufModelLayout layout;
   std::map<GgmlType, uint64_t> weights;
-  const auto add = [&](const ModuleTensor& tensor, std::vector<uint64_t> shape, GgmlType type) -> GgufModelTensor& {
-    layout.tensors.push_back(
-        {.spec = {TensorNameOf(architecture.names, tensor), type, std::move(shape)},
-         .place = tensor,
-         .source = TensorNameOf(config.family->names, tensor),
-         .row_order = {}});
+  const auto add = [&](const ModuleTensor& tensor, std::vector<uint64_t> shape,
+                       GgmlType type) -> GgufModelTensor& {
+    layout.tensors.push_back({.spec = {TensorNameOf(architecture.names, tensor), type, std::move(shape)},
+                              .place = tensor,
+                              .source = TensorNameOf(config.family->names, tensor),
+                              .row_order = {}});
     return layout.tensors.back();
   };
   const auto add_matrix = [&](const TensorPlace& place, size_t rows, size_t cols) -> GgufModelTensor& {
