@@ -191,6 +191,13 @@ Array Ends::StoredEmbedding(const Checkpoint& packed) const {
   return device.is_cuda() ? CopyTo(device, plain.view()) : std::move(plain);
 }
 
+GgmlType Ends::TypeOf(const std::string& name) const {
+  const TensorView& tensor = TensorOf(name);
+  if (bits() == 16) return tensor.dtype == DType::kBF16 ? GgmlType::kBF16 : GgmlType::kF16;
+  const size_t grid = target_->GridOfEnds(bits(), weights_.config().hidden);
+  return FindGgmlType(target_->grids()[grid].name)->type;
+}
+
 uint64_t Ends::BytesOf(const std::string& name) const {
   const TensorView& tensor = TensorOf(name);
   const uint64_t rows = weights_.config().vocab, cols = weights_.config().hidden;

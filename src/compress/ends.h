@@ -51,6 +51,8 @@ class Ends {
 
   // The matrices that are stored so, the embedding first.
   std::vector<std::string> Names() const;
+  // The type that the matrix has in a GGUF file (coding `gguf`).
+  GgmlType TypeOf(const std::string& name) const;
   // Bytes of the file that the matrix takes at most, and no more than a few hundred more than it does: its
   // tensors, and its part of header and index.
   uint64_t BytesOf(const std::string& name) const;

@@ -26,6 +26,7 @@
 #include "compress/curvature/drift_compensation.h"
 #include "compress/ends.h"
 #include "compress/file_overhead.h"
+#include "compress/gguf_file.h"
 #include "compress/inform/statistics.h"
 #include "compress/plan.h"
 #include "compress/work_directory.h"
@@ -87,10 +88,16 @@ class Compression {
   // Those before the layers, one a layer, that of the head.
   size_t shards() const { return kShardsBeforeLayers + config().layers + (ends_.has_head() ? 1 : 0); }
 
+  // Whether the run ends in a GGUF file instead of a packed checkpoint.
+  bool to_gguf() const { return settings_.coding == Coding::kGguf; }
+  fs::path gguf_path() const { return paths_.out / kGgufFile; }
+  OtherBytes Besides();
+
   void CheckModel() const;
   void CheckBudget();
   void Place();
   void CheckStatisticsPath() const;
+  void Describe();
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
   void Begin();
@@ -105,6 +112,8 @@ class Compression {
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
   ShardRecord WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer);
+  Checkpoint OpenFinished() const;
+  void FinishPacked();
   CompressionRecord Finish();
 
   const CompressionPaths paths_;
@@ -115,6 +124,7 @@ class Compression {
   const std::unique_ptr<Coder> coder_;
   const Ends ends_;
   std::optional<FileOverhead> overhead_;
+  std::optional<uint64_t> gguf_bytes_;  // of a GGUF file, besides the matrices of decoder layers
   std::optional<Calibration> calibration_;
   Device rest_;                     // where the activations of all tokens are between uses
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
@@ -133,6 +143,7 @@ void Compression::Check() {
   calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
+  Describe();
   CheckBudget();
   Place();
 }
@@ -146,7 +157,7 @@ void Compression::CheckModel() const {
 
 void Compression::CheckBudget() {
   overhead_.emplace(weights_, *coder_, ends_, settings_.budget.target == BudgetTarget::kFileBytes);
-  coder_->CheckBudget(overhead_->Least());
+  coder_->CheckBudget(to_gguf() ? Besides() : overhead_->Least());
 }
 
 void Compression::Place() {
@@ -197,7 +208,7 @@ CompressionRecord Compression::Work() {
       before_layers ? *before_layers
                     : WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt));
   try {
-    coder_->Plan(statistics_, overhead_->Besides(finished_));
+    coder_->Plan(statistics_, Besides());
   } catch (const Error&) {
     // Settings that cannot be met: statistics alone are nothing to go on with.
     if (saved.valid()) saved.wait();
@@ -205,7 +216,7 @@ CompressionRecord Compression::Work() {
     throw;
   }
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
-            static_cast<double>(overhead_->Besides(finished_).least));
+            static_cast<double>(Besides().least));
 
   progress_.Begin("compress",
                   (config().layers * kLayerSweeps + (ends_.has_head() ? 1 : 0)) * calibration_->tokens(),
@@ -238,7 +249,7 @@ CompressionRecord Compression::Work() {
     // The last layer makes the budget exact: all before it must be known.
     if (solved_ && l + 1 == config().layers) FinishLayer();
     SettleWriting();
-    coder_->SetOtherBytes(l, overhead_->Besides(finished_), MatrixBytes(finished_));
+    coder_->SetOtherBytes(l, Besides(), MatrixBytes(finished_));
     if (!ahead) {
       // Finished layers come before all others.
       ahead.emplace(config().layers - l, device, [this, device, l](size_t i) {
@@ -273,13 +284,27 @@ void Compression::CheckStatisticsPath() const {
   }
 }
 
-// Says which run this is.
-void Compression::Identify() {
+OtherBytes Compression::Besides() {
+  if (!to_gguf()) return overhead_->Besides(finished_);
+  if (!gguf_bytes_) {
+    CompressionRecord record = record_;
+    record.model.fingerprint = std::string(64, '0');  // as many bytes as the real one
+    gguf_bytes_ = GgufBytesBesides(weights_, paths_.model, ends_, record);
+  }
+  return {.expected = *gguf_bytes_, .least = *gguf_bytes_};
+}
+
+// What is known at once.
+void Compression::Describe() {
   record_.program = ThisProgram();
   record_.settings.values = SettingsToJson(settings_);
   record_.model.path = paths_.model.string();
   record_.model.file_bytes = weights_.checkpoint().file_bytes();
   record_.calibration = calibration_->provenance;
+}
+
+// Says which run this is.
+void Compression::Identify() {
   progress_.Begin("fingerprint", 1, "files");
   record_.model.fingerprint = ModelFingerprint(weights_);
   progress_.Advance(1);
@@ -301,8 +326,7 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
   }
   if (!found.file.bytes_after)
     Fail("{}: does not say how many bytes were written; delete the directory to begin anew", path.string());
-  if (const uint64_t bytes = Checkpoint::Open(paths_.out, true).file_bytes();
-      bytes != *found.file.bytes_after) {
+  if (const uint64_t bytes = OpenFinished().file_bytes(); bytes != *found.file.bytes_after) {
     Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
          paths_.out.string(), bytes, *found.file.bytes_after);
   }
@@ -318,13 +342,14 @@ void Compression::Begin() {
   Identity identity = CompressionIdentity(record_);
   identity.Add("device", settings_.arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
-  work_.emplace(paths_.out, identity, shards());
+  work_.emplace(paths_.out, identity, shards(), !to_gguf());
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
   if (!warning.empty()) LogWarning("{}", warning);
 }
 
 void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
-  const double needed = matrix_bits / 8 + end_bytes +
+  // A GGUF file is written beside the shards that it is made of.
+  const double needed = (to_gguf() ? 2 : 1) * (matrix_bits / 8 + end_bytes) +
                         static_cast<double>(kHeaderBytesPerMatrix * config().layers * kLinearKinds.size());
   double written = 0;
   if (fs::is_directory(paths_.out)) {
@@ -345,8 +370,11 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
 
 // Fills statistics_; the result is there when new ones are in their file.
 std::future<void> Compression::ObtainStatistics() {
-  StatisticsSettings wanted{
-      settings_.information, settings_.fisher, settings_.damping, false, settings_.seed, rest_};
+  StatisticsSettings wanted{.information = settings_.information,
+                            .fisher = settings_.fisher,
+                            .damping = settings_.damping,
+                            .seed = settings_.seed,
+                            .rest = rest_};
   coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
   const Identity identity =
@@ -491,17 +519,19 @@ ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
   return finished;
 }
 
-CompressionRecord Compression::Finish() {
+Checkpoint Compression::OpenFinished() const {
+  return to_gguf() ? Checkpoint::Open(gguf_path()) : Checkpoint::Open(paths_.out, true);
+}
+
+// Index and configuration of the shards, which are a packed checkpoint with them.
+void Compression::FinishPacked() {
   ShardIndex index;
   for (size_t i = 0; i < finished_.size(); ++i) {
     const fs::path shard = work_->ShardPath(i + 1);
     for (const TensorView& tensor : OpenSafetensors(shard).tensors)
       index.Add(tensor.name, tensor.data.size(), shard.filename().string());
-    if (finished_[i].layer) record_.layers.push_back(*finished_[i].layer);
   }
   index.Write(paths_.out / "model.safetensors.index.json");
-  CopyCompanions(weights_.checkpoint().directory(), paths_.out);
-  record_.bits = Totals(record_.layers);
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();
   quantization["coding"] = coder_->name();
@@ -509,22 +539,34 @@ CompressionRecord Compression::Finish() {
   quantization["bits_per_weight"] = *record_.bits.bits_per_weight;
   config_json["quantization_config"] = quantization;
   WriteJson(paths_.out / "config.json", config_json);
+}
 
+CompressionRecord Compression::Finish() {
+  for (const ShardRecord& shard : finished_) {
+    if (shard.layer) record_.layers.push_back(*shard.layer);
+  }
+  record_.bits = Totals(record_.layers);
+  CopyCompanions(weights_.checkpoint().directory(), paths_.out);
+  if (to_gguf()) {
+    std::vector<fs::path> shards;
+    for (size_t i = 0; i < finished_.size(); ++i) shards.push_back(work_->ShardPath(i + 1));
+    WriteGgufFile(weights_, paths_.model, shards, record_, gguf_path());
+  } else {
+    FinishPacked();
+  }
   if (const double zeros = *record_.bits.zero_share; zeros < settings_.sparsity.rate) {
     LogWarning("{:.2f} % zeros were asked for, {:.2f} % are stored; ask for fewer bits or a lower --sparsity",
                100 * settings_.sparsity.rate, 100 * zeros);
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
-  const PackedSizes sizes = MeasurePacked(paths_.out, *config().family);
+  const PackedSizes sizes =
+      to_gguf() ? MeasureGguf(gguf_path()) : MeasurePacked(paths_.out, *config().family);
   const uint64_t before = *record_.model.file_bytes, after = sizes.total_bytes - sizes.bytes.at("other");
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
   record_.bits.breakdown_bytes.assign(sizes.bytes.begin(), sizes.bytes.end());
-  record_.file = {before,
-                  after,
-                  static_cast<double>(before) / static_cast<double>(after),
-                  ShardsOf(Checkpoint::Open(paths_.out, true)),
-                  {}};
+  record_.file = {
+      before, after, static_cast<double>(before) / static_cast<double>(after), ShardsOf(OpenFinished()), {}};
   for (const auto& [phase, seconds] : progress_.PhaseSeconds()) {
     const double* earlier = Find(phases_before_, phase);
     const double own = seconds - (earlier != nullptr ? *earlier : 0);

@@ -45,8 +45,8 @@ std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
   return lock;
 }
 
-WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards)
-    : out_(out), work_(out / kUnfinishedDirectory), shards_(shards) {
+WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards, bool shards_stay)
+    : out_(out), work_(out / kUnfinishedDirectory), shards_(shards), shards_stay_(shards_stay) {
   const fs::path identity_path = work_ / kIdentity;
   std::error_code code;
   if (fs::exists(out_, code)) {
@@ -71,7 +71,7 @@ WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size
 }
 
 fs::path WorkDirectory::ShardPath(size_t shard) const {
-  return out_ / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards_);
+  return (shards_stay_ ? out_ : work_) / fmt::format("model-{:05}-of-{:05}.safetensors", shard, shards_);
 }
 
 fs::path WorkDirectory::RecordPath(size_t shard) const { return work_ / RecordName(shard); }

@@ -29,7 +29,9 @@ class WorkDirectory {
   // Opens `out` for a run that depends on `identity`: a new or empty directory, or one in which a run of the
   // same identity was stopped, be it before it could say which it was. What is there of a run that has
   // nothing to go on with is discarded. Throws Error when it holds anything else, naming what differs.
-  WorkDirectory(const std::filesystem::path& out, const Identity& identity, size_t shards);
+  // shards_stay: whether they are what the run ends in, or go with the rest.
+  WorkDirectory(const std::filesystem::path& out, const Identity& identity, size_t shards,
+                bool shards_stay = true);
 
   const std::filesystem::path& out() const { return out_; }
   // Where the statistics are kept until Clear.
@@ -53,6 +55,7 @@ class WorkDirectory {
 
   std::filesystem::path out_, work_;
   size_t shards_;
+  bool shards_stay_;
 };
 
 }  // namespace mica

@@ -7,6 +7,7 @@
 #include "format/stored_bits.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/weights.h"
 
 namespace mica {
 namespace {
@@ -33,15 +34,54 @@ const char* KindOf(TensorRole role) {
   MICA_CHECK(false);
 }
 
-}  // namespace
-
-PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
-  const Checkpoint checkpoint = Checkpoint::Open(directory, true);
+// All parts, of no bytes.
+PackedSizes NoSizes() {
   PackedSizes sizes;
   for (const char* kind : {"codes", "scales", "zeros", "mask", "order", "groups", "padding", "embeddings",
                            "head", "plain", "norms", "biases", "headers", "other"}) {
     sizes.bytes[kind] = 0;
   }
+  return sizes;
+}
+
+// The directory's total, and what stands beside the checkpoint.
+void CountDirectory(const fs::path& directory, const Checkpoint& checkpoint, PackedSizes& sizes) {
+  for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::recursive_directory_iterator();
+       ++entry) {
+    if (entry->is_directory() && entry->path().filename().string().starts_with('.'))
+      entry.disable_recursion_pending();  // not part of a checkpoint: .git, or the work of a run
+    if (entry->is_regular_file()) sizes.total_bytes += entry->file_size();
+  }
+  sizes.bytes["other"] = sizes.total_bytes - checkpoint.file_bytes();
+}
+
+}  // namespace
+
+PackedSizes MeasureGguf(const fs::path& file) {
+  const ModelWeights weights = ModelWeights::Open(file);
+  const Checkpoint& checkpoint = weights.checkpoint();
+  PackedSizes sizes = NoSizes();
+  uint64_t tensor_bytes = 0;
+  for (const TensorView& tensor : checkpoint.tensors()) {
+    const TensorRole role = PlaceOf(*weights.config().family, tensor.name).role;
+    tensor_bytes += tensor.data.size();
+    if (role != TensorRole::kLinear) {
+      sizes.bytes[KindOf(role)] += tensor.data.size();
+      continue;
+    }
+    sizes.bytes["codes"] += tensor.data.size();
+    sizes.matrix_bits.codes += 8 * tensor.data.size();
+    sizes.compressed_weights += tensor.elements();
+  }
+  sizes.compressed_matrix_bits = sizes.matrix_bits.total();
+  sizes.bytes["headers"] = checkpoint.file_bytes() - tensor_bytes;
+  CountDirectory(fs::absolute(file).parent_path(), checkpoint, sizes);
+  return sizes;
+}
+
+PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
+  const Checkpoint checkpoint = Checkpoint::Open(directory, true);
+  PackedSizes sizes = NoSizes();
   std::set<std::string> packed_tensors;
   uint64_t matrix_bytes = 0;
   for (const std::string& name : PackedNames(checkpoint)) {
@@ -81,13 +121,7 @@ PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
     sizes.bytes[KindOf(PlaceOf(family, tensor.name).role)] += tensor.data.size();
   }
   sizes.bytes["headers"] = checkpoint.file_bytes() - tensor_bytes;
-  for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::recursive_directory_iterator();
-       ++entry) {
-    if (entry->is_directory() && entry->path().filename().string().starts_with('.'))
-      entry.disable_recursion_pending();  // not part of a checkpoint: .git, or the work of a run
-    if (entry->is_regular_file()) sizes.total_bytes += entry->file_size();
-  }
-  sizes.bytes["other"] = sizes.total_bytes - checkpoint.file_bytes();
+  CountDirectory(directory, checkpoint, sizes);
   return sizes;
 }
 
