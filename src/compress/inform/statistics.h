@@ -95,8 +95,8 @@ struct StatisticsSettings {
   double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
   // Needed where matrices choose among grids: what they are called, and what measures the losses on them.
-  std::vector<std::string> grids;
-  std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids;
+  std::vector<std::string> grids = {};
+  std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids = {};
   uint64_t seed = 0;
   Device rest =
       Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it

@@ -1,0 +1,91 @@
+"""Coding gguf: a file that llama.cpp loads, its types chosen under a budget; read back, measured, repeated, refused."""
+import json
+import signal
+import subprocess
+import time
+
+from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+
+
+class GgufTest(ProgramTest):
+    QUICK = ("--coding", "gguf", "--samples", 4, "--seqlen", 64, "--fisher-windows", 2, "--statistics-windows", 2, "--preset", "fast")
+
+    def compress(self, *more, out="out"):
+        path = self.folder / out
+        self.succeed("compress", DEMO, path, "--calib", f"text={self.text()}", *self.QUICK, *more)
+        return path
+
+    def types(self, model):
+        return {t["name"]: t["dtype"] for t in json.loads(self.succeed("inspect", model, "--json"))["tensors"]}
+
+    def test_a_budget_is_met_by_types_and_the_file_is_measured(self):
+        out = self.compress("--bpw", 5.2)
+        record = read_json(out / "compression.json")
+        self.assertLessEqual(record["bits"]["bits_per_weight"], 5.2)
+        self.assertGreater(record["bits"]["bits_per_weight"], 5.0)
+        self.assertEqual(record["file"]["bytes_after"], (out / "model.gguf").stat().st_size)
+        self.assertEqual({p.name for p in out.iterdir() if p.suffix == ".safetensors"}, set())
+        inspected = json.loads(self.succeed("inspect", out / "model.gguf", "--json"))
+        self.assertAlmostEqual(inspected["decoder_matrices"]["bits_per_weight"], record["bits"]["bits_per_weight"], places=9)
+        stored = {t["name"]: t["dtype"] for t in inspected["tensors"]}
+        for layer in record["layers"]:
+            for name, matrix in layer["linears"].items():
+                self.assertEqual(stored[f"model.layers.{layer['layer']}.{name}.weight"], matrix["type"])
+        # Rows of 384 are no blocks of 256, rows of 1024 (down_proj) are.
+        self.assertEqual(stored["model.embed_tokens.weight"], "Q8_0")
+        results = []
+        for model, name in ((DEMO, "before"), (out, "after")):
+            results.append(self.folder / f"{name}.json")
+            self.succeed("eval", model, "--data", f"text={self.text()}", "--seqlen", 64, "--max-windows", 8, "-o", results[-1],
+                         *(() if model == DEMO else ("--reference", DEMO, "--force")))
+        before, after = (read_json(path)["datasets"]["text"] for path in results)
+        self.assertLess(abs(after["nll"] - before["nll"]), 0.2)
+        self.assertLess(after["divergence"]["kl"], 0.1)
+        report = self.succeed("compare", *results)
+        self.assertIn("gguf", report)
+
+    def test_one_type_throughout(self):
+        out = self.compress("--gguf-types", "Q5_0", "--bpw", 5.5)
+        types = {t for name, t in self.types(out / "model.gguf").items() if "layers" in name and "norm" not in name}
+        self.assertEqual(types, {"Q5_0"})
+
+    def test_types_of_256_give_way_where_rows_are_shorter(self):
+        out = self.compress("--gguf-types", "Q4_K", "--bpw", 5.5, "--embedding-bits", 4)
+        types = self.types(out / "model.gguf")
+        self.assertEqual(types["model.layers.0.mlp.down_proj.weight"], "Q4_K")
+        self.assertEqual(types["model.layers.0.mlp.up_proj.weight"], "Q5_0")
+        self.assertEqual(types["model.embed_tokens.weight"], "Q5_0")
+
+    def test_a_file_is_no_larger_than_asked_for(self):
+        size = 14_000_000
+        out = self.compress("--size", size, "--embedding-bits", 6)
+        written = (out / "model.gguf").stat().st_size
+        self.assertLessEqual(written, size)
+        self.assertGreater(written, 0.99 * size)
+
+    def test_what_is_killed_goes_on_to_the_same_bytes(self):
+        whole, killed = self.compress("--bpw", 5.0, out="whole"), self.folder / "killed"
+        command = [MICA, "compress", DEMO, killed, "--calib", f"text={self.text()}", *self.QUICK, "--bpw", 5.0]
+        process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (killed / ".work" / "shard-00003.json").exists():
+            time.sleep(0.02)
+        self.assertIsNone(process.poll(), "it was not killed while it worked")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.assertFalse((killed / "model.gguf").exists())
+        self.compress("--bpw", 5.0, out="killed")
+        self.assertEqual(same_bytes(whole, killed), [])
+        self.assertIn("was finished before", mica(*[str(part) for part in command[1:]]).stderr)
+
+    def test_what_cannot_be_is_refused(self):
+        out, calib = self.folder / "out", f"text={self.text()}"
+        for expected, flags in ((" names \"Q9_K\"", ("--gguf-types", "Q9_K")), ("twice", ("--gguf-types", "Q8_0,Q8_0")),
+                                ("--sparsity is 0.5", ("--sparsity", 0.5)), ("--bpw is 1", ("--bpw", 1)),
+                                ("--lambda changes nothing", ("--lambda", 0.1))):
+            self.fail_with(expected, "compress", DEMO, out, "--calib", calib, "--coding", "gguf", *flags)
+            self.assertFalse(out.exists())
+        self.fail_with("--gguf-types changes nothing", "compress", DEMO, out, "--calib", calib, "--gguf-types", "Q4_0")
+
+
+if __name__ == "__main__":
+    main()
