@@ -174,7 +174,7 @@ CompressionNeeds Compression::Needs() {
   CheckModel();
   CheckBudget();
   return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes() +
-                        static_cast<double>(EstimatedStatisticsBytes(settings_)),
+                        static_cast<double>(EstimatedStatisticsBytes(settings_, config())),
           .memory = PlaceActivations(settings_, config()).plan};
 }
 

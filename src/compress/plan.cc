@@ -21,6 +21,11 @@ constexpr uint64_t kInputMatrices = 4;  // FP32 cols x cols: H, D, and the facto
 constexpr uint64_t kEndCopies = 2;      // FP32 matrices of a whole vocabulary
 constexpr uint64_t kSweepMatrices = 4;  // the same while it sums: H and D in FP64
 
+// Whether statistics hold the moments of all matrices' outputs.
+bool HasOutputMoments(const CompressionSettings& settings) {
+  return settings.coding == Coding::kEntropy && settings.entropy.row_feedback && settings.fisher.windows > 0;
+}
+
 }  // namespace
 
 MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident) {
@@ -49,7 +54,7 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   const uint64_t passing = portion * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
 
   // Fisher information comes before, and stores its own activations in a share of what is free.
-  const bool summed = on_gpu && EstimatedStatisticsBytes(settings) > 0;
+  const bool summed = on_gpu && HasOutputMoments(settings);
   const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing : 0;
 
   // Embedding and head: the weights with what they aim at, and the solver's work on so many rows at a time.
@@ -108,10 +113,10 @@ double EstimatedMatrixBytes(const CompressionSettings& settings, const ModelConf
   return (value * (1 - zeros) + (zeros > 0 ? 1 : 0) + kOverheadBits) * weights / 8;
 }
 
-uint64_t EstimatedStatisticsBytes(const CompressionSettings& settings) {
-  const bool moments =
-      settings.coding == Coding::kEntropy && settings.entropy.row_feedback && settings.fisher.windows > 0;
-  return moments ? kOutputMomentBytes : 0;
+uint64_t EstimatedStatisticsBytes(const CompressionSettings& settings, const ModelConfig& config) {
+  const uint64_t ends = (settings.fisher.windows > 0 ? 1 : 0) + (config.tied_head ? 1 : 0);
+  return ends * config.hidden * config.hidden * sizeof(float) +
+         (HasOutputMoments(settings) ? kOutputMomentBytes : 0);
 }
 
 }  // namespace mica

@@ -26,6 +26,6 @@ Placement PlaceActivations(const CompressionSettings& settings, const ModelConfi
 // What the packed matrices take on the disk, at most about.
 double EstimatedMatrixBytes(const CompressionSettings& settings, const ModelConfig& config);
 // The most that a file of statistics takes beside some MB.
-uint64_t EstimatedStatisticsBytes(const CompressionSettings& settings);
+uint64_t EstimatedStatisticsBytes(const CompressionSettings& settings, const ModelConfig& config);
 
 }  // namespace mica

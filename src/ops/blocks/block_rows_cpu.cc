@@ -2,6 +2,7 @@
 // at run time. Tiles of so many rows are copied out of the matrices, column after column.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -58,6 +59,7 @@ HWY_INLINE F NegFma(F a, F b, F c) { return {hn::NegMulAdd(a.x, b.x, c.x), hn::N
 HWY_INLINE F Min(F a, F b) { return {hn::Min(a.x, b.x), hn::Min(a.y, b.y)}; }
 HWY_INLINE F Max(F a, F b) { return {hn::Max(a.x, b.x), hn::Max(a.y, b.y)}; }
 HWY_INLINE F Abs(F a) { return {hn::Abs(a.x), hn::Abs(a.y)}; }
+HWY_INLINE float SquareRoot(float x) { return std::sqrt(x); }
 HWY_INLINE F RoundDown(F a) { return {hn::Floor(a.x), hn::Floor(a.y)}; }
 HWY_INLINE F RoundToWhole(F a) { return {hn::Round(a.x), hn::Round(a.y)}; }
 HWY_INLINE M Less(F a, F b) { return {hn::Lt(a.x, b.x), hn::Lt(a.y, b.y)}; }

@@ -20,6 +20,7 @@ __device__ inline F NegFma(F a, F b, F c) { return fmaf(-a, b, c); }
 __device__ inline F Min(F a, F b) { return fminf(a, b); }
 __device__ inline F Max(F a, F b) { return fmaxf(a, b); }
 __device__ inline F Abs(F a) { return fabsf(a); }
+__device__ inline float SquareRoot(float x) { return sqrtf(x); }
 __device__ inline F RoundDown(F a) { return floorf(a); }
 __device__ inline F RoundToWhole(F a) { return rintf(a); }
 __device__ inline M Less(F a, F b) { return a < b; }

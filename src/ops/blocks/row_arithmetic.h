@@ -3,7 +3,7 @@
 //   F          values of one or of several rows, with + - * / and unary -; M: what comparisons of F give
 //   Set Load Store Fma NegFma Min Max Abs RoundToWhole Less Equal And Or Either Any If
 //   LoadByte StoreByte LoadScale StoreScale AddLoss   (integers of rows as F, and back)
-//   kRowsOfF   values of one F in memory
+//   LoadShort StoreShort LookUp RoundDown (of codebooks), SquareRoot of a float
 //   MICA_ROW   what stands before each function
 // A row needs no other, so that nothing here depends on how rows are shared out. Symbols are those of
 // block_grid.h: a = d (base + step s), b = dmin m; a weight is a level - b. `imp` is what squared errors are
@@ -94,6 +94,12 @@ MICA_ROW F RoundingError(const GroupGrid<kTable>& group, const float* x, size_t 
 
 // ---- Fitting by weighted rounding error.
 
+// How far the weight of a column counts in the range of a group, in which columns have `mean` importance:
+// unimportant ones, into which the feedback may have put large values, do not stretch it.
+MICA_ROW float CountedShare(float imp, float mean) {
+  return imp * 25 < mean ? 5 * SquareRoot(imp / mean) : 1.0f;
+}
+
 // Sums of n columns over q, the levels: w q, w q^2, w q x.
 struct LevelSums {
   F q, qq, qx;
@@ -105,14 +111,19 @@ template <bool kTable>
 MICA_ROW void FitWithOffset(const Levels<kTable>& levels, const float* x, size_t stride, const float* imp,
                             int n, F* best_a, F* best_b) {
   const RowGrid& grid = levels.grid;
-  F low = grid.signed_offset ? Load(x) : Set(0), high = low, of_x = Set(0);
+  F of_x = Set(0);
   float of_imp = 0;
   for (int j = 0; j < n; ++j) {
-    const F value = Load(x + j * stride);
+    of_x = Fma(Load(x + j * stride), Set(imp[j]), of_x);
+    of_imp += imp[j];
+  }
+  const F centre = of_x * Set(1 / of_imp);
+  F low = grid.signed_offset ? centre : Set(0), high = low;
+  for (int j = 0; j < n; ++j) {
+    const float share = CountedShare(imp[j], of_imp / static_cast<float>(n));
+    const F value = Fma(Load(x + j * stride) - centre, Set(share), centre);
     low = Min(low, value);
     high = Max(high, value);
-    of_x = Fma(value, Set(imp[j]), of_x);
-    of_imp += imp[j];
   }
   const float top = grid.level_high;
   const bool few = top <= 3;
@@ -167,7 +178,10 @@ template <bool kTable>
 MICA_ROW F FitScale(const Levels<kTable>& levels, const float* x, size_t stride, const float* imp, int n) {
   const RowGrid& grid = levels.grid;
   F most = Set(1e-20f);
-  for (int j = 0; j < n; ++j) most = Max(most, Abs(Load(x + j * stride)));
+  float mean = 0;
+  for (int j = 0; j < n; ++j) mean += imp[j] / static_cast<float>(n);
+  for (int j = 0; j < n; ++j)
+    most = Max(most, Abs(Load(x + j * stride)) * Set(CountedShare(imp[j], mean)));
   const float extent = levels.Extent();
   // Shares of the extent that the largest weight is given.
   float from = 0.97f, to = 1.01f;

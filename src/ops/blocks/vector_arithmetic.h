@@ -168,7 +168,10 @@ MICA_ROW void LoadLevels(const RowJob& job, int first, F* level) {
 MICA_ROW F FitMagnitudes(const RowJob& job, int first, int n, F* weight) {
   const RowGrid& grid = job.grid;
   F most = Set(1e-20f);
-  for (int j = first; j < first + n; ++j) most = Max(most, Abs(Load(job.w + j * job.stride)));
+  float mean = 0;
+  for (int j = first; j < first + n; ++j) mean += job.importance[j] / static_cast<float>(n);
+  for (int j = first; j < first + n; ++j)
+    most = Max(most, Abs(Load(job.w + j * job.stride)) * Set(CountedShare(job.importance[j], mean)));
   const float largest = grid.magnitudes[grid.level_count - 1];
   F best = Set(-1), a = Set(0);
   *weight = Set(1e-20f);
