@@ -18,7 +18,8 @@ std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const Mode
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
   if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings)) {
     const BlockSettings solver{.refine_passes = settings.fixed.refine_passes};
-    return std::make_unique<BlockCoder>(task, std::move(target), solver, config);
+    return std::make_unique<BlockCoder>(task, std::move(target), solver,
+                                        settings.embedding_bits == kSharedBits, config);
   }
   return std::make_unique<FixedCoder>(task, settings.fixed, config);
 }

@@ -87,7 +87,7 @@ Array Ends::Read(const std::string& name) const {
 
 PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor drift) const {
   Array w = Read(name);
-  if (target_ != nullptr) return SolveForTarget(std::move(w), h, drift);
+  if (target_ != nullptr) return SolveForTarget(name, std::move(w), h, drift);
   const std::vector<float> diagonal = DiagonalOf(h);
   const std::vector<double> energy(diagonal.begin(), diagonal.end());
   const DampedFactor factor(h, ActivationOrder(energy, ColumnSquares(w.view())), settings_.damping);
@@ -108,8 +108,13 @@ PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor dri
   return packed;
 }
 
-PackedMatrix Ends::SolveForTarget(Array w, ConstTensor h, ConstTensor drift) const {
-  const size_t grid = target_->GridOfEnds(bits(), w.cols());
+size_t Ends::GridFor(const std::string& name) const {
+  if (!coder_.plans_ends()) return target_->GridOfEnds(bits(), weights_.config().hidden);
+  return coder_.GridOfEnd(name == Names().front() ? TensorRole::kEmbedding : TensorRole::kHead);
+}
+
+PackedMatrix Ends::SolveForTarget(const std::string& name, Array w, ConstTensor h, ConstTensor drift) const {
+  const size_t grid = GridFor(name);
   const BlockSettings solver{.refine_passes = settings_.fixed.refine_passes};
   std::optional<DampedFactor> factor;
   if (!h.empty()) factor.emplace(h, std::vector<uint32_t>(), settings_.damping);
@@ -148,7 +153,7 @@ PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
     if (place.role != TensorRole::kEmbedding) continue;
     const Matrix<float>& known = of_embedding.empty() ? of_head : of_embedding;
     if (bits() < 16 && known.empty() && target_ != nullptr) {
-      shard.Add(embedding, SolveForTarget(Read(embedding), {}, {}));
+      shard.Add(embedding, SolveForTarget(embedding, Read(embedding), {}, {}));
       continue;
     }
     if (bits() == 16 || known.empty()) {
@@ -194,7 +199,7 @@ Array Ends::StoredEmbedding(const Checkpoint& packed) const {
 GgmlType Ends::TypeOf(const std::string& name) const {
   const TensorView& tensor = TensorOf(name);
   if (bits() == 16) return tensor.dtype == DType::kBF16 ? GgmlType::kBF16 : GgmlType::kF16;
-  const size_t grid = target_->GridOfEnds(bits(), weights_.config().hidden);
+  const size_t grid = GridFor(name);
   return FindGgmlType(target_->grids()[grid].name)->type;
 }
 

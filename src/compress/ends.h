@@ -30,9 +30,9 @@ inline constexpr size_t kSolvedRows = 32768;
 
 class Ends {
  public:
-  // Keeps the addresses of both.
-  Ends(const ModelWeights& weights, const CompressionSettings& settings)
-      : weights_(weights), settings_(settings), target_(MakeStorageTarget(settings)) {}
+  // Keeps the addresses of all.
+  Ends(const ModelWeights& weights, const CompressionSettings& settings, const Coder& coder)
+      : weights_(weights), settings_(settings), coder_(coder), target_(MakeStorageTarget(settings)) {}
 
   // Throws Error naming a value of either matrix that cannot be stored.
   void Check() const;
@@ -65,10 +65,12 @@ class Ends {
   // drift: of the inputs; empty for none.
   PackedMatrix Solve(const std::string& name, ConstTensor h, ConstTensor drift) const;
   // The same on a grid of blocks, kSolvedRows rows at a time; of nothing known (h empty) rounded.
-  PackedMatrix SolveForTarget(Array w, ConstTensor h, ConstTensor drift) const;
+  PackedMatrix SolveForTarget(const std::string& name, Array w, ConstTensor h, ConstTensor drift) const;
+  size_t GridFor(const std::string& name) const;
 
   const ModelWeights& weights_;
   const CompressionSettings& settings_;
+  const Coder& coder_;
   const std::unique_ptr<StorageTarget> target_;  // none for codings of mica's own
 };
 

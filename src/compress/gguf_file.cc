@@ -96,18 +96,22 @@ std::vector<GgufKey> ProvenanceKeys(const CompressionRecord& record) {
   return keys;
 }
 
-uint64_t GgufBytesBesides(const ModelWeights& weights, const fs::path& model, const Ends& ends,
+uint64_t GgufBytesBesides(const ModelWeights& weights, const fs::path& model, const Ends* ends,
                           const CompressionRecord& record) {
-  const auto is_linear = [](const GgufModelTensor& tensor) {
-    return tensor.place && tensor.place->place.role == TensorRole::kLinear && !tensor.place->bias;
+  const auto left_out = [&](const GgufModelTensor& tensor) {
+    if (!tensor.place || tensor.place->bias) return false;
+    const TensorRole role = tensor.place->place.role;
+    return role == TensorRole::kLinear ||
+           (ends == nullptr && (role == TensorRole::kEmbedding || role == TensorRole::kHead));
   };
   const GgufModelLayout layout = LayoutOf(weights, model, record, [&](const TensorPlace& place) {
-    return place.role == TensorRole::kLinear ? GgmlType::kF32
-                                             : ends.TypeOf(ModuleOf(weights.config(), place));
+    return place.role == TensorRole::kLinear || ends == nullptr
+               ? GgmlType::kF32
+               : ends->TypeOf(ModuleOf(weights.config(), place));
   });
   uint64_t bytes = GgufFileBytes(layout.Specs(), layout.keys);
   for (const GgufModelTensor& tensor : layout.tensors) {
-    if (!is_linear(tensor)) continue;
+    if (!left_out(tensor)) continue;
     const uint64_t of_matrix = SpecBytes(tensor.spec), rows = tensor.spec.shape[0];
     bytes -= (of_matrix + kAlignment - 1) / kAlignment * kAlignment;
     if (rows % kAlignment != 0) bytes += kAlignment - 1;  // the padding that other types may need

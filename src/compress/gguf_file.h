@@ -20,9 +20,9 @@ inline constexpr const char* kGgufFile = "model.gguf";
 // and of the calibration texts. Known before the run begins, so that its bytes can be counted.
 std::vector<GgufKey> ProvenanceKeys(const CompressionRecord& record);
 
-// Bytes of the file besides the matrices of decoder layers, whatever their types. model: where the original
-// was opened from.
-uint64_t GgufBytesBesides(const ModelWeights& weights, const std::filesystem::path& model, const Ends& ends,
+// Bytes of the file besides the matrices of decoder layers, whatever their types, and besides embedding and
+// head when ends is null. model: where the original was opened from.
+uint64_t GgufBytesBesides(const ModelWeights& weights, const std::filesystem::path& model, const Ends* ends,
                           const CompressionRecord& record);
 
 // Writes `out`. shards: safetensors files that together hold every matrix under the original's names, blocks

@@ -77,7 +77,7 @@ class Compression {
         weights_(ModelWeights::Open(paths.model)),
         settings_(WithWindow(settings, weights_.config())),
         coder_(MakeCoder(settings_, weights_.config())),
-        ends_(weights_, settings_) {}
+        ends_(weights_, settings_, *coder_) {}
 
   void Check();
   CompressionNeeds Needs();
@@ -104,6 +104,7 @@ class Compression {
   CompressionRecord Work();
   void CheckDisk(double matrix_bits, double end_bytes) const;
   std::future<void> ObtainStatistics();
+  void FinishBeforeLayers();
   Array StoredEmbedding() const;
   ShardRecord WriteHead(const ResidualStream& stream, const Original& original);
   void CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original);
@@ -203,10 +204,9 @@ CompressionRecord Compression::Work() {
   if (!settings_.arithmetic.device.is_cuda()) checked.get();
   std::future<void> saved = ObtainStatistics();
   if (checked.valid()) checked.get();
-  const std::optional<ShardRecord> before_layers = work_->Finished(kShardsBeforeLayers);
-  finished_.push_back(
-      before_layers ? *before_layers
-                    : WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt));
+  // Types of embedding and head may be planned with those of the matrices; headers of safetensors files are
+  // known better once the first is written.
+  if (!to_gguf()) FinishBeforeLayers();
   try {
     coder_->Plan(statistics_, Besides());
   } catch (const Error&) {
@@ -215,6 +215,7 @@ CompressionRecord Compression::Work() {
     if (!work_->Finished(kShardsBeforeLayers + 1)) work_->Discard();
     throw;
   }
+  if (to_gguf()) FinishBeforeLayers();
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
             static_cast<double>(Besides().least));
 
@@ -274,6 +275,14 @@ CompressionRecord Compression::Work() {
   return Finish();
 }
 
+// The shard before the layers', unless an earlier run has written it.
+void Compression::FinishBeforeLayers() {
+  const std::optional<ShardRecord> finished = work_->Finished(kShardsBeforeLayers);
+  finished_.push_back(
+      finished ? *finished
+               : WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt));
+}
+
 // A file of statistics that is given must be one, or a new one in a directory that is there.
 void Compression::CheckStatisticsPath() const {
   std::error_code code;
@@ -289,7 +298,7 @@ OtherBytes Compression::Besides() {
   if (!gguf_bytes_) {
     CompressionRecord record = record_;
     record.model.fingerprint = std::string(64, '0');  // as many bytes as the real one
-    gguf_bytes_ = GgufBytesBesides(weights_, paths_.model, ends_, record);
+    gguf_bytes_ = GgufBytesBesides(weights_, paths_.model, coder_->plans_ends() ? nullptr : &ends_, record);
   }
   return {.expected = *gguf_bytes_, .least = *gguf_bytes_};
 }

@@ -162,8 +162,9 @@ const std::vector<Binding>& Bindings() {
           "drift-windows", [](auto& s) -> auto& { return s.drift.windows; }),
       Bind(
           "fisher-windows", [](auto& s) -> auto& { return s.fisher.windows; }),
-      Bind(
-          "embedding-bits", [](auto& s) -> auto& { return s.embedding_bits; }),
+      {"embedding-bits",
+       [](const auto& s) { return s.embedding_bits == kSharedBits ? Json(nullptr) : Json(s.embedding_bits); },
+       [](const Json& value, auto& s) { s.embedding_bits = value.template get<int>(); }},
       Bind(
           "dtype", [](auto& s) -> auto& { return s.arithmetic.precision; }),
       Bind(
@@ -234,6 +235,9 @@ Given GivenIn(const Json& json) {
 void CompleteSettings(CompressionSettings& settings, const Given& given) {
   if (!given("grouping") && (given("groups") || given("estimator")))
     settings.information.grouping = GroupingMethod::kSpectral;
+  if (!given("embedding-bits") && settings.coding == Coding::kGguf &&
+      settings.budget.target == BudgetTarget::kFileBytes)
+    settings.embedding_bits = kSharedBits;
   if (!given("bit-options") && settings.budget.target == BudgetTarget::kMeanBits &&
       settings.budget.value == 16)
     settings.fixed.bit_options = {16};

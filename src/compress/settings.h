@@ -23,6 +23,9 @@
 
 namespace mica {
 
+// Bits of embedding and head that are chosen with those of the matrices, under one budget of file bytes.
+inline constexpr int kSharedBits = 0;
+
 struct CompressionSettings {
   CalibrationSettings calibration;
   InformationSettings information;
@@ -35,7 +38,7 @@ struct CompressionSettings {
   FixedSettings fixed;
   EntropySettings entropy;
   GgufSettings gguf;
-  int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16
+  int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16, or kSharedBits
   Arithmetic arithmetic = Precision::kBf16;
   uint64_t seed = 0;
 };

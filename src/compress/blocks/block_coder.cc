@@ -39,7 +39,7 @@ std::vector<BlockCoder::Unit> BlockCoder::Units() const {
                                [&](const Unit& one) { return target_->UnitOf(one.kinds[0]) == number; });
       if (unit == units.end()) {
         const std::vector<size_t> grids = target_->Candidates(LinearShape(config_, kind).cols);
-        units.push_back({l, {}, grids, std::vector<UnitOption>(grids.size())});
+        units.push_back({TensorRole::kLinear, l, {}, grids, std::vector<UnitOption>(grids.size())});
         unit = units.end() - 1;
       }
       unit->kinds.push_back(kind);
@@ -47,6 +47,12 @@ std::vector<BlockCoder::Unit> BlockCoder::Units() const {
       for (size_t i = 0; i < unit->grids.size(); ++i)
         unit->options[i].bits += target_->Bits(unit->grids[i], shape.rows, shape.cols);
     }
+  }
+  for (const TensorRole role : {TensorRole::kEmbedding, TensorRole::kHead}) {
+    if (!plans_ends_ || (role == TensorRole::kHead && config_.tied_head)) continue;
+    Unit& unit = units.emplace_back(Unit{role, 0, {}, target_->Candidates(config_.hidden), {}});
+    for (const size_t grid : unit.grids)
+      unit.options.push_back({target_->Bits(grid, config_.vocab, config_.hidden), 0});
   }
   return units;
 }
@@ -58,10 +64,15 @@ Reach BlockCoder::ReachOfModel() const {
     reach.least += least->bits;
     reach.most += most->bits;
   }
-  const auto weights = static_cast<double>(CompressedWeights(config_));
+  const auto weights = static_cast<double>(PlannedWeights());
   reach.least /= weights;
   reach.most /= weights;
   return reach;
+}
+
+uint64_t BlockCoder::PlannedWeights() const {
+  const uint64_t of_end = plans_ends_ ? uint64_t{config_.vocab} * config_.hidden : 0;
+  return CompressedWeights(config_) + (config_.tied_head ? 1 : 2) * of_end;
 }
 
 std::string BlockCoder::limits() const {
@@ -72,7 +83,7 @@ std::string BlockCoder::limits() const {
 }
 
 void BlockCoder::CheckBudget(const OtherBytes& other) const {
-  BudgetPerWeight(other, ReachOfModel(), CompressedWeights(config_));
+  BudgetPerWeight(other, ReachOfModel(), PlannedWeights());
 }
 
 PackedMatrix BlockCoder::Smallest(size_t rows, size_t cols) const {
@@ -91,6 +102,11 @@ double BlockCoder::LeastBits(double other_bytes) const {
 void BlockCoder::Require(StatisticsSettings& settings) const {
   for (const BlockGrid& grid : target_->grids()) settings.grids.push_back(grid.name);
   settings.grids.push_back("passes " + std::to_string(settings_.refine_passes));
+  if (plans_ends_) {
+    settings.measure_ends = [this](const MeasuredMatrix& rows) {
+      return SolvedLosses(rows, target_->grids(), target_->Candidates(rows.w.cols), settings_);
+    };
+  }
   settings.measure_grids = [this](const MeasuredMatrix& matrix) {
     const std::vector<size_t> candidates = target_->Candidates(matrix.w.cols);
     GridLosses losses{RoundedLosses(matrix, target_->grids(), candidates), {}};
@@ -125,7 +141,14 @@ void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   std::vector<Unit> units = Units();
   std::vector<std::vector<UnitOption>> options;
   for (Unit& unit : units) {
+    const std::vector<double>& of_end =
+        unit.role == TensorRole::kHead ? statistics.ends.head_losses : statistics.ends.embedding_losses;
     for (size_t i = 0; i < unit.grids.size(); ++i) {
+      // Of an embedding that nothing is known of: as a rule of thumb.
+      if (unit.role != TensorRole::kLinear)
+        unit.options[i].loss = of_end.empty()
+                                   ? std::exp2(-2 * target_->grids()[unit.grids[i]].bits_per_weight)
+                                   : of_end[unit.grids[i]];
       for (const LinearKind kind : unit.kinds) {
         const GridLosses& losses = of(unit.layer, kind);
         const size_t g = unit.grids[i];
@@ -135,7 +158,7 @@ void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
     }
     options.push_back(unit.options);
   }
-  const uint64_t weights = CompressedWeights(config_);
+  const uint64_t weights = PlannedWeights();
   const double budget = BudgetPerWeight(other, ReachOfModel(), weights) * static_cast<double>(weights);
   const std::vector<size_t> choice = ChooseOptions(options, budget * (1 + 1e-12));
   chosen_.assign(config_.layers * kLinearKinds.size(), 0);
@@ -143,9 +166,12 @@ void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   double loss = 0;
   for (size_t u = 0; u < units.size(); ++u) {
     loss += options[u][choice[u]].loss;
+    const size_t grid = units[u].grids[choice[u]];
+    if (units[u].role == TensorRole::kEmbedding) embedding_grid_ = grid;
+    if (units[u].role == TensorRole::kHead) head_grid_ = grid;
     for (const LinearKind kind : units[u].kinds) {
-      chosen_[units[u].layer * kLinearKinds.size() + static_cast<size_t>(kind)] = units[u].grids[choice[u]];
-      ++of_grid[units[u].grids[choice[u]]];
+      chosen_[units[u].layer * kLinearKinds.size() + static_cast<size_t>(kind)] = grid;
+      ++of_grid[grid];
     }
   }
   bits_per_weight_ = BitsOfChoice(options, choice) / static_cast<double>(weights);
@@ -153,6 +179,10 @@ void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   for (size_t g = 0; g < grids; ++g) {
     if (of_grid[g] > 0)
       counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", of_grid[g], target_->grids()[g].name);
+  }
+  if (plans_ends_) {
+    counts += fmt::format("; embedding {}", target_->grids()[embedding_grid_].name);
+    if (!config_.tied_head) counts += fmt::format(", head {}", target_->grids()[head_grid_].name);
   }
   LogInfo("matrices by type: {}; {:.4f} bits per weight, predicted divergence {:.4g} nats a token", counts,
           bits_per_weight_, loss / 2);

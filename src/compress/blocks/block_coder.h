@@ -18,15 +18,20 @@ namespace mica {
 
 class BlockCoder final : public Coder {
  public:
+  // plans_ends: see Coder; only with a budget of file bytes.
   BlockCoder(const CoderTask& task, std::unique_ptr<StorageTarget> target, const BlockSettings& settings,
-             const ModelConfig& config)
-      : Coder(task, config), target_(std::move(target)), settings_(settings) {}
+             bool plans_ends, const ModelConfig& config)
+      : Coder(task, config), target_(std::move(target)), settings_(settings), plans_ends_(plans_ends) {}
 
   const char* name() const override { return target_->name(); }
   void CheckBudget(const OtherBytes& other) const override;
   PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings& settings) const override;
+  bool plans_ends() const override { return plans_ends_; }
+  size_t GridOfEnd(TensorRole role) const override {
+    return role == TensorRole::kHead ? head_grid_ : embedding_grid_;
+  }
   void Plan(const Statistics& statistics, const OtherBytes& other) override;
   double planned_bits_per_weight() const override { return bits_per_weight_; }
   void SetOtherBytes(size_t, const OtherBytes&, uint64_t) override {}  // what matrices take is known before
@@ -45,6 +50,7 @@ class BlockCoder final : public Coder {
   };
   // Matrices that are stored alike: what they may choose among, and what each choice takes and loses.
   struct Unit {
+    TensorRole role;  // kLinear, or kEmbedding or kHead, which have no kinds
     size_t layer;
     std::vector<LinearKind> kinds;
     std::vector<size_t> grids;
@@ -54,6 +60,8 @@ class BlockCoder final : public Coder {
   // Bits alone; losses of what is not known are 0.
   std::vector<Unit> Units() const;
   Reach ReachOfModel() const;
+  // Weights of all units.
+  uint64_t PlannedWeights() const;
   bool SolvesSample(size_t layer) const;
   size_t GridOfMatrix(size_t layer, LinearKind kind) const {
     return chosen_[layer * kLinearKinds.size() + static_cast<size_t>(kind)];
@@ -65,8 +73,10 @@ class BlockCoder final : public Coder {
 
   const std::unique_ptr<StorageTarget> target_;
   const BlockSettings settings_;
+  const bool plans_ends_;
   const Statistics* statistics_ = nullptr;
   std::vector<size_t> chosen_;  // [layers x kinds] grids
+  size_t embedding_grid_ = 0, head_grid_ = 0;
   double bits_per_weight_ = 0;
   mutable std::mutex finishing_;  // one matrix at a time, as each takes all threads and much memory
   std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected

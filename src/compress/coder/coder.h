@@ -81,6 +81,11 @@ class Coder {
   // Asks for what Plan needs to know.
   virtual void Require(StatisticsSettings& settings) const = 0;
 
+  // Whether embedding and head are planned with the matrices, under one budget of file bytes that counts both.
+  virtual bool plans_ends() const { return false; }
+  // The grid that one of them is stored on, once planned: a number of compress/blocks/storage_target.h.
+  virtual size_t GridOfEnd(TensorRole) const { return 0; }
+
   // Plans all matrices. Keeps the address of statistics. Throws Error when the budget is out of reach.
   virtual void Plan(const Statistics& statistics, const OtherBytes& other) = 0;
   // Bits per weight that the plan stores.

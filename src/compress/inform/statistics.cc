@@ -123,6 +123,51 @@ class Beside {
   std::vector<std::future<void>> running_;  // whose destruction waits
 };
 
+// Rows of a vocabulary that stand for all.
+constexpr size_t kEndRows = 512;
+
+// What embedding and head lose on the grids, by the mean over some of their rows: each token's embedding is
+// fed in as often as it occurs, and the shares of all tokens sum up to 1; a row v of the head weighs p_v (1 -
+// p_v), whose sum is in the weights of the tokens.
+void MeasureEnds(const ModelWeights& weights, const Calibration& calibration, const ResidualStream& stream,
+                 const StatisticsSettings& settings, const Arithmetic& arithmetic, EndStatistics& ends) {
+  const ModelConfig& config = weights.config();
+  const Device device = arithmetic.device;
+  const size_t count = std::min(config.vocab, kEndRows), step = config.vocab / count;
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>(step / 2 + i * step));
+  const std::vector<double> alike(count, 1.0);
+  const auto measure = [&](const char* what, ConstTensor rows, ConstTensor h) {
+    const DampedFactor factor =
+        InContext(what, [&] { return DampedFactor(h, std::vector<uint32_t>(), settings.damping); });
+    const std::vector<double> squares = ColumnSquares(rows);
+    const std::vector<float> energy = DiagonalOf(h);
+    const double signal =
+        std::inner_product(squares.begin(), squares.end(), energy.begin(), 0.0) / static_cast<double>(count);
+    return settings.measure_ends({0, LinearKind::kQ, rows, h, factor, alike, signal});
+  };
+  Array rows(count, config.hidden, DType::kF32, device);
+  weights.Embed(ids, rows.view());
+  const Matrix<float>& known = ends.embedding.empty() ? ends.head : ends.embedding;
+  if (!known.empty()) {
+    Array h = CopyTo(device, known);
+    if (!ends.embedding.empty() && !ends.head.empty()) {
+      const Array other = CopyTo(device, ends.head);
+      ScaleAndAdd(other.view(), 1.0f, h.view());
+    }
+    ends.embedding_losses =
+        measure("gradients at the embedding", std::as_const(rows).view(), std::as_const(h).view());
+  }
+  if (config.tied_head) return;
+  const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);
+  const HeadMoments moments = MeasureHeadInputs(weights, stream, {}, of_tokens, arithmetic, [](uint64_t) {});
+  for (size_t i = 0; i < count; ++i) {
+    const Array row = weights.HeadOn(device, static_cast<size_t>(ids[i]), 1, DType::kF32);
+    Copy(row.view(), rows.view().Rows(i, 1));
+  }
+  ends.head_losses = measure("inputs of the output head", std::as_const(rows).view(), moments.h.view());
+}
+
 // What a failure is about: "layer 2, inputs of mlp.down_proj".
 std::string InputPlace(size_t layer, InputKind input) {
   return fmt::format("layer {}, inputs of {}", layer, InputName(input));
@@ -148,6 +193,7 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
   identity.Add("--token-weights", settings.fisher.token_weights);
   identity.Add("--sampled-labels", settings.fisher.sampled_labels);
   identity.Add("sizes in steps", settings.step_sizes);
+  identity.Add("losses of embedding and head", settings.measure_ends != nullptr);
   identity.Add("losses on grids", fmt::format("{}", fmt::join(settings.grids, " ")));
   identity.Add("--seed", settings.seed);
   identity.Add("--dtype", PrecisionName(arithmetic.precision));
@@ -279,7 +325,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
         const Array w = layer_weights.Take(kind);
         const double signal = SignalOf(statistics, l, kind);
         if (settings.measure_grids)
-          linear.grids = settings.measure_grids({l, kind, w.view(), h, *factor, linear.outputs.fisher, signal});
+          linear.grids =
+              settings.measure_grids({l, kind, w.view(), h, *factor, linear.outputs.fisher, signal});
         if (settings.step_sizes)
           linear.sizes = MeasureSizes(w.view(), PlanSteps(columns, linear.outputs, signal, {}));
       }
@@ -288,10 +335,12 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   grouping.Wait();
   if (config.tied_head) {
     const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);
-    const HeadMoments moments = MeasureHeadInputs(weights, stream, {}, of_tokens, arithmetic, [](uint64_t) {});
+    const HeadMoments moments =
+        MeasureHeadInputs(weights, stream, {}, of_tokens, arithmetic, [](uint64_t) {});
     statistics.ends.head = Matrix<float>(config.hidden, config.hidden);
     Copy(moments.h.view(), statistics.ends.head);
   }
+  if (settings.measure_ends) MeasureEnds(weights, calibration, stream, settings, arithmetic, statistics.ends);
   progress.End();
   return statistics;
 }
@@ -331,6 +380,8 @@ void VisitVectors(S& statistics, const Visit& visit) {
       visit(LinearName(l, k) + ".grids_solved", linear.grids.solved);
     }
   }
+  visit("ends.embedding_losses", statistics.ends.embedding_losses);
+  visit("ends.head_losses", statistics.ends.head_losses);
 }
 
 // The same for matrices; empty ones are left out.

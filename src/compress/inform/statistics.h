@@ -72,6 +72,9 @@ struct EndStatistics {
   // Of a head that is the embedding as well, which is solved before the layers: E[w x x^T] over tokens, x its
   // inputs and w what calibrate/head_pass.h says, in the same units; empty for others.
   Matrix<float> head;
+  // [grids] what the model loses (twice the divergence, nats a token) when the matrix is stored on each; empty
+  // unless asked for, and where nothing is known of what it feels. A head that is the embedding has none.
+  std::vector<double> embedding_losses, head_losses;
 };
 
 struct Statistics {
@@ -97,6 +100,8 @@ struct StatisticsSettings {
   // Needed where matrices choose among grids: what they are called, and what measures the losses on them.
   std::vector<std::string> grids = {};
   std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids = {};
+  // The same of some rows of embedding and head, as if they were all; where these share the budget.
+  std::function<std::vector<double>(const MeasuredMatrix& rows)> measure_ends = {};
   uint64_t seed = 0;
   Device rest =
       Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it
