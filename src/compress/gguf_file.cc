@@ -89,8 +89,10 @@ std::vector<GgufKey> ProvenanceKeys(const CompressionRecord& record) {
   add("mica.original.fingerprint", record.model.fingerprint);
   add("mica.settings", record.settings.values.dump());
   std::string texts;
-  for (const CalibrationSource& source : record.calibration.sources)
-    texts += (texts.empty() ? "" : " ") + source.sha256.value_or("");
+  for (const CalibrationSource& source : record.calibration.sources) {
+    if (!texts.empty()) texts += " ";
+    texts += source.sha256.value_or("");
+  }
   add("mica.calibration.sha256", texts);
   add("mica.calibration.tokenizer", record.calibration.tokenizer);
   return keys;

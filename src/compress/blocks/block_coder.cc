@@ -77,8 +77,10 @@ uint64_t BlockCoder::PlannedWeights() const {
 
 std::string BlockCoder::limits() const {
   std::string names;
-  for (const size_t grid : target_->Candidates(LinearShape(config_, LinearKind::kQ).cols))
-    names += (names.empty() ? "" : ", ") + target_->grids()[grid].name;
+  for (const size_t grid : target_->Candidates(LinearShape(config_, LinearKind::kQ).cols)) {
+    if (!names.empty()) names += ", ";
+    names += target_->grids()[grid].name;
+  }
   return names;
 }
 

@@ -148,7 +148,10 @@ std::vector<GgmlType> ParseGgufTypes(const std::string& list) {
 
 std::string GgufTypesText(const std::vector<GgmlType>& types) {
   std::string text;
-  for (const GgmlType type : types) text += (text.empty() ? "" : ",") + std::string(FactsOf(type).name);
+  for (const GgmlType type : types) {
+    if (!text.empty()) text += ",";
+    text += FactsOf(type).name;
+  }
   return text.empty() ? "all" : text;
 }
 
