@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -65,6 +66,8 @@ Reach BlockCoder::ReachOfModel() const {
     reach.most += most->bits;
   }
   const auto weights = static_cast<double>(PlannedWeights());
+  // Where there is nothing to choose, what a budget has beyond that is left over.
+  if (reach.least == reach.most) reach.most = std::numeric_limits<double>::infinity();
   reach.least /= weights;
   reach.most /= weights;
   return reach;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "base/threads.h"
 #include "device/array.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/arrange.h"
@@ -60,10 +61,16 @@ std::vector<double> Losses(
     const std::function<void(ConstTensor rows, const BlockGrid& grid, Tensor values)>& store) {
   std::vector<double> losses(grids.size(), std::numeric_limits<double>::infinity());
   const Sample sample(matrix);
-  Array values(sample.rows().rows, sample.rows().cols, DType::kF32, matrix.w.device);
-  for (const size_t grid : candidates) {
+  const auto measure = [&](size_t grid) {
+    Array values(sample.rows().rows, sample.rows().cols, DType::kF32, matrix.w.device);
     store(sample.rows(), grids[grid], values.view());
     losses[grid] = sample.LossOf(values.view());
+  };
+  // So few rows are work for one thread.
+  if (matrix.w.device.is_cuda()) {
+    for (const size_t grid : candidates) measure(grid);
+  } else {
+    ParallelFor(candidates.size(), [&](size_t i) { measure(candidates[i]); });
   }
   return losses;
 }

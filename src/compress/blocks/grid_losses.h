@@ -11,7 +11,7 @@
 namespace mica {
 
 // Rows of a matrix that are looked at.
-inline constexpr size_t kSampledRows = 128;
+inline constexpr size_t kSampledRows = 32;
 
 // By grid: the loss of storing the matrix there, infinite for those that are not in `candidates`. The share
 // of a row's signal, fisher_r w_r diag(H) w_r^T, that is lost in the sample is the matrix's.
