@@ -88,6 +88,14 @@ std::vector<AddedToken> AddedTokens(const fs::path& directory, const Json& token
   return added;
 }
 
+// The text with blanks as they are.
+std::string WithBlanks(std::string_view text) {
+  std::string result;
+  for (size_t at; (at = text.find(kBlank)) != std::string_view::npos; text.remove_prefix(at + kBlank.size()))
+    result.append(text.substr(0, at)).append(1, ' ');
+  return result.append(text);
+}
+
 // As many tokens as the model has rows.
 Tokens TokensOf(const SentencePieceFile& file, const std::vector<AddedToken>& added, size_t rows,
                 const std::string& where) {
@@ -104,9 +112,7 @@ Tokens TokensOf(const SentencePieceFile& file, const std::vector<AddedToken>& ad
       Fail("{}: token \"{}\" beside it has id {}, the model a vocabulary of {}; they do not belong together",
            where, Printable(one.text), one.id, rows);
     }
-    std::string text = one.text;
-    for (size_t at; (at = text.find(kBlank)) != std::string::npos;) text.replace(at, kBlank.size(), " ");
-    tokens.texts[static_cast<size_t>(one.id)] = std::move(text);
+    tokens.texts[static_cast<size_t>(one.id)] = WithBlanks(one.text);
     tokens.types[static_cast<size_t>(one.id)] = one.special ? kControl : kUserDefined;
   }
   std::unordered_set<std::string_view> seen;
