@@ -159,7 +159,7 @@ class OptionsTest(ProgramTest):
                 (["tokenize", DEMO, "f", "--bos=perhaps"], "--bos is 'perhaps', expected true or false"),
                 (["compare", "a", "b", "--format", "pdf"], "--format is 'pdf', expected text, json, markdown or html"),
                 (["compare", "a", "b", "--lang", ""], "--lang is '', expected en or zh"), (["compare", "a", "b", "-o", ""], "--output is '', expected a path"),
-                (["export", "a", "b", "--dtype", "int8"], "--dtype is 'int8', expected fp16 or fp32"), (["inspect", DEMO, "--json=7"], "--json is '7'"),
+                (["export", "a", "b", "--dtype", "int8"], "--dtype is 'int8', expected fp16, bf16 or fp32"), (["inspect", DEMO, "--json=7"], "--json is '7'"),
                 (["status", "r", "--watch=x"], "--watch is 'x'"), ([*data, "-o", ""], "--output is ''")):
             with self.subTest(arguments=arguments):
                 self.fail_with(expected, *arguments)
