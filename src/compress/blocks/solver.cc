@@ -37,14 +37,6 @@ bool IsNatural(const std::vector<uint32_t>& order) {
   return true;
 }
 
-// Rows of w, evenly spread, `count` of them.
-Array Sampled(ConstTensor w, size_t count) {
-  Array sample(count, w.cols, DType::kF32, w.device);
-  for (size_t i = 0; i < count; ++i)
-    Copy(w.Rows((2 * i + 1) * w.rows / (2 * count), 1), sample.view().Rows(i, 1));
-  return sample;
-}
-
 }  // namespace
 
 std::vector<std::byte> BlockSolution::EncodedRows(GgmlType type) const {
@@ -125,20 +117,6 @@ BlockSolution SolveOnBlocks(ConstTensor w, ConstTensor h, const DampedFactor& fa
   }
   if (weights.data != nullptr) BlockValues(state, weights);
   return BlockSolution(std::move(state));
-}
-
-double EstimateBlockLoss(ConstTensor w, ConstTensor h, const BlockGrid& grid, size_t sample_rows) {
-  MICA_CHECK(h.rows == w.cols);
-  MICA_CHECK(h.cols == w.cols);
-  if (w.rows == 0 || w.cols == 0) return 0;
-  const size_t count = std::min(w.rows, std::max<size_t>(1, sample_rows));
-  const Array sample = Sampled(w, count);
-  BlockState state(grid, count, w.cols, w.device);
-  Array by_column(w.cols, count, DType::kF32, w.device);
-  Transpose(sample.view(), by_column.view());
-  RoundBlocks(state, by_column.view(), DiagonalOf(h));
-  BlockResidual(state, sample.view(), {}, false, by_column.view());
-  return QuadraticLoss(h, by_column.view()) * static_cast<double>(w.rows) / static_cast<double>(count);
 }
 
 BlockSolution RoundOnBlocks(ConstTensor w, const std::vector<float>& importance, const BlockGrid& grid,

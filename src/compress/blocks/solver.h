@@ -55,10 +55,6 @@ class BlockSolution {
 BlockSolution SolveOnBlocks(ConstTensor w, ConstTensor h, const DampedFactor& factor, const BlockGrid& grid,
                             const BlockSettings& settings, SolverReport* report, Tensor weights = {});
 
-// The loss tr((W - Q) H (W - Q)^T) of rounding, from at most sample_rows rows evenly spread over w: cheap,
-// to choose among grids by. The arguments as of SolveOnBlocks.
-double EstimateBlockLoss(ConstTensor w, ConstTensor h, const BlockGrid& grid, size_t sample_rows = 128);
-
 // Rounding without second moments (embeddings, output head). importance: [cols] of squared errors, such as
 // the energies of inputs; empty: all alike.
 BlockSolution RoundOnBlocks(ConstTensor w, const std::vector<float>& importance, const BlockGrid& grid,

@@ -105,20 +105,6 @@ TEST(SolveOnBlocks, SolvesSymmetricIntegers) {
   }
 }
 
-TEST(EstimateBlockLoss, IsThatOfRounding) {
-  const Matrix<float> w = GaussianWeights(96, kCols, 11), h = CorrelatedMoments(kCols, 1500, 12);
-  std::vector<float> energies;
-  for (size_t j = 0; j < kCols; ++j) energies.push_back(h(j, j));
-  for (const GgmlType type : SolvedTypes()) {
-    const BlockGrid& grid = GridOf(type);
-    Matrix<float> weights(96, kCols);
-    RoundOnBlocks(w, energies, grid, weights);
-    const double truth = LossBetween(w, weights, h);
-    EXPECT_NEAR(EstimateBlockLoss(w, h, grid, 96), truth, 1e-3 * truth) << grid.name;
-    EXPECT_NEAR(EstimateBlockLoss(w, h, grid, 24), truth, 0.2 * truth) << grid.name;
-  }
-}
-
 TEST(SolveOnBlocks, DeadChannelsDoNotMatter) {
   const Matrix<float> w = GaussianWeights(10, 256, 13);
   Matrix<float> h = CorrelatedMoments(256, 900, 14);
