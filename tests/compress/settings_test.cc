@@ -34,6 +34,7 @@ Json Changed(Json settings) {
                       {"grouping", "spectral"},
                       {"estimator", "copula"},
                       {"bit_options", {2, 4}},
+                      {"gguf_types", "Q4_K,Q6_K"},
                       {"embedding_bits", 16},
                       {"dtype", "fp32"},
                       {"trellis", true},  // or its window is no setting
@@ -46,7 +47,7 @@ Json Changed(Json settings) {
 
 TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   std::set<std::string> keys;
-  for (const Coding coding : {Coding::kFixed, Coding::kEntropy}) {
+  for (const Coding coding : {Coding::kFixed, Coding::kEntropy, Coding::kGguf}) {
     CompressionSettings settings;
     settings.coding = coding;
     settings.sparsity.rate = 0.25;
@@ -66,7 +67,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   }
   const std::string unknown = MessageOf([] { SettingsFromJson({{"?", 1}}, "test"); });
   for (const std::string& key : keys) EXPECT_THAT(unknown, HasSubstr(key));
-  EXPECT_EQ(keys.size(), 31u) << "either coding has settings of its own";
+  EXPECT_EQ(keys.size(), 32u) << "every coding has settings of its own";
 }
 
 TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
@@ -99,6 +100,10 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
     EXPECT_THAT([&] { CheckSettings(settings); }, ThrowsMessage<Error>(HasSubstr(what)));
   };
   EXPECT_NO_THROW(CheckSettings({}));
+  refused("--sparsity is 0.5, but types of GGUF store every weight", [](auto& s) {
+    s.coding = Coding::kGguf;
+    s.sparsity.rate = 0.5;
+  });
   refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
   refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
   refused("--trellis-window is 129", [](auto& s) { s.entropy.trellis_window = 129; });
@@ -208,6 +213,7 @@ TEST_P(EverySetting, IsReadAndWritten) {
     for (const IdleRule& rule : option.idle) {
       if (rule.option == std::string("coding") && rule.value == "fixed") json["coding"] = "entropy";
     }
+    if (option.name == std::string("gguf-types")) json["coding"] = "gguf";
     const Json written = SettingsToJson(SettingsFromJson(json, "file"));
     const Json* found = ValueIn(written, option);
     if (option.name == std::string("calib")) {

@@ -100,7 +100,7 @@ inline std::vector<Json> Borders(const Option& option) {
       return std::vector<Json>(option.words.begin(), option.words.end());
     case OptionKind::kText:
     case OptionKind::kPath:
-      return {"cpu"};
+      return {option.value.is_string() ? option.value : Json("cpu")};
     case OptionKind::kSources:
       return {Json::array({{{"kind", "text"}, {"path", "FILE"}}})};
   }
