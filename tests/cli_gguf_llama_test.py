@@ -59,9 +59,9 @@ class LlamaCpp(ProgramTest):
             self.cpp.quantize(source, path, ftype)
             ours = self.evaluate(path, "--reference", MODEL)
             self.assertLess(ours["divergence"]["kl"], most, ftype)
-            # llama.cpp rounds activations to 8 bits.
+            # llama.cpp rounds activations to 8 bits, which shows the more the coarser the weights are.
             difference = self.compare(path)
-            self.assertLess(difference, 0.03, ftype)
+            self.assertLess(difference, 0.02 + 0.1 * most, ftype)
             print(f"{ftype}: KL {ours['divergence']['kl']:.5f}, llama.cpp differs by {difference:.5f} nats a token", file=sys.stderr)
             self.assertIn("GGUF", json.loads(self.succeed("inspect", path, "--json"))["layout"])
 
