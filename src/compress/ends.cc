@@ -29,6 +29,22 @@ constexpr uint64_t kHeaderDigits = 192;
 
 std::string Where(const TensorView& tensor) { return fmt::format("{}: tensor {}", tensor.file, tensor.name); }
 
+// H of the embedding in both of its roles, as far as they are known. To the gradients' moments comes their
+// mean on every channel: they hold for small errors, and those of few bits are not small.
+Matrix<float> EmbeddingMoments(const EndStatistics& statistics) {
+  const size_t hidden = std::max(statistics.embedding.rows(), statistics.head.rows());
+  Matrix<float> h(hidden, hidden, 0.0f);
+  const auto add = [&](const Matrix<float>& part) {
+    for (size_t i = 0; i < part.size(); ++i) h.data()[i] += part.data()[i];
+  };
+  add(statistics.embedding);
+  double trace = 0;
+  for (size_t j = 0; j < hidden; ++j) trace += h(j, j);
+  for (size_t j = 0; j < hidden; ++j) h(j, j) += static_cast<float>(trace / static_cast<double>(hidden));
+  add(statistics.head);
+  return h;
+}
+
 }  // namespace
 
 std::vector<std::string> Ends::Names() const {
@@ -109,7 +125,6 @@ PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor dri
 PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
   const Device device = settings_.arithmetic.device;
   const std::string embedding = Names().front();
-  const Matrix<float>&of_embedding = statistics.embedding, &of_head = statistics.head;
   PackedShard shard;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     const TensorPlace place = PlaceOf(*weights_.config().family, tensor.name);
@@ -117,17 +132,12 @@ PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
     const Treatment treatment = TreatmentOf(place.role, weights_.config().tied_head);
     if (treatment == Treatment::kCopied) CopyTensor(weights_.checkpoint(), tensor, shard);
     if (place.role != TensorRole::kEmbedding) continue;
-    const Matrix<float>& known = of_embedding.empty() ? of_head : of_embedding;
-    if (bits() == 16 || known.empty()) {
+    if (bits() == 16 || (statistics.embedding.empty() && statistics.head.empty())) {
       AddRounded(weights_.checkpoint(), embedding, bits(), settings_.fixed.group_size, shard);
       continue;
     }
-    Array h = CopyTo(device, known);
-    if (!of_embedding.empty() && !of_head.empty()) {
-      const Array other = CopyTo(device, of_head);
-      ScaleAndAdd(other.view(), 1.0f, h.view());
-    }
-    shard.Add(embedding, InContext(embedding, [&] { return Solve(embedding, std::as_const(h).view(), {}); }));
+    const Array h = CopyTo(device, ConstTensor(EmbeddingMoments(statistics)));
+    shard.Add(embedding, InContext(embedding, [&] { return Solve(embedding, h.view(), {}); }));
   }
   return shard;
 }
