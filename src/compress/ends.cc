@@ -143,7 +143,6 @@ PackedMatrix Ends::SolveForTarget(const std::string& name, Array w, ConstTensor 
 PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
   const Device device = settings_.arithmetic.device;
   const std::string embedding = Names().front();
-  const Matrix<float>&of_embedding = statistics.embedding, &of_head = statistics.head;
   PackedShard shard;
   for (const TensorView& tensor : weights_.checkpoint().tensors()) {
     const TensorPlace place = PlaceOf(*weights_.config().family, tensor.name);
@@ -151,21 +150,17 @@ PackedShard Ends::WithoutHead(const EndStatistics& statistics) const {
     const Treatment treatment = TreatmentOf(place.role, weights_.config().tied_head);
     if (treatment == Treatment::kCopied) CopyTensor(weights_.checkpoint(), tensor, shard);
     if (place.role != TensorRole::kEmbedding) continue;
-    const Matrix<float>& known = of_embedding.empty() ? of_head : of_embedding;
-    if (bits() < 16 && known.empty() && target_ != nullptr) {
+    const bool known = !statistics.embedding.empty() || !statistics.head.empty();
+    if (bits() < 16 && !known && target_ != nullptr) {
       shard.Add(embedding, SolveForTarget(embedding, Read(embedding), {}, {}));
       continue;
     }
-    if (bits() == 16 || known.empty()) {
+    if (bits() == 16 || !known) {
       AddRounded(weights_.checkpoint(), embedding, bits(), settings_.fixed.group_size, shard);
       continue;
     }
-    Array h = CopyTo(device, known);
-    if (!of_embedding.empty() && !of_head.empty()) {
-      const Array other = CopyTo(device, of_head);
-      ScaleAndAdd(other.view(), 1.0f, h.view());
-    }
-    shard.Add(embedding, InContext(embedding, [&] { return Solve(embedding, std::as_const(h).view(), {}); }));
+    const Array h = CopyTo(device, ConstTensor(EmbeddingMoments(statistics)));
+    shard.Add(embedding, InContext(embedding, [&] { return Solve(embedding, h.view(), {}); }));
   }
   return shard;
 }

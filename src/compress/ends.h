@@ -2,9 +2,9 @@
 // under what the loss feels of it, at one width for all columns (--embedding-bits).
 //
 // An error e of a token's embedding enters the residual stream wherever the token stands and costs (g . e)^2
-// / 2, g what the loss feels of the stream before the first layer: H = E[g g^T]. The head is a linear layer
-// whose inputs are those of the final norm. A matrix that is both is solved under the sum of the two, both in
-// nats.
+// / 2, g what the loss feels of the stream before the first layer: H = E[g g^T], and the mean of its diagonal
+// on every channel besides. The head is a linear layer whose inputs are those of the final norm. A matrix
+// that is both is solved under the sum of the two, both in nats.
 #pragma once
 
 #include <cstddef>

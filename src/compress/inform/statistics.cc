@@ -148,15 +148,9 @@ void MeasureEnds(const ModelWeights& weights, const Calibration& calibration, co
   };
   Array rows(count, config.hidden, DType::kF32, device);
   weights.Embed(ids, rows.view());
-  const Matrix<float>& known = ends.embedding.empty() ? ends.head : ends.embedding;
-  if (!known.empty()) {
-    Array h = CopyTo(device, known);
-    if (!ends.embedding.empty() && !ends.head.empty()) {
-      const Array other = CopyTo(device, ends.head);
-      ScaleAndAdd(other.view(), 1.0f, h.view());
-    }
-    ends.embedding_losses =
-        measure("gradients at the embedding", std::as_const(rows).view(), std::as_const(h).view());
+  if (!ends.embedding.empty() || !ends.head.empty()) {
+    const Array h = CopyTo(device, EmbeddingMoments(ends));
+    ends.embedding_losses = measure("gradients at the embedding", std::as_const(rows).view(), h.view());
   }
   if (config.tied_head) return;
   const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);
@@ -174,6 +168,20 @@ std::string InputPlace(size_t layer, InputKind input) {
 }
 
 }  // namespace
+
+Matrix<float> EmbeddingMoments(const EndStatistics& statistics) {
+  const size_t hidden = std::max(statistics.embedding.rows(), statistics.head.rows());
+  Matrix<float> h(hidden, hidden, 0.0f);
+  const auto add = [&](const Matrix<float>& part) {
+    for (size_t i = 0; i < part.size(); ++i) h.data()[i] += part.data()[i];
+  };
+  add(statistics.embedding);
+  double trace = 0;
+  for (size_t j = 0; j < hidden; ++j) trace += h(j, j);
+  for (size_t j = 0; j < hidden; ++j) h(j, j) += static_cast<float>(trace / static_cast<double>(hidden));
+  add(statistics.head);
+  return h;
+}
 
 Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
                             const StatisticsSettings& settings, const Arithmetic& arithmetic) {

@@ -48,8 +48,8 @@ struct GridLosses {
 struct MeasuredMatrix {
   size_t layer;
   LinearKind kind;
-  ConstTensor w, h;            // [rows, cols], [cols, cols] FP32 on the device that computes
-  const DampedFactor& factor;  // of h, in its own order
+  ConstTensor w, h;                   // [rows, cols], [cols, cols] FP32 on the device that computes
+  const DampedFactor& factor;         // of h, in its own order
   const std::vector<double>& fisher;  // [rows]
   double signal;                      // sum of fisher_r w_rc^2 H_cc over its weights
 };
@@ -72,10 +72,15 @@ struct EndStatistics {
   // Of a head that is the embedding as well, which is solved before the layers: E[w x x^T] over tokens, x its
   // inputs and w what calibrate/head_pass.h says, in the same units; empty for others.
   Matrix<float> head;
-  // [grids] what the model loses (twice the divergence, nats a token) when the matrix is stored on each; empty
-  // unless asked for, and where nothing is known of what it feels. A head that is the embedding has none.
+  // [grids] what the model loses (twice the divergence, nats a token) when the matrix is stored on each;
+  // empty unless asked for, and where nothing is known of what it feels. A head that is the embedding has
+  // none.
   std::vector<double> embedding_losses, head_losses;
 };
+
+// H of the embedding in both of its roles, as far as they are known: to the gradients' moments comes their
+// mean on every channel, since they hold for small errors, and those of few bits are not small.
+Matrix<float> EmbeddingMoments(const EndStatistics& statistics);
 
 struct Statistics {
   Identity identity;  // of what they were collected from and how; a file is used again only when this agrees
