@@ -109,8 +109,9 @@ PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor dri
 }
 
 size_t Ends::GridFor(const std::string& name) const {
-  if (!coder_.plans_ends()) return target_->GridOfEnds(bits(), weights_.config().hidden);
-  return coder_.GridOfEnd(name == Names().front() ? TensorRole::kEmbedding : TensorRole::kHead);
+  if (coder_ == nullptr || !coder_->plans_ends())
+    return target_->GridOfEnds(bits(), weights_.config().hidden);
+  return coder_->GridOfEnd(name == Names().front() ? TensorRole::kEmbedding : TensorRole::kHead);
 }
 
 PackedMatrix Ends::SolveForTarget(const std::string& name, Array w, ConstTensor h, ConstTensor drift) const {

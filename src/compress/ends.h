@@ -30,8 +30,9 @@ inline constexpr size_t kSolvedRows = 32768;
 
 class Ends {
  public:
-  // Keeps the addresses of all.
-  Ends(const ModelWeights& weights, const CompressionSettings& settings, const Coder& coder)
+  // Keeps the addresses of all. coder: of the layers, which may plan these matrices as well; null: it does
+  // not.
+  Ends(const ModelWeights& weights, const CompressionSettings& settings, const Coder* coder = nullptr)
       : weights_(weights), settings_(settings), coder_(coder), target_(MakeStorageTarget(settings)) {}
 
   // Throws Error naming a value of either matrix that cannot be stored.
@@ -70,7 +71,7 @@ class Ends {
 
   const ModelWeights& weights_;
   const CompressionSettings& settings_;
-  const Coder& coder_;
+  const Coder* const coder_;
   const std::unique_ptr<StorageTarget> target_;  // none for codings of mica's own
 };
 

@@ -77,7 +77,7 @@ class Compression {
         weights_(ModelWeights::Open(paths.model)),
         settings_(WithWindow(settings, weights_.config())),
         coder_(MakeCoder(settings_, weights_.config())),
-        ends_(weights_, settings_, *coder_) {}
+        ends_(weights_, settings_, coder_.get()) {}
 
   void Check();
   CompressionNeeds Needs();
