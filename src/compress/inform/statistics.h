@@ -75,7 +75,7 @@ struct EndStatistics {
   // [grids] what the model loses (twice the divergence, nats a token) when the matrix is stored on each;
   // empty unless asked for, and where nothing is known of what it feels. A head that is the embedding has
   // none.
-  std::vector<double> embedding_losses, head_losses;
+  std::vector<double> embedding_losses = {}, head_losses = {};
 };
 
 // H of the embedding in both of its roles, as far as they are known: to the gradients' moments comes their
