@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "device/device.h"
@@ -77,8 +78,9 @@ struct RowJob {
   const float* importance;  // [cols] of squared errors, positive (kFit, kRound, kFeed)
 };
 
-// Does it for all rows. Everything that the job points to lies on the device.
-void RunRows(Device device, const RowJob& job);
+// Does it for all rows. Everything that the jobs point to lies on the device. Jobs of one call are of as many
+// rows and do not depend on one another.
+void RunRows(Device device, std::span<const RowJob> jobs);
 
 // The processor's code as compiled for each instruction set of this machine, the slowest first (tests): `run`
 // does a job of `rows` rows that are `rows` apart.

@@ -200,74 +200,82 @@ class TileOf {
   Matrix<T> tile_;
 };
 
-void RunOnProcessor(const RowJob& given) {
-  const RowKernels& kernels = Chosen();
-  RowJob job = given;
-  const auto cols = static_cast<size_t>(job.cols);
-  // The block of the factor close together, its rows apart by an odd number of cache lines.
-  Matrix<float> factor;
-  if (job.factor != nullptr) {
+// A job whose block of the factor stands close together, its rows apart by an odd number of cache lines.
+struct Prepared {
+  explicit Prepared(const RowJob& given) : job(given) {
+    if (job.factor == nullptr) return;
+    const auto cols = static_cast<size_t>(job.cols);
     const size_t stride = (cols + 15) / 16 * 16 + 16;
     factor = Matrix<float>(cols, stride);
     for (size_t j = 0; j < cols; ++j) std::copy_n(job.factor + j * job.factor_stride, cols, factor.row(j));
     job.factor = factor.data();
     job.factor_stride = stride;
   }
-  const size_t blocks = std::max<size_t>(1, cols / static_cast<size_t>(job.grid.block_cols));
-  const size_t groups = blocks * static_cast<size_t>(job.grid.groups);
-  const size_t vector_count = job.vectors == nullptr ? 0 : cols / static_cast<size_t>(job.grid.vector_cols);
-  ParallelFor((job.rows + kernels.rows - 1) / kernels.rows, [&](size_t tile) {
-    const size_t first = tile * kernels.rows;
-    TileOf<float> w(given.w, cols, kernels.rows, given), change(given.change, cols, kernels.rows, given);
-    TileOf<uint8_t> codes(given.codes, cols, kernels.rows, given), s(given.s, groups, kernels.rows, given),
-        m(given.m, groups, kernels.rows, given), signs(given.signs, cols / 8, kernels.rows, given);
-    TileOf<uint16_t> d(given.d, blocks, kernels.rows, given), dmin(given.dmin, blocks, kernels.rows, given),
-        vectors(given.vectors, vector_count, kernels.rows, given);
-    w.Load(first);
-    codes.Load(first);
-    s.Load(first);
-    m.Load(first);
-    d.Load(first);
-    dmin.Load(first);
-    vectors.Load(first);
-    signs.Load(first);
-    Matrix<float> scratch;
-    if (job.stage == RowStage::kRefine) scratch = Matrix<float>(4 * cols, kernels.rows);
-    std::vector<double> loss(kernels.rows, 0.0);
-    RowJob here = job;
-    here.w = w.data();
-    here.change = change.data();
-    here.scratch = scratch.data();
-    here.codes = codes.data();
-    here.s = s.data();
-    here.m = m.data();
-    here.d = d.data();
-    here.dmin = dmin.data();
-    here.vectors = vectors.data();
-    here.signs = signs.data();
-    here.stride = here.rows = kernels.rows;
-    here.loss = loss.data();
-    kernels.run(here);
-    if (job.stage == RowStage::kValues || job.stage == RowStage::kResidual) return w.Store(first);
-    change.Store(first);
-    codes.Store(first);
-    s.Store(first);
-    m.Store(first);
-    d.Store(first);
-    dmin.Store(first);
-    vectors.Store(first);
-    signs.Store(first);
-    if (given.loss == nullptr) return;
-    for (size_t r = 0; r < kernels.rows && first + r < given.rows; ++r) given.loss[first + r] += loss[r];
-  });
+  RowJob job;
+  Matrix<float> factor;
+};
+
+void RunTile(const RowJob& given, size_t tile) {
+  const RowKernels& kernels = Chosen();
+  const size_t rows = kernels.rows, first = tile * rows, cols = static_cast<size_t>(given.cols);
+  const size_t blocks = std::max<size_t>(1, cols / static_cast<size_t>(given.grid.block_cols));
+  const size_t groups = blocks * static_cast<size_t>(given.grid.groups);
+  const size_t vector_count =
+      given.vectors == nullptr ? 0 : cols / static_cast<size_t>(given.grid.vector_cols);
+  TileOf<float> w(given.w, cols, rows, given), change(given.change, cols, rows, given);
+  TileOf<uint8_t> codes(given.codes, cols, rows, given), s(given.s, groups, rows, given),
+      m(given.m, groups, rows, given), signs(given.signs, cols / 8, rows, given);
+  TileOf<uint16_t> d(given.d, blocks, rows, given), dmin(given.dmin, blocks, rows, given),
+      vectors(given.vectors, vector_count, rows, given);
+  const auto codes_of = [&](const auto& use) {
+    use(change);
+    use(codes);
+    use(signs);
+    use(vectors);
+  };
+  const auto scales_of = [&](const auto& use) {
+    use(s);
+    use(m);
+    use(d);
+    use(dmin);
+  };
+  const auto load = [&](auto& of) { of.Load(first); };
+  const auto store = [&](const auto& of) { of.Store(first); };
+  w.Load(first);
+  codes_of(load);
+  scales_of(load);
+  Matrix<float> scratch;
+  if (given.stage == RowStage::kRefine) scratch = Matrix<float>(4 * cols, rows);
+  std::vector<double> loss(rows, 0.0);
+  RowJob here = given;
+  here.w = w.data();
+  here.change = change.data();
+  here.scratch = scratch.data();
+  here.codes = codes.data();
+  here.s = s.data();
+  here.m = m.data();
+  here.d = d.data();
+  here.dmin = dmin.data();
+  here.vectors = vectors.data();
+  here.signs = signs.data();
+  here.stride = here.rows = rows;
+  here.loss = loss.data();
+  kernels.run(here);
+  if (given.stage == RowStage::kValues || given.stage == RowStage::kResidual) return w.Store(first);
+  codes_of(store);
+  if (given.fit) scales_of(store);  // else they are as they were, and shared with other jobs
+  if (given.loss == nullptr) return;
+  for (size_t r = 0; r < rows && first + r < given.rows; ++r) given.loss[first + r] += loss[r];
 }
 
 }  // namespace
 
-void RunRows(Device device, const RowJob& job) {
-  if (job.rows == 0) return;
-  if (device.is_cuda()) return Cuda().RunRows(device, job);
-  RunOnProcessor(job);
+void RunRows(Device device, std::span<const RowJob> jobs) {
+  if (jobs.empty() || jobs.front().rows == 0) return;
+  if (device.is_cuda()) return Cuda().RunRows(device, jobs);
+  std::vector<Prepared> prepared(jobs.begin(), jobs.end());
+  const size_t tiles = (jobs.front().rows + Chosen().rows - 1) / Chosen().rows;
+  ParallelFor(jobs.size() * tiles, [&](size_t i) { RunTile(prepared[i / tiles].job, i % tiles); });
 }
 
 std::vector<RowKernels> RowKernelsOfAllTargets() {

@@ -67,7 +67,7 @@ __device__ T* Moved(T* pointer, size_t row) {
   return pointer == nullptr ? nullptr : pointer + row;
 }
 
-__global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob job) {
+__device__ void RunRowOf(const RowJob& job) {
   const size_t row = blockIdx.x * size_t{kWarp} + threadIdx.x;
   if (row >= job.rows) return;
   RowJob own = job;
@@ -85,10 +85,20 @@ __global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob job) {
   RunRow(own);
 }
 
+// One job or, at `many`, one for each blockIdx.y.
+__global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob one, const RowJob* many) {
+  RunRowOf(many != nullptr ? many[blockIdx.y] : one);
+}
+
 }  // namespace
 
-void RunRows(Device device, const RowJob& job) {
-  Launch(device, RunRowsOf, Blocks(job.rows, kWarp), kWarp, 0, job);
+void RunRows(Device device, std::span<const RowJob> jobs) {
+  if (jobs.empty()) return;
+  const unsigned blocks = Blocks(jobs.front().rows, kWarp);
+  if (jobs.size() == 1) return Launch(device, RunRowsOf, blocks, kWarp, 0, jobs.front(), nullptr);
+  const Values<RowJob> there(device, jobs);
+  Launch(device, RunRowsOf, dim3(blocks, static_cast<unsigned>(jobs.size())), kWarp, 0, jobs.front(),
+         there.data());
 }
 
 }  // namespace mica::cuda

@@ -251,7 +251,7 @@ class Feedback {
     job.fit = true;
     job.w = Column(remaining_, group.start);
     job.importance = FloatsAt(importance_, group.start);
-    RunRows(state_.device(), job);
+    RunRows(state_.device(), {&job, 1});
   }
   void SolveBlock(const ColumnBlock& block) {
     RowJob job = JobOf(state_, tables_, RowStage::kFeed, block.start, block.end - block.start);
@@ -264,7 +264,7 @@ class Feedback {
     job.factor_stride = u_.stride;
     job.reciprocal = FloatsAt(reciprocal_, block.start);
     job.importance = FloatsAt(importance_, block.start);
-    RunRows(state_.device(), job);
+    RunRows(state_.device(), {&job, 1});
   }
 
  private:
@@ -352,7 +352,7 @@ class Refinement {
     job.factor = reinterpret_cast<const float*>(h_.data) + chunk.start * h_.stride + chunk.start;
     job.factor_stride = h_.stride;
     job.reciprocal = FloatsAt(reciprocal_, chunk.start);
-    RunRows(state_.device(), job);
+    RunRows(state_.device(), {&job, 1});
   }
 
   BlockState& state_;
@@ -370,11 +370,12 @@ class Refinement {
 void RunValues(const BlockState& state, RowStage stage, Tensor w) {
   CheckByColumn(state, w);
   const Array tables = TablesOf(state.grid, state.device());
+  std::vector<RowJob> jobs;
   for (const Chunk& chunk : ChunksOf(state)) {
-    RowJob job = JobOf(state, tables, stage, chunk.start, chunk.cols);
-    job.w = Column(w, chunk.start);
-    RunRows(state.device(), job);
+    jobs.push_back(JobOf(state, tables, stage, chunk.start, chunk.cols));
+    jobs.back().w = Column(w, chunk.start);
   }
+  RunRows(state.device(), jobs);
 }
 
 }  // namespace
@@ -411,21 +412,21 @@ void RoundBlocks(BlockState& state, ConstTensor by_column, const std::vector<flo
   const Array on_device = OnDevice(state.device(), scaled), tables = TablesOf(state.grid, state.device());
   Tensor w(const_cast<std::byte*>(by_column.data), by_column.rows, by_column.cols, by_column.stride,
            by_column.dtype, by_column.device);  // these stages only read it
+  ThrowIfInterrupted();
+  std::vector<RowJob> of_blocks, of_chunks;  // blocks of several chunks are fitted before
   for (const Chunk& chunk : ChunksOf(state)) {
-    ThrowIfInterrupted();
-    if (!chunk.whole && chunk.starts) {
-      RowJob job = JobOf(state, tables, RowStage::kFit, chunk.start, state.grid.block_cols);
-      job.fit = true;
-      job.w = Column(w, chunk.start);
-      job.importance = FloatsAt(on_device, chunk.start);
-      RunRows(state.device(), job);
-    }
-    RowJob job = JobOf(state, tables, RowStage::kRound, chunk.start, chunk.cols);
-    job.fit = chunk.whole;
-    job.w = Column(w, chunk.start);
-    job.importance = FloatsAt(on_device, chunk.start);
-    RunRows(state.device(), job);
+    const auto job = [&](RowStage stage, size_t cols, bool fit) {
+      RowJob made = JobOf(state, tables, stage, chunk.start, cols);
+      made.fit = fit;
+      made.w = Column(w, chunk.start);
+      made.importance = FloatsAt(on_device, chunk.start);
+      return made;
+    };
+    if (!chunk.whole && chunk.starts) of_blocks.push_back(job(RowStage::kFit, state.grid.block_cols, true));
+    of_chunks.push_back(job(RowStage::kRound, chunk.cols, chunk.whole));
   }
+  RunRows(state.device(), of_blocks);
+  RunRows(state.device(), of_chunks);
 }
 
 double FeedBlocks(BlockState& state, ConstTensor u, const std::vector<uint32_t>& dead, int search_rounds,

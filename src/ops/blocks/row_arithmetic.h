@@ -94,10 +94,12 @@ MICA_ROW F RoundingError(const GroupGrid<kTable>& group, const float* x, size_t 
 
 // ---- Fitting by weighted rounding error.
 
-// How far the weight of a column counts in the range of a group, in which columns have `mean` importance:
-// unimportant ones, into which the feedback may have put large values, do not stretch it.
-MICA_ROW float CountedShare(float imp, float mean) {
-  return imp * 25 < mean ? 5 * SquareRoot(imp / mean) : 1.0f;
+// How far the weight of a column counts in the range of a group of columns with `mean` importance:
+// unimportant ones, into which the feedback may have put large values, do not stretch it. The finer the steps
+// are, the less may be cut off.
+MICA_ROW float CountedShare(float imp, float mean, float levels) {
+  const float least = levels > 16 ? 16 / (5 * levels) : 0.2f;  // of the root, from which on it is all
+  return imp < least * least * mean ? SquareRoot(imp / mean) / least : 1.0f;
 }
 
 // Sums of n columns over q, the levels: w q, w q^2, w q x.
@@ -120,7 +122,7 @@ MICA_ROW void FitWithOffset(const Levels<kTable>& levels, const float* x, size_t
   const F centre = of_x * Set(1 / of_imp);
   F low = grid.signed_offset ? centre : Set(0), high = low;
   for (int j = 0; j < n; ++j) {
-    const float share = CountedShare(imp[j], of_imp / static_cast<float>(n));
+    const float share = CountedShare(imp[j], of_imp / static_cast<float>(n), grid.level_high + 1);
     const F value = Fma(Load(x + j * stride) - centre, Set(share), centre);
     low = Min(low, value);
     high = Max(high, value);
@@ -180,8 +182,9 @@ MICA_ROW F FitScale(const Levels<kTable>& levels, const float* x, size_t stride,
   F most = Set(1e-20f);
   float mean = 0;
   for (int j = 0; j < n; ++j) mean += imp[j] / static_cast<float>(n);
+  const float count = kTable ? 16 : 2 * levels.Extent();
   for (int j = 0; j < n; ++j)
-    most = Max(most, Abs(Load(x + j * stride)) * Set(CountedShare(imp[j], mean)));
+    most = Max(most, Abs(Load(x + j * stride)) * Set(CountedShare(imp[j], mean, count)));
   const float extent = levels.Extent();
   // Shares of the extent that the largest weight is given.
   float from = 0.97f, to = 1.01f;

@@ -171,7 +171,7 @@ MICA_ROW F FitMagnitudes(const RowJob& job, int first, int n, F* weight) {
   float mean = 0;
   for (int j = first; j < first + n; ++j) mean += job.importance[j] / static_cast<float>(n);
   for (int j = first; j < first + n; ++j)
-    most = Max(most, Abs(Load(job.w + j * job.stride)) * Set(CountedShare(job.importance[j], mean)));
+    most = Max(most, Abs(Load(job.w + j * job.stride)) * Set(CountedShare(job.importance[j], mean, 1)));
   const float largest = grid.magnitudes[grid.level_count - 1];
   F best = Set(-1), a = Set(0);
   *weight = Set(1e-20f);
