@@ -9,7 +9,8 @@
 namespace mica {
 
 // Opens the tokenizer in the directory of a model. Throws Error when it has pieces that the model has no row
-// for; warns when the model has many more rows than padding explains.
+// for, other than added ones, which are then ordinary text; warns when the model has many more rows than
+// padding explains.
 Tokenizer OpenTokenizer(const std::filesystem::path& directory, const ModelConfig& config);
 
 }  // namespace mica

@@ -34,7 +34,8 @@ void AddedTokens::Prepare(const Normalizer& normalizer) {
   }
   for (Index* index : {&plain_, &normalized_}) {
     // Of two that are normalised to the same the lower id is found.
-    std::ranges::stable_sort(index->contents, {}, [](const auto& entry) -> const std::string& { return entry.first; });
+    std::ranges::stable_sort(index->contents, {},
+                             [](const auto& entry) -> const std::string& { return entry.first; });
   }
 }
 

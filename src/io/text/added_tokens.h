@@ -38,8 +38,8 @@ class AddedTokens {
   int32_t IdOf(std::string_view content) const;
 
   // Cuts `text` at those tokens that are `normalized`, or at those that are not: calls `plain` for what lies
-  // between them, not empty, and `found` with a token's id and where it ends. The longest of the tokens at the
-  // leftmost place is taken. Special ones are passed over, as ordinary text, unless `special`.
+  // between them, not empty, and `found` with a token's id and where it ends. The longest of the tokens at
+  // the leftmost place is taken. Special ones are passed over, as ordinary text, unless `special`.
   void Split(std::string_view text, bool normalized, bool special,
              const std::function<void(size_t begin, size_t end)>& plain,
              const std::function<void(int32_t id, size_t end)>& found) const;

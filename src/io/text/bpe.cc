@@ -27,7 +27,9 @@ uint64_t PairOf(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
-std::string_view LastCharacter(std::string_view text) { return text.substr(CharacterBefore(text, text.size())); }
+std::string_view LastCharacter(std::string_view text) {
+  return text.substr(CharacterBefore(text, text.size()));
+}
 
 }  // namespace
 
@@ -41,7 +43,8 @@ void PieceTable::Add(std::string text, int64_t id, const std::string& where, boo
     has_.resize(place + 1);
   }
   if (has_[place]) {
-    Fail("{}: tokens \"{}\" and \"{}\" have the same id {}", where, Printable(texts_[place]), Printable(text), id);
+    Fail("{}: tokens \"{}\" and \"{}\" have the same id {}", where, Printable(texts_[place]), Printable(text),
+         id);
   }
   if (found) {
     if (const int32_t other = Find(text); other >= 0)
@@ -59,7 +62,8 @@ void PieceTable::Add(std::string text, int64_t id, const std::string& where, boo
 }
 
 void PieceTable::Grow() {
-  std::vector<int32_t> old = std::exchange(slots_, std::vector<int32_t>(std::max<size_t>(64, 2 * slots_.size()), -1));
+  std::vector<int32_t> old =
+      std::exchange(slots_, std::vector<int32_t>(std::max<size_t>(64, 2 * slots_.size()), -1));
   for (const int32_t id : old) {
     if (id < 0) continue;
     size_t slot = HashOf(Text(id)) & (slots_.size() - 1);
@@ -89,7 +93,8 @@ size_t MergeTable::Place(uint64_t pair) const {
   uint64_t hash = pair * 0x9E3779B97F4A7C15u;
   hash ^= hash >> 32;
   size_t slot = hash & (slots_.size() - 1);
-  while (slots_[slot].pair != UINT64_MAX && slots_[slot].pair != pair) slot = (slot + 1) & (slots_.size() - 1);
+  while (slots_[slot].pair != UINT64_MAX && slots_[slot].pair != pair)
+    slot = (slot + 1) & (slots_.size() - 1);
   return slot;
 }
 
@@ -129,7 +134,8 @@ WordEncoder::WordEncoder(const BpeModel& model) : model_(model), slots_(kFirstSl
 void WordEncoder::Append(std::string_view word, size_t begin, std::vector<WordToken>& tokens) {
   size_t done = 0;
   if (model_.cuts_at_blanks) {
-    for (size_t at = word.find(kBlank, 1); at != std::string_view::npos; at = word.find(kBlank, at + kBlank.size())) {
+    for (size_t at = word.find(kBlank, 1); at != std::string_view::npos;
+         at = word.find(kBlank, at + kBlank.size())) {
       const std::string_view before = LastCharacter(word.substr(0, at));
       if (before == kBlank || std::ranges::binary_search(model_.glued, before)) continue;
       AppendPart(word.substr(done, at - done), begin + done, tokens);
@@ -142,7 +148,8 @@ void WordEncoder::Append(std::string_view word, size_t begin, std::vector<WordTo
 void WordEncoder::AppendPart(std::string_view part, size_t begin, std::vector<WordToken>& tokens) {
   if (part.empty()) return;
   if (model_.ignore_merges) {
-    if (const int32_t id = model_.pieces.Find(part); id >= 0) return tokens.push_back({id, begin + part.size()});
+    if (const int32_t id = model_.pieces.Find(part); id >= 0)
+      return tokens.push_back({id, begin + part.size()});
   }
   const bool may_be_known = part.size() <= kMaxKnownBytes;
   const uint64_t hash = may_be_known ? HashOf(part) : 0;
@@ -164,20 +171,23 @@ WordEncoder::Known& WordEncoder::SlotOf(std::string_view part, uint64_t hash) {
   for (size_t slot = hash & (slots_.size() - 1);; slot = (slot + 1) & (slots_.size() - 1)) {
     Known& known = slots_[slot];
     if (known.key_bytes == 0) return known;
-    if (known.hash == hash && std::string_view(keys_).substr(known.key, known.key_bytes) == part) return known;
+    if (known.hash == hash && std::string_view(keys_).substr(known.key, known.key_bytes) == part)
+      return known;
   }
 }
 
 void WordEncoder::Remember(std::string_view part, uint64_t hash) {
   if (2 * (known_ + 1) > slots_.size()) {
-    const std::vector<Known> old = std::exchange(slots_, std::vector<Known>(std::min(kMaxSlots, 2 * slots_.size())));
+    const std::vector<Known> old =
+        std::exchange(slots_, std::vector<Known>(std::min(kMaxSlots, 2 * slots_.size())));
     if (old.size() == kMaxSlots) {  // full: the frequent ones will soon be back
       keys_.clear();
       known_tokens_.clear();
       known_ = 0;
     } else {
       for (const Known& known : old) {
-        if (known.key_bytes > 0) SlotOf(std::string_view(keys_).substr(known.key, known.key_bytes), known.hash) = known;
+        if (known.key_bytes > 0)
+          SlotOf(std::string_view(keys_).substr(known.key, known.key_bytes), known.hash) = known;
       }
     }
   }
@@ -273,7 +283,8 @@ void WordEncoder::MergeShort() {
     if (symbols_[best].rank == kNoRank) break;
     symbols_[best].id = symbols_[best].merged;
     symbols_[best].end = symbols_[best + 1].end;
-    std::copy(symbols_.begin() + static_cast<ptrdiff_t>(best) + 2, symbols_.begin() + static_cast<ptrdiff_t>(count),
+    std::copy(symbols_.begin() + static_cast<ptrdiff_t>(best) + 2,
+              symbols_.begin() + static_cast<ptrdiff_t>(count),
               symbols_.begin() + static_cast<ptrdiff_t>(best) + 1);
     --count;
     set_merge(best);

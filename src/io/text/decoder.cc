@@ -39,17 +39,25 @@ void Change(const FuseTokens&, std::vector<std::string>& tokens) {
 void Change(const StripTokens& step, std::vector<std::string>& tokens) {
   for (std::string& token : tokens) {
     std::string_view rest = token;
-    for (size_t i = 0; i < step.start && rest.starts_with(step.content); ++i) rest.remove_prefix(step.content.size());
-    for (size_t i = 0; i < step.stop && rest.ends_with(step.content); ++i) rest.remove_suffix(step.content.size());
+    for (size_t i = 0; i < step.start && rest.starts_with(step.content); ++i)
+      rest.remove_prefix(step.content.size());
+    for (size_t i = 0; i < step.stop && rest.ends_with(step.content); ++i)
+      rest.remove_suffix(step.content.size());
     token = std::string(rest);
   }
 }
 
 void Change(const BlanksOfTokens& step, std::vector<std::string>& tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) {
-    const std::string_view blank = i == 0 && step.in_front ? "" : " ";
-    for (size_t at = 0; (at = tokens[i].find(step.replacement, at)) != std::string::npos; at += blank.size())
-      tokens[i].replace(at, step.replacement.size(), blank);
+    std::string changed;
+    size_t done = 0;
+    for (size_t at = 0; (at = tokens[i].find(step.replacement, done)) != std::string::npos;) {
+      changed.append(tokens[i], done, at - done);
+      if (i > 0 || !step.in_front) changed += ' ';
+      done = at + step.replacement.size();
+    }
+    changed.append(tokens[i], done);
+    tokens[i] = std::move(changed);
   }
 }
 

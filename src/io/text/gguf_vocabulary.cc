@@ -49,8 +49,8 @@ constexpr std::string_view kDeepseekLlm[] = {
     R"(\s+$)",
     "[一-龥ࠀ-一가-퟿]+",
     R"(\p{N}+)"};
-constexpr std::string_view kDeepseekCoder[] = {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)", "[一-龥ࠀ-一가-퟿]+",
-                                               R"(\p{N})"};
+constexpr std::string_view kDeepseekCoder[] = {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
+                                               "[一-龥ࠀ-一가-퟿]+", R"(\p{N})"};
 constexpr std::string_view kDeepseekV3[] = {
     R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+",
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
@@ -104,7 +104,8 @@ void Check(const GgufVocabulary& v, const std::string& where) {
   if (v.model == "llama") check_count("scores", v.scores.size());
   for (size_t id = 0; id < v.tokens.size(); ++id) {
     if (TypeOf(v, id) < kNormal || TypeOf(v, id) > kByte)
-      Fail("{}: token {} has type {} in tokenizer.ggml.token_type, expected 1 to 6", where, id, TypeOf(v, id));
+      Fail("{}: token {} has type {} in tokenizer.ggml.token_type, expected 1 to 6", where, id,
+           TypeOf(v, id));
     if (FirstInvalidUtf8(v.tokens[id]) != std::string_view::npos)
       Fail("{}: token {} \"{}\" is not UTF-8", where, id, Printable(v.tokens[id]));
   }
@@ -160,8 +161,8 @@ void AddByteLevel(const GgufVocabulary& v, const std::string& where, BpeParts& p
   }
 }
 
-// Merging by score: of all neighbours that together are a piece those with the highest score are merged first.
-// Each way to put a piece together is a merge, and its rank that of the score.
+// Merging by score: of all neighbours that together are a piece those with the highest score are merged
+// first. Each way to put a piece together is a merge, and its rank that of the score.
 void AddByScore(const GgufVocabulary& v, const std::string& where, BpeParts& parts) {
   const bool blank_in_front = v.add_space_prefix.value_or(true);
   if (blank_in_front) parts.normalizer.Add(PrependText{" "});
@@ -189,19 +190,22 @@ void AddByScore(const GgufVocabulary& v, const std::string& where, BpeParts& par
   const auto symbol_of = [&](const std::string& text, bool one) {
     const int32_t id = model.pieces.Find(text);
     if (id >= 0 || !one) return id;
-    return model.loose.emplace(text, model.pieces.size() + static_cast<int32_t>(model.loose.size())).first->second;
+    return model.loose.emplace(text, model.pieces.size() + static_cast<int32_t>(model.loose.size()))
+        .first->second;
   };
   for (size_t id = 0; id < v.tokens.size(); ++id) {
     if (TypeOf(v, id) != kNormal) continue;
     const std::string& text = v.tokens[id];
     constexpr size_t kLongest = 1024;  // taking one apart takes the square of its length
-    if (text.size() > kLongest) Fail("{}: token {} has {} bytes, expected at most {}", where, id, text.size(), kLongest);
+    if (text.size() > kLongest)
+      Fail("{}: token {} has {} bytes, expected at most {}", where, id, text.size(), kLongest);
     const size_t first = text.empty() ? 0 : CharacterAt(text, 0).bytes;
     for (size_t at = first; at < text.size(); at += CharacterAt(text, at).bytes) {
       const bool last = at + CharacterAt(text, at).bytes == text.size();
       const int32_t left = symbol_of(text.substr(0, at), at == first);
       const int32_t right = symbol_of(text.substr(at), last);
-      if (left >= 0 && right >= 0) model.merges.Add(left, right, {ranks.at(v.scores[id]), static_cast<int32_t>(id)});
+      if (left >= 0 && right >= 0)
+        model.merges.Add(left, right, {ranks.at(v.scores[id]), static_cast<int32_t>(id)});
     }
   }
 }
@@ -221,9 +225,11 @@ Tokenizer FromGguf(const GgufVocabulary& vocabulary, const std::string& where) {
   }
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const int32_t type = TypeOf(vocabulary, id);
-    if (vocabulary.tokens[id].empty() || (type != kControl && type != kUserDefined && type != kUnknown)) continue;
-    parts.added.Add({.content = vocabulary.tokens[id], .id = static_cast<int32_t>(id), .special = type != kUserDefined},
-                    where);
+    if (vocabulary.tokens[id].empty() || (type != kControl && type != kUserDefined && type != kUnknown))
+      continue;
+    parts.added.Add(
+        {.content = vocabulary.tokens[id], .id = static_cast<int32_t>(id), .special = type != kUserDefined},
+        where);
   }
   if (vocabulary.bos) parts.bos = static_cast<int32_t>(*vocabulary.bos);
   parts.adds_bos = parts.adds_bos && parts.bos;

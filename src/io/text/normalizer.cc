@@ -39,7 +39,8 @@ class Form {
     if (code < 0x300) return true;
     // Vowels and final consonants of Hangul, and what becomes such or a mark in the compatible forms.
     if (code >= 0x1160 && code <= 0x11FF) return false;
-    if (compatible_ && ((code >= 0x3131 && code <= 0x318E) || (code >= 0xFF9E && code <= 0xFFDC))) return false;
+    if (compatible_ && ((code >= 0x3131 && code <= 0x318E) || (code >= 0xFF9E && code <= 0xFFDC)))
+      return false;
     const utf8proc_property_t& properties = PropertiesOf(code);
     return properties.combining_class == 0 && !IsMark(properties);
   }
@@ -59,7 +60,9 @@ class Form {
       Decompose(character.code);
     }
     // Marks in the order of their classes, each run between other characters by itself.
-    const auto is_mark = [](utf8proc_int32_t code) { return PropertiesOf(static_cast<char32_t>(code)).combining_class != 0; };
+    const auto is_mark = [](utf8proc_int32_t code) {
+      return PropertiesOf(static_cast<char32_t>(code)).combining_class != 0;
+    };
     for (auto begin = codes_.begin(); begin != codes_.end();) {
       begin = std::find_if(begin, codes_.end(), is_mark);
       const auto end = std::find_if_not(begin, codes_.end(), is_mark);
@@ -71,8 +74,8 @@ class Form {
     }
     auto count = static_cast<utf8proc_ssize_t>(codes_.size());
     if (composes_) {
-      count = utf8proc_normalize_utf32(
-          codes_.data(), count, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+      count = utf8proc_normalize_utf32(codes_.data(), count,
+                                       static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     }
     MICA_CHECK(count >= 0);
     text_.clear();
@@ -132,8 +135,8 @@ void Change(const NormalizeForm& step, std::string_view text, Changes& changes) 
   size_t at = 0;
   while (at < text.size()) {
     const auto may_change = [&](char byte) { return static_cast<uint8_t>(byte) >= first; };
-    const size_t found =
-        static_cast<size_t>(std::find_if(text.begin() + static_cast<ptrdiff_t>(at), text.end(), may_change) - text.begin());
+    const size_t found = static_cast<size_t>(
+        std::find_if(text.begin() + static_cast<ptrdiff_t>(at), text.end(), may_change) - text.begin());
     if (found == text.size()) return;
     Character character = CharacterAt(text, found);
     // The character in front belongs to the stretch of one that changes with it.
@@ -187,8 +190,7 @@ void Change(const StripSpace& step, std::string_view text, Changes& changes) {
 void Change(const LowerCase&, std::string_view text, Changes& changes) {
   for (size_t at = 0; at < text.size();) {
     const Character character = CharacterAt(text, at);
-    const auto lower =
-        static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(character.code)));
+    const auto lower = static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(character.code)));
     if (lower != character.code || character.code == 0x130) {
       utf8proc_uint8_t bytes[4];
       const utf8proc_ssize_t length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(lower), bytes);

@@ -15,14 +15,15 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 16;
 
-// What Oniguruma's \s, \w and \d are inside of a class. PCRE2's \s has U+180E besides, its \w no marks.
+// What Oniguruma's \s, \w and \d are inside of a class. PCRE2's \s has U+180E besides, its \w no marks; of
+// the numbers that are no digits those of Latin-1 belong to words, but no others.
 constexpr std::string_view kSpace = R"(\t\n\x{0B}\f\r\x{85}\p{Z})";
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kNoSpaceBesides = R"(\S\x{180E})";
 
 constexpr std::string_view kCategories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd",
-    "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf"};
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd", "Nl", "No", "P", "Pc", "Pd",
+    "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z", "Zs", "Zl", "Zp", "C", "Cc", "Cf"};
 constexpr std::string_view kScripts[] = {"Han",   "Hiragana", "Katakana", "Hangul",    "Bopomofo",
                                          "Latin", "Greek",    "Cyrillic", "Arabic",    "Hebrew",
                                          "Thai",  "Lao",      "Khmer",    "Devanagari"};
@@ -33,6 +34,7 @@ class Translator {
   Translator(std::string_view expression, const std::string& where) : in_(expression), where_(where) {}
 
   std::string Run() {
+    CheckFolding();
     while (at_ < in_.size()) {
       const char c = in_[at_];
       if (c == '\\') {
@@ -52,7 +54,8 @@ class Translator {
 
  private:
   [[noreturn]] void Refuse(std::string_view what) const {
-    Fail("{}: the expression \"{}\" uses {}, which is not supported", where_, Printable(in_), Printable(what));
+    Fail("{}: the expression \"{}\" uses {}, which is not supported", where_, Printable(in_),
+         Printable(what));
   }
   bool Has(std::string_view next) const { return in_.substr(at_).starts_with(next); }
   void Take(size_t count) {
@@ -64,6 +67,17 @@ class Translator {
       out_ += text;
     else
       out_.append(negated ? "[^" : "[").append(text).append("]");
+  }
+
+  // Without regard to case, Oniguruma takes a ligature or a sharp s for its letters.
+  void CheckFolding() const {
+    if (in_.find("(?i") == std::string_view::npos) return;
+    std::string lower(in_);
+    std::ranges::transform(lower, lower.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    for (const std::string_view letters : {"ss", "st", "ff", "fi", "fl"}) {
+      if (lower.find(letters) != std::string::npos) Refuse(fmt::format("(?i with the letters {}", letters));
+    }
   }
 
   void Escape(bool in_class) {
@@ -110,7 +124,8 @@ class Translator {
   void Code() {
     const bool braces = in_.substr(at_ + 2, 1) == "{";
     const size_t begin = at_ + (braces ? 3 : 2);
-    const size_t count = braces ? std::min(in_.find('}', begin), in_.size()) - begin : (in_[at_ + 1] == 'x' ? 2 : 4);
+    const size_t count =
+        braces ? std::min(in_.find('}', begin), in_.size()) - begin : (in_[at_ + 1] == 'x' ? 2 : 4);
     const std::string_view digits = in_.substr(std::min(begin, in_.size()), count);
     const bool valid = digits.size() == count && count > 0 && count <= 6 &&
                        digits.find_first_not_of("0123456789abcdefABCDEF") == std::string_view::npos &&
@@ -140,7 +155,8 @@ class Translator {
   void Group() {
     if (Has("(*")) Refuse("(*");
     if (!Has("(?")) return Take(1);
-    for (const std::string_view form : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:", "(?i)"}) {
+    for (const std::string_view form :
+         {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:", "(?i)"}) {
       if (Has(form)) return Take(form.size());
     }
     Refuse(in_.substr(at_, 4));
@@ -160,8 +176,7 @@ class Translator {
     };
     if (low.empty() || !is_number(low) || !is_number(high)) Refuse(whole);
     Take(whole.size());
-    if (Has("+") || (Has("?") && comma == std::string_view::npos))
-      Refuse(std::string(whole) + in_[at_]);
+    if (Has("+") || (Has("?") && comma == std::string_view::npos)) Refuse(std::string(whole) + in_[at_]);
   }
 
   std::string_view in_;
@@ -200,8 +215,8 @@ Pattern::Pattern(std::string_view expression, const std::string& where) {
       pcre2_compile_context_create(nullptr), pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                             context.get());
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                             &offset, context.get());
   if (code->code == nullptr) {
     PCRE2_UCHAR reason[256];
     pcre2_get_error_message(error, reason, sizeof(reason));

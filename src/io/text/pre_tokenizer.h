@@ -26,7 +26,11 @@ struct BlankInFront {};
 // Writes blanks as `replacement` and puts one in front, where none is.
 struct ReplaceBlanks {
   std::string replacement;  // one character
-  enum class InFront { kAlways, kFirst, kNever } in_front = InFront::kAlways;  // kFirst: of the whole text only
+  enum class InFront {
+    kAlways,
+    kFirst,
+    kNever
+  } in_front = InFront::kAlways;  // kFirst: of the whole text only
 };
 
 using PreTokenizerStep = std::variant<SplitAtMatches, BlankInFront, ReplaceBlanks>;

@@ -157,7 +157,7 @@ struct SentencePieceEncoder::State {
 };
 
 void SentencePieceEncoder::State::Append(std::string_view text, std::vector<int32_t>& ids,
-                              std::vector<size_t>* ends) const {
+                                         std::vector<size_t>* ends) const {
   for (const std::string& token : added) {
     if (text.find(token) == std::string_view::npos) continue;
     LogWarningOnce(
@@ -189,7 +189,7 @@ void SentencePieceEncoder::State::Append(std::string_view text, std::vector<int3
 }
 
 void SentencePieceEncoder::State::AppendWithSpecial(std::string_view text, std::vector<int32_t>& ids,
-                                         std::vector<size_t>* ends) const {
+                                                    std::vector<size_t>* ends) const {
   const auto encode = [&](size_t begin, size_t end) {
     if (begin == end) return;
     const size_t before = ids.size();

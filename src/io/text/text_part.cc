@@ -37,16 +37,19 @@ double EditedText::Place(double offset) const {
       ++near_;
   }
   if (before(points_[near_]) || (near_ > 0 && !before(points_[near_ - 1]))) {
-    near_ = static_cast<size_t>(std::partition_point(points_.begin(), points_.end(), before) - points_.begin());
+    near_ =
+        static_cast<size_t>(std::partition_point(points_.begin(), points_.end(), before) - points_.begin());
     near_ = std::min(near_, points_.size() - 1);
   }
   const Point& end = points_[near_];
   if (near_ == 0 || offset >= static_cast<double>(end.text))
     return source_.Place(static_cast<double>(end.source));
   const Point& begin = points_[near_ - 1];
-  const double share = (offset - static_cast<double>(begin.text)) / static_cast<double>(end.text - begin.text);
+  // Whole where both grow alike.
   return source_.Place(static_cast<double>(begin.source) +
-                       share * static_cast<double>(end.source - begin.source));
+                       (offset - static_cast<double>(begin.text)) *
+                           static_cast<double>(end.source - begin.source) /
+                           static_cast<double>(end.text - begin.text));
 }
 
 }  // namespace mica

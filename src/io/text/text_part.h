@@ -42,7 +42,9 @@ class EditedText {
   TextPart part() const { return {text_, this, 0}; }
   size_t read() const { return read_; }  // bytes of the source that are written
   // Whether it begins where the text as it was given does.
-  bool begins_text() const { return source_.at == 0 && (source_.edited == nullptr || source_.edited->begins_text()); }
+  bool begins_text() const {
+    return source_.at == 0 && (source_.edited == nullptr || source_.edited->begins_text());
+  }
   // As TextPart::Place. What was removed belongs to what follows it.
   double Place(double offset) const;
 

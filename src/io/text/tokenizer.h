@@ -18,9 +18,9 @@ namespace mica {
 class Tokenizer {
  public:
   // Reads tokenizer.model of a checkpoint directory, or where there is none tokenizer.json, and what
-  // tokenizer_config.json and added_tokens.json say besides; or one of the two files alone. Throws Error; what
-  // is there in place of a tokenizer (LLaMA 3's tiktoken vocabulary, a Git LFS pointer) is named for what it
-  // is.
+  // tokenizer_config.json and added_tokens.json say besides; or one of the two files alone. Throws Error;
+  // what is there in place of a tokenizer (LLaMA 3's tiktoken vocabulary, a Git LFS pointer) is named for
+  // what it is.
   static Tokenizer Open(const std::filesystem::path& path);
   // Whether a checkpoint directory comes with one that Open would read.
   static bool IsIn(const std::filesystem::path& directory);
@@ -61,8 +61,8 @@ class Tokenizer {
   int32_t vocab_size_with_added() const;
   // Added tokens from this id on are ordinary text: the model has no rows for them.
   void DropAddedFrom(int32_t id);
-  // SHA-256 of tokenizer.model or tokenizer.json, another one where what lies beside it changes the ids or the
-  // BOS in front of a text; of what is in a GGUF vocabulary.
+  // SHA-256 of tokenizer.model or tokenizer.json, another one where what lies beside it changes the ids or
+  // the BOS in front of a text; of what is in a GGUF vocabulary.
   const std::string& fingerprint() const;
 
  private:

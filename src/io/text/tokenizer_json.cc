@@ -39,7 +39,8 @@ class ContentHandler : public nlohmann::json_sax<Json> {
   }
   bool number_unsigned(number_unsigned_t value) override {
     if (part_ != Part::kVocab) return Value(value);
-    content_.vocab.emplace_back(std::move(key_), std::in_range<int64_t>(value) ? static_cast<int64_t>(value) : -1);
+    content_.vocab.emplace_back(std::move(key_),
+                                std::in_range<int64_t>(value) ? static_cast<int64_t>(value) : -1);
     return true;
   }
   bool number_float(number_float_t value, const string_t&) override { return Value(value); }
@@ -51,7 +52,8 @@ class ContentHandler : public nlohmann::json_sax<Json> {
     }
     const size_t blank = value.find(' ');
     if (blank == std::string::npos || value.find(' ', blank + 1) != std::string::npos)
-      Fail("{}: model.merges has \"{}\", expected two tokens and a blank between them", where_, Printable(value));
+      Fail("{}: model.merges has \"{}\", expected two tokens and a blank between them", where_,
+           Printable(value));
     content_.merges.emplace_back(value.substr(0, blank), value.substr(blank + 1));
     return true;
   }
@@ -96,7 +98,8 @@ class ContentHandler : public nlohmann::json_sax<Json> {
   bool end_array() override {
     if (in_merge_) {
       in_merge_ = false;
-      if (merge_.size() != 2) Fail("{}: model.merges has an array of {}, expected two tokens", where_, merge_.size());
+      if (merge_.size() != 2)
+        Fail("{}: model.merges has an array of {}, expected two tokens", where_, merge_.size());
       content_.merges.emplace_back(std::move(merge_[0]), std::move(merge_[1]));
       return true;
     }
@@ -158,7 +161,7 @@ class ContentHandler : public nlohmann::json_sax<Json> {
   bool in_merge_ = false;
   std::vector<std::string> merge_;
   std::string key_;
-  std::vector<Json*> open_;         // objects and arrays around what comes next
+  std::vector<Json*> open_;        // objects and arrays around what comes next
   std::vector<std::string> path_;  // their keys
 };
 
@@ -216,13 +219,14 @@ class Reader {
       return Pattern::Literal(*text);
     if (const std::optional<std::string> text = text_of("Regex"); text && !text->empty())
       return Pattern(*text, where());
-    Fail("{}: \"{}\" of {} is {}, expected {{\"String\": text}} or {{\"Regex\": expression}}", where(), key, type_,
-         pattern == nullptr ? "missing" : ShownJson(*pattern));
+    Fail("{}: \"{}\" of {} is {}, expected {{\"String\": text}} or {{\"Regex\": expression}}", where(), key,
+         type_, pattern == nullptr ? "missing" : ShownJson(*pattern));
   }
   // Text of one character.
   std::string GetCharacter(const char* key) {
     const std::string text = Get<std::string>(key);
-    const auto starts = std::ranges::count_if(text, [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
+    const auto starts =
+        std::ranges::count_if(text, [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
     if (starts != 1) RefuseValue(key, text, "one character");
     return text;
   }
@@ -290,7 +294,8 @@ void ReadPreTokenizer(const Json& json, const std::string& where, PreTokenizer& 
   const std::string& type = reader.type();
   if (of_bytes) Fail("{}: {} follows ByteLevel, expected ByteLevel as the last", where, Printable(type, 40));
   if (type == "Sequence") {
-    for (const Json& member : reader.Members("pretokenizers")) ReadPreTokenizer(member, where, steps, of_bytes);
+    for (const Json& member : reader.Members("pretokenizers"))
+      ReadPreTokenizer(member, where, steps, of_bytes);
   } else if (type == "Split") {
     Pattern pattern = reader.GetPattern("pattern");
     const SplitBehavior behavior = BehaviorOf(reader);
@@ -376,15 +381,16 @@ void ReadPostProcessor(const Json& json, const std::string& where, std::optional
       if (member.is_object() && member.contains("Sequence")) before_text = false;
       if (!before_text) continue;
       const auto refuse = [&](const char* expected) {
-        Fail("{}: \"single\" of TemplateProcessing begins with {}, expected {}", where, ShownJson(member), expected);
+        Fail("{}: \"single\" of TemplateProcessing begins with {}, expected {}", where, ShownJson(member),
+             expected);
       };
       if (bos) refuse("no more than one token in front of the text");
       if (!member.is_object() || !member.contains("SpecialToken") || !member["SpecialToken"].is_object() ||
           !member["SpecialToken"].contains("id") || !member["SpecialToken"]["id"].is_string())
         refuse("SpecialToken or Sequence");
       const std::string name = member["SpecialToken"]["id"];
-      const Json* ids = tokens != nullptr && tokens->is_object() && tokens->contains(name) && (*tokens)[name].is_object() &&
-                                (*tokens)[name].contains("ids")
+      const Json* ids = tokens != nullptr && tokens->is_object() && tokens->contains(name) &&
+                                (*tokens)[name].is_object() && (*tokens)[name].contains("ids")
                             ? &(*tokens)[name]["ids"]
                             : nullptr;
       int32_t id = -1;
@@ -421,7 +427,8 @@ void ReadModel(const Json& json, Content& content, const std::string& where, Bpe
   const auto refuse = [&](const char* key, const Json& found, const char* expected) {
     Fail("{}: \"{}\" is {}, expected {}", place, key, ShownJson(found), expected);
   };
-  if (const Json* dropout = reader.Find("dropout"); dropout != nullptr && !dropout->is_null() && *dropout != 0)
+  if (const Json* dropout = reader.Find("dropout");
+      dropout != nullptr && !dropout->is_null() && *dropout != 0)
     refuse("dropout", *dropout, "none");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (const Json* text = reader.Find(key); text != nullptr && !text->is_null() && *text != "")
@@ -448,16 +455,18 @@ void ReadModel(const Json& json, Content& content, const std::string& where, Bpe
     model.unknown = id;
   }
   for (size_t byte = 0; byte < 256; ++byte) {
-    const std::string name = model.of_bytes ? std::string(1, static_cast<char>(byte)) : fmt::format("<0x{:02X}>", byte);
+    const std::string name =
+        model.of_bytes ? std::string(1, static_cast<char>(byte)) : fmt::format("<0x{:02X}>", byte);
     if (model.of_bytes || model.byte_fallback) model.byte_ids[byte] = model.pieces.Find(name);
   }
   model.merges.Reserve(content.merges.size());
   for (size_t rank = 0; rank < content.merges.size(); ++rank) {
     const auto& [left, right] = content.merges[rank];
-    const int32_t left_id = IdOf(model, left), right_id = IdOf(model, right), merged = IdOf(model, left + right);
+    const int32_t left_id = IdOf(model, left), right_id = IdOf(model, right),
+                  merged = IdOf(model, left + right);
     if (left_id < 0 || right_id < 0 || merged < 0) {
-      Fail("{}: merge {} of \"{}\" and \"{}\" is of a token that vocab does not have", place, rank, Printable(left),
-           Printable(right));
+      Fail("{}: merge {} of \"{}\" and \"{}\" is of a token that vocab does not have", place, rank,
+           Printable(left), Printable(right));
     }
     model.merges.Add(left_id, right_id, {static_cast<uint32_t>(rank), merged});
   }
@@ -479,20 +488,23 @@ AddedToken ReadAddedToken(const Json& json, const std::string& where) {
   reader.Read("normalized", token.normalized);
   reader.Finish();
   if (token.id < 0 || token.id >= PieceTable::kMaxId)
-    Fail("{}: token \"{}\" has id {}, expected 0 to {}", where, Printable(token.content), token.id, PieceTable::kMaxId - 1);
+    Fail("{}: token \"{}\" has id {}, expected 0 to {}", where, Printable(token.content), token.id,
+         PieceTable::kMaxId - 1);
   return token;
 }
 
 }  // namespace
 
-BpeParts ReadTokenizerJson(std::string_view text, const TokenizerCompanions& companions, const std::string& where) {
+BpeParts ReadTokenizerJson(std::string_view text, const TokenizerCompanions& companions,
+                           const std::string& where) {
   Content content;
   ContentHandler handler(text, content, where);
   Json::sax_parse(text, &handler);
   JsonReader reader(content.json, where);
   if (const Json* version = reader.Find("version"); version != nullptr && *version != "1.0")
     Fail("{}: \"version\" is {}, expected \"1.0\"", where, ShownJson(*version));
-  for (const char* key : {"truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"})
+  for (const char* key : {"truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                          "post_processor", "decoder", "model"})
     reader.Find(key);
   reader.Finish();
 
