@@ -57,7 +57,7 @@ Subcommand TokenizeCommand() {
   auto options = std::make_shared<TokenizeOptions>();
   return {.name = "tokenize",
           .help = "Print the token ids of a text as a JSON array",
-          .arguments = {{"model", &options->model, "Checkpoint directory or tokenizer.model"},
+          .arguments = {{"model", &options->model, "Checkpoint directory, tokenizer.model or tokenizer.json"},
                         {"file", &options->file, "UTF-8 text, taken as it is; - for standard input"}},
           .flags = {{TokenizingOptionTable(), &options->given}},
           .run = [options] { Tokenize(*options); }};

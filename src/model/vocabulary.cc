@@ -31,6 +31,8 @@ Tokenizer OpenTokenizer(const std::filesystem::path& model, const ModelConfig& c
     Fail("{}: the tokenizer has {} pieces, the model a vocabulary of {}; they do not belong together",
          directory.string(), pieces, config.vocab);
   }
+  if (static_cast<size_t>(tokenizer.vocab_size_with_added()) > config.vocab)
+    tokenizer.DropAddedFrom(static_cast<int32_t>(config.vocab));
   // Rows are filled up to a multiple of 64 to 256, rarely 1024, or kept for tokens to come.
   constexpr size_t kPadding = 1024;
   const size_t known = std::max(pieces, static_cast<size_t>(tokenizer.vocab_size_with_added()));

@@ -8,10 +8,10 @@
 
 namespace mica {
 
-// Opens the tokenizer of a model: the one at `tokenizer` (a directory with one, or a tokenizer.model) where
-// that is given, else the one in the model's directory, or beside it when the model is a file. Throws Error
-// when it has pieces that the model has no row for; warns when the model has many more rows than padding
-// explains.
+// Opens the tokenizer of a model: the one at `tokenizer` (a directory with one, or a file) where that is
+// given, else the one in the model's directory, or beside it when the model is a file. Throws Error when it
+// has pieces that the model has no row for, other than added ones, which are then ordinary text; warns when
+// the model has many more rows than padding explains.
 Tokenizer OpenTokenizer(const std::filesystem::path& model, const ModelConfig& config,
                         const std::filesystem::path& tokenizer = {});
 // Where that tokenizer is.
