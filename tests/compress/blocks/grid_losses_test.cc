@@ -5,9 +5,9 @@
 #include <cmath>
 
 #include "compress/blocks/storage_target.h"
-#include "compress/correlated.h"
 #include "ops/feedback/stored.h"
 #include "ops/transpose/transpose.h"
+#include "tests/compress/correlated.h"
 
 namespace mica {
 namespace {
