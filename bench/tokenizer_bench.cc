@@ -1,6 +1,7 @@
 // Bytes of text a second on one thread, by the kinds of tokenizer.json, with a vocabulary that is made up: of
 // the words of the text the frequent ones are merged whole. A real one: MICA_TOKENIZER=DIRECTORY.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <cstdlib>
 #include <map>
