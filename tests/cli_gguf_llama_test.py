@@ -44,6 +44,15 @@ class LlamaCpp(ProgramTest):
         for dtype in ("fp16", "bf16", "fp32"):
             self.assertLess(self.compare(self.export("--dtype", dtype)), 0.01, dtype)
 
+    def test_what_is_compressed_is_read_alike_and_goes_on_with_a_text(self):
+        out = self.folder / "out"
+        self.succeed("compress", MODEL, out, "--coding", "gguf", "--bpw", 5.0, "--preset", "fast",
+                     "--calib", f"text={self.text('calib.txt', ['docs/method.md'])}", "--samples", 8, "--seqlen", 128)
+        path = out / "model.gguf"
+        self.assertLess(self.compare(path), 0.02)  # llama.cpp rounds activations to 8 bits
+        with llama_cpp.Model(self.cpp, path) as model:
+            self.assertEqual(len(model.generate(self.ids()[:16], 20)), 20)
+
     def test_the_vocabulary_is_the_same(self):
         text = "A number such as 1,234.5 and a caf\u00e9;  two blanks\n\tand \u4f60\u597d.\n"
         (self.folder / "words.txt").write_text(text, encoding="utf-8")

@@ -125,8 +125,8 @@ class Model:
         count = self.llama.llama_tokenize(self.vocab, data, len(data), ids, len(ids), True, False)
         return list(ids[:count])
 
-    def nats(self, ids):
-        """-log p of ids[1:], each after those before it."""
+    def logits(self, ids):
+        """Of each position, one list at a time."""
         n = len(ids)
         self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
         zero = ctypes.pointer(ctypes.c_int32(0))
@@ -134,9 +134,21 @@ class Model:
                       (ctypes.POINTER(ctypes.c_int32) * n)(*[zero] * n), (ctypes.c_int8 * n)(*[1] * n))
         if self.llama.llama_decode(self.context, batch) != 0:
             raise RuntimeError("llama_decode fails")
+        for i in range(n):
+            yield self.llama.llama_get_logits_ith(self.context, i)[:self.n_vocab]
+
+    def nats(self, ids):
+        """-log p of ids[1:], each after those before it."""
         found = []
-        for i in range(n - 1):
-            logits = self.llama.llama_get_logits_ith(self.context, i)[:self.n_vocab]
+        for logits, following in zip(self.logits(ids), ids[1:]):
             most = max(logits)
-            found.append(most + math.log(sum(math.exp(x - most) for x in logits)) - logits[ids[i + 1]])
+            found.append(most + math.log(sum(math.exp(x - most) for x in logits)) - logits[following])
         return found
+
+    def generate(self, ids, count):
+        """The `count` most likely tokens behind ids, one after the other."""
+        ids = list(ids)
+        for _ in range(count):
+            *_, last = self.logits(ids)
+            ids.append(max(range(self.n_vocab), key=last.__getitem__))
+        return ids[-count:]

@@ -26,14 +26,15 @@ void CheckFinite(MatrixView<const float> values, std::string_view what) {
   });
 }
 
-void CheckFitsHalf(MatrixView<const float> values, std::string_view what, std::span<const uint8_t> widths) {
+void CheckFitsHalf(MatrixView<const float> values, std::string_view what, std::span<const uint8_t> widths,
+                   size_t first_row) {
   MICA_CHECK(widths.empty() || widths.size() == values.cols);
   constexpr float kRoundsToInfinity = 65520.0f;  // half a step above the largest
   ParallelFor(values.rows, [&](size_t r) {
     for (size_t c = 0; c < values.cols; ++c) {
       if ((widths.empty() || widths[c] == 16) && !(std::fabs(values(r, c)) < kRoundsToInfinity)) {
         Fail("{}: row {}, column {} is {}, but 16 bits (FP16) hold 65504 at most; give it fewer bits", what,
-             r, c, values(r, c));
+             first_row + r, c, values(r, c));
       }
     }
   });

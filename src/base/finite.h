@@ -17,8 +17,8 @@ size_t FirstNotFinite(std::span<const float> values);
 void CheckFinite(MatrixView<const float> values, std::string_view what);
 
 // Throws Error naming `what` and the place of a value that FP16 does not hold (65504 at most). widths:
-// [cols], looked at are the columns of 16 bits; empty: all.
+// [cols], looked at are the columns of 16 bits; empty: all. first_row: of the values in what they are called.
 void CheckFitsHalf(MatrixView<const float> values, std::string_view what,
-                   std::span<const uint8_t> widths = {});
+                   std::span<const uint8_t> widths = {}, size_t first_row = 0);
 
 }  // namespace mica

@@ -53,7 +53,7 @@ void Ends::Check() const {
     ParallelFor((rows + kRowsEach - 1) / kRowsEach, [&](size_t part) {
       Matrix<float> w(std::min(kRowsEach, rows - part * kRowsEach), cols);
       ReadFiniteFloats(tensor, part * kRowsEach * cols, {w.data(), w.size()});
-      if (bits() == 16) CheckFitsHalf(w, Where(tensor));
+      if (bits() == 16) CheckFitsHalf(w, Where(tensor), {}, part * kRowsEach);
     });
     weights_.checkpoint().Release(tensor);
   }

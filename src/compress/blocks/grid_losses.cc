@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <limits>
 
 #include "base/threads.h"
 #include "device/array.h"
+#include "device/cuda.h"
 #include "ops/feedback/stored.h"
 #include "ops/linalg/arrange.h"
 #include "ops/linalg/linalg.h"
@@ -66,9 +68,14 @@ std::vector<double> Losses(
     store(sample.rows(), grids[grid], values.view());
     losses[grid] = sample.LossOf(values.view());
   };
-  // So few rows are work for one thread.
+  // So few rows are work for one thread, or for a small part of a GPU: there each grid has a queue.
   if (matrix.w.device.is_cuda()) {
-    for (const size_t grid : candidates) measure(grid);
+    Synchronize(matrix.w.device);
+    std::vector<std::future<void>> running;
+    for (const size_t grid : candidates)
+      running.push_back(std::async(std::launch::async, [&measure, grid] { measure(grid); }));
+    for (const std::future<void>& one : running) one.wait();
+    for (std::future<void>& one : running) one.get();
   } else {
     ParallelFor(candidates.size(), [&](size_t i) { measure(candidates[i]); });
   }
