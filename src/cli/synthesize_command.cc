@@ -69,7 +69,8 @@ RandomCheckpointSpec Spec(const SynthesizeOptions& options) {
   set("tokenizer", spec.tokenizer);
   set("vocab", spec.vocab);
   if (value("vocab").is_null() && !spec.tokenizer.empty())
-    spec.vocab = std::max(spec.vocab, static_cast<size_t>(Tokenizer::Open(spec.tokenizer).vocab_size()));
+    spec.vocab =
+        std::max(spec.vocab, static_cast<size_t>(Tokenizer::Open(spec.tokenizer).vocab_size_with_added()));
   spec.format = value("format") == "bin" ? CheckpointFormat::kTorch : CheckpointFormat::kSafetensors;
   const Json dtype = value("dtype");
   spec.dtype = dtype == "fp32" ? DType::kF32 : dtype == "bf16" ? DType::kBF16 : DType::kF16;

@@ -27,7 +27,7 @@ constexpr size_t kBlockElements = size_t{1} << 18;          // made by one threa
 constexpr size_t kBufferElements = (size_t{64} << 20) / 4;  // 64 MiB of FP32
 constexpr uint64_t kSlackBytes = uint64_t{16} << 20;        // headers, index, file system
 constexpr double kNormEpsilon = 1e-5;
-constexpr const char* kTokenizerFiles[] = {"tokenizer.model", "tokenizer_config.json",
+constexpr const char* kTokenizerFiles[] = {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
                                            "special_tokens_map.json"};
 
 // A bijection of 64 bits that spreads every input bit over all output bits (SplitMix64; Steele, Lea, Flood
@@ -248,7 +248,9 @@ void CopyTokenizer(const RandomCheckpointSpec& spec, OutputDirectory& output) {
          spec.tokenizer.string(), tokenizer.vocab_size(), spec.vocab);
   }
   if (!fs::is_directory(spec.tokenizer)) {
-    WriteFileAtomically(output.File(kTokenizerFiles[0]), ReadFile(spec.tokenizer));
+    // Under the name that says what it is.
+    const bool json = spec.tokenizer.extension() == ".json";
+    WriteFileAtomically(output.File(json ? "tokenizer.json" : kTokenizerFiles[0]), ReadFile(spec.tokenizer));
     return;
   }
   for (const char* name : kTokenizerFiles) {
@@ -323,8 +325,7 @@ RandomCheckpointFacts WriteRandomCheckpoint(const RandomCheckpointSpec& spec, co
   for (const TensorSpec& tensor : tensors) data_bytes += SpecBytes(tensor);
   facts.parameters = data_bytes / DTypeBytes(spec.dtype);
 
-  if (!spec.tokenizer.empty())
-    CheckFiles({.inputs = {spec.tokenizer}, .directories = {directory}});
+  if (!spec.tokenizer.empty()) CheckFiles({.inputs = {spec.tokenizer}, .directories = {directory}});
   if (const uint64_t room = FreeDiskBytes(directory); room < data_bytes + kSlackBytes) {
     Fail("{}: the checkpoint needs {} of disk space, but {} are free", directory.string(),
          FormatBytes(static_cast<double>(data_bytes + kSlackBytes)), FormatBytes(static_cast<double>(room)));
