@@ -56,7 +56,7 @@ class GgufTest(ProgramTest):
         self.export("source/model.gguf")
         for name in ("tokenizer.model", "tokenizer_config.json"):
             shutil.copy(DEMO / name, source)
-        text = self.text()
+        text = self.text("calib.txt", ["docs/method.md"])
         for model, name in ((DEMO, "of_hf"), (source, "of_gguf")):
             self.succeed("compress", model, self.folder / name, "--calib", f"text={text}", *SMALL)
         skipped = ("compression.json", "config.json", "tokenizer_config.json", "generation_config.json")
@@ -94,8 +94,8 @@ class GgufTest(ProgramTest):
     def test_experiments_check_it(self):
         self.export("model.gguf")
         shutil.copy(DEMO / "tokenizer.model", self.folder)
-        for name in ("eval.txt", "calib.txt"):
-            self.text(name)
+        self.text("eval.txt")
+        self.text("calib.txt", ["docs/method.md"])
         experiment = self.experiment(model="model.gguf")
         shown = self.succeed("run", experiment, "--check")
         self.assertIn("GGUF, F16", shown)

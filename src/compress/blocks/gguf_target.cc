@@ -136,11 +136,11 @@ std::vector<GgmlType> ParseGgufTypes(const std::string& list) {
     at = comma + 1;
     const GgmlTypeFacts* facts = FindGgmlType(name);
     if (facts == nullptr || !CanSolve(facts->type)) {
-      Fail("--gguf-types names \"{}\", expected all or types out of {}", name,
+      Fail("--gguf-types (gguf_types) names \"{}\", expected all or types out of {}", name,
            GgufTypesText(SolvableTypes()));
     }
     if (std::ranges::find(types, facts->type) != types.end())
-      Fail("--gguf-types names {} twice, expected each type once", name);
+      Fail("--gguf-types (gguf_types) names {} twice, expected each type once", name);
     types.push_back(facts->type);
   }
   return types;
