@@ -115,7 +115,7 @@ class NumbersTest(ProgramTest):
         edit(self.model, "model.layers.0.mlp.gate_proj.weight", 70000.0, 64 * 3 + 7, 1)
         shutil.rmtree(out)
         # Not what makes up for the drift of the inputs, which may be smaller, but the weight itself.
-        alone = ("--samples", 4, "--seqlen", 64, "--fisher-windows", 1, "--drift-compensation", 0)
+        alone = ["--samples", "4", "--seqlen", "64", "--fisher-windows", "1", "--drift-compensation", "0"]
         self.fail_with("model.layers.0.mlp.gate_proj: weights: row 3, column 7 is ", "compress", self.model, out, *self.calib, *alone, "--bits", 16,
                        "--sparsity", 0.3)
 
