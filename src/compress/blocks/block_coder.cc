@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "compress/budget/demands.h"
-#include "compress/coder/later.h"
 #include "device/cuda.h"
 
 namespace mica {
@@ -206,7 +205,6 @@ BlockCoder::Solved BlockCoder::SolveMatrix(size_t layer, const StageInput& input
 }
 
 CodedMatrix BlockCoder::Finish(Solved solved) const {
-  const std::lock_guard<std::mutex> lock(finishing_);
   const BlockSolution& matrix = solved.solution;
   const SolverReport& report = solved.report;
   CodedMatrix coded{solved.kind, target_->Pack(matrix, solved.grid), {}};
@@ -226,28 +224,11 @@ CodedMatrix BlockCoder::Finish(Solved solved) const {
 }
 
 void BlockCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
-  const auto pack = [this](Solved solved) {
-    packing_.push_back(
-        Later([this, solved = std::move(solved)]() mutable { return Finish(std::move(solved)); }));
-  };
-  if (stage.size() < 2 || !input.h.device.is_cuda()) {
-    for (StageMatrix& matrix : stage) pack(SolveMatrix(layer, input, matrix));
-    return;
-  }
-  // As coding `fixed` does: a matrix alone is a chain of columns that leaves a device idle half of the time.
-  Synchronize(input.h.device);
-  std::vector<std::future<Solved>> solving;
-  for (StageMatrix& matrix : stage)
-    solving.push_back(Later([this, layer, &input, &matrix] { return SolveMatrix(layer, input, matrix); }));
-  for (const std::future<Solved>& one : solving) one.wait();
-  for (std::future<Solved>& one : solving) pack(one.get());
+  queue_.Run(
+      input.h.device, stage, [&](StageMatrix& matrix) { return SolveMatrix(layer, input, matrix); },
+      [this](Solved solved) { return Finish(std::move(solved)); });
 }
 
-std::vector<CodedMatrix> BlockCoder::Collect(size_t count) {
-  MICA_CHECK(count <= packing_.size());
-  std::vector<CodedMatrix> collected;
-  for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
-  return collected;
-}
+std::vector<CodedMatrix> BlockCoder::Collect(size_t count) { return queue_.Collect(count); }
 
 }  // namespace mica

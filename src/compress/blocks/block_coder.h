@@ -2,10 +2,7 @@
 // for each matrix, or for those that must agree, chosen over the whole model under one budget.
 #pragma once
 
-#include <deque>
-#include <future>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "compress/blocks/grid_losses.h"
@@ -13,6 +10,7 @@
 #include "compress/blocks/storage_target.h"
 #include "compress/budget/choose_options.h"
 #include "compress/coder/coder.h"
+#include "compress/coder/stage_queue.h"
 
 namespace mica {
 
@@ -78,8 +76,7 @@ class BlockCoder final : public Coder {
   std::vector<size_t> chosen_;  // [layers x kinds] grids
   size_t embedding_grid_ = 0, head_grid_ = 0;
   double bits_per_weight_ = 0;
-  mutable std::mutex finishing_;  // one matrix at a time, as each takes all threads and much memory
-  std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
+  StageQueue queue_;
 };
 
 }  // namespace mica

@@ -10,7 +10,6 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/budget/demands.h"
-#include "compress/coder/later.h"
 #include "compress/curvature/score_histogram.h"
 #include "compress/fixed/plan.h"
 #include "device/cuda.h"
@@ -139,7 +138,6 @@ FixedCoder::Solved FixedCoder::SolveMatrix(size_t layer, const StageInput& input
 }
 
 CodedMatrix FixedCoder::Finish(Solved solved) const {
-  const std::lock_guard<std::mutex> lock(finishing_);
   const FixedSolution& matrix = solved.solution;
   const SolverReport& report = solved.report;
   CodedMatrix coded{solved.kind, matrix.Packed(), {}};
@@ -162,30 +160,11 @@ CodedMatrix FixedCoder::Finish(Solved solved) const {
 }
 
 void FixedCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
-  const auto pack = [this](Solved solved) {
-    packing_.push_back(
-        Later([this, solved = std::move(solved)]() mutable { return Finish(std::move(solved)); }));
-  };
-  if (stage.size() < 2 || !input.h.device.is_cuda()) {
-    for (StageMatrix& matrix : stage) pack(SolveMatrix(layer, input, matrix));
-    return;
-  }
-  // A matrix alone is a chain of columns that leaves a device idle half of the time: all of the stage at
-  // once, each on a queue of its own, once what they begin with is there.
-  Synchronize(input.h.device);
-  std::vector<std::future<Solved>> solving;
-  for (StageMatrix& matrix : stage)
-    solving.push_back(Later([this, layer, &input, &matrix] { return SolveMatrix(layer, input, matrix); }));
-  // All have ended before one is looked at: they refer to what is the caller's.
-  for (const std::future<Solved>& one : solving) one.wait();
-  for (std::future<Solved>& one : solving) pack(one.get());
+  queue_.Run(
+      input.h.device, stage, [&](StageMatrix& matrix) { return SolveMatrix(layer, input, matrix); },
+      [this](Solved solved) { return Finish(std::move(solved)); });
 }
 
-std::vector<CodedMatrix> FixedCoder::Collect(size_t count) {
-  MICA_CHECK(count <= packing_.size());
-  std::vector<CodedMatrix> collected;
-  for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
-  return collected;
-}
+std::vector<CodedMatrix> FixedCoder::Collect(size_t count) { return queue_.Collect(count); }
 
 }  // namespace mica

@@ -1,13 +1,11 @@
 // Coding `fixed`: every column has a whole number of bits, chosen over the whole model by one price of a bit.
 #pragma once
 
-#include <deque>
-#include <future>
-#include <mutex>
 #include <vector>
 
 #include "compress/budget/allocation.h"
 #include "compress/coder/coder.h"
+#include "compress/coder/stage_queue.h"
 #include "compress/fixed/solver.h"
 
 namespace mica {
@@ -49,8 +47,7 @@ class FixedCoder final : public Coder {
   const Statistics* statistics_ = nullptr;
   std::vector<MatrixDemand> demands_;
   Allocation allocation_;
-  mutable std::mutex finishing_;  // one matrix at a time, as each takes all threads and much memory
-  std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
+  StageQueue queue_;
 };
 
 }  // namespace mica
