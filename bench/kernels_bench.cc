@@ -93,7 +93,7 @@ void RegisterRows(const KernelTable& table) {
   add("rope_bf16", 6,
       [table](float* a, float* b, float*, BF16* half) { table.bf16.rope(a, b, b + kRow / 2, kRow, half); });
   add("swiglu_bf16", 10,
-      [table](float* a, float* b, float*, BF16* half) { table.bf16.swiglu(a, b, kRow, half); });
+      [table](float* a, float* b, float*, BF16* half) { table.bf16.gated(Activation::kSilu, a, b, kRow, half); });
   add("softmax_step_bf16", 6, [table](float* a, float*, float*, BF16* half) {
     RunningSum state;
     table.bf16.softmax_step(a, kRow, 0.125f, &state, half);

@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         ParseConfig(ParseJson({reinterpret_cast<const char*>(data), size}, "fuzz"), "fuzz");
     MICA_CHECK(config.layers > 0 && config.hidden > 0 && config.vocab > 0 && config.ffn > 0 &&
                config.head_dim % 2 == 0);
-    MICA_CHECK(config.heads % config.kv_heads == 0 && config.rope_theta > 0 && config.norm_epsilon > 0);
+    MICA_CHECK(config.heads % config.kv_heads == 0 && config.ropes.front().theta > 0 && config.norm_epsilon > 0);
     MICA_CHECK(ParameterCount(config) > 0);
   } catch (const Error&) {
   }

@@ -71,7 +71,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const ModelWeights weights = ModelWeights::Open(path);
     const ModelConfig& config = weights.config();
     for (size_t layer = 0; layer < config.layers; ++layer) {
-      weights.AttentionNorm(layer);
+      weights.Norm(layer, NormKind::kAttentionInput);
       for (const LinearKind kind : kLinearKinds) {
         weights.Linear(layer, kind);
         weights.Bias(layer, kind);

@@ -158,8 +158,8 @@ class CheckpointTest(ProgramTest):
             "mqa": ["--hidden", 72, "--heads", 4, "--kv-heads", 1, "--head-dim", 18, "--ffn", 100, "--rope-theta", 500000],
             "gqa": ["--heads", 4, "--kv-heads", 2, "--tied", "--dtype", "bf16"],
             "mha": ["--heads", 4, "--format", "bin", "--shard-bytes", "1MB", "--dtype", "f32"],
-            "qwen2": ["--model-type", "qwen2", "--format", "bin", "--shard-bytes", 0],
-            "mistral": ["--model-type", "mistral", "--layers", 1],
+            "qwen2": ["--architecture", "qwen2", "--format", "bin", "--shard-bytes", 0],
+            "mistral": ["--architecture", "mistral", "--layers", 1],
             "biases": ["--attention-bias"],
         }
         for name, flags in shapes.items():

@@ -191,15 +191,14 @@ class IdentityTest(ProgramTest):
             (self.model / "config.json").write_text(json.dumps(config))
 
         compress = ("compress", self.model, out, *self.small, "--bits", 4)
-        refused("sliding_window", *compress, change={"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 32})
+        refused("yarm", *compress, change={"rope_scaling": {"rope_type": "yarm", "factor": 4.0}})
         refused("s.safetensors", *compress, "--statistics", self.folder / "absent" / "s.safetensors")
         refused("calib.txt", *compress, "--statistics", self.calib)
         refused("never.txt", "compress", self.model, out, "--calib", "text=never.txt", "--bits", 4)
         for change in ({"evaluate__data": [{"kind": "text", "name": "docs", "path": "evil.txt"}]},
                        {"compress__calib": [{"kind": "text", "path": "evil.txt"}]}):
             refused("evil.txt", "run", self.experiment(**change))
-        refused("sliding_window", "run", self.experiment(),
-                change={"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 32})
+        refused("yarm", "run", self.experiment(), change={"rope_scaling": {"rope_type": "yarm", "factor": 4.0}})
         self.succeed(*compress)  # the corrected command
 
     def test_a_dead_run_is_not_called_running(self):

@@ -112,18 +112,6 @@ double BitsPerWeight(uint64_t bits, uint64_t weights) {
   return weights == 0 ? 0.0 : static_cast<double>(bits) / static_cast<double>(weights);
 }
 
-const char* RopeName(RopeScaling scaling) {
-  switch (scaling) {
-    case RopeScaling::kNone:
-      return "none";
-    case RopeScaling::kLinear:
-      return "linear";
-    case RopeScaling::kLlama3:
-      return "llama3";
-  }
-  MICA_CHECK(false);
-}
-
 Json ConfigJson(const ModelConfig& config) {
   return {{"architecture", config.architecture},
           {"model_type", config.model_type},
@@ -135,8 +123,9 @@ Json ConfigJson(const ModelConfig& config) {
           {"ffn", config.ffn},
           {"vocab", config.vocab},
           {"max_positions", config.max_positions},
-          {"rope_theta", config.rope_theta},
-          {"rope_scaling", RopeName(config.rope_scaling)},
+          {"rope_theta", config.ropes.front().theta},
+          {"rope_scaling", RopeScalingName(config.ropes.front().scaling)},
+          {"sliding_window", config.ShortestSliding()},
           {"tied_head", config.tied_head},
           {"attention_bias", config.attention_bias}};
 }
@@ -191,6 +180,23 @@ std::string ShapeLine(const ModelConfig& config) {
       config.vocab, config.max_positions);
 }
 
+// "theta 1000000, scaling none", and which channels and layers where not all.
+std::string RopeLine(const ModelConfig& config, size_t index) {
+  const RopeConfig& rope = config.ropes[index];
+  std::string text = fmt::format("theta {:g}, scaling {}", rope.theta, RopeScalingName(rope.scaling));
+  if (rope.channels != config.head_dim) text += fmt::format(", {} of {} channels", rope.channels, config.head_dim);
+  const auto layers = std::ranges::count_if(
+      config.traits, [&](const LayerTraits& layer) { return layer.rope == std::optional(index); });
+  if (static_cast<size_t>(layers) != config.layers) text += fmt::format(", {} of {} layers", layers, config.layers);
+  return text;
+}
+
+std::string SlidingLine(const ModelConfig& config) {
+  const auto layers =
+      std::ranges::count_if(config.traits, [](const LayerTraits& layer) { return layer.sliding != 0; });
+  return fmt::format("{} tokens in {} of {} layers", config.ShortestSliding(), layers, config.layers);
+}
+
 std::string ToText(const Inspection& inspection, const fs::path& path) {
   const Checkpoint& checkpoint = inspection.checkpoint;
   std::string text = Printable(path.string(), std::string::npos) + "\n";
@@ -202,7 +208,8 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
     line("architecture", fmt::format("{} ({})", config.architecture, config.model_type));
     line("shape", ShapeLine(config));
     line("output head", config.tied_head ? "tied to the embedding" : "own matrix");
-    line("rope", fmt::format("theta {:g}, scaling {}", config.rope_theta, RopeName(config.rope_scaling)));
+    for (size_t i = 0; i < config.ropes.size(); ++i) line(i == 0 ? "rope" : "", RopeLine(config, i));
+    if (config.ShortestSliding() != 0) line("sliding window", SlidingLine(config));
     if (config.attention_bias) line("biases", config.output_bias ? "on q, k, v and o" : "on q, k and v");
   }
   line("parameters", std::to_string(inspection.parameters));

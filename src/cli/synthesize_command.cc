@@ -28,7 +28,7 @@ namespace {
 std::vector<Option> SynthesisTable() {
   std::vector<Option> table(SynthesisOptionTable().begin(), SynthesisOptionTable().end());
   for (Option& option : table) {
-    if (std::string_view(option.name) != "model-type") continue;
+    if (std::string_view(option.name) != "architecture") continue;
     option.kind = OptionKind::kChoice;
     for (const ModelType* type : ModelTypes()) option.words.push_back(type->name.data());
   }
@@ -62,8 +62,8 @@ RandomCheckpointSpec Spec(const SynthesizeOptions& options) {
   set("ffn", spec.ffn);
   set("max-positions", spec.max_positions);
   set("rope-theta", spec.rope_theta);
-  set("model-type", spec.model_type);
-  set("tied", spec.tied);
+  set("architecture", spec.model_type);
+  if (const Json tied = value("tied"); tied == true) spec.tied = true;
   set("attention-bias", spec.attention_bias);
   set("shard-bytes", spec.shard_bytes);
   set("tokenizer", spec.tokenizer);

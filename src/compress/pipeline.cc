@@ -153,7 +153,6 @@ void Compression::CheckModel() const {
   CheckSettings(settings_);
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
-  CheckWindow(config(), *settings_.calibration.seqlen);
 }
 
 void Compression::CheckBudget() {
@@ -227,7 +226,10 @@ CompressionRecord Compression::Work() {
   ResidualStream stream = [&] {
     const Array table = StoredEmbedding();
     return ResidualStream(
-        [&](std::span<const int32_t> ids, Tensor out) { GatherRows(table.view(), ids, out); },
+        [&](std::span<const int32_t> ids, Tensor out) {
+          GatherRows(table.view(), ids, out);
+          if (config().embedding_factor != 1.0f) ScaleValues(config().embedding_factor, out, out);
+        },
         config().hidden, *calibration_, ResidualStream::kPortionTokens, device, rest_);
   }();
   std::optional<ResidualStream> original;

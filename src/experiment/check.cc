@@ -177,7 +177,6 @@ class Checker {
   std::string WindowsOf(const DataSpec& set, const LoadedText& text) {
     const EvaluationRequest& request = experiment_.evaluation;
     const size_t window = WindowTokens(request.seqlen, *config_);
-    CheckWindow(*config_, window);
     const size_t wanted =
         request.max_windows == 0 ? std::max(kWholeText, window) : request.max_windows * window;
     const bool surely = text.text.size() / kSurelyBytes > wanted;

@@ -17,6 +17,7 @@
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
+#include "ops/linalg/arrange.h"
 #include "ops/norm/norm.h"
 #include "ops/product/product.h"
 #include "ops/rope/rope.h"
@@ -77,6 +78,28 @@ class LayerGradient {
     const ConstTensor operand = Converted(gradient, layer_.operands(), rounded_);
     (add ? MultiplyAdd : Multiply)(operand, transposed(kind), {}, y);
   }
+  // What the outputs of a linear layer that adds to the residual stream feel, through the factor and the norm
+  // between: `gradient` itself where there are none.
+  ConstTensor OfBranch(LinearKind kind, NormKind norm, const Array& inputs, ConstTensor gradient, Array& felt) {
+    if (!config_.Has(norm) && config_.residual_factor == 1.0f) return gradient;
+    felt = New(gradient.rows, gradient.cols);
+    ScaleValues(config_.residual_factor, gradient, felt.view());
+    if (!config_.Has(norm)) return std::as_const(felt).view();
+    Array outputs = New(gradient.rows, gradient.cols), of_outputs = New(gradient.rows, gradient.cols);
+    Multiply(inputs.view(), layer_.linear(kind), layer_.bias(kind), outputs.view());
+    FillZero(of_outputs.view());
+    AddRmsNormGradient(outputs.view(), layer_.norm(norm), felt.view(), config_.norm_epsilon, of_outputs.view());
+    felt = std::move(of_outputs);
+    return std::as_const(felt).view();
+  }
+  // Adds to the gradient of the stream x what the inputs of a block feel. The residual connection's share is
+  // what the gradient already holds.
+  void BackThroughInput(NormKind norm, ConstTensor x, Array& felt, Tensor gradient) const {
+    if (config_.Has(norm))
+      return AddRmsNormGradient(x, layer_.norm(norm), felt.view(), config_.norm_epsilon, gradient);
+    ScaleAndAdd(gradient, 1.0f, felt.view());
+    Copy(std::as_const(felt).view(), gradient);
+  }
 
   void BackThroughMlp(ConstTensor middle, Tensor gradient, const GradientHook& hook) {
     const size_t tokens = middle.rows;
@@ -87,47 +110,70 @@ class LayerGradient {
     const Tensor gate = of_gate.view(), up = of_up.view(), hidden_gradient = of_hidden.view();
     Multiply(normed.view(), layer_.linear(LinearKind::kGate), layer_.bias(LinearKind::kGate), gate);
     Multiply(normed.view(), layer_.linear(LinearKind::kUp), layer_.bias(LinearKind::kUp), up);
-    Swiglu(gate, up, hidden.view());
-    HandOut(LinearKind::kDown, hidden, gradient, hook);
+    Gated(config_.activation, gate, up, hidden.view());
+    Array felt;
+    const ConstTensor of_down = OfBranch(LinearKind::kDown, NormKind::kMlpOutput, hidden, gradient, felt);
+    HandOut(LinearKind::kDown, hidden, of_down, hook);
 
-    BackThroughLinear(LinearKind::kDown, gradient, false, hidden_gradient);
-    SwigluGradient(gate, up, hidden_gradient, gate, up);
+    BackThroughLinear(LinearKind::kDown, of_down, false, hidden_gradient);
+    GatedGradient(config_.activation, gate, up, hidden_gradient, gate, up);
     HandOut(LinearKind::kGate, normed, gate, hook);
     HandOut(LinearKind::kUp, normed, up, hook);
 
     Array normed_gradient = New(tokens, config_.hidden);
     BackThroughLinear(LinearKind::kGate, gate, false, normed_gradient.view());
     BackThroughLinear(LinearKind::kUp, up, true, normed_gradient.view());
-    AddRmsNormGradient(middle, layer_.mlp_norm(), normed_gradient.view(), config_.norm_epsilon, gradient);
+    BackThroughInput(NormKind::kMlpInput, middle, normed_gradient, gradient);
+  }
+
+  // What the outputs of q or k feel: back through the norm of heads, where there is one. joined: what its
+  // results feel, [tokens, width].
+  Array OfHeads(NormKind norm, const Array& raw, Array joined) const {
+    if (!config_.Has(norm)) return joined;
+    const size_t rows = joined.rows(), width = joined.cols(), group = config_.NormWidth(norm);
+    Array felt = New(rows, width);
+    FillZero(felt.view());
+    const auto by_group = [&](auto x) {
+      x.rows = rows * (width / group);
+      x.cols = x.stride = group;
+      return x;
+    };
+    AddRmsNormGradient(by_group(raw.view()), layer_.norm(norm), by_group(std::as_const(joined).view()),
+                       config_.norm_epsilon, by_group(felt.view()));
+    return felt;
   }
 
   void BackThroughAttention(ConstTensor x, size_t window, Tensor gradient, const GradientHook& hook) {
     const size_t tokens = x.rows, head_dim = config_.head_dim, heads = config_.heads,
                  kv_heads = config_.kv_heads;
-    HandOut(LinearKind::kO, context_, gradient, hook);
+    Array felt;
+    const ConstTensor of_o = OfBranch(LinearKind::kO, NormKind::kAttentionOutput, context_, gradient, felt);
+    HandOut(LinearKind::kO, context_, of_o, hook);
     Array context_gradient = New(tokens, config_.q_width());
-    BackThroughLinear(LinearKind::kO, gradient, false, context_gradient.view());
+    BackThroughLinear(LinearKind::kO, of_o, false, context_gradient.view());
 
     Array grad_q = New(heads * tokens, head_dim), grad_k = New(kv_heads * tokens, head_dim),
           grad_v = New(kv_heads * tokens, head_dim);
-    AttentionGradient(
-        {tokens, window, heads, kv_heads, head_dim},
-        {projections_.q.view(), projections_.k.view(), projections_.v.view(), ScoreFactor(config_)},
-        {context_.view(), log_sums_.view(), context_gradient.view()},
-        {grad_q.view(), grad_k.view(), grad_v.view()});
+    AttentionGradient({tokens, window, heads, kv_heads, head_dim}, layer_.AttentionOf(projections_),
+                      {context_.view(), log_sums_.view(), context_gradient.view()},
+                      {grad_q.view(), grad_k.view(), grad_v.view()});
 
     Array normed_gradient = New(tokens, config_.hidden);
-    const auto finish = [&](LinearKind kind, const Array& by_head, size_t count, const RopeTable* rope) {
-      Array joined = New(tokens, count * head_dim);
-      JoinHeads(by_head.view(), rope, window, joined.view());
-      HandOut(kind, normed_, joined.view(), hook);
-      BackThroughLinear(kind, joined.view(), kind != LinearKind::kQ, normed_gradient.view());
+    const auto joined = [&](const Array& by_head, size_t count, const RopeTable* rope) {
+      Array outputs = New(tokens, count * head_dim);
+      JoinHeads(by_head.view(), rope, window, outputs.view());
+      return outputs;
     };
-    finish(LinearKind::kQ, grad_q, heads, &layer_.rope());
-    finish(LinearKind::kK, grad_k, kv_heads, &layer_.rope());
-    finish(LinearKind::kV, grad_v, kv_heads, nullptr);
-    // The norm's share; the residual connection's share is what the gradient already holds.
-    AddRmsNormGradient(x, layer_.attention_norm(), normed_gradient.view(), config_.norm_epsilon, gradient);
+    const auto finish = [&](LinearKind kind, const Array& outputs) {
+      HandOut(kind, normed_, outputs.view(), hook);
+      BackThroughLinear(kind, outputs.view(), kind != LinearKind::kQ, normed_gradient.view());
+    };
+    finish(LinearKind::kQ, OfHeads(NormKind::kQuery, projections_.raw_q,
+                                   joined(grad_q, heads, layer_.query_rope())));
+    finish(LinearKind::kK, OfHeads(NormKind::kKey, projections_.raw_k,
+                                   joined(grad_k, kv_heads, layer_.key_rope())));
+    finish(LinearKind::kV, joined(grad_v, kv_heads, nullptr));
+    BackThroughInput(NormKind::kAttentionInput, x, normed_gradient, gradient);
   }
 
   DecoderLayer layer_;
@@ -147,7 +193,6 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
   MICA_CHECK(window > 0);
   MICA_CHECK(ids.size() % window == 0);
   const ModelConfig& config = weights.config();
-  CheckWindow(config, window);
   // Whole runs, so that the sums over tokens do not depend on where a group ends.
   const size_t run_bytes = config.layers * RunTokens(window) * config.hidden * sizeof(float);
   const size_t group = std::max<size_t>(1, stored_bytes / run_bytes) * RunTokens(window);
@@ -203,7 +248,10 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
         ThrowIfInterrupted();
         const Tensor of_run = gradient.view().Rows(first, count);
         layer.Run(inputs[index].view().Rows(first, count), window, group_first + first, of_run, hook);
-        if (index == 0 && settings.at_embedding) settings.at_embedding(group_first + first, of_run);
+        if (index == 0 && settings.at_embedding) {
+          if (config.embedding_factor != 1.0f) ScaleValues(config.embedding_factor, of_run, of_run);
+          settings.at_embedding(group_first + first, of_run);
+        }
         settings.advance(count);
       });
       inputs.pop_back();

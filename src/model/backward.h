@@ -34,8 +34,8 @@ struct BackwardSettings {
   // distribution (true Fisher information) with this seed.
   bool sample_labels = false;
   uint64_t seed = 0;
-  // Where given, called with d(sum of negative log likelihoods) / d(residual stream before the first layer),
-  // [tokens, hidden] FP32 on the device that computes, after the hooks of that layer for a run. first_token:
+  // Where given, called with d(sum of negative log likelihoods) / d(rows of the embedding), [tokens, hidden]
+  // FP32 on the device that computes, after the hooks of that layer for a run. first_token:
   // place in `ids` of row 0.
   std::function<void(size_t first_token, ConstTensor gradient)> at_embedding;
   // Called with the number of tokens one layer has been done for, forward and backward: 2 * layers *

@@ -1,90 +1,40 @@
 #include "model/config.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
 
 #include "base/error.h"
+#include "model/config_reader.h"
+#include "model/rope_config.h"
 
 namespace mica {
 namespace {
 
-// Reads keys of one JSON object; every fault names the file, the key and the value.
-class Reader {
- public:
-  Reader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    if (!json.is_object()) Fail("{}: expected a JSON object, found {}", where_, json.type_name());
-  }
+// Mixtures of experts, by the model types of transformers that are published most; others are known by keys.
+constexpr std::array<std::string_view, 16> kMixtures = {
+    "mixtral",     "qwen2_moe",   "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "olmoe", "granitemoe",
+    "phimoe",      "gpt_oss",     "llama4",    "llama4_text", "dbrx",       "jamba",       "glm4_moe",
+    "ernie4_5_moe"};
+constexpr std::array kExpertKeys = {"num_local_experts", "num_experts", "n_routed_experts"};
 
-  // Absent and null are the same, as in transformers.
-  const Json* Find(const char* key) const {
-    const auto found = json_.find(key);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
+void RefuseMixtures(const ConfigReader& reader, const std::string& model_type) {
+  const char* found = nullptr;
+  for (const char* key : kExpertKeys) {
+    const Json* experts = reader.Find(key);
+    if (experts != nullptr && experts->is_number() && *experts > 1) found = key;
   }
+  if (found == nullptr && std::ranges::find(kMixtures, model_type) == kMixtures.end()) return;
+  std::string key;
+  if (found != nullptr) key = fmt::format(" ({} is {})", found, reader.Find(found)->dump());
+  Fail("{}: model_type \"{}\" is a mixture of experts{}, which is not supported; supported are {}",
+       reader.where(), model_type, key, JoinNames(ModelTypes(), "and"));
+}
 
-  template <typename... Args>
-  [[noreturn]] void Refuse(const char* key, const Json& value, fmt::format_string<Args...> format,
-                           Args&&... args) const {
-    std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() > 80) text = text.substr(0, 77) + "...";
-    Fail("{}: {} is {}, {}", where_, key, text, fmt::format(format, std::forward<Args>(args)...));
-  }
-
-  size_t Count(const char* key, uint64_t limit) const {
-    const Json* value = Find(key);
-    if (value == nullptr) Fail("{}: {} is missing, expected a whole number from 1 to {}", where_, key, limit);
-    return Count(key, *value, limit);
-  }
-  size_t Count(const char* key, uint64_t limit, size_t otherwise) const {
-    const Json* value = Find(key);
-    return value == nullptr ? otherwise : Count(key, *value, limit);
-  }
-
-  // A positive finite number.
-  double Positive(const char* key, double limit, double otherwise) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_number() || !(value->get<double>() > 0.0) || !(value->get<double>() <= limit)) {
-      Refuse(key, *value, "expected a number above 0 and at most {:g}", limit);
-    }
-    return value->get<double>();
-  }
-  double Positive(const char* key, double limit) const {
-    if (Find(key) == nullptr) Fail("{}: {} is missing, expected a number above 0", where_, key);
-    return Positive(key, limit, 0.0);
-  }
-
-  bool Flag(const char* key, bool otherwise) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_boolean()) Refuse(key, *value, "expected true or false");
-    return value->get<bool>();
-  }
-
-  std::string Text(const char* key, const std::string& otherwise) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_string()) Refuse(key, *value, "expected a string");
-    return value->get<std::string>();
-  }
-
-  const std::string& where() const { return where_; }
-
- private:
-  size_t Count(const char* key, const Json& value, uint64_t limit) const {
-    // A negative number stays negative in a signed type; a large unsigned one must not become negative.
-    const bool positive =
-        value.is_number_unsigned() || (value.is_number_integer() && value.get<int64_t>() >= 0);
-    if (!positive || value.get<uint64_t>() < 1 || value.get<uint64_t>() > limit) {
-      Refuse(key, value, "expected a whole number from 1 to {}", limit);
-    }
-    return value.get<uint64_t>();
-  }
-
-  const Json& json_;
-  std::string where_;
-};
-
-const ModelType& TypeOf(const Reader& reader) {
+const ModelType& TypeOf(const ConfigReader& reader) {
   const std::string name = reader.Text("model_type", "");
+  RefuseMixtures(reader, name);
   if (const ModelType* type = FindModelType(name)) return *type;
   if (name.empty()) {
     Fail("{}: model_type is missing; supported are {}", reader.where(), JoinNames(ModelTypes(), "and"));
@@ -93,82 +43,13 @@ const ModelType& TypeOf(const Reader& reader) {
        JoinNames(ModelTypes(), "and", &ModelType::also));
 }
 
-void RefusePartialRotary(const Reader& reader) {
-  const Json* rotary = reader.Find("partial_rotary_factor");
-  if (rotary != nullptr && *rotary != 1.0) reader.Refuse("partial_rotary_factor", *rotary, "supported is 1");
-}
-
-// What `key` ("rope_scaling" or "rope_parameters", an object) says of the rotary embedding.
-void ReadRopeObject(const Reader& reader, const char* key, const Json& object, ModelConfig* config) {
-  if (!object.is_object()) reader.Refuse(key, object, "expected null or an object with rope_type");
-  const Reader rope(object, fmt::format("{}: {}", reader.where(), key));
-  for (const auto& [name, value] : object.items()) {
-    if (value.is_object())
-      rope.Refuse(name.c_str(), value, "supported is one rotary embedding for all layers");
-  }
-  constexpr double kMaxTheta = 1e12, kMaxFactor = 1e6;
-  const char* const theta = config->family->keys.rope_theta;
-  config->rope_theta = rope.Positive(theta, kMaxTheta, config->rope_theta);
-  RefusePartialRotary(rope);
-  const std::string type = rope.Text("rope_type", rope.Text("type", ""));
-  if (type.empty()) {
-    // Numbers of a scaling that nobody named: transformers refuses them, or takes them for "default".
-    for (const auto& [name, value] : object.items()) {
-      if (name != theta && name != "partial_rotary_factor" && !value.is_null())
-        rope.Refuse(name.c_str(), value,
-                    "but there is no rope_type beside it; supported are default, linear and llama3");
-    }
-    return;
-  }
-  if (type == "default") return;
-  if (type == "linear") {
-    config->rope_scaling = RopeScaling::kLinear;
-    config->rope_factor = rope.Positive("factor", kMaxFactor);
-  } else if (type == "llama3") {
-    config->rope_scaling = RopeScaling::kLlama3;
-    config->rope_factor = rope.Positive("factor", kMaxFactor);
-    config->rope_low_frequency = rope.Positive("low_freq_factor", kMaxFactor);
-    config->rope_high_frequency = rope.Positive("high_freq_factor", kMaxFactor);
-    config->rope_original_positions = rope.Positive("original_max_position_embeddings", 1e9);
-    if (config->rope_high_frequency <= config->rope_low_frequency) {
-      rope.Refuse("high_freq_factor", *rope.Find("high_freq_factor"),
-                  "expected more than low_freq_factor, {:g}", config->rope_low_frequency);
-    }
-  } else {
-    Fail("{}: {} has type \"{}\", which is not supported; supported are default, linear and llama3",
-         reader.where(), key, type);
-  }
-}
-
-// Both spellings: "rope_scaling" with "rope_theta" beside it, and the newer "rope_parameters" that holds
-// both. A file that has the two must say the same in them.
-void ReadRope(const Reader& reader, ModelConfig* config) {
-  constexpr double kMaxTheta = 1e12;
-  config->rope_theta = reader.Positive(config->family->keys.rope_theta, kMaxTheta, config->rope_theta);
-  const Json* scaling = reader.Find("rope_scaling");
-  const Json* parameters = reader.Find("rope_parameters");
-  if (parameters != nullptr) ReadRopeObject(reader, "rope_parameters", *parameters, config);
-  if (scaling == nullptr) return;
-  ModelConfig by_scaling = *config;
-  by_scaling.rope_scaling = RopeScaling::kNone;
-  by_scaling.rope_factor = 1.0;
-  ReadRopeObject(reader, "rope_scaling", *scaling, &by_scaling);
-  const bool same = by_scaling.rope_theta == config->rope_theta &&
-                    by_scaling.rope_scaling == config->rope_scaling &&
-                    by_scaling.rope_factor == config->rope_factor;
-  if (parameters != nullptr && !same)
-    reader.Refuse("rope_scaling", *scaling,
-                  "which is not what rope_parameters says; remove the one that is wrong");
-  *config = std::move(by_scaling);
-}
-
 std::string LowerCase(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   return text;
 }
 
 // Settings that would change the computation and that no supported model has.
-void RefuseUnsupported(const Reader& reader, const ModelType& type) {
+void RefuseUnsupported(const ConfigReader& reader, const ModelType& type) {
   if (const Json* names = reader.Find("architectures")) {
     // The first conversions of LLaMA spelled it LLaMAForCausalLM.
     if (!names->is_array() || names->empty() || !(*names)[0].is_string() ||
@@ -177,22 +58,8 @@ void RefuseUnsupported(const Reader& reader, const ModelType& type) {
                     type.name);
     }
   }
-  const Family& family = *type.family;
-  if (const Json* activation = reader.Find(family.keys.activation);
-      activation != nullptr && *activation != family.activation) {
-    reader.Refuse(family.keys.activation, *activation, "supported is \"{}\"", family.activation);
-  }
-  RefusePartialRotary(reader);
-  if (const Json* types = reader.Find("layer_types")) {
-    if (!types->is_array()) reader.Refuse("layer_types", *types, "expected an array of layer types");
-    // Both are the same within the window, beyond which CheckWindow refuses.
-    for (const Json& layer : *types) {
-      if (layer != "full_attention" && layer != "sliding_attention")
-        reader.Refuse("layer_types", *types, "supported are \"full_attention\" and \"sliding_attention\"");
-    }
-  }
   if (const Json* quantization = reader.Find("quantization_config")) {
-    const Reader inner(*quantization, fmt::format("{}: quantization_config", reader.where()));
+    const ConfigReader inner(*quantization, fmt::format("{}: quantization_config", reader.where()));
     const std::string method = inner.Text("quant_method", "");
     if (method != "mica") {
       Fail(
@@ -204,10 +71,81 @@ void RefuseUnsupported(const Reader& reader, const ModelType& type) {
   }
 }
 
+Activation ReadActivation(const ConfigReader& reader, const Family& family) {
+  const char* const key = family.keys.activation;
+  const std::string name = reader.Text(key, family.activation);
+  if (const std::optional<Activation> known = FindActivation(name)) return *known;
+  reader.Refuse(key, *reader.Find(key), "supported are {}", ActivationNames());
+}
+
+// sliding_window, 0 for none: null means none, and only an absent key means the default.
+size_t SlidingTokens(const ConfigReader& reader, const ModelConfig& config, uint64_t limit) {
+  const ModelType& type = *config.type;
+  const char* const key = type.family->keys.sliding_window;
+  const size_t size = reader.Count(key, limit, config.json.contains(key) ? 0 : type.sliding_window);
+  const bool used =
+      type.sliding != SlidingRule::kFlag || reader.Flag(type.family->keys.use_sliding_window, false);
+  return used ? size : 0;
+}
+
+// Which layers slide, by the type's rule or as layer_types has it.
+void ReadSliding(const ConfigReader& reader, ModelConfig& config, uint64_t limit) {
+  const ModelType& type = *config.type;
+  config.traits.assign(config.layers, {});
+  std::vector<bool> slides(config.layers, type.sliding == SlidingRule::kAll);
+  if (type.sliding == SlidingRule::kFlag) {
+    const Json* given = reader.Find("max_window_layers");
+    const size_t from =  // 0 is none of Count's numbers
+        given != nullptr && *given == 0 ? 0 : reader.Count("max_window_layers", limit, 28);
+    for (size_t layer = from; layer < config.layers; ++layer) slides[layer] = true;
+  } else if (type.sliding == SlidingRule::kPeriod) {
+    const size_t period = reader.Count("sliding_window_pattern", limit, type.sliding_period);
+    for (size_t layer = 0; layer < config.layers; ++layer) slides[layer] = (layer + 1) % period != 0;
+  }
+  if (const Json* types = reader.Find("layer_types")) {
+    if (!types->is_array() || types->size() != config.layers)
+      reader.Refuse("layer_types", *types, "expected an array of {} layer types", config.layers);
+    for (size_t layer = 0; layer < config.layers; ++layer) {
+      const Json& one = (*types)[layer];
+      const std::string name = one.is_string() ? one.get<std::string>() : "";
+      if (name != "full_attention" && name != "sliding_attention")
+        reader.Refuse("layer_types", *types, "supported are \"full_attention\" and \"sliding_attention\"");
+      slides[layer] = name == "sliding_attention";
+    }
+  }
+  const size_t tokens = type.sliding == SlidingRule::kNever ? 0 : SlidingTokens(reader, config, limit);
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    if (slides[layer]) config.traits[layer].sliding = tokens;
+  }
+}
+
 }  // namespace
 
+size_t ModelConfig::NormWidth(NormKind norm) const {
+  switch (norm) {
+    case NormKind::kAttentionInput:
+    case NormKind::kMlpInput:
+    case NormKind::kAttentionOutput:
+    case NormKind::kMlpOutput:
+      return hidden;
+    case NormKind::kQuery:
+      return wide_head_norms ? q_width() : head_dim;
+    case NormKind::kKey:
+      return wide_head_norms ? kv_width() : head_dim;
+  }
+  MICA_CHECK(false);
+}
+
+size_t ModelConfig::ShortestSliding() const {
+  size_t shortest = 0;
+  for (const LayerTraits& layer : traits) {
+    if (layer.sliding != 0 && (shortest == 0 || layer.sliding < shortest)) shortest = layer.sliding;
+  }
+  return shortest;
+}
+
 ModelConfig ParseConfig(const Json& json, const std::string& where) {
-  const Reader reader(json, where);
+  const ConfigReader reader(json, where);
   const ModelType& type = TypeOf(reader);
   const ConfigKeys& keys = type.family->keys;
   RefuseUnsupported(reader, type);
@@ -219,8 +157,10 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
   ModelConfig config;
   config.json = json;
   config.family = type.family;
+  config.type = &type;
   config.model_type = type.name;
   config.architecture = type.architecture;
+  config.norms = type.norms;
   config.layers = reader.Count(keys.layers, kMaxLayers);
   config.hidden = reader.Count(keys.hidden, kMaxWidth);
   config.heads = reader.Count(keys.heads, kMaxHeads);
@@ -233,21 +173,25 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
                   config.heads);
   }
   constexpr uint64_t kMaxHeadDim = 4096;
-  if (reader.Find(keys.head_dim) == nullptr && config.hidden % config.heads != 0) {
+  if (reader.Find(keys.head_dim) == nullptr && !type.head_dim && config.hidden % config.heads != 0) {
     reader.Refuse(keys.heads, *reader.Find(keys.heads), "expected a divisor of {}, {}, unless {} is given",
                   keys.hidden, config.hidden, keys.head_dim);
   }
-  config.head_dim = reader.Count(keys.head_dim, kMaxHeadDim, config.hidden / config.heads);
+  config.head_dim =
+      reader.Count(keys.head_dim, kMaxHeadDim, type.head_dim.value_or(config.hidden / config.heads));
   if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
     Fail("{}: head_dim is {} ({}, or {} / {}), expected an even number up to {}", where, config.head_dim,
          keys.head_dim, keys.hidden, keys.heads, kMaxHeadDim);
   }
+  config.score_factor = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   config.norm_epsilon = static_cast<float>(reader.Positive(keys.norm_epsilon, 1.0, 1e-6));
   if (!(config.norm_epsilon > 0.0f)) {
     reader.Refuse(keys.norm_epsilon, *reader.Find(keys.norm_epsilon), "expected a number that FP32 can hold");
   }
-  ReadRope(reader, &config);
-  config.tied_head = reader.Flag("tie_word_embeddings", false);
+  config.activation = ReadActivation(reader, *type.family);
+  ReadSliding(reader, config, kMaxPositions);
+  ReadRopes(reader, config);
+  config.tied_head = reader.Flag("tie_word_embeddings", type.tied_head);
 
   if (type.biases == BiasRule::kConfig) {
     config.attention_bias = config.output_bias = reader.Flag(keys.attention_bias, false);
@@ -255,14 +199,6 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
   } else if (type.biases == BiasRule::kQkv) {
     config.attention_bias = true;
   }
-  if (type.sliding != SlidingRule::kNever) {
-    const bool used = type.sliding == SlidingRule::kFlag ? reader.Flag(keys.use_sliding_window, false) : true;
-    // Null means none, and only an absent key means the default.
-    const bool given = json.contains(keys.sliding_window);
-    const size_t size = reader.Count(keys.sliding_window, kMaxPositions, given ? 0 : type.sliding_window);
-    config.sliding_window = used ? size : 0;
-  }
-
   const Json* bos = reader.Find("bos_token_id");
   if (bos == nullptr) {
     config.bos = type.bos;
@@ -271,6 +207,7 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
   } else {
     config.bos = bos->get<int>();
   }
+  if (type.describe != nullptr) type.describe(reader, config);
   return config;
 }
 
@@ -279,28 +216,21 @@ ModelConfig LoadConfig(const std::filesystem::path& directory) {
   return ParseConfig(ReadJson(path), path.string());
 }
 
-void CheckWindow(const ModelConfig& config, size_t window) {
-  if (config.sliding_window != 0 && window > config.sliding_window) {
-    Fail(
-        "a window of {} tokens is longer than the model's sliding_window of {}, and sliding attention is not "
-        "supported; use windows of "
-        "at most {} tokens",
-        window, config.sliding_window, config.sliding_window);
-  }
-}
-
 void CheckTokens(const ModelConfig& config, std::span<const int32_t> ids) {
   const auto [low, high] = std::minmax_element(ids.begin(), ids.end());
   if (low == ids.end() || (*low >= 0 && static_cast<size_t>(*high) < config.vocab)) return;
   Fail(
-      "the tokenizer gives token id {}, but the model's vocabulary has {} entries; tokenizer.model and "
+      "the tokenizer gives token id {}, but the model's vocabulary has {} entries; the tokenizer and "
       "config.json do not belong together",
       *low < 0 ? *low : *high, config.vocab);
 }
 
 uint64_t ParameterCount(const ModelConfig& config) {
   const uint64_t hidden = config.hidden, ffn = config.ffn, q = config.q_width(), kv = config.kv_width();
-  uint64_t layer = 2 * hidden * q + 2 * hidden * kv + 3 * hidden * ffn + 2 * hidden;
+  uint64_t layer = 2 * hidden * q + 2 * hidden * kv + 3 * hidden * ffn;
+  for (const NormKind norm : kNormKinds) {
+    if (config.Has(norm)) layer += config.NormWidth(norm);
+  }
   if (config.attention_bias) layer += q + 2 * kv;
   if (config.output_bias) layer += hidden;
   if (config.mlp_bias) layer += 2 * ffn + hidden;

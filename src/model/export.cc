@@ -178,7 +178,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
       values = Matrix<float>(count, hidden);
       std::vector<int32_t> ids(count);
       std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-      weights.Embed(ids, values);
+      weights.EmbeddingRows(ids, values);
       return std::span<const float>(values.data(), values.size());
     });
   }

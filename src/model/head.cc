@@ -33,7 +33,7 @@ OutputHead::OutputHead(const ModelWeights& weights, Arithmetic arithmetic)
     : weights_(&weights),
       arithmetic_(arithmetic),
       keeps_(KeptHeadBytes(weights.config(), arithmetic) > 0),
-      norm_(CopyTo(arithmetic.device, weights.FinalNorm())) {}
+      norm_(CopyTo(arithmetic.device, weights.HeadNorm())) {}
 
 size_t OutputHead::slices() const { return (weights_->config().vocab + kSliceRows - 1) / kSliceRows; }
 
@@ -65,7 +65,7 @@ void OutputHead::NegativeLogLikelihood(ConstTensor x, std::span<const int32_t> t
   for (const int32_t target : targets) MICA_CHECK(target < 0 || static_cast<size_t>(target) < config.vocab);
   HeadScores scores(x.rows);
   ForSlices([&](size_t first, const PreparedWeights& rows) {
-    AddScores({x, norm(), config.norm_epsilon}, {rows, first}, targets, scores);
+    AddScores({x, norm(), config.norm_epsilon, config.logit_cap}, {rows, first}, targets, scores);
   });
   for (size_t t = 0; t < x.rows; ++t) nll[t] = targets[t] < 0 ? 0.0f : scores.NegativeLogLikelihood(t);
 }
@@ -80,6 +80,7 @@ void OutputHead::Logits(ConstTensor x, Tensor logits) const {
   ForSlices([&](size_t first, const PreparedWeights& rows) {
     Multiply(normed.view(), rows, {}, logits.Cols(first, rows.outputs()));
   });
+  if (config.logit_cap > 0) CapLogits(config.logit_cap, logits);
 }
 
 }  // namespace mica

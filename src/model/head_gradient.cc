@@ -33,8 +33,8 @@ double HeadGradient(const ModelWeights& weights, const Arithmetic& arithmetic, C
   MICA_CHECK(!sample || uniforms.size() == x.rows);
   const DType operands = arithmetic.operands();
   const float epsilon = weights.config().norm_epsilon;
-  const Array norm = CopyTo(arithmetic.device, weights.FinalNorm());
-  const HeadInputs inputs = {x, norm.view(), epsilon};
+  const Array norm = CopyTo(arithmetic.device, weights.HeadNorm());
+  const HeadInputs inputs = {x, norm.view(), epsilon, weights.config().logit_cap};
 
   // First pass: the normaliser of each token and the likelihood of its target.
   HeadScores scores(x.rows);

@@ -1,7 +1,6 @@
 #include "model/layer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -9,6 +8,8 @@
 #include "device/precision.h"
 #include "model/rope.h"
 #include "ops/attention/attention.h"
+#include "ops/convert/convert.h"
+#include "ops/linalg/arrange.h"
 #include "ops/norm/norm.h"
 #include "ops/product/gated.h"
 #include "ops/product/product.h"
@@ -24,11 +25,15 @@ size_t BlockOutputs(const ModelConfig& config, LinearKind kind) {
   return HeadBlockOutputs(config.head_dim);
 }
 
+// The same dense values as rows of `cols`.
+ConstTensor Regrouped(ConstTensor x, size_t cols) {
+  MICA_CHECK(x.stride == x.cols || x.rows <= 1);
+  return {x.data, x.rows * x.cols / cols, cols, cols, x.dtype, x.device};
+}
+
 }  // namespace
 
 size_t PortionTokens(Device device) { return device.is_cuda() ? 8192 : 2048; }
-
-float ScoreFactor(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
 
 InputKind InputOf(LinearKind kind) {
   switch (kind) {
@@ -62,9 +67,10 @@ DecoderLayer::DecoderLayer(const ModelWeights& weights, size_t index, Arithmetic
 DecoderLayer::DecoderLayer(const LayerWeights& weights, Arithmetic arithmetic)
     : config_(&weights.config()),
       arithmetic_(arithmetic),
-      attention_norm_(CopyTo(arithmetic.device, weights.attention_norm())),
-      mlp_norm_(CopyTo(arithmetic.device, weights.mlp_norm())),
-      rope_(RopeFrequencies(weights.config()), arithmetic.device) {
+      traits_(weights.config().traits[weights.index()]),
+      rope_(traits_.rope ? &weights.config().ropes[*traits_.rope] : nullptr) {
+  for (const NormKind norm : kNormKinds)
+    norms_[static_cast<size_t>(norm)] = CopyTo(arithmetic.device, weights.norm(norm));
   for (const LinearKind kind : kLinearKinds)
     biases_[static_cast<size_t>(kind)] = CopyTo(arithmetic.device, weights.bias(kind));
 }
@@ -108,31 +114,76 @@ void DecoderLayer::Forward(Tensor x, size_t window, const InputHook& hook) const
   }
 }
 
-void DecoderLayer::Norm(ConstTensor x, ConstTensor weight, Array& normed) const {
+void DecoderLayer::Enter(NormKind norm, ConstTensor x, Array& normed) const {
   normed.Resize(x.rows, x.cols, operands(), device());
-  RmsNorm(x, weight, config_->norm_epsilon, normed.view());
+  if (!config_->Has(norm)) return Convert(x, normed.view());
+  RmsNorm(x, this->norm(norm), config_->norm_epsilon, normed.view());
 }
 
-void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const { Norm(x, attention_norm(), normed); }
-void DecoderLayer::MlpInput(ConstTensor x, Array& normed) const { Norm(x, mlp_norm(), normed); }
+void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const {
+  Enter(NormKind::kAttentionInput, x, normed);
+}
+void DecoderLayer::MlpInput(ConstTensor x, Array& normed) const { Enter(NormKind::kMlpInput, x, normed); }
+
+const RopeTable* DecoderLayer::key_rope() const {
+  if (rope_ == nullptr) return nullptr;
+  return config_->query_slope == 0.0 ? &query_table_ : &key_table_;
+}
+
+void DecoderLayer::PrepareRope(size_t window) const {
+  if (rope_ == nullptr) return;
+  if (table_window_ == 0 || (table_window_ != window && DependsOnWindow(*rope_))) {
+    query_table_ = MakeRopeTable(*config_, *rope_, Turned::kQueries, window, device());
+    if (config_->query_slope != 0.0)
+      key_table_ = MakeRopeTable(*config_, *rope_, Turned::kKeys, window, device());
+    table_window_ = window;
+  }
+  query_table_.Extend(window);
+  if (config_->query_slope != 0.0) key_table_.Extend(window);
+}
+
+void DecoderLayer::ProjectNormed(ConstTensor normed, LinearKind kind, NormKind norm, const RopeTable* rope,
+                                 size_t window, Array& raw, Tensor out) const {
+  const size_t tokens = normed.rows, width = linear(kind).outputs();
+  raw.Resize(tokens, width, DType::kF32, device());
+  Multiply(normed, linear(kind), bias(kind), raw.view());
+  if (!config_->Has(norm)) return SplitHeads(raw.view(), rope, window, out);
+  thread_local Array values;
+  const size_t group = config_->NormWidth(norm);
+  values.Resize(tokens * (width / group), group, DType::kF32, device());
+  RmsNorm(Regrouped(raw.view(), group), this->norm(norm), config_->norm_epsilon, values.view());
+  SplitHeads(Regrouped(std::as_const(values).view(), width), rope, window, out);
+}
 
 void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) const {
-  CheckWindow(*config_, window);
-  rope_.Extend(window);
+  PrepareRope(window);
   const size_t tokens = normed.rows, head_dim = config_->head_dim;
   out.q.Resize(config_->heads * tokens, head_dim, operands(), device());
   out.k.Resize(config_->kv_heads * tokens, head_dim, operands(), device());
   out.v.Resize(config_->kv_heads * tokens, head_dim, operands(), device());
-  ProjectHeads(normed, weights_and_bias(LinearKind::kQ), weights_and_bias(LinearKind::kK),
-               weights_and_bias(LinearKind::kV), rope_, window, out.q.view(), out.k.view(), out.v.view());
+  if (!config_->Has(NormKind::kQuery) && !config_->Has(NormKind::kKey)) {
+    return ProjectHeads(normed, weights_and_bias(LinearKind::kQ), weights_and_bias(LinearKind::kK),
+                        weights_and_bias(LinearKind::kV), query_rope(), key_rope(), window, out.q.view(),
+                        out.k.view(), out.v.view());
+  }
+  ProjectNormed(normed, LinearKind::kQ, NormKind::kQuery, query_rope(), window, out.raw_q, out.q.view());
+  ProjectNormed(normed, LinearKind::kK, NormKind::kKey, key_rope(), window, out.raw_k, out.k.view());
+  thread_local Array values;
+  values.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  Multiply(normed, linear(LinearKind::kV), bias(LinearKind::kV), values.view());
+  SplitHeads(values.view(), nullptr, window, out.v.view());
+}
+
+AttentionInputs DecoderLayer::AttentionOf(const Projections& projections) const {
+  return {projections.q.view(), projections.k.view(),    projections.v.view(),
+          config_->score_factor, config_->attention_cap, traits_.sliding};
 }
 
 void DecoderLayer::Attend(const Projections& projections, size_t window, Array& context,
                           Tensor log_sums) const {
   const size_t tokens = projections.q.rows() / config_->heads;
   context.Resize(tokens, config_->q_width(), operands(), device());
-  Attention({tokens, window, config_->heads, config_->kv_heads, config_->head_dim},
-            {projections.q.view(), projections.k.view(), projections.v.view(), ScoreFactor(*config_)},
+  Attention({tokens, window, config_->heads, config_->kv_heads, config_->head_dim}, AttentionOf(projections),
             context.view(), log_sums);
 }
 
@@ -142,18 +193,34 @@ void DecoderLayer::AttentionContext(ConstTensor normed, size_t window, Array& co
   Attend(projections, window, context, {});
 }
 
+void DecoderLayer::AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const {
+  if (!config_->Has(norm) && config_->residual_factor == 1.0f)
+    return MultiplyAdd(inputs, linear(kind), bias(kind), x);
+  thread_local Array outputs, normed;
+  outputs.Resize(x.rows, x.cols, DType::kF32, device());
+  Multiply(inputs, linear(kind), bias(kind), outputs.view());
+  Array* added = &outputs;
+  if (config_->Has(norm)) {
+    normed.Resize(x.rows, x.cols, DType::kF32, device());
+    RmsNorm(std::as_const(outputs).view(), this->norm(norm), config_->norm_epsilon, normed.view());
+    added = &normed;
+  }
+  ScaleAndAdd(x, config_->residual_factor, added->view());
+  Copy(std::as_const(*added).view(), x);
+}
+
 void DecoderLayer::AddAttention(ConstTensor context, Tensor x) const {
-  MultiplyAdd(context, linear(LinearKind::kO), bias(LinearKind::kO), x);
+  AddBranch(LinearKind::kO, NormKind::kAttentionOutput, context, x);
 }
 
 void DecoderLayer::MlpHidden(ConstTensor normed, Array& hidden) const {
   hidden.Resize(normed.rows, config_->ffn, operands(), device());
   MultiplyGated(normed, weights_and_bias(LinearKind::kGate), weights_and_bias(LinearKind::kUp),
-                hidden.view());
+                config_->activation, hidden.view());
 }
 
 void DecoderLayer::AddMlp(ConstTensor hidden, Tensor x) const {
-  MultiplyAdd(hidden, linear(LinearKind::kDown), bias(LinearKind::kDown), x);
+  AddBranch(LinearKind::kDown, NormKind::kMlpOutput, hidden, x);
 }
 
 }  // namespace mica

@@ -16,6 +16,7 @@
 #include "device/tensor.h"
 #include "model/layer_weights.h"
 #include "model/weights.h"
+#include "ops/attention/attention.h"
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 
@@ -36,15 +37,11 @@ using InputHook = std::function<void(InputKind kind, ConstTensor inputs)>;
 // to fill its waves.
 size_t PortionTokens(Device device);
 
-// What attention scores are multiplied by: 1 / sqrt(head_dim).
-float ScoreFactor(const ModelConfig& config);
-
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32 on the
 // layer's device: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
 // causal inside it. Results do not depend on the number of threads, nor those of a window on the other
-// windows (but for rounding where the processor lacks AVX-512). Call from one thread at a time. Throws Error
-// for a window that the model's attention does not allow (CheckWindow).
+// windows (but for rounding where the processor lacks AVX-512). Call from one thread at a time.
 class DecoderLayer {
  public:
   // Loads and prepares the weights of layer `index`. Keeps the address of weights.config().
@@ -56,7 +53,8 @@ class DecoderLayer {
   void SetLinear(LinearKind kind, ConstTensor weights);
   size_t weight_bytes() const;
 
-  // x <- x + attention(norm(x)), then x <- x + mlp(norm(x)). With a hook each kind is handed out once, for
+  // x <- x + f norm(attention(norm(x))), then x <- x + f norm(mlp(norm(x))), f and the norms as the model has
+  // them (ModelConfig::residual_factor, norms). With a hook each kind is handed out once, for
   // all of x; without one long x is computed in portions of whole windows, so that working memory stays
   // bounded.
   void Forward(Tensor x, size_t window, const InputHook& hook = {}) const;
@@ -65,17 +63,21 @@ class DecoderLayer {
   // Output buffers are resized.
   void AttentionInput(ConstTensor x, Array& normed) const;                         // of q, k, v
   void AttentionContext(ConstTensor normed, size_t window, Array& context) const;  // of o
-  void AddAttention(ConstTensor context, Tensor x) const;                          // x += o(context)
+  void AddAttention(ConstTensor context, Tensor x) const;                          // adds o(context)
   void MlpInput(ConstTensor x, Array& normed) const;                               // of gate, up
   void MlpHidden(ConstTensor normed, Array& hidden) const;                         // of down
-  void AddMlp(ConstTensor hidden, Tensor x) const;                                 // x += down(hidden)
+  void AddMlp(ConstTensor hidden, Tensor x) const;                                 // adds down(hidden)
 
-  // q and k after the rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in the
-  // type of the layer's products.
+  // q and k after norm and rotary embedding, and v, head by head: [heads or kv_heads * tokens, head_dim] in
+  // the type of the layer's products.
   struct Projections {
     Array q, k, v;
+    // Where q and k have norms, what these take: [tokens, heads or kv_heads * head_dim] FP32.
+    Array raw_q, raw_k;
   };
   void Project(ConstTensor normed, size_t window, Projections& out) const;
+  // What attention is given of them.
+  AttentionInputs AttentionOf(const Projections& projections) const;
   // context [tokens, heads * head_dim] of those; log_sums as in ops/attention/attention.h.
   void Attend(const Projections& projections, size_t window, Array& context, Tensor log_sums) const;
 
@@ -90,21 +92,32 @@ class DecoderLayer {
   // [1, outputs] FP32 on the device, or empty.
   ConstTensor bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)].view(); }
   Linear weights_and_bias(LinearKind kind) const { return {&linear(kind), bias(kind)}; }
-  // [1, hidden] FP32 on the device.
-  ConstTensor attention_norm() const { return attention_norm_.view(); }
-  ConstTensor mlp_norm() const { return mlp_norm_.view(); }
-  // Rows 0 to window - 1 exist after a call of Project for that window.
-  const RopeTable& rope() const { return rope_; }
+  // [1, width] FP32 on the device, or empty.
+  ConstTensor norm(NormKind kind) const { return norms_[static_cast<size_t>(kind)].view(); }
+  // The tables that turn queries and keys, null where nothing does. Those of a window are there after a call of
+  // Project for it.
+  const RopeTable* query_rope() const { return rope_ == nullptr ? nullptr : &query_table_; }
+  const RopeTable* key_rope() const;
 
  private:
-  void Norm(ConstTensor x, ConstTensor weight, Array& normed) const;
+  // What enters a block of the layer: the norm of x, or x where there is none.
+  void Enter(NormKind norm, ConstTensor x, Array& normed) const;
+  // x += residual_factor norm(linear(inputs)).
+  void AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const;
+  void PrepareRope(size_t window) const;
+  // One of q and k, with its norm.
+  void ProjectNormed(ConstTensor normed, LinearKind kind, NormKind norm, const RopeTable* rope, size_t window,
+                     Array& raw, Tensor out) const;
 
   const ModelConfig* config_ = nullptr;
   Arithmetic arithmetic_;
   std::array<PreparedWeights, kLinearKinds.size()> linears_;
   std::array<Array, kLinearKinds.size()> biases_;
-  Array attention_norm_, mlp_norm_;
-  mutable RopeTable rope_;
+  std::array<Array, kNormKinds.size()> norms_;
+  LayerTraits traits_;
+  const RopeConfig* rope_ = nullptr;  // null: nothing turns
+  mutable RopeTable query_table_, key_table_;  // the second only where queries grow with their position
+  mutable size_t table_window_ = 0;            // that the tables were made for
 };
 
 // Bytes of the prepared output head that OutputHead keeps, 0 where memory has no room for all of it.

@@ -9,9 +9,8 @@ namespace mica {
 LayerWeights::LayerWeights(const ModelWeights& weights, size_t index, Device device)
     : weights_(&weights),
       index_(index),
-      attention_norm_(weights.AttentionNorm(index)),
-      mlp_norm_(weights.MlpNorm(index)),
       device_(device) {
+  for (const NormKind norm : kNormKinds) norms_[static_cast<size_t>(norm)] = weights.Norm(index, norm);
   for (const LinearKind kind : kLinearKinds) biases_[static_cast<size_t>(kind)] = weights.Bias(index, kind);
 }
 

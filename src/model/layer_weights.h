@@ -20,8 +20,8 @@ class LayerWeights {
 
   const ModelConfig& config() const { return weights_->config(); }
   size_t index() const { return index_; }
-  const std::vector<float>& attention_norm() const { return attention_norm_; }  // [hidden]
-  const std::vector<float>& mlp_norm() const { return mlp_norm_; }              // [hidden]
+  // [config().NormWidth(norm)], or empty when the model has none.
+  const std::vector<float>& norm(NormKind norm) const { return norms_[static_cast<size_t>(norm)]; }
   // [rows], or empty when the linear layer has none.
   const std::vector<float>& bias(LinearKind kind) const { return biases_[static_cast<size_t>(kind)]; }
 
@@ -35,7 +35,7 @@ class LayerWeights {
  private:
   const ModelWeights* weights_;
   size_t index_;
-  std::vector<float> attention_norm_, mlp_norm_;
+  std::array<std::vector<float>, kNormKinds.size()> norms_;
   std::array<std::vector<float>, kLinearKinds.size()> biases_;
   Device device_;
   std::array<Array, kLinearKinds.size()> linears_;

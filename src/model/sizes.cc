@@ -22,8 +22,7 @@ const char* KindOf(TensorRole role) {
     case TensorRole::kHead:
       return "head";
     case TensorRole::kFinalNorm:
-    case TensorRole::kAttentionNorm:
-    case TensorRole::kMlpNorm:
+    case TensorRole::kNorm:
       return "norms";
     case TensorRole::kBias:
       return "biases";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 #include <span>
 
 #include "base/error.h"
@@ -17,7 +18,9 @@
 #include "io/container/shard_index.h"
 #include "io/container/torch_file.h"
 #include "io/text/tokenizer.h"
+#include "model/config.h"
 #include "model/family/family.h"
+#include "model/weights.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -99,9 +102,7 @@ float Deviation(const TensorSpec& tensor, const TensorPlace& place, size_t layer
                             std::sqrt(cols * (writes_residual ? 2.0 * static_cast<double>(layers) : 1.0)));
 }
 
-bool IsNorm(TensorRole role) {
-  return role == TensorRole::kFinalNorm || role == TensorRole::kAttentionNorm || role == TensorRole::kMlpNorm;
-}
+bool IsNorm(TensorRole role) { return role == TensorRole::kFinalNorm || role == TensorRole::kNorm; }
 
 size_t HeadDim(const RandomCheckpointSpec& spec) {
   return spec.head_dim != 0 ? spec.head_dim : spec.hidden / spec.heads;
@@ -109,7 +110,7 @@ size_t HeadDim(const RandomCheckpointSpec& spec) {
 
 const ModelType& TypeOf(const RandomCheckpointSpec& spec) {
   if (const ModelType* type = FindModelType(spec.model_type)) return *type;
-  Fail("--model-type is '{}', expected {}", spec.model_type, JoinNames(ModelTypes(), "or"));
+  Fail("--architecture is '{}', expected {}", spec.model_type, JoinNames(ModelTypes(), "or"));
 }
 
 void CheckShape(const RandomCheckpointSpec& spec) {
@@ -140,7 +141,7 @@ void CheckShape(const RandomCheckpointSpec& spec) {
   if (spec.attention_bias && TypeOf(spec).biases != BiasRule::kConfig) {
     std::vector<const ModelType*> types = ModelTypes();
     std::erase_if(types, [](const ModelType* type) { return type->biases != BiasRule::kConfig; });
-    Fail("--attention-bias belongs to the model type {} only", JoinNames(types, "or"));
+    Fail("--attention-bias belongs to the architectures {} only", JoinNames(types, "or"));
   }
 }
 
@@ -163,13 +164,12 @@ Json Config(const RandomCheckpointSpec& spec) {
                  {keys.norm_epsilon, kNormEpsilon},
                  {keys.rope_theta, spec.rope_theta},
                  {keys.vocab, spec.vocab},
-                 {"tie_word_embeddings", spec.tied},
+                 {"tie_word_embeddings", spec.tied.value_or(type.tied_head)},
                  {"bos_token_id", 1},
                  {"eos_token_id", 2},
                  {"torch_dtype", dtype}};
   if (type.biases == BiasRule::kConfig) config[keys.attention_bias] = spec.attention_bias;
-  if (type.sliding == SlidingRule::kWindow) config[keys.sliding_window] = nullptr;
-  if (type.sliding == SlidingRule::kFlag) config[keys.use_sliding_window] = false;
+  config.update(Json::parse(type.example));
   return config;
 }
 
@@ -287,33 +287,37 @@ void ApplyPreset(const std::string& name, RandomCheckpointSpec& spec) {
 
 std::vector<TensorSpec> RandomTensors(const RandomCheckpointSpec& spec) {
   CheckShape(spec);
-  const uint64_t q = spec.heads * HeadDim(spec), kv = spec.kv_heads * HeadDim(spec);
+  const ModelConfig config = ParseConfig(Config(spec), "random checkpoint");
+  const Family& family = *config.family;
   std::vector<TensorSpec> tensors;
   const auto add = [&](std::string name, std::vector<uint64_t> shape) {
     tensors.push_back({std::move(name), spec.dtype, std::move(shape)});
   };
-  const ModelType& type = TypeOf(spec);
-  const TensorNames& names = type.family->names;
-  const bool qkv_biases = spec.attention_bias || type.biases == BiasRule::kQkv;
-  add(WeightName(names.embedding), {spec.vocab, spec.hidden});
+  add(WeightName(family.names.embedding), {spec.vocab, spec.hidden});
   for (size_t layer = 0; layer < spec.layers; ++layer) {
-    const auto add_linear = [&](LinearKind kind, uint64_t rows, uint64_t cols, bool bias) {
-      const std::string name = LinearTensorName(*type.family, layer, kind);
+    std::set<LinearKind> in_fused;
+    for (const FusedLinears& fused : family.fused) {
+      uint64_t rows = 0;
+      for (const LinearKind kind : fused.kinds) {
+        rows += LinearShape(config, kind).rows;
+        in_fused.insert(kind);
+      }
+      add(WeightName(LayerName(family, layer, fused.part)),
+          {rows, LinearShape(config, fused.kinds.front()).cols});
+    }
+    for (const LinearKind kind : kLinearKinds) {
+      if (in_fused.contains(kind)) continue;
+      const std::string name = LinearTensorName(family, layer, kind);
+      const auto [rows, cols] = LinearShape(config, kind);
       add(WeightName(name), {rows, cols});
-      if (bias) add(BiasName(name), {rows});
-    };
-    add_linear(LinearKind::kQ, q, spec.hidden, qkv_biases);
-    add_linear(LinearKind::kK, kv, spec.hidden, qkv_biases);
-    add_linear(LinearKind::kV, kv, spec.hidden, qkv_biases);
-    add_linear(LinearKind::kO, spec.hidden, q, spec.attention_bias);
-    add_linear(LinearKind::kGate, spec.ffn, spec.hidden, false);
-    add_linear(LinearKind::kUp, spec.ffn, spec.hidden, false);
-    add_linear(LinearKind::kDown, spec.hidden, spec.ffn, false);
-    add(WeightName(LayerName(*type.family, layer, names.attention_norm)), {spec.hidden});
-    add(WeightName(LayerName(*type.family, layer, names.mlp_norm)), {spec.hidden});
+      if (HasBias(config, kind)) add(BiasName(name), {rows});
+    }
+    for (const NormKind norm : kNormKinds) {
+      if (config.Has(norm)) add(WeightName(NormTensorName(family.names, layer, norm)), {config.NormWidth(norm)});
+    }
   }
-  add(WeightName(names.final_norm), {spec.hidden});
-  if (!spec.tied) add(WeightName(names.head), {spec.vocab, spec.hidden});
+  add(WeightName(family.names.final_norm), {spec.hidden});
+  if (!config.tied_head) add(WeightName(family.names.head), {spec.vocab, spec.hidden});
   return tensors;
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,8 @@ struct RandomCheckpointSpec {
   size_t vocab = 512;
   size_t max_positions = 2048;
   double rope_theta = 10000.0;
-  bool tied = false;            // lm_head shares the embedding
-  bool attention_bias = false;  // biases on q, k, v and o of the llama type
+  std::optional<bool> tied;     // lm_head shares the embedding; none: as models of the type do
+  bool attention_bias = false;  // biases on q, k, v and o where the type's config.json has the choice
   CheckpointFormat format = CheckpointFormat::kSafetensors;
   DType dtype = DType::kF16;  // F32, F16 or BF16
   uint64_t shard_bytes =

@@ -11,6 +11,7 @@
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/gguf/adopt.h"
+#include "model/fused.h"
 #include "model/gguf/keys.h"
 #include "model/packed.h"
 #include "model/unread_tensors.h"
@@ -97,6 +98,7 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
     weights.config_ = LoadConfig(model);
     weights.packed_ = IsPacked(weights.config_.json, (model / "config.json").string());
     weights.checkpoint_ = Checkpoint::Open(model, weights.packed_);
+    SplitFused(weights.checkpoint_, weights.config_);
   }
   const ModelConfig& config = weights.config_;
   const Checkpoint& checkpoint = weights.checkpoint_;
@@ -117,8 +119,10 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
   std::set<std::string>& read = weights.read_;
   CheckMatrix(checkpoint, names.embedding, config.vocab, config.hidden, read);
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.attention_norm)), {config.hidden}, read);
-    CheckPlain(checkpoint, WeightName(LayerName(family, layer, names.mlp_norm)), {config.hidden}, read);
+    for (const NormKind norm : kNormKinds) {
+      if (config.Has(norm))
+        CheckPlain(checkpoint, WeightName(NormTensorName(names, layer, norm)), {config.NormWidth(norm)}, read);
+    }
     for (const LinearKind kind : kLinearKinds) {
       const std::string name = LinearTensorName(family, layer, kind);
       const MatrixShape shape = LinearShape(config, kind);
@@ -225,13 +229,18 @@ std::vector<float> ModelWeights::Bias(size_t layer, LinearKind kind) const {
   return !read_.contains(name) ? std::vector<float>() : ReadVector(name);
 }
 
-std::vector<float> ModelWeights::AttentionNorm(size_t layer) const {
-  return ReadNorm(LayerName(*config_.family, layer, config_.family->names.attention_norm));
-}
-std::vector<float> ModelWeights::MlpNorm(size_t layer) const {
-  return ReadNorm(LayerName(*config_.family, layer, config_.family->names.mlp_norm));
+std::vector<float> ModelWeights::Norm(size_t layer, NormKind norm) const {
+  if (!config_.Has(norm)) return {};
+  return ReadNorm(NormTensorName(config_.family->names, layer, norm));
 }
 std::vector<float> ModelWeights::FinalNorm() const { return ReadNorm(config_.family->names.final_norm); }
+std::vector<float> ModelWeights::HeadNorm() const {
+  std::vector<float> factors = FinalNorm();
+  if (config_.logit_factor != 1.0f) {
+    for (float& factor : factors) factor *= config_.logit_factor;
+  }
+  return factors;
+}
 
 Array ModelWeights::LinearOn(Device device, size_t layer, LinearKind kind, DType dtype) const {
   const MatrixShape shape = LinearShape(config_, kind);
@@ -267,7 +276,12 @@ std::array<Array, kLinearKinds.size()> ModelWeights::LinearsOn(Device device, si
   return linears;
 }
 
-void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out_tensor) const {
+void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out) const {
+  EmbeddingRows(ids, out);
+  if (config_.embedding_factor != 1.0f) ScaleValues(config_.embedding_factor, out, out);
+}
+
+void ModelWeights::EmbeddingRows(std::span<const int32_t> ids, Tensor out_tensor) const {
   MICA_CHECK(out_tensor.rows == ids.size());
   MICA_CHECK(out_tensor.cols == config_.hidden);
   for (size_t t = 0; t < ids.size(); ++t) {

@@ -60,12 +60,16 @@ class ModelWeights {
   // The bias, [rows], or empty when the linear layer has none. A packed checkpoint and a GGUF file may hold
   // biases that the architecture has not.
   std::vector<float> Bias(size_t layer, LinearKind kind) const;
-  // Factors of the norms, [hidden]: before q, k, v; before gate, up; before the output head.
-  std::vector<float> AttentionNorm(size_t layer) const;
-  std::vector<float> MlpNorm(size_t layer) const;
+  // Factors of a norm, [config().NormWidth(norm)]; empty where the model has none.
+  std::vector<float> Norm(size_t layer, NormKind norm) const;
+  // Of the norm before the output head, [hidden].
   std::vector<float> FinalNorm() const;
-  // out[t] = embedding of ids[t], [tokens, hidden] FP32 on any device. Ids must lie in [0, vocab); throws
-  // Error otherwise.
+  // The same times the factor of the logits: the norm of what the head is multiplied with.
+  std::vector<float> HeadNorm() const;
+  // out[t] = row ids[t] of the embedding, [tokens, hidden] FP32 on any device. Ids must lie in [0, vocab);
+  // throws Error otherwise.
+  void EmbeddingRows(std::span<const int32_t> ids, Tensor out) const;
+  // The same times the factor of the embedding: the residual stream before the first layer.
   void Embed(std::span<const int32_t> ids, Tensor out) const;
   // The same on a device, FP32 on the processor. To a CUDA device go the bytes as they are stored; they are
   // decoded or converted there, rounded once to `dtype`. Blocks of GGUF types, and rows in another order, are

@@ -33,11 +33,11 @@ namespace mica {
 #define MICA_CUDA_OPS(op) \
   op(Convert) op(ConvertScaled) \
   op(RmsNorm) op(AddRmsNormGradient) \
-  op(JoinHeads) \
-  op(Swiglu) op(SwigluGradient) \
+  op(SplitHeads) op(JoinHeads) \
+  op(Gated) op(GatedGradient) \
   op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
   op(Attention) op(AttentionGradient) \
-  op(AddScores) op(AddHeadGradient) op(Divergence) \
+  op(AddScores) op(AddHeadGradient) op(CapLogits) op(Divergence) \
   op(NewDeviceGram) op(AddDriftSum) \
   op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \
   op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \

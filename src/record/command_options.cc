@@ -136,10 +136,10 @@ std::vector<Option> MakeSynthesisOptions() {
        .most = 1e12,
        .above_least = true,
        .place = OptionPlace::kFlag},
-      {.name = "model-type",
+      {.name = "architecture",
        .kind = OptionKind::kText,  // the command knows the model families
        .group = "Shape",
-       .help = "qwen2 has biases on q, k, v",
+       .help = "Model type whose layers and names it has",
        .value = "llama",
        .place = OptionPlace::kFlag},
       {.name = "tied",

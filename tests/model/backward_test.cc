@@ -45,12 +45,6 @@ Collected Collect(const ModelWeights& weights, const std::vector<int32_t>& ids, 
   return all;
 }
 
-struct ShapeCase {
-  const char* name;
-  Json changes;
-};
-void PrintTo(const ShapeCase& shape, std::ostream* out) { *out << shape.name; }
-
 class BackwardShapes : public testing::TestWithParam<ShapeCase> {};
 INSTANTIATE_TEST_SUITE_P(
     Random, BackwardShapes,
@@ -60,6 +54,8 @@ INSTANTIATE_TEST_SUITE_P(
                               {{"num_key_value_heads", 1}, {"head_dim", 10}, {"intermediate_size", 33}}},
                     ShapeCase{"Biases", {{"attention_bias", true}, {"mlp_bias", true}}}),
     [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Architectures, BackwardShapes, testing::ValuesIn(ArchitectureCases()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_P(BackwardShapes, MatchesCentralDifferences) {
   Json json = TinyConfig();

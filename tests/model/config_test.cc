@@ -45,7 +45,7 @@ TEST(Config, ReadsEveryField) {
   EXPECT_FLOAT_EQ(config.norm_epsilon, 1e-5f);
   EXPECT_FALSE(config.tied_head);
   EXPECT_FALSE(config.attention_bias);
-  EXPECT_EQ(config.sliding_window, 0u);
+  EXPECT_EQ(config.ShortestSliding(), 0u);
 }
 
 TEST(Config, FillsInWhatTransformersAssumes) {
@@ -60,7 +60,7 @@ TEST(Config, FillsInWhatTransformersAssumes) {
   const ModelConfig config = ParseConfig(json, "config.json");
   EXPECT_EQ(config.kv_heads, 4u);
   EXPECT_EQ(config.head_dim, 6u);
-  EXPECT_EQ(config.rope_theta, 10000.0);
+  EXPECT_EQ(config.ropes.front().theta, 10000.0);
   EXPECT_FLOAT_EQ(config.norm_epsilon, 1e-6f);
   EXPECT_EQ(config.max_positions, 2048u);
   EXPECT_FALSE(config.tied_head);
@@ -97,20 +97,18 @@ TEST(Config, SlidingWindows) {
   Json json = TinyConfig();
   json["model_type"] = "mistral";
   json["architectures"] = {"MistralForCausalLM"};
-  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 4096u);  // MistralConfig's default
+  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 4096u);  // MistralConfig's default
   json["sliding_window"] = nullptr;
-  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 0u);
+  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 0u);
   json["sliding_window"] = 128;
   const ModelConfig config = ParseConfig(json, "config.json");
-  EXPECT_EQ(config.sliding_window, 128u);
-  CheckWindow(config, 128);
-  EXPECT_THROW(CheckWindow(config, 129), Error);
+  EXPECT_EQ(config.ShortestSliding(), 128u);
 
   json["model_type"] = "qwen2";
   json["architectures"] = {"Qwen2ForCausalLM"};
-  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 0u);  // use_sliding_window is false unless given
+  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 0u);  // use_sliding_window is false unless given
   json["use_sliding_window"] = true;
-  EXPECT_EQ(ParseConfig(json, "config.json").sliding_window, 128u);
+  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 128u);
 }
 
 TEST(Config, RefusesAbsurdNumbersByKey) {
@@ -266,7 +264,7 @@ TEST(Config, ReadsOrRefusesACollectionOfConfigurations) {
     }
     ++read;
     EXPECT_GT(ParameterCount(config), 0u);
-    EXPECT_EQ(RopeFrequencies(config).size(), config.head_dim / 2);
+    EXPECT_EQ(RopeFrequencies(config.ropes.front(), 16).size(), config.head_dim / 2);
     for (const char* name : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
       if (!std::filesystem::exists(folder / name)) continue;
       Json index;
@@ -307,11 +305,11 @@ TEST(Rope, LinearAndLlama3ByHand) {
   json["head_dim"] = 8;
   json["rope_theta"] = 10000.0;
   ModelConfig config = ParseConfig(json, "config.json");
-  EXPECT_THAT(RopeFrequencies(config),
+  EXPECT_THAT(RopeFrequencies(config.ropes.front(), 16),
               testing::Pointwise(testing::DoubleNear(1e-12), {1.0, 0.1, 0.01, 0.001}));
 
   json["rope_scaling"] = {{"type", "linear"}, {"factor", 4.0}};
-  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json")),
+  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json").ropes.front(), 16),
               testing::Pointwise(testing::DoubleNear(1e-12), {0.25, 0.025, 0.0025, 0.00025}));
 
   // Original context 1000 pi: turns in it are 500, 50, 5, 0.5. With low 1, high 9: the first two stay, 0.5 is
@@ -321,17 +319,17 @@ TEST(Rope, LinearAndLlama3ByHand) {
                           {"low_freq_factor", 1.0},
                           {"high_freq_factor", 9.0},
                           {"original_max_position_embeddings", 1000 * 3.14159265358979323846}};
-  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json")),
+  EXPECT_THAT(RopeFrequencies(ParseConfig(json, "config.json").ropes.front(), 16),
               testing::Pointwise(testing::DoubleNear(1e-9), {1.0, 0.1, 0.005625, 0.000125}));
 
   // The newer spelling.
   json.erase("rope_scaling");
   json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 10000.0}};
-  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json"))[1], 0.05, 1e-12);
+  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json").ropes.front(), 16)[1], 0.05, 1e-12);
 
   // Both spellings side by side say the same, or which one is true is not known.
   json["rope_scaling"] = json["rope_parameters"];
-  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json"))[1], 0.05, 1e-12);
+  EXPECT_NEAR(RopeFrequencies(ParseConfig(json, "config.json").ropes.front(), 16)[1], 0.05, 1e-12);
   json["rope_scaling"]["factor"] = 4.0;
   EXPECT_THAT(Refusal(json), HasSubstr("not what rope_parameters says"));
 }
@@ -339,7 +337,7 @@ TEST(Rope, LinearAndLlama3ByHand) {
 TEST(Rope, TableHoldsCosinesAndSines) {
   Json json = TinyConfig();
   json["head_dim"] = 8;
-  RopeTable table(RopeFrequencies(ParseConfig(json, "config.json")));
+  RopeTable table(RopeFrequencies(ParseConfig(json, "config.json").ropes.front(), 16));
   table.Extend(3);
   table.Extend(101);
   EXPECT_EQ(table.cosines(0)[3], 1.0f);

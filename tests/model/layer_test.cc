@@ -50,12 +50,6 @@ bool SameBits(const Matrix<float>& a, const Matrix<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-struct ShapeCase {
-  const char* name;
-  Json changes;
-};
-void PrintTo(const ShapeCase& shape, std::ostream* out) { *out << shape.name; }
-
 std::vector<ShapeCase> Shapes() {
   return {
       {"Gqa", Json::object()},
@@ -80,17 +74,13 @@ std::vector<ShapeCase> Shapes() {
           {"high_freq_factor", 4.0},
           {"original_max_position_embeddings", 64}}}}},
       {"Biases", {{"attention_bias", true}, {"mlp_bias", true}}},
-      {"Qwen2", {{"model_type", "qwen2"}, {"architectures", {"Qwen2ForCausalLM"}}}},
-      {"Mistral",
-       {{"model_type", "mistral"},
-        {"architectures", {"MistralForCausalLM"}},
-        {"sliding_window", 64},
-        {"rms_norm_eps", 0.1}}},
   };
 }
 
 class ForwardShapes : public testing::TestWithParam<ShapeCase> {};
 INSTANTIATE_TEST_SUITE_P(Random, ForwardShapes, testing::ValuesIn(Shapes()),
+                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Architectures, ForwardShapes, testing::ValuesIn(ArchitectureCases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST_P(ForwardShapes, MatchesTheReference) {
@@ -302,17 +292,6 @@ TEST(Forward, WithoutNativeBf16TheProductsAreTheSame) {
   AllowNativeBf16(true);
   // Sums in another order may round a BF16 activation to its neighbour; no more.
   for (size_t t = 0; t < ids.size(); ++t) EXPECT_NEAR(native[t], widened[t], 0.05);
-}
-
-TEST(Forward, RefusesWindowsBeyondTheSlidingWindow) {
-  Json json = TinyConfig();
-  json.update(
-      Json{{"model_type", "mistral"}, {"architectures", {"MistralForCausalLM"}}, {"sliding_window", 16}});
-  const TinyModel model(json);
-  Matrix<float> x(34, 24);
-  model.weights().Embed(RandomIds(34, 50, 10), x);
-  const DecoderLayer layer(model.weights(), 0, Precision::kFp32);
-  EXPECT_THROW(layer.Forward(x, 17), Error);
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ TEST(LayerWeights, ReadsEachMatrixOnceAndHandsItOver) {
   const TinyModel model(json);
   LayerWeights weights(model.weights(), 1);
   EXPECT_EQ(weights.index(), 1u);
-  EXPECT_EQ(weights.attention_norm(), model.weights().AttentionNorm(1));
-  EXPECT_EQ(weights.mlp_norm(), model.weights().MlpNorm(1));
+  EXPECT_EQ(weights.norm(NormKind::kAttentionInput), model.weights().Norm(1, NormKind::kAttentionInput));
+  EXPECT_EQ(weights.norm(NormKind::kMlpInput), model.weights().Norm(1, NormKind::kMlpInput));
   for (const LinearKind kind : kLinearKinds) {
     EXPECT_EQ(weights.bias(kind), model.weights().Bias(1, kind));
     const Matrix<float> expected = model.weights().Linear(1, kind);

@@ -3,6 +3,7 @@
 // with src/model but the configuration.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <numbers>
@@ -40,23 +41,31 @@ class Model {
     Rows x(tokens, Vector(hidden));
     const Vector& embedding = tensors_.at("model.embed_tokens.weight");
     for (size_t t = 0; t < tokens; ++t) {
-      for (size_t i = 0; i < hidden; ++i) x[t][i] = embedding[static_cast<size_t>(ids[t]) * hidden + i];
+      for (size_t i = 0; i < hidden; ++i)
+        x[t][i] = config_.embedding_factor * embedding[static_cast<size_t>(ids[t]) * hidden + i];
     }
     for (size_t layer = 0; layer < config_.layers; ++layer) {
       const std::string p = "model.layers." + std::to_string(layer) + ".";
-      Add(Attention(Norm(x, p + "input_layernorm.weight"), p + "self_attn.", nudge), &x);
-      const Rows normed = Norm(x, p + "post_attention_layernorm.weight");
+      const auto norm = [&](NormKind kind, Rows rows) {
+        return config_.Has(kind) ? Norm(rows, NormTensorName(config_.family->names, layer, kind) + ".weight") : rows;
+      };
+      Add(norm(NormKind::kAttentionOutput,
+               Attention(norm(NormKind::kAttentionInput, x), layer, p + "self_attn.", nudge)), &x);
+      const Rows normed = norm(NormKind::kMlpInput, x);
       Rows gate = Linear(normed, p + "mlp.gate_proj", nudge);
       const Rows up = Linear(normed, p + "mlp.up_proj", nudge);
       for (size_t t = 0; t < tokens; ++t) {
-        for (size_t i = 0; i < gate[t].size(); ++i)
-          gate[t][i] = gate[t][i] / (1.0 + std::exp(-gate[t][i])) * up[t][i];
+        for (size_t i = 0; i < gate[t].size(); ++i) gate[t][i] = Activated(gate[t][i]) * up[t][i];
       }
-      Add(Linear(gate, p + "mlp.down_proj", nudge), &x);
+      Add(norm(NormKind::kMlpOutput, Linear(gate, p + "mlp.down_proj", nudge)), &x);
     }
     const Rows normed = Norm(x, "model.norm.weight");
-    return Product(normed, tensors_.at(config_.tied_head ? "model.embed_tokens.weight" : "lm_head.weight"),
-                   config_.vocab);
+    Rows logits = Product(normed, tensors_.at(config_.tied_head ? "model.embed_tokens.weight" : "lm_head.weight"),
+                          config_.vocab);
+    for (Vector& row : logits) {
+      for (double& logit : row) logit = Capped(logit * config_.logit_factor, config_.logit_cap);
+    }
+    return logits;
   }
 
   // nll[t] = -log p(targets[t] | ids[0..t]).
@@ -74,20 +83,31 @@ class Model {
   }
 
  private:
-  static void Add(const Rows& y, Rows* x) {
+  void Add(const Rows& y, Rows* x) const {
     for (size_t t = 0; t < y.size(); ++t) {
-      for (size_t i = 0; i < y[t].size(); ++i) (*x)[t][i] += y[t][i];
+      for (size_t i = 0; i < y[t].size(); ++i) (*x)[t][i] += config_.residual_factor * y[t][i];
     }
   }
 
+  static double Capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
+
+  double Activated(double gate) const {
+    if (config_.activation == Activation::kSilu) return gate / (1.0 + std::exp(-gate));
+    return 0.5 * gate * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (gate + 0.044715 * gate * gate * gate)));
+  }
+
+  // Groups of as many values as the norm has weights.
   Rows Norm(const Rows& x, const std::string& name) const {
     Rows y = x;
     const Vector& weight = tensors_.at(name);
+    const size_t group = weight.size();
     for (Vector& row : y) {
-      double squares = 0.0;
-      for (const double value : row) squares += value * value;
-      const double factor = 1.0 / std::sqrt(squares / static_cast<double>(row.size()) + config_.norm_epsilon);
-      for (size_t i = 0; i < row.size(); ++i) row[i] *= factor * weight[i];
+      for (size_t first = 0; first < row.size(); first += group) {
+        double squares = 0.0;
+        for (size_t i = 0; i < group; ++i) squares += row[first + i] * row[first + i];
+        const double factor = 1.0 / std::sqrt(squares / static_cast<double>(group) + config_.norm_epsilon);
+        for (size_t i = 0; i < group; ++i) row[first + i] *= factor * (weight[i] + config_.family->norm_offset);
+      }
     }
     return y;
   }
@@ -117,54 +137,87 @@ class Model {
   }
 
   // Angle per position of pair i (transformers: modeling_rope_utils).
-  double Frequency(size_t i) const {
-    const double plain =
-        std::pow(config_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim));
-    if (config_.rope_scaling == RopeScaling::kLinear) return plain / config_.rope_factor;
-    if (config_.rope_scaling == RopeScaling::kNone) return plain;
-    const double wavelength = 2.0 * std::numbers::pi / plain;
-    const double longest = config_.rope_original_positions / config_.rope_low_frequency;
-    const double shortest = config_.rope_original_positions / config_.rope_high_frequency;
-    if (wavelength > longest) return plain / config_.rope_factor;
-    if (wavelength < shortest) return plain;
-    const double smooth = (config_.rope_original_positions / wavelength - config_.rope_low_frequency) /
-                          (config_.rope_high_frequency - config_.rope_low_frequency);
-    return (1.0 - smooth) * plain / config_.rope_factor + smooth * plain;
+  static double Frequency(const RopeConfig& rope, size_t i, size_t window) {
+    const double d = static_cast<double>(rope.channels), index = static_cast<double>(i);
+    const double length = static_cast<double>(window), original = rope.original_positions;
+    const double plain = std::pow(rope.theta, -2.0 * index / d);
+    switch (rope.scaling) {
+      case RopeScaling::kNone:
+        return plain;
+      case RopeScaling::kLinear:
+        return plain / rope.factor;
+      case RopeScaling::kDynamic: {
+        if (length <= original) return plain;
+        const double base =
+            rope.theta * std::pow(rope.factor * length / original - (rope.factor - 1.0), d / (d - 2.0));
+        return std::pow(base, -2.0 * index / d);
+      }
+      case RopeScaling::kLlama3: {
+        const double wavelength = 2.0 * std::numbers::pi / plain;
+        if (wavelength > original / rope.low_frequency) return plain / rope.factor;
+        if (wavelength < original / rope.high_frequency) return plain;
+        const double smooth =
+            (original / wavelength - rope.low_frequency) / (rope.high_frequency - rope.low_frequency);
+        return (1.0 - smooth) * plain / rope.factor + smooth * plain;
+      }
+      case RopeScaling::kYarn: {
+        const auto pair = [&](double turns) {
+          return d * std::log(original / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(rope.theta));
+        };
+        const double low = std::max(std::floor(pair(rope.beta_fast)), 0.0);
+        const double high = std::min(std::ceil(pair(rope.beta_slow)), d - 1.0);
+        const double ramp = std::min(std::max((index - low) / (high == low ? 0.001 : high - low), 0.0), 1.0);
+        return plain / rope.factor * ramp + plain * (1.0 - ramp);
+      }
+      case RopeScaling::kLongrope:
+        return plain / (length > original ? rope.long_factors : rope.short_factors)[i];
+    }
+    return 0;
   }
 
-  void Rotate(Rows* x) const {
-    const size_t half = config_.head_dim / 2;
+  void Rotate(const RopeConfig& rope, bool queries, Rows* x) const {
+    const size_t half = rope.channels / 2;
     for (size_t t = 0; t < x->size(); ++t) {
+      double amplitude = rope.amplitude;
+      if (queries && config_.query_slope != 0.0)
+        amplitude *= 1.0 + config_.query_slope *
+                               std::log(1.0 + std::floor(static_cast<double>(t) / config_.query_positions));
       for (size_t head = 0; head < (*x)[t].size() / config_.head_dim; ++head) {
         double* values = (*x)[t].data() + head * config_.head_dim;
         for (size_t i = 0; i < half; ++i) {
-          const double angle = static_cast<double>(t) * Frequency(i);
+          const double angle = static_cast<double>(t) * Frequency(rope, i, x->size());
           const double a = values[i], b = values[i + half];
-          values[i] = a * std::cos(angle) - b * std::sin(angle);
-          values[i + half] = b * std::cos(angle) + a * std::sin(angle);
+          values[i] = amplitude * (a * std::cos(angle) - b * std::sin(angle));
+          values[i + half] = amplitude * (b * std::cos(angle) + a * std::sin(angle));
         }
       }
     }
   }
 
-  Rows Attention(const Rows& x, const std::string& prefix, const Nudge& nudge) const {
+  Rows Attention(const Rows& x, size_t layer, const std::string& prefix, const Nudge& nudge) const {
     Rows q = Linear(x, prefix + "q_proj", nudge), k = Linear(x, prefix + "k_proj", nudge);
     const Rows v = Linear(x, prefix + "v_proj", nudge);
-    Rotate(&q);
-    Rotate(&k);
+    if (config_.Has(NormKind::kQuery)) q = Norm(q, prefix + "q_norm.weight");
+    if (config_.Has(NormKind::kKey)) k = Norm(k, prefix + "k_norm.weight");
+    const LayerTraits& traits = config_.traits[layer];
+    if (traits.rope) {
+      Rotate(config_.ropes[*traits.rope], true, &q);
+      Rotate(config_.ropes[*traits.rope], false, &k);
+    }
     const size_t d = config_.head_dim, group = config_.heads / config_.kv_heads;
     Rows context(x.size(), Vector(config_.heads * d, 0.0));
     for (size_t head = 0; head < config_.heads; ++head) {
       const size_t kv = head / group * d;
       for (size_t t = 0; t < x.size(); ++t) {
+        const size_t first = traits.sliding != 0 && t + 1 > traits.sliding ? t + 1 - traits.sliding : 0;
         Vector weights(t + 1, 0.0);
         double total = 0.0;
-        for (size_t s = 0; s <= t; ++s) {
+        for (size_t s = first; s <= t; ++s) {
           for (size_t i = 0; i < d; ++i) weights[s] += q[t][head * d + i] * k[s][kv + i];
-          weights[s] = std::exp(weights[s] / std::sqrt(static_cast<double>(d)));
+          weights[s] = std::exp(Capped(weights[s] * config_.score_factor, config_.attention_cap));
           total += weights[s];
         }
-        for (size_t s = 0; s <= t; ++s) {
+        for (size_t s = first; s <= t; ++s) {
           for (size_t i = 0; i < d; ++i) context[t][head * d + i] += weights[s] / total * v[s][kv + i];
         }
       }

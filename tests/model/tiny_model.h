@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <ostream>
 #include <random>
 #include <string>
 #include <utility>
@@ -29,14 +30,66 @@ inline Json TinyConfig() {
     "rope_theta": 10000.0, "vocab_size": 50, "tie_word_embeddings": false})");
 }
 
+// What a model of each architecture changes in it, with sliding windows and original contexts of a few tokens.
+struct ShapeCase {
+  const char* name;
+  Json changes;
+};
+inline void PrintTo(const ShapeCase& shape, std::ostream* out) { *out << shape.name; }
+inline std::vector<ShapeCase> ArchitectureCases() {
+  const auto of = [](const char* type, const char* architecture, Json changes) {
+    changes["model_type"] = type;
+    changes["architectures"] = {architecture};
+    return changes;
+  };
+  const Json yarn = {{"rope_type", "yarn"}, {"rope_theta", 10000.0}, {"factor", 4.0},
+                     {"original_max_position_embeddings", 8}, {"beta_fast", 4.0}};
+  Json growing = yarn;
+  growing.update({{"llama_4_scaling_beta", 0.3}, {"mscale", 1.0}, {"mscale_all_dim", 1.0}});
+  const Json longrope = {{"type", "longrope"}, {"short_factor", {1.0, 1.1, 1.2}}, {"long_factor", {1.0, 2.0, 3.0}}};
+  const Json sliding = {"sliding_attention", "full_attention"};
+  return {
+      {"Mistral", of("mistral", "MistralForCausalLM", {{"sliding_window", 5}, {"rms_norm_eps", 0.1}})},
+      {"Ministral", of("ministral", "MinistralForCausalLM", {{"sliding_window", 5}, {"layer_types", sliding}})},
+      {"Ministral3", of("ministral3", "Ministral3ForCausalLM", {{"head_dim", 8}, {"rope_parameters", growing}})},
+      {"Qwen2", of("qwen2", "Qwen2ForCausalLM", Json::object())},
+      {"Qwen2Sliding", of("qwen2", "Qwen2ForCausalLM",
+                          {{"use_sliding_window", true}, {"sliding_window", 4}, {"max_window_layers", 1}})},
+      {"Qwen3", of("qwen3", "Qwen3ForCausalLM", {{"head_dim", 10}, {"tie_word_embeddings", true}})},
+      {"SmolLm3", of("smollm3", "SmolLM3ForCausalLM", {{"no_rope_layers", {1, 0}}})},
+      {"Granite", of("granite", "GraniteForCausalLM",
+                     {{"embedding_multiplier", 3.0}, {"logits_scaling", 2.0}, {"attention_multiplier", 0.7},
+                      {"residual_multiplier", 0.6}, {"attention_bias", true}})},
+      {"Phi3Partial", of("phi3", "Phi3ForCausalLM",
+                         {{"head_dim", 8}, {"partial_rotary_factor", 0.75}, {"sliding_window", 6}})},
+      {"Phi3Long", of("phi3", "Phi3ForCausalLM",
+                      {{"original_max_position_embeddings", 7}, {"rope_scaling", longrope}})},
+      {"Phi3Short", of("phi3", "Phi3ForCausalLM",
+                       {{"original_max_position_embeddings", 64}, {"rope_scaling", longrope}})},
+      {"Olmo2", of("olmo2", "Olmo2ForCausalLM", Json::object())},
+      {"Olmo3", of("olmo3", "Olmo3ForCausalLM",
+                   {{"sliding_window", 5}, {"layer_types", sliding}, {"rope_parameters", yarn}})},
+      {"Gemma", of("gemma", "GemmaForCausalLM", {{"head_dim", 8}, {"tie_word_embeddings", true}})},
+      {"Gemma2", of("gemma2", "Gemma2ForCausalLM",
+                    {{"head_dim", 8}, {"sliding_window", 5}, {"query_pre_attn_scalar", 9},
+                     {"attn_logit_softcapping", 4.0}, {"final_logit_softcapping", 3.0}})},
+      {"Gemma3", of("gemma3_text", "Gemma3ForCausalLM",
+                    {{"head_dim", 8}, {"sliding_window", 5}, {"query_pre_attn_scalar", 9}, {"layer_types", sliding},
+                     {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}})},
+      {"LlamaYarn", {{"rope_scaling", yarn}}},
+      {"LlamaDynamic", {{"max_position_embeddings", 8}, {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}},
+  };
+}
+
 // Name and shape of every tensor the configuration asks for.
 inline std::vector<std::pair<std::string, std::vector<uint64_t>>> TensorShapes(const ModelConfig& config) {
   std::vector<std::pair<std::string, std::vector<uint64_t>>> shapes;
   shapes.push_back({"model.embed_tokens.weight", {config.vocab, config.hidden}});
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    shapes.push_back({prefix + "input_layernorm.weight", {config.hidden}});
-    shapes.push_back({prefix + "post_attention_layernorm.weight", {config.hidden}});
+    for (const NormKind norm : kNormKinds) {
+      if (config.Has(norm))
+        shapes.push_back({NormTensorName(config.family->names, layer, norm) + ".weight", {config.NormWidth(norm)}});
+    }
     for (const LinearKind kind : kLinearKinds) {
       const MatrixShape shape = LinearShape(config, kind);
       shapes.push_back({LinearTensorName(*config.family, layer, kind) + ".weight", {shape.rows, shape.cols}});
@@ -63,7 +116,7 @@ inline Tensors RandomTensors(const ModelConfig& config, uint32_t seed) {
     std::vector<float> values(shape[0] * (matrix ? shape[1] : 1));
     for (float& value : values) {
       value = matrix ? normal(generator) * 1.5f / std::sqrt(static_cast<float>(shape[1]))
-                     : (bias ? 0.0f : 1.0f) + 0.2f * normal(generator);
+                     : (bias ? 0.0f : 1.0f - config.family->norm_offset) + 0.2f * normal(generator);
     }
     tensors[name] = {shape, std::move(values)};
   }

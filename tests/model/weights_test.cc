@@ -58,8 +58,8 @@ TEST(Weights, ReadsByRole) {
     EXPECT_TRUE(weights.Bias(1, kind).empty());
   }
   expect_tensor("model.norm.weight", {weights.FinalNorm().data(), 1, 24});
-  expect_tensor("model.layers.1.input_layernorm.weight", {weights.AttentionNorm(1).data(), 1, 24});
-  expect_tensor("model.layers.0.post_attention_layernorm.weight", {weights.MlpNorm(0).data(), 1, 24});
+  expect_tensor("model.layers.1.input_layernorm.weight", {weights.Norm(1, NormKind::kAttentionInput).data(), 1, 24});
+  expect_tensor("model.layers.0.post_attention_layernorm.weight", {weights.Norm(0, NormKind::kMlpInput).data(), 1, 24});
   expect_tensor("lm_head.weight", HeadRows(weights, 0, 50));
   const Matrix<float> part = HeadRows(weights, 7, 3), whole = HeadRows(weights, 0, 50);
   EXPECT_TRUE(std::equal(part.data(), part.data() + part.size(), whole.row(7)));

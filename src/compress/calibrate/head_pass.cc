@@ -40,7 +40,7 @@ HeadMoments MeasureHeadInputs(const ModelWeights& model, const ResidualStream& s
   MICA_CHECK(weights.empty() || weights.size() == stream.tokens());
   const ModelConfig& config = model.config();
   const Device device = arithmetic.device;
-  const Array norm = CopyTo(device, model.FinalNorm());
+  const Array norm = CopyTo(device, model.HeadNorm());
   const auto normed = [&](const Array& x) {
     Array out(x.rows(), x.cols(), arithmetic.operands(), device);
     RmsNorm(x.view(), norm.view(), config.norm_epsilon, out.view());

@@ -15,6 +15,7 @@
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "ops/convert/convert.h"
+#include "ops/linalg/arrange.h"
 
 namespace mica {
 namespace {
@@ -108,6 +109,11 @@ class Pass {
     return CopyTo(device_, stored.view());
   }
 
+  // Of the matrix behind an input that adds to the residual stream.
+  static NormKind OutputNormOf(InputKind kind) {
+    return kind == InputKind::kOutput ? NormKind::kAttentionOutput : NormKind::kMlpOutput;
+  }
+
   // Computes the inputs of kind on every portion and side, measures them and solves the matrices that take
   // them.
   void Sweep(InputKind kind, const Stage& stage, bool updates, bool kept) {
@@ -117,7 +123,9 @@ class Pass {
     if (solve_) moments = std::make_unique<Moments>(cols, device_);
     if (solve_ && sides_.size() > 1) {
       drift = std::make_unique<Drift>(cols, cols, device_);
-      if (kept) residual = std::make_unique<Drift>(config_.hidden, cols, device_);
+      // Behind a norm what a matrix gives is no longer what the stream lacks.
+      if (kept && !config_.Has(OutputNormOf(kind)))
+        residual = std::make_unique<Drift>(config_.hidden, cols, device_);
     }
     const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
     const ResidualStream& stream = *sides_[0].stream;
@@ -168,8 +176,10 @@ class Pass {
     moments.reset();
     const Array d = drift ? drift->TakeMean() : Array();
     drift.reset();
-    const Array r = residual ? residual->TakeMean() : Array();
+    Array r = residual ? residual->TakeMean() : Array();
     residual.reset();
+    if (!r.empty() && config_.residual_factor != 1.0f)  // of what the matrix gives, which is scaled as it is added
+      ScaleValues(1.0f / config_.residual_factor, std::as_const(r).view(), r.view());
     solve_(kind, {h.view(), d.view(), r.view()});
   }
 

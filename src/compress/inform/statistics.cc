@@ -147,7 +147,7 @@ void MeasureEnds(const ModelWeights& weights, const Calibration& calibration, co
     return settings.measure_ends({0, LinearKind::kQ, rows, h, factor, alike, signal});
   };
   Array rows(count, config.hidden, DType::kF32, device);
-  weights.Embed(ids, rows.view());
+  weights.EmbeddingRows(ids, rows.view());
   if (!ends.embedding.empty() || !ends.head.empty()) {
     const Array h = CopyTo(device, EmbeddingMoments(ends));
     ends.embedding_losses = measure("gradients at the embedding", std::as_const(rows).view(), h.view());

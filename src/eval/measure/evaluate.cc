@@ -80,7 +80,7 @@ ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
   record.ffn = config.ffn;
   record.vocab = config.vocab;
   record.max_positions = config.max_positions;
-  record.rope_theta = config.rope_theta;
+  record.rope_theta = config.ropes.front().theta;
   record.tied_head = config.tied_head;
   return record;
 }

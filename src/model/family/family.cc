@@ -8,14 +8,13 @@
 
 namespace mica {
 
-// The table: a new family is a file that defines it, and its two lines here.
-extern const Family kLlama;
+// The table: a new family is a file that defines it, and its two words here.
+extern const Family kLlama, kQwen, kGemma1, kGemma2, kSmolLm, kGranite, kPhi, kOlmo;
 
 namespace {
 
-constexpr const Family* kFamilies[] = {
-    &kLlama,
-};
+constexpr const Family* kFamilies[] = {&kLlama,  &kQwen,    &kGemma1, &kGemma2,
+                                       &kSmolLm, &kGranite, &kPhi,    &kOlmo};
 
 constexpr std::string_view kWeight = ".weight", kBias = ".bias";
 
@@ -102,6 +101,10 @@ std::string LinearTensorName(const Family& family, size_t layer, LinearKind kind
   return LinearTensorName(family.names, layer, kind);
 }
 
+std::string NormTensorName(const TensorNames& names, size_t layer, NormKind norm) {
+  return LayerName(names, layer, names.norms[static_cast<size_t>(norm)]);
+}
+
 TensorPlace PlaceOf(const Family& family, std::string_view tensor) { return PlaceOf(family.names, tensor); }
 
 TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor) {
@@ -120,8 +123,12 @@ TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor) {
     if (part == names.final_norm) place.role = TensorRole::kFinalNorm;
     return place;
   }
-  if (part == names.attention_norm) place.role = TensorRole::kAttentionNorm;
-  if (part == names.mlp_norm) place.role = TensorRole::kMlpNorm;
+  for (const NormKind norm : kNormKinds) {
+    const char* const name = names.norms[static_cast<size_t>(norm)];
+    if (name == nullptr || part != name) continue;
+    place.role = TensorRole::kNorm;
+    place.norm = norm;
+  }
   for (const LinearKind kind : kLinearKinds) {
     if (part != names.linears[static_cast<size_t>(kind)]) continue;
     place.role = TensorRole::kLinear;
@@ -139,8 +146,7 @@ Treatment TreatmentOf(TensorRole role, bool tied_head) {
     case TensorRole::kHead:
       return tied_head ? Treatment::kLeftOut : Treatment::kGivenWidth;  // tied: the embedding serves
     case TensorRole::kFinalNorm:
-    case TensorRole::kAttentionNorm:
-    case TensorRole::kMlpNorm:
+    case TensorRole::kNorm:
     case TensorRole::kBias:
     case TensorRole::kOther:
       return Treatment::kCopied;

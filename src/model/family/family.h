@@ -1,10 +1,11 @@
-// Model families: decoders with LLaMA's mathematics (norm, attention, norm, gated MLP) that spell their
-// config.json and their tensors alike. One file declares a family (llama.cc); family.cc holds the table of
-// them.
+// Model families: decoders of one pattern (norm, attention, norm, gated MLP) whose layers data describe. One
+// file declares the model types that spell their config.json and their tensors alike (llama.cc); family.cc
+// holds the table of them.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -21,25 +22,68 @@ inline constexpr std::array kLinearKinds = {LinearKind::kQ,   LinearKind::kK,   
 // The key of reports and progress, "self_attn.q_proj", whatever a family calls the tensor.
 const char* LinearName(LinearKind kind);
 
+// The norms of one decoder layer: of what enters attention and MLP; of what these add to the residual stream;
+// of the queries and keys before they turn.
+enum class NormKind { kAttentionInput, kMlpInput, kAttentionOutput, kMlpOutput, kQuery, kKey };
+inline constexpr std::array kNormKinds = {NormKind::kAttentionInput,  NormKind::kMlpInput,
+                                          NormKind::kAttentionOutput, NormKind::kMlpOutput,
+                                          NormKind::kQuery,           NormKind::kKey};
+
+class NormSet {
+ public:
+  constexpr NormSet() = default;
+  constexpr NormSet(std::initializer_list<NormKind> norms) {
+    for (const NormKind norm : norms) bits_ |= Bit(norm);
+  }
+  constexpr bool contains(NormKind norm) const { return (bits_ & Bit(norm)) != 0; }
+  constexpr NormSet operator|(NormSet other) const {
+    other.bits_ |= bits_;
+    return other;
+  }
+  constexpr bool operator==(const NormSet&) const = default;
+
+ private:
+  static constexpr unsigned Bit(NormKind norm) { return 1u << static_cast<unsigned>(norm); }
+  unsigned bits_ = 0;
+};
+inline constexpr NormSet kInputNorms = {NormKind::kAttentionInput, NormKind::kMlpInput};
+inline constexpr NormSet kOutputNorms = {NormKind::kAttentionOutput, NormKind::kMlpOutput};
+inline constexpr NormSet kHeadNorms = {NormKind::kQuery, NormKind::kKey};
+
 struct Family;
+struct ModelConfig;
+class ConfigReader;
 
 // Which linear layers have biases: none; q, k and v; what config.json says of attention (q, k, v, o) and MLP.
 enum class BiasRule { kNone, kQkv, kConfig };
-// Whether attention slides: never; as sliding_window says (null: not); only where use_sliding_window is true.
-enum class SlidingRule { kNever, kWindow, kFlag };
+// Which layers' attention slides: none; all, unless sliding_window is null; where use_sliding_window is true,
+// those from max_window_layers on; all but each sliding_period-th. For the last two layer_types, where it is
+// given, says it.
+enum class SlidingRule { kNever, kAll, kFlag, kPeriod };
 
 // One model_type of config.json, and what transformers assumes for keys that its config.json leaves out.
 struct ModelType {
   const Family* family;
   std::string_view name;          // "llama"
   std::string_view architecture;  // "LlamaForCausalLM"
-  std::string_view also;          // for messages: "also Vicuna and Yi", or empty
-  std::string_view note;          // for the help: "biases on q, k, v", or empty
-  size_t max_positions;
-  SlidingRule sliding;
-  size_t sliding_window;  // unless sliding is kNever
-  BiasRule biases;
-  int bos;  // -1: none
+  std::string_view also = {};     // for messages: "also Vicuna and Yi", or empty
+  std::string_view note = {};     // for the help: "biases on q, k, v", or empty
+  size_t max_positions = 2048;
+  SlidingRule sliding = SlidingRule::kNever;
+  size_t sliding_window = 0;  // unless sliding is kNever
+  size_t sliding_period = 0;  // of kPeriod
+  bool local_rope = false;    // sliding layers have a rotary embedding of their own, without scaling
+  bool partial_rope = false;  // partial_rotary_factor is computed
+  double rope_theta = 10000.0;
+  BiasRule biases = BiasRule::kNone;
+  NormSet norms = kInputNorms;
+  bool tied_head = false;
+  std::optional<size_t> head_dim = {};  // none: hidden / heads
+  int bos = -1;                         // -1: none
+  // JSON: what config.json of a random checkpoint (synthesize.h) says besides shapes.
+  std::string_view example = "{}";
+  // Reads what only this type's config.json says, after all else is read.
+  void (*describe)(const ConfigReader& reader, ModelConfig& config) = nullptr;
 };
 
 // Keys of config.json by the field of ModelConfig that they fill. Those which transformers spells alike for
@@ -56,11 +100,29 @@ struct ConfigKeys {
   const char* norm_epsilon;
   const char* activation;
   const char* rope_theta;
+  const char* local_rope_theta;  // of types with a local_rope; null: theirs is rope_theta
   const char* attention_bias;
   const char* mlp_bias;
   const char* sliding_window;
   const char* use_sliding_window;
 };
+// What most of them are.
+inline constexpr ConfigKeys kUsualKeys = {.layers = "num_hidden_layers",
+                                          .hidden = "hidden_size",
+                                          .heads = "num_attention_heads",
+                                          .kv_heads = "num_key_value_heads",
+                                          .head_dim = "head_dim",
+                                          .ffn = "intermediate_size",
+                                          .vocab = "vocab_size",
+                                          .max_positions = "max_position_embeddings",
+                                          .norm_epsilon = "rms_norm_eps",
+                                          .activation = "hidden_act",
+                                          .rope_theta = "rope_theta",
+                                          .local_rope_theta = nullptr,
+                                          .attention_bias = "attention_bias",
+                                          .mlp_bias = "mlp_bias",
+                                          .sliding_window = "sliding_window",
+                                          .use_sliding_window = "use_sliding_window"};
 
 // Names of modules; a tensor is MODULE.weight or MODULE.bias. Those of layer 3 are LAYERS + "3." + PART.
 struct TensorNames {
@@ -68,17 +130,34 @@ struct TensorNames {
   const char* head;  // absent when tied
   const char* final_norm;
   const char* layers;                                    // "model.layers."
-  const char* attention_norm;                            // part: the norm before q, k, v
-  const char* mlp_norm;                                  // part: the norm before gate, up
+  std::array<const char*, kNormKinds.size()> norms;      // parts, in the order of kNormKinds; null: none has it
   std::array<const char*, kLinearKinds.size()> linears;  // parts, in the order of kLinearKinds
+};
+inline constexpr std::array<const char*, kLinearKinds.size()> kUsualLinears = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+inline constexpr TensorNames kUsualNames = {
+    .embedding = "model.embed_tokens",
+    .head = "lm_head",
+    .final_norm = "model.norm",
+    .layers = "model.layers.",
+    .norms = {"input_layernorm", "post_attention_layernorm", nullptr, nullptr, "self_attn.q_norm",
+              "self_attn.k_norm"},
+    .linears = kUsualLinears};
+
+// Linear layers that a family's checkpoints store as one matrix, rows of the first kind first.
+struct FusedLinears {
+  const char* part;  // of the layer, "self_attn.qkv_proj"
+  std::span<const LinearKind> kinds;
 };
 
 struct Family {
   std::span<const ModelType> types;
   ConfigKeys keys;
   TensorNames names;
-  const char* activation;  // of the MLP's gate; what is computed is "silu"
-  float norm_offset;       // norms compute x / rms(x) * (norm_offset + stored weight)
+  const char* activation = "silu";              // of the MLP's gate where config.json does not say it
+  float norm_offset = 0.0f;                     // norms compute x / rms(x) * (norm_offset + stored weight)
+  std::span<const FusedLinears> fused = {};  // stored so; known by the names of their parts everywhere else
 };
 
 // All model types of all families, in the order of messages.
@@ -98,12 +177,15 @@ std::string LayerName(const Family& family, size_t layer, std::string_view part)
 std::string LinearTensorName(const TensorNames& names, size_t layer, LinearKind kind);
 std::string LinearTensorName(const Family& family, size_t layer, LinearKind kind);
 
-enum class TensorRole { kEmbedding, kHead, kFinalNorm, kAttentionNorm, kMlpNorm, kLinear, kBias, kOther };
+std::string NormTensorName(const TensorNames& names, size_t layer, NormKind norm);
+
+enum class TensorRole { kEmbedding, kHead, kFinalNorm, kNorm, kLinear, kBias, kOther };
 // What a tensor is and where it belongs.
 struct TensorPlace {
   TensorRole role = TensorRole::kOther;
   std::optional<size_t> layer;       // none outside the decoder layers
   LinearKind kind = LinearKind::kQ;  // of role kLinear
+  NormKind norm = NormKind::kAttentionInput;  // of role kNorm
 };
 // Of a tensor by its full name, "model.norm.weight"; one that the family does not know is kOther.
 TensorPlace PlaceOf(const TensorNames& names, std::string_view tensor);

@@ -1,4 +1,6 @@
-// LLaMA (also Vicuna and Yi), Mistral, Qwen2.
+// LLaMA (also Vicuna and Yi), Mistral, Ministral.
+#include "model/config.h"
+#include "model/config_reader.h"
 #include "model/family/family.h"
 
 namespace mica {
@@ -7,68 +9,58 @@ extern const Family kLlama;
 
 namespace {
 
+// Queries of far positions grow (transformers: get_llama_4_attn_scale).
+void DescribeMinistral3(const ConfigReader& reader, ModelConfig& config) {
+  const Json* rope = reader.Find("rope_parameters");
+  if (rope == nullptr) return;
+  const ConfigReader inner(*rope, reader.where() + ": rope_parameters");
+  config.query_slope = inner.NotNegative("llama_4_scaling_beta", 0.0);
+  if (config.query_slope != 0.0)
+    config.query_positions = inner.Positive("original_max_position_embeddings", 1e9);
+}
+
 constexpr ModelType kTypes[] = {
     {.family = &kLlama,
      .name = "llama",
      .architecture = "LlamaForCausalLM",
      .also = "also Vicuna and Yi",
-     .note = "",
      .max_positions = 2048,
-     .sliding = SlidingRule::kNever,
-     .sliding_window = 0,
      .biases = BiasRule::kConfig,
      .bos = 1},
     {.family = &kLlama,
      .name = "mistral",
      .architecture = "MistralForCausalLM",
-     .also = "",
-     .note = "",
      .max_positions = 131072,
-     .sliding = SlidingRule::kWindow,
+     .sliding = SlidingRule::kAll,
      .sliding_window = 4096,
-     .biases = BiasRule::kNone,
-     .bos = 1},
+     .bos = 1,
+     .example = R"({"sliding_window": null})"},
     {.family = &kLlama,
-     .name = "qwen2",
-     .architecture = "Qwen2ForCausalLM",
-     .also = "",
-     .note = "biases on q, k, v",
-     .max_positions = 32768,
-     .sliding = SlidingRule::kFlag,
+     .name = "ministral",
+     .architecture = "MinistralForCausalLM",
+     .max_positions = 131072,
+     .sliding = SlidingRule::kAll,
      .sliding_window = 4096,
-     .biases = BiasRule::kQkv,
-     .bos = -1},
+     .bos = 1,
+     .example = R"({"sliding_window": 96})"},
+    {.family = &kLlama,
+     .name = "ministral3",
+     .architecture = "Ministral3ForCausalLM",
+     .note = "yarn, queries that grow with their position",
+     .max_positions = 262144,
+     .sliding = SlidingRule::kAll,
+     .sliding_window = 0,
+     .rope_theta = 1000000.0,
+     .head_dim = 128,
+     .bos = 1,
+     .example = R"({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0,
+         "original_max_position_embeddings": 128, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+         "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}})",
+     .describe = DescribeMinistral3},
 };
 
 }  // namespace
 
-constexpr Family kLlama = {
-    .types = kTypes,
-    .keys = {.layers = "num_hidden_layers",
-             .hidden = "hidden_size",
-             .heads = "num_attention_heads",
-             .kv_heads = "num_key_value_heads",
-             .head_dim = "head_dim",
-             .ffn = "intermediate_size",
-             .vocab = "vocab_size",
-             .max_positions = "max_position_embeddings",
-             .norm_epsilon = "rms_norm_eps",
-             .activation = "hidden_act",
-             .rope_theta = "rope_theta",
-             .attention_bias = "attention_bias",
-             .mlp_bias = "mlp_bias",
-             .sliding_window = "sliding_window",
-             .use_sliding_window = "use_sliding_window"},
-    .names = {.embedding = "model.embed_tokens",
-              .head = "lm_head",
-              .final_norm = "model.norm",
-              .layers = "model.layers.",
-              .attention_norm = "input_layernorm",
-              .mlp_norm = "post_attention_layernorm",
-              .linears = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                          "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}},
-    .activation = "silu",
-    .norm_offset = 0.0f,
-};
+constexpr Family kLlama = {.types = kTypes, .keys = kUsualKeys, .names = kUsualNames};
 
 }  // namespace mica

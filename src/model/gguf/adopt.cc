@@ -33,8 +33,9 @@ void CheckComplete(const Checkpoint& checkpoint, const GgufArchitecture& archite
   check(WeightName(names.embedding));
   check(WeightName(names.final_norm));
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    check(WeightName(LayerName(names, layer, names.attention_norm)));
-    check(WeightName(LayerName(names, layer, names.mlp_norm)));
+    for (const NormKind norm : kNormKinds) {
+      if (config.Has(norm)) check(WeightName(NormTensorName(names, layer, norm)));
+    }
     for (const LinearKind kind : kLinearKinds) check(WeightName(LinearTensorName(names, layer, kind)));
   }
 }

@@ -16,8 +16,7 @@ constexpr TensorNames kNames = {
     .head = "output",
     .final_norm = "output_norm",
     .layers = "blk.",
-    .attention_norm = "attn_norm",
-    .mlp_norm = "ffn_norm",
+    .norms = {"attn_norm", "ffn_norm", nullptr, nullptr, "attn_q_norm", "attn_k_norm"},
     .linears = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}};
 
 constexpr GgufArchitecture kArchitectures[] = {

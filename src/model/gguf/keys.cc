@@ -40,7 +40,7 @@ constexpr KeyRow kKeys[] = {
      [](const ModelConfig& c) { return Whole(c.head_dim); }},
     {"attention.layer_norm_rms_epsilon", &ConfigKeys::norm_epsilon, true,
      [](const ModelConfig& c) { return Real(c.norm_epsilon); }},
-    {"rope.freq_base", &ConfigKeys::rope_theta, false, [](const ModelConfig& c) { return Real(c.rope_theta); }},
+    {"rope.freq_base", &ConfigKeys::rope_theta, false, [](const ModelConfig& c) { return Real(c.ropes.front().theta); }},
     {"vocab_size", &ConfigKeys::vocab, false, [](const ModelConfig& c) { return Whole(c.vocab); }},
 };
 
@@ -163,11 +163,12 @@ Json FactorScaling(const Checkpoint& checkpoint, const TensorView& tensor, const
     Fail("{}: tensor {} holds factors from {:g} to {:g}, which are none of the llama3 scalings that are known",
          tensor.file, tensor.name, factors.front(), factors.back());
   }
+  const RopeConfig& rope = config.ropes.front();
   return {{"rope_type", "llama3"},
-          {"factor", config.rope_factor},
-          {"low_freq_factor", config.rope_low_frequency},
-          {"high_freq_factor", config.rope_high_frequency},
-          {"original_max_position_embeddings", static_cast<uint64_t>(config.rope_original_positions)}};
+          {"factor", rope.factor},
+          {"low_freq_factor", rope.low_frequency},
+          {"high_freq_factor", rope.high_frequency},
+          {"original_max_position_embeddings", static_cast<uint64_t>(rope.original_positions)}};
 }
 
 }  // namespace
@@ -257,17 +258,18 @@ std::vector<GgufKey> ConfigKeysOf(const ModelConfig& config, const std::string& 
   for (const KeyRow& row : kKeys) add(row.suffix, row.value(config));
   add(kValueLength, Whole(config.head_dim));
   add(kRotated, Whole(config.head_dim));
-  if (config.rope_scaling == RopeScaling::kLinear) {
+  const RopeConfig& rope = config.ropes.front();
+  if (rope.scaling == RopeScaling::kLinear) {
     add(kScalingType, std::string(kLinear));
-    add(kScalingFactor, Real(config.rope_factor));
-  } else if (config.rope_scaling == RopeScaling::kLlama3) {
-    add(kOriginalPositions, Whole(static_cast<size_t>(config.rope_original_positions)));
+    add(kScalingFactor, Real(rope.factor));
+  } else if (rope.scaling == RopeScaling::kLlama3) {
+    add(kOriginalPositions, Whole(static_cast<size_t>(rope.original_positions)));
   }
-  if (config.sliding_window != 0) {
+  if (config.ShortestSliding() != 0) {
     LogWarningOnce(
         "attention of this model sees {} tokens back; a {} GGUF file cannot say so, and its readers let it see "
         "all",
-        config.sliding_window, architecture.name);
+        config.ShortestSliding(), architecture.name);
   }
   return keys;
 }

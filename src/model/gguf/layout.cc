@@ -53,12 +53,9 @@ GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettin
   const auto add_matrix = [&](const TensorPlace& place, size_t rows, size_t cols) -> GgufModelTensor& {
     return add({place}, {rows, cols}, settings.type_of(place));
   };
-  const auto add_norm = [&](TensorRole role, std::optional<size_t> layer) {
-    add({{.role = role, .layer = layer}}, {config.hidden}, GgmlType::kF32);
-  };
 
   add_matrix({.role = TensorRole::kEmbedding, .layer = {}}, config.vocab, config.hidden);
-  add_norm(TensorRole::kFinalNorm, {});
+  add({{.role = TensorRole::kFinalNorm, .layer = {}}}, {config.hidden}, GgmlType::kF32);
   if (!config.tied_head) add_matrix({.role = TensorRole::kHead, .layer = {}}, config.vocab, config.hidden);
   layout.rope_factors = RopeFactors(config);
   if (!layout.rope_factors.empty()) {
@@ -68,8 +65,11 @@ GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettin
                               .row_order = {}});
   }
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    add_norm(TensorRole::kAttentionNorm, layer);
-    add_norm(TensorRole::kMlpNorm, layer);
+    for (const NormKind norm : kNormKinds) {
+      if (config.Has(norm))
+        add({{.role = TensorRole::kNorm, .layer = layer, .norm = norm}}, {config.NormWidth(norm)},
+            GgmlType::kF32);
+    }
     for (const LinearKind kind : kLinearKinds) {
       const TensorPlace place{.role = TensorRole::kLinear, .layer = layer, .kind = kind};
       const MatrixShape shape = LinearShape(config, kind);

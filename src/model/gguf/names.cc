@@ -24,10 +24,8 @@ std::string TensorNameOf(const TensorNames& names, const ModuleTensor& tensor) {
         return names.head;
       case TensorRole::kFinalNorm:
         return names.final_norm;
-      case TensorRole::kAttentionNorm:
-        return LayerName(names, *place.layer, names.attention_norm);
-      case TensorRole::kMlpNorm:
-        return LayerName(names, *place.layer, names.mlp_norm);
+      case TensorRole::kNorm:
+        return NormTensorName(names, *place.layer, place.norm);
       case TensorRole::kLinear:
         return LinearTensorName(names, *place.layer, place.kind);
       case TensorRole::kBias:

@@ -8,10 +8,11 @@
 namespace mica {
 
 std::vector<float> RopeFactors(const ModelConfig& config) {
-  if (config.rope_scaling != RopeScaling::kLlama3) return {};
-  ModelConfig plain = config;
-  plain.rope_scaling = RopeScaling::kNone;
-  const std::vector<double> scaled = RopeFrequencies(config), unscaled = RopeFrequencies(plain);
+  const RopeConfig& rope = config.ropes.front();
+  if (rope.scaling != RopeScaling::kLlama3) return {};
+  RopeConfig plain = rope;
+  plain.scaling = RopeScaling::kNone;
+  const std::vector<double> scaled = RopeFrequencies(rope, 0), unscaled = RopeFrequencies(plain, 0);
   std::vector<float> factors(scaled.size());
   for (size_t i = 0; i < factors.size(); ++i) factors[i] = static_cast<float>(unscaled[i] / scaled[i]);
   return factors;
@@ -21,16 +22,17 @@ bool FindRopeScaling(std::span<const float> factors, std::optional<double> origi
                      ModelConfig* config) {
   constexpr double kClose = 1e-5;  // FP32 frequencies and factors of another program
   ModelConfig trial = *config;
-  trial.rope_scaling = RopeScaling::kLlama3;
-  trial.rope_factor = *std::max_element(factors.begin(), factors.end());
+  RopeConfig& rope = trial.ropes.front();
+  rope.scaling = RopeScaling::kLlama3;
+  rope.factor = *std::max_element(factors.begin(), factors.end());
   std::vector<double> positions = {8192};
   if (original_positions) positions.insert(positions.begin(), *original_positions);
   for (double power = 512; power <= 1 << 20; power *= 2) positions.push_back(power);
   for (const double original : positions) {
     for (const double high : {4.0, 2.0, 8.0, 16.0, 32.0}) {
-      trial.rope_original_positions = original;
-      trial.rope_low_frequency = 1.0;
-      trial.rope_high_frequency = high;
+      rope.original_positions = original;
+      rope.low_frequency = 1.0;
+      rope.high_frequency = high;
       const std::vector<float> given = RopeFactors(trial);
       const bool same = std::equal(given.begin(), given.end(), factors.begin(), factors.end(),
                                    [&](float a, float b) { return std::abs(a - b) <= kClose * std::abs(a); });

@@ -42,10 +42,8 @@ bool WriteGgufVector(const ModelWeights& weights, const GgufModelLayout& layout,
   switch (place.role) {
     case TensorRole::kFinalNorm:
       return write(weights.FinalNorm());
-    case TensorRole::kAttentionNorm:
-      return write(weights.AttentionNorm(*place.layer));
-    case TensorRole::kMlpNorm:
-      return write(weights.MlpNorm(*place.layer));
+    case TensorRole::kNorm:
+      return write(weights.Norm(*place.layer, place.norm));
     case TensorRole::kLinear:
       return tensor.place->bias && write(weights.Bias(*place.layer, place.kind));
     default:

@@ -23,36 +23,37 @@ __device__ void ForValues(size_t rows, size_t cols, const Body& body) {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    SwigluRows(View<const float> gate, View<const float> up, View<T> out) {
-  ForValues(gate.rows, gate.cols,
-            [&](size_t r, size_t c) { out.row(r)[c] = FromFloat<T>(Swiglu(gate.row(r)[c], up.row(r)[c])); });
+    GatedRows(Activation activation, View<const float> gate, View<const float> up, View<T> out) {
+  ForValues(gate.rows, gate.cols, [&](size_t r, size_t c) {
+    out.row(r)[c] = FromFloat<T>(GatedValue(activation, gate.row(r)[c], up.row(r)[c]));
+  });
 }
 
-// With s = sigmoid(gate): d/dgate = up s (1 + gate (1 - s)), d/dup = gate s.
+// With s = sigmoid(a(gate)): d/dgate = up s (1 + gate (1 - s) a'), d/dup = gate s.
 __global__ void __launch_bounds__(kThreads)
-    SwigluGradientRows(View<const float> gate, View<const float> up, View<const float> felt,
-                       View<float> of_gate, View<float> of_up) {
+    GatedGradientRows(Activation activation, View<const float> gate, View<const float> up,
+                      View<const float> felt, View<float> of_gate, View<float> of_up) {
   ForValues(gate.rows, gate.cols, [&](size_t r, size_t c) {
     const float g = gate.row(r)[c], u = up.row(r)[c], f = felt.row(r)[c];
-    const float s = 1.0f / (1.0f + expf(-g));
-    of_gate.row(r)[c] = f * u * s * (1.0f + g * (1.0f - s));
+    const float s = 1.0f / (1.0f + expf(-GateArgument(activation, g)));
+    of_gate.row(r)[c] = f * u * s * (1.0f + g * (1.0f - s) * GateSlope(activation, g));
     of_up.row(r)[c] = f * g * s;
   });
 }
 
 }  // namespace
 
-void Swiglu(ConstTensor gate, ConstTensor up, Tensor out) {
+void Gated(Activation activation, ConstTensor gate, ConstTensor up, Tensor out) {
   DispatchOperand(out.dtype, [&](auto type) {
     using T = decltype(type);
-    Launch(out.device, SwigluRows<OnDevice<T>>, Grid(gate), kThreads, 0, In<float>(gate), In<float>(up),
-           Out<T>(out));
+    Launch(out.device, GatedRows<OnDevice<T>>, Grid(gate), kThreads, 0, activation, In<float>(gate),
+           In<float>(up), Out<T>(out));
   });
 }
 
-void SwigluGradient(ConstTensor gate, ConstTensor up, ConstTensor out_gradient, Tensor gate_gradient,
-                    Tensor up_gradient) {
-  Launch(gate.device, SwigluGradientRows, Grid(gate), kThreads, 0, In<float>(gate), In<float>(up),
+void GatedGradient(Activation activation, ConstTensor gate, ConstTensor up, ConstTensor out_gradient,
+                   Tensor gate_gradient, Tensor up_gradient) {
+  Launch(gate.device, GatedGradientRows, Grid(gate), kThreads, 0, activation, In<float>(gate), In<float>(up),
          In<float>(out_gradient), Out<float>(gate_gradient), Out<float>(up_gradient));
 }
 

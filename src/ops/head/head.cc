@@ -7,6 +7,7 @@
 #include "ops/cuda_ops.h"
 #include "ops/head/tiles.h"
 #include "ops/tile/dispatch.h"
+#include "ops/tile/for_rows.h"
 #include "ops/tile/kernels.h"
 
 namespace mica {
@@ -30,6 +31,7 @@ void AddScores(const HeadInputs& in, const HeadSlice& slice, std::span<const int
         const size_t first_id = slice.first_id + slice.rows.block_first(block);
         float* logits = Scratch<float, 31>(normed.rows * count);
         slice.rows.MultiplyTile(normed, block, logits);
+        if (in.cap > 0) Kernels(Backend::kCpu).soft_cap(in.cap, normed.rows * count, logits);
         for (size_t t = first; t < first + normed.rows; ++t, logits += count) {
           if (targets[t] < 0) continue;
           Kernels(Backend::kCpu).log_sum_step(logits, count, &scores.sums[t]);
@@ -41,6 +43,13 @@ void AddScores(const HeadInputs& in, const HeadSlice& slice, std::span<const int
       }
     });
   });
+}
+
+void CapLogits(float cap, Tensor logits) {
+  MICA_CHECK(cap > 0);
+  if (logits.device.is_cuda()) return Cuda().CapLogits(cap, logits);
+  const MatrixView<float> rows = logits.host<float>();
+  ForRows(rows.rows, [&](size_t t) { Kernels(Backend::kCpu).soft_cap(cap, rows.cols, rows.row(t)); });
 }
 
 }  // namespace mica

@@ -20,6 +20,7 @@ struct HeadInputs {
   ConstTensor x;     // [tokens, hidden] FP32
   ConstTensor norm;  // [1, hidden] FP32
   float epsilon = 0.0f;
+  float cap = 0.0f;  // logits are cap tanh(logit / cap) (Gemma 2, 2024); 0: as they are
 };
 
 // Rows [first_id, first_id + rows.outputs()) of the head.
@@ -71,6 +72,9 @@ struct HeadLabels {
 // gradient: [tokens, hidden] FP32.
 void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const PreparedWeights& transposed,
                      bool last, const HeadScores& scores, HeadLabels& labels, Tensor gradient);
+
+// logits = cap tanh(logits / cap), cap > 0. FP32.
+void CapLogits(float cap, Tensor logits);
 
 // How far two distributions over the next token are apart, from their logits [tokens, vocab] FP32: kl[t] =
 // sum_v p(v) ln(p(v) / q(v)) in nats, same_top[t] = 1 where both have their largest logit at the same place.

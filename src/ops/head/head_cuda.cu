@@ -16,6 +16,11 @@ constexpr int kThreads = 256;
 // Tokens whose logits of a slice are held at a time: 67 MB at 8192 ids.
 constexpr size_t kChunkTokens = 2048;
 
+__global__ void __launch_bounds__(kThreads) CapRows(float cap, View<float> logits) {
+  float* row = logits.row(blockIdx.x);
+  for (size_t i = threadIdx.x; i < logits.cols; i += kThreads) row[i] = cap * tanhf(row[i] / cap);
+}
+
 // Calls use(first token, logits [tokens, ids] FP32) chunk by chunk.
 template <typename Use>
 void ForLogits(const HeadInputs& in, const HeadSlice& slice, const Use& use) {
@@ -27,6 +32,7 @@ void ForLogits(const HeadInputs& in, const HeadSlice& slice, const Use& use) {
     mica::RmsNorm(in.x.Rows(first, tokens), in.norm, in.epsilon, normed.view().Rows(0, tokens));
     const Tensor of_tokens = logits.view().Rows(0, tokens);
     Product(normed.view().Rows(0, tokens), slice.rows.dense(), 0, of_tokens);
+    if (in.cap > 0) CapLogits(in.cap, of_tokens);
     use(first, of_tokens);
   }
 }
@@ -73,11 +79,11 @@ __device__ double SumBefore(double value, double& total) {
   return before;
 }
 
-// errors = softmax - label.
+// errors = (softmax - label), times what capped logits keep of the slope, 1 - (capped / cap)^2.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    ErrorRows(View<float> logits, size_t first_id, bool last, const int32_t* targets, const float* log_sums,
-              Draw draw, View<T> errors) {
+    ErrorRows(View<float> logits, size_t first_id, bool last, float cap, const int32_t* targets,
+              const float* log_sums, Draw draw, View<T> errors) {
   const size_t t = blockIdx.x, ids = logits.cols;
   float* row = logits.row(t);
   T* out = errors.row(t);
@@ -117,8 +123,14 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   __syncthreads();
-  for (size_t i = threadIdx.x; i < ids; i += kThreads)
-    out[i] = FromFloat<T>(i == label ? row[i] - 1.0f : row[i]);
+  for (size_t i = threadIdx.x; i < ids; i += kThreads) {
+    float error = i == label ? row[i] - 1.0f : row[i];
+    if (cap > 0) {  // the capped logit, from its probability, in units of the cap
+      const float capped = (__logf(row[i]) + log_sums[t]) / cap;
+      error *= row[i] > 0 ? 1.0f - capped * capped : 0.0f;
+    }
+    out[i] = FromFloat<T>(error);
+  }
 }
 
 // The first of the largest values: the value above, the place below, so that the smaller place wins.
@@ -204,12 +216,16 @@ void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const Prepare
     DispatchOperand(slice.rows.operands(), [&](auto type) {
       using T = decltype(type);
       Launch(device, ErrorRows<OnDevice<T>>, logits.rows, kThreads, 0, Out<float>(logits), slice.first_id,
-             last, wanted.data() + first, log_sums.data() + first, draw, Out<T>(of_logits));
+             last, in.cap, wanted.data() + first, log_sums.data() + first, draw, Out<T>(of_logits));
     });
     Product(of_logits, transposed.dense(), 1, gradient.Rows(first, logits.rows));
   });
   cumulative.CopyTo(labels.cumulative);
   drawn.CopyTo(labels.drawn);
+}
+
+void CapLogits(float cap, Tensor logits) {
+  Launch(logits.device, CapRows, logits.rows, kThreads, 0, cap, Out<float>(logits));
 }
 
 void Divergence(ConstTensor p, Tensor q, std::span<float> kl, std::span<uint8_t> same_top) {

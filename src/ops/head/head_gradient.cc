@@ -36,6 +36,11 @@ void SubtractLabel(const HeadSlice& slice, bool last, size_t t, HeadLabels& labe
   }
 }
 
+// How capped logits follow the plain ones: 1 - (capped / cap)^2.
+void CapSlopes(float cap, const float* capped, size_t n, float* slopes) {
+  for (size_t i = 0; i < n; ++i) slopes[i] = 1.0f - capped[i] / cap * (capped[i] / cap);
+}
+
 template <typename T>
 MatrixView<const T> As(const float* values, size_t rows, size_t cols) {
   if constexpr (std::is_same_v<T, float>) {
@@ -72,15 +77,19 @@ void AddHeadGradient(const HeadInputs& in, const HeadSlice& slice, const Prepare
     ForNormedTiles<T>(in, all, [&](size_t first, MatrixView<const T> normed) {
       const size_t tokens = normed.rows;
       float* errors = Scratch<float, 51>(tokens * ids);
+      float* slopes = in.cap > 0 ? Scratch<float, 53>(tokens * ids) : nullptr;
       for (size_t block = 0; block < rows.blocks(); ++block) {
         const size_t outputs = rows.block_outputs(block), offset = rows.block_first(block);
         float* logits = Scratch<float, 50>(tokens * outputs);
         rows.MultiplyTile(normed, block, logits);
+        if (in.cap > 0) Cpu().soft_cap(in.cap, tokens * outputs, logits);
         for (size_t i = 0; i < tokens; ++i) {
+          if (in.cap > 0) CapSlopes(in.cap, logits + i * outputs, outputs, slopes + i * ids + offset);
           Cpu().exp(logits + i * outputs, outputs, 1.0f, scores.LogSum(first + i), errors + i * ids + offset);
         }
       }
       for (size_t i = 0; i < tokens; ++i) SubtractLabel(slice, last, first + i, labels, errors + i * ids);
+      for (size_t i = 0; in.cap > 0 && i < tokens * ids; ++i) errors[i] *= slopes[i];
       const MatrixView<const T> operand = As<T>(errors, tokens, ids);
       for (size_t block = 0; block < transposed.blocks(); ++block) {
         const size_t outputs = transposed.block_outputs(block), offset = transposed.block_first(block);

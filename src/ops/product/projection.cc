@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "ops/cuda_ops.h"
 #include "ops/product/tiles.h"
+#include "ops/rope/turn.h"
 #include "ops/tile/dispatch.h"
 #include "ops/tile/kernels.h"
 
@@ -23,11 +24,7 @@ void SplitHeads(const ProductTile& tile, const ConstTensor& bias, const RopeTabl
     for (size_t column = 0; column < tile.outputs; column += head_dim) {
       const float* values = tile.row(t) + column;
       T* target = out.row((tile.first_output + column) / head_dim * tokens + token);
-      if (rope == nullptr) {
-        kernels.from_f32(values, head_dim, target);
-      } else {
-        kernels.rope(values, rope->cosines(token % window), rope->sines(token % window), head_dim, target);
-      }
+      TurnHead<T>(kernels, values, rope, token % window, head_dim, target);
     }
   }
 }
@@ -46,20 +43,21 @@ void Check(const ConstTensor& x, const Linear& linear, const Tensor& out) {
 
 size_t HeadBlockOutputs(size_t head_dim) { return std::max<size_t>(1, kBlockOutputs / head_dim) * head_dim; }
 
-void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear& v, const RopeTable& rope,
-                  size_t window, Tensor q_out, Tensor k_out, Tensor v_out) {
+void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear& v, const RopeTable* q_rope,
+                  const RopeTable* k_rope, size_t window, Tensor q_out, Tensor k_out, Tensor v_out) {
   MICA_CHECK(window > 0);
   MICA_CHECK(x.rows % window == 0);
-  MICA_CHECK(x.rows == 0 || rope.positions() >= window);
+  for (const RopeTable* rope : {q_rope, k_rope})
+    MICA_CHECK(x.rows == 0 || rope == nullptr || rope->positions() >= window);
   Check(x, q, q_out);
   Check(x, k, k_out);
   Check(x, v, v_out);
-  if (x.device.is_cuda()) return Cuda().ProjectHeads(x, q, k, v, rope, window, q_out, k_out, v_out);
+  if (x.device.is_cuda()) return Cuda().ProjectHeads(x, q, k, v, q_rope, k_rope, window, q_out, k_out, v_out);
   DispatchOperand(x.dtype, [&](auto type) {
     using T = decltype(type);
     const MatrixView<T> heads[] = {q_out.host<T>(), k_out.host<T>(), v_out.host<T>()};
     const ConstTensor biases[] = {q.bias, k.bias, v.bias};
-    const RopeTable* turns[] = {&rope, &rope, nullptr};
+    const RopeTable* turns[] = {q_rope, k_rope, nullptr};
     MultiplyTiles(x, {q.weights, k.weights, v.weights}, [&](const ProductTile& tile) {
       SplitHeads(tile, biases[tile.matrix], turns[tile.matrix], window, x.rows, heads[tile.matrix]);
     });

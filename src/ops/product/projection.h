@@ -21,10 +21,10 @@ size_t HeadBlockOutputs(size_t head_dim);
 
 // q_out[h * tokens + t] = head h of (x[t] Wq^T + bias), turned by the angle of t's position in its window of
 // `window` tokens; k_out the same, v_out without the turn. x: [tokens, inputs] of the type of the weights'
-// operands, tokens a multiple of window; weights prepared with HeadBlockOutputs; rope has `window` positions.
-// q_out: [heads * tokens, head_dim], k_out and v_out: [kv_heads * tokens, head_dim], of the type of x,
-// rounded once from FP32.
-void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear& v, const RopeTable& rope,
-                  size_t window, Tensor q_out, Tensor k_out, Tensor v_out);
+// operands, tokens a multiple of window; weights prepared with HeadBlockOutputs; the tables have `window`
+// positions, or are null where nothing turns. q_out: [heads * tokens, head_dim], k_out and v_out: [kv_heads *
+// tokens, head_dim], of the type of x, rounded once from FP32.
+void ProjectHeads(ConstTensor x, const Linear& q, const Linear& k, const Linear& v, const RopeTable* q_rope,
+                  const RopeTable* k_rope, size_t window, Tensor q_out, Tensor k_out, Tensor v_out);
 
 }  // namespace mica

@@ -136,6 +136,15 @@ void Scale(float factor, size_t n, float* inout) {
       n, [f](VF a) { return hn::Mul(a, f); }, inout, inout);
 }
 
+// tanh(x) = 1 - 2 / (1 + e^2x): near 0 to 1e-7 of the cap.
+void SoftCap(float cap, size_t n, float* inout) {
+  const DF d;
+  const VF c = hn::Set(d, cap), twice = hn::Set(d, 2.0f * cap), steep = hn::Set(d, 2.0f / cap);
+  const VF one = hn::Set(d, 1.0f);
+  Map(
+      n, [=](VF x) { return hn::Sub(c, hn::Div(twice, hn::Add(one, Exp(hn::Mul(x, steep))))); }, inout, inout);
+}
+
 float Dot(const float* a, const float* b, size_t n) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
@@ -171,11 +180,41 @@ void Rope(const float* in, const float* cosines, const float* sines, size_t head
       cosines, sines);
 }
 
+// What the gate's sigmoid is taken of, and its derivative.
+struct SiluGate {
+  static VF Argument(VF gate) { return gate; }
+  static VF TimesSlope(VF, VF x) { return x; }
+};
+struct GeluTanhGate {
+  static constexpr float kScale = 1.5957691216057308f, kCube = 0.044715f;  // 2 sqrt(2 / pi)
+  static VF Argument(VF gate) {
+    const VF cube = hn::Mul(hn::Mul(gate, gate), hn::Set(DF(), kScale * kCube));
+    return hn::Mul(gate, hn::Add(cube, hn::Set(DF(), kScale)));
+  }
+  static VF TimesSlope(VF gate, VF x) {
+    const VF square = hn::Mul(hn::Mul(gate, gate), hn::Set(DF(), 3.0f * kScale * kCube));
+    return hn::Mul(x, hn::Add(square, hn::Set(DF(), kScale)));
+  }
+};
+
+// Calls use(gate's functions).
+template <typename Use>
+HWY_INLINE void WithGate(Activation activation, const Use& use) {
+  if (activation == Activation::kSilu) return use(SiluGate());
+  use(GeluTanhGate());
+}
+
 template <typename Out>
-void Swiglu(const float* gate, const float* up, size_t n, Out* out) {
+void Gated(Activation activation, const float* gate, const float* up, size_t n, Out* out) {
   const VF one = hn::Set(DF(), 1.0f);
-  Map(
-      n, [one](VF g, VF u) { return hn::Div(hn::Mul(g, u), hn::Add(one, Exp(hn::Neg(g)))); }, out, gate, up);
+  WithGate(activation, [&](auto kind) {
+    Map(
+        n,
+        [one, kind](VF g, VF u) {
+          return hn::Div(hn::Mul(g, u), hn::Add(one, Exp(hn::Neg(kind.Argument(g)))));
+        },
+        out, gate, up);
+  });
 }
 
 // Largest of n > 0 values. NaN may be passed over: it comes back through the sum of exponentials.
@@ -268,30 +307,33 @@ void AddRmsNormGradient(const float* in, const float* weight, const float* grad_
 }
 
 // Both gradients of one vector, written together because they may overwrite gate and up.
-HWY_INLINE void SwigluGradientOf(VF gate, VF up, VF grad, VF* grad_gate, VF* grad_up) {
+template <typename Gate>
+HWY_INLINE void GatedGradientOf(Gate kind, VF gate, VF up, VF grad, VF* grad_gate, VF* grad_up) {
   const VF one = hn::Set(DF(), 1.0f);
-  const VF sigmoid = hn::Div(one, hn::Add(one, Exp(hn::Neg(gate))));
-  const VF slope = hn::Mul(sigmoid, hn::MulAdd(gate, hn::Sub(one, sigmoid), one));
+  const VF sigmoid = hn::Div(one, hn::Add(one, Exp(hn::Neg(kind.Argument(gate)))));
+  const VF slope = hn::Mul(sigmoid, hn::MulAdd(gate, kind.TimesSlope(gate, hn::Sub(one, sigmoid)), one));
   *grad_gate = hn::Mul(hn::Mul(grad, up), slope);
   *grad_up = hn::Mul(grad, hn::Mul(gate, sigmoid));
 }
-void SwigluGradient(const float* gate, const float* up, const float* grad_out, size_t n, float* grad_gate,
-                    float* grad_up) {
+void GatedGradient(Activation activation, const float* gate, const float* up, const float* grad_out, size_t n,
+                   float* grad_gate, float* grad_up) {
   const size_t lanes = hn::Lanes(DF());
-  VF of_gate, of_up;
-  size_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    SwigluGradientOf(LoadWhole(gate + i), LoadWhole(up + i), LoadWhole(grad_out + i), &of_gate, &of_up);
-    StoreWhole(of_gate, grad_gate + i);
-    StoreWhole(of_up, grad_up + i);
-  }
-  if (i < n) {
-    const size_t count = n - i;
-    SwigluGradientOf(LoadFirst(gate + i, count), LoadFirst(up + i, count), LoadFirst(grad_out + i, count),
-                     &of_gate, &of_up);
-    StoreFirst(of_gate, grad_gate + i, count);
-    StoreFirst(of_up, grad_up + i, count);
-  }
+  WithGate(activation, [&](auto kind) {
+    VF of_gate, of_up;
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+      GatedGradientOf(kind, LoadWhole(gate + i), LoadWhole(up + i), LoadWhole(grad_out + i), &of_gate, &of_up);
+      StoreWhole(of_gate, grad_gate + i);
+      StoreWhole(of_up, grad_up + i);
+    }
+    if (i < n) {
+      const size_t count = n - i;
+      GatedGradientOf(kind, LoadFirst(gate + i, count), LoadFirst(up + i, count),
+                      LoadFirst(grad_out + i, count), &of_gate, &of_up);
+      StoreFirst(of_gate, grad_gate + i, count);
+      StoreFirst(of_up, grad_up + i, count);
+    }
+  });
 }
 
 template <typename Out>
@@ -306,7 +348,7 @@ template <typename T>
 void FillOperandFunctions(OperandKernels<T>* kernels) {
   kernels->rms_norm = RmsNorm<T>;
   kernels->rope = Rope<T>;
-  kernels->swiglu = Swiglu<T>;
+  kernels->gated = Gated<T>;
   kernels->softmax_step = SoftmaxStep<T>;
   kernels->softmax_gradient = SoftmaxGradient<T>;
 }
@@ -323,11 +365,12 @@ void FillRowFunctionsOfTarget(KernelTable* table) {
   FillOperandFunctions(&table->bf16);
   table->add = Add;
   table->scale = Scale;
+  table->soft_cap = SoftCap;
   table->dot = Dot;
   table->log_sum_step = LogSumStep;
   table->exp = ExpOfRow;
   table->add_rms_norm_gradient = AddRmsNormGradient;
-  table->swiglu_gradient = SwigluGradient;
+  table->gated_gradient = GatedGradient;
 }
 
 }  // namespace mica::HWY_NAMESPACE

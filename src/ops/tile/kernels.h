@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/half.h"
+#include "ops/activation/activation_kind.h"
 
 namespace mica {
 
@@ -41,8 +42,8 @@ struct OperandKernels : ConversionKernels<T> {
   // equal `out`.
   void (*rope)(const float* in, const float* cosines, const float* sines, size_t head_dim, T* out);
 
-  // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]   (SwiGLU, Shazeer 2020)
-  void (*swiglu)(const float* gate, const float* up, size_t n, T* out);
+  // out[i] = f(gate[i]) up[i] (ops/activation/activation_kind.h)
+  void (*gated)(Activation activation, const float* gate, const float* up, size_t n, T* out);
 
   // One step of an online softmax over `n` more scores of a row: updates state to include factor * scores[i];
   // out[i] = exp(factor * scores[i] - state.max). Returns exp(old max - new max): what everything accumulated
@@ -81,6 +82,7 @@ struct KernelTable {
   // On FP32 alone.
   void (*add)(const float* in, size_t n, float* inout);    // inout[i] += in[i]
   void (*scale)(float factor, size_t n, float* inout);     // inout[i] *= factor
+  void (*soft_cap)(float cap, size_t n, float* inout);     // inout[i] = cap tanh(inout[i] / cap), cap > 0
   float (*dot)(const float* a, const float* b, size_t n);  // sum_i a[i] b[i]
   // softmax_step without the exponentials themselves, factor 1: log sum exp of all values seen = state.max +
   // log(state.sum).
@@ -91,9 +93,9 @@ struct KernelTable {
   // Gradients, for the backward pass. With y = rms_norm(in): grad_in += (dy/din)^T grad_out.
   void (*add_rms_norm_gradient)(const float* in, const float* weight, const float* grad_out, size_t n,
                                 float epsilon, float* grad_in);
-  // Of swiglu with respect to gate and up. grad_gate and grad_up may equal gate and up.
-  void (*swiglu_gradient)(const float* gate, const float* up, const float* grad_out, size_t n,
-                          float* grad_gate, float* grad_up);
+  // Of gated with respect to gate and up. grad_gate and grad_up may equal gate and up.
+  void (*gated_gradient)(Activation activation, const float* gate, const float* up, const float* grad_out,
+                         size_t n, float* grad_gate, float* grad_up);
 };
 
 // The table of a back end; always the same object.

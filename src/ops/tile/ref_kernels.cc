@@ -1,5 +1,6 @@
 // The scalar reference: what every function of the table means, in the plainest code, sums in double.
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "ops/tile/dispatch.h"
@@ -22,6 +23,9 @@ void Add(const float* in, size_t n, float* inout) {
 }
 void Scale(float factor, size_t n, float* inout) {
   for (size_t i = 0; i < n; ++i) inout[i] *= factor;
+}
+void SoftCap(float cap, size_t n, float* inout) {
+  for (size_t i = 0; i < n; ++i) inout[i] = static_cast<float>(cap * std::tanh(double{inout[i]} / cap));
 }
 float Dot(const float* a, const float* b, size_t n) {
   double sum = 0.0;
@@ -46,10 +50,21 @@ void Rope(const float* in, const float* cosines, const float* sines, size_t head
   }
 }
 
+// What the gate's sigmoid is taken of, and its derivative.
+struct GateArgument {
+  double value, slope;
+};
+GateArgument ArgumentOf(Activation activation, double gate) {
+  if (activation == Activation::kSilu) return {gate, 1.0};
+  const double scale = 2.0 * std::sqrt(2.0 / std::numbers::pi);
+  return {scale * (gate + 0.044715 * gate * gate * gate), scale * (1.0 + 3.0 * 0.044715 * gate * gate)};
+}
+
 template <typename Out>
-void Swiglu(const float* gate, const float* up, size_t n, Out* out) {
+void Gated(Activation activation, const float* gate, const float* up, size_t n, Out* out) {
   for (size_t i = 0; i < n; ++i) {
-    out[i] = Narrow<Out>(static_cast<float>(gate[i] / (1.0 + std::exp(-double{gate[i]})) * up[i]));
+    const double argument = ArgumentOf(activation, gate[i]).value;
+    out[i] = Narrow<Out>(static_cast<float>(gate[i] / (1.0 + std::exp(-argument)) * up[i]));
   }
 }
 
@@ -95,11 +110,13 @@ void AddRmsNormGradient(const float* in, const float* weight, const float* grad_
   }
 }
 
-void SwigluGradient(const float* gate, const float* up, const float* grad_out, size_t n, float* grad_gate,
-                    float* grad_up) {
+void GatedGradient(Activation activation, const float* gate, const float* up, const float* grad_out, size_t n,
+                   float* grad_gate, float* grad_up) {
   for (size_t i = 0; i < n; ++i) {
-    const double g = gate[i], u = up[i], sigmoid = 1.0 / (1.0 + std::exp(-g));
-    grad_gate[i] = static_cast<float>(grad_out[i] * u * sigmoid * (1.0 + g * (1.0 - sigmoid)));
+    const double g = gate[i], u = up[i];
+    const auto [argument, slope] = ArgumentOf(activation, g);
+    const double sigmoid = 1.0 / (1.0 + std::exp(-argument));
+    grad_gate[i] = static_cast<float>(grad_out[i] * u * sigmoid * (1.0 + g * (1.0 - sigmoid) * slope));
     grad_up[i] = static_cast<float>(grad_out[i] * g * sigmoid);
   }
 }
@@ -130,7 +147,7 @@ OperandKernels<T> OperandFunctions() {
   kernels.to_f32 = ToF32<T>;
   kernels.rms_norm = RmsNorm<T>;
   kernels.rope = Rope<T>;
-  kernels.swiglu = Swiglu<T>;
+  kernels.gated = Gated<T>;
   kernels.softmax_step = SoftmaxStep<T>;
   kernels.softmax_gradient = SoftmaxGradient<T>;
   kernels.product = Product<T>;
@@ -147,11 +164,12 @@ const KernelTable& RefKernels() {
       .f16 = {FromF32<F16>, ToF32<F16>},
       .add = Add,
       .scale = Scale,
+      .soft_cap = SoftCap,
       .dot = Dot,
       .log_sum_step = LogSumStep,
       .exp = Exp,
       .add_rms_norm_gradient = AddRmsNormGradient,
-      .swiglu_gradient = SwigluGradient,
+      .gated_gradient = GatedGradient,
   };
   return table;
 }

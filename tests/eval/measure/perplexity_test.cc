@@ -224,16 +224,6 @@ TEST(PerplexityTest, RefusesIdsBeyondTheVocabulary) {
               ThrowsMessage<Error>(HasSubstr("token id 50, but the model's vocabulary has 50 entries")));
 }
 
-TEST(PerplexityTest, RefusesWindowsBeyondSlidingAttention) {
-  Json json = TinyConfig();
-  json["model_type"] = "mistral";
-  json["architectures"] = {"MistralForCausalLM"};
-  json["sliding_window"] = 12;
-  const TinyModel model(json);
-  EXPECT_NO_THROW(EvaluatePerplexity(model.weights(), RandomWindows(1, 12, 50), {}));
-  EXPECT_THROW(EvaluatePerplexity(model.weights(), RandomWindows(1, 13, 50), {}), Error);
-}
-
 TEST(PerplexityTest, ALikelihoodThatIsNotFiniteIsAnError) {
   const Json json = TinyConfig();
   Tensors tensors = RandomTensors(ParseConfig(json, "test"), 3);

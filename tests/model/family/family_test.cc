@@ -23,8 +23,8 @@ TEST(Family, KnowsTheRoleOfEachTensor) {
            {"lm_head.weight", TensorRole::kHead, {}},
            {"lm_head.bias", TensorRole::kBias, {}},
            {"model.norm.weight", TensorRole::kFinalNorm, {}},
-           {"model.layers.12.input_layernorm.weight", TensorRole::kAttentionNorm, 12},
-           {"model.layers.0.post_attention_layernorm.weight", TensorRole::kMlpNorm, 0},
+           {"model.layers.12.input_layernorm.weight", TensorRole::kNorm, 12},
+           {"model.layers.0.post_attention_layernorm.weight", TensorRole::kNorm, 0},
            {"model.layers.3.self_attn.q_proj.bias", TensorRole::kBias, 3},
            {"model.layers.3.self_attn.rotary_emb.inv_freq", TensorRole::kOther, 3},
            {"model.layers.3.lm_head.weight", TensorRole::kOther, 3},
@@ -53,7 +53,7 @@ TEST(Family, SaysWhatCompressionDoesWithEachRole) {
   EXPECT_EQ(TreatmentOf(TensorRole::kEmbedding, true), Treatment::kGivenWidth);
   EXPECT_EQ(TreatmentOf(TensorRole::kHead, false), Treatment::kGivenWidth);
   EXPECT_EQ(TreatmentOf(TensorRole::kHead, true), Treatment::kLeftOut);
-  for (const TensorRole role : {TensorRole::kFinalNorm, TensorRole::kAttentionNorm, TensorRole::kMlpNorm,
+  for (const TensorRole role : {TensorRole::kFinalNorm, TensorRole::kNorm,
                                 TensorRole::kBias, TensorRole::kOther}) {
     EXPECT_EQ(TreatmentOf(role, false), Treatment::kCopied);
   }

@@ -46,8 +46,7 @@ void ExpectSameModel(const ModelWeights& a, const ModelWeights& b) {
   ExpectSame(HeadOf(a), HeadOf(b), "head");
   EXPECT_EQ(a.FinalNorm(), b.FinalNorm());
   for (size_t layer = 0; layer < a.config().layers; ++layer) {
-    EXPECT_EQ(a.AttentionNorm(layer), b.AttentionNorm(layer));
-    EXPECT_EQ(a.MlpNorm(layer), b.MlpNorm(layer));
+    for (const NormKind norm : kNormKinds) EXPECT_EQ(a.Norm(layer, norm), b.Norm(layer, norm));
     for (const LinearKind kind : kLinearKinds) {
       ExpectSame(a.Linear(layer, kind), b.Linear(layer, kind), LinearName(kind));
       EXPECT_EQ(a.Bias(layer, kind), b.Bias(layer, kind)) << LinearName(kind);
@@ -106,8 +105,8 @@ TEST_P(GgufRoundTrip, EveryRoleIsTheSame) {
   EXPECT_EQ(std::tuple(a.layers, a.hidden, a.heads, a.kv_heads, a.head_dim, a.ffn, a.vocab, a.max_positions),
             std::tuple(b.layers, b.hidden, b.heads, b.kv_heads, b.head_dim, b.ffn, b.vocab, b.max_positions));
   EXPECT_EQ(
-      std::tuple(a.norm_epsilon, a.rope_theta, a.rope_scaling, a.rope_factor, a.rope_original_positions),
-      std::tuple(b.norm_epsilon, b.rope_theta, b.rope_scaling, b.rope_factor, b.rope_original_positions));
+      std::tuple(a.norm_epsilon, a.ropes, a.head_dim),
+      std::tuple(b.norm_epsilon, b.ropes, b.head_dim));
   EXPECT_EQ(a.tied_head, b.tied_head);
   // What was read is written again as it was.
   fs::create_directory(scratch / "again");
@@ -303,7 +302,7 @@ TEST_F(GgufFaults, KeysThatMayBeLeftOut) {
   const ModelWeights weights = Open();
   EXPECT_EQ(weights.config().kv_heads, 4u);
   EXPECT_EQ(weights.config().vocab, 50u);
-  EXPECT_EQ(weights.config().rope_theta, 10000.0);
+  EXPECT_EQ(weights.config().ropes.front().theta, 10000.0);
 }
 
 TEST_F(GgufFaults, Tensors) {
@@ -339,7 +338,7 @@ TEST_F(GgufFaults, FactorsOfOneAreNoScaling) {
     std::memcpy(&bytes[4 * i], &one, 4);
   }
   tensors_.push_back({{"rope_freqs.weight", GgmlType::kF32, {3}}, bytes});
-  EXPECT_EQ(Open().config().rope_scaling, RopeScaling::kNone);
+  EXPECT_EQ(Open().config().ropes.front().scaling, RopeScaling::kNone);
 }
 
 TEST(GgufExport, ValuesThatDoNotFit) {

@@ -84,10 +84,10 @@ TEST(GgufRope, FactorsSayWhichScalingItIs) {
     EXPECT_EQ(factors.front(), 1.0f);
     EXPECT_EQ(factors.back(), static_cast<float>(factor));
     ModelConfig found = config;
-    found.rope_scaling = RopeScaling::kNone;
+    found.ropes.front().scaling = RopeScaling::kNone;
     ASSERT_TRUE(FindRopeScaling(factors, std::nullopt, &found));
-    EXPECT_EQ(RopeFrequencies(found), RopeFrequencies(config));
-    EXPECT_EQ(found.rope_original_positions, original);
+    EXPECT_EQ(RopeFrequencies(found.ropes.front(), 0), RopeFrequencies(config.ropes.front(), 0));
+    EXPECT_EQ(found.ropes.front().original_positions, original);
   }
   EXPECT_TRUE(RopeFactors(ParseConfig(TinyConfig(), "test")).empty());
   const ModelConfig odd = WithLlama3(8.0, 4.0, 5000.0);

@@ -62,7 +62,8 @@ TEST_P(ProductOnCuda, ProjectsAndJoinsHeads) {
   MICA_NEEDS_CUDA();
   for (const size_t head_dim : {2, 6, 64, 96}) {
     const size_t window = 7, tokens = 3 * window, heads = 4, kv_heads = 2, inputs = 40;
-    std::vector<double> frequencies(head_dim / 2);
+    // The wider heads turn in part.
+    std::vector<double> frequencies(head_dim > 16 ? head_dim / 4 : head_dim / 2);
     for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = 1.0 / static_cast<double>(i + 1);
     RopeTable rope(frequencies), rope_there(frequencies, Device::Cuda());
     rope.Extend(window + 2);
@@ -78,9 +79,9 @@ TEST_P(ProductOnCuda, ProjectsAndJoinsHeads) {
       expected.push_back(Poisoned(r, head_dim, GetParam()));
       there.push_back(PoisonedOnCuda(r, head_dim, GetParam()));
     }
-    ProjectHeads(x.view(), q.Here(), k.Here(), v.Here(), rope, window, expected[0].view(), expected[1].view(),
+    ProjectHeads(x.view(), q.Here(), k.Here(), v.Here(), &rope, &rope, window, expected[0].view(), expected[1].view(),
                  expected[2].view());
-    ProjectHeads(x_there.view(), q.There(), k.There(), v.There(), rope_there, window, there[0].view(),
+    ProjectHeads(x_there.view(), q.There(), k.There(), v.There(), &rope_there, &rope_there, window, there[0].view(),
                  there[1].view(), there[2].view());
     for (size_t i = 0; i < 3; ++i)
       EXPECT_LE(WorstError(FloatsOf(there[i]), Floats(expected[i].view())), 1e-5 + 1.01 * Step(GetParam()));
@@ -92,6 +93,11 @@ TEST_P(ProductOnCuda, ProjectsAndJoinsHeads) {
       JoinHeads(by_head.view(), turned ? &rope : nullptr, window, joined.view());
       JoinHeads(OnCuda(by_head.view()).view(), turned ? &rope_there : nullptr, window, joined_there.view());
       EXPECT_LE(WorstError(FloatsOf(joined_there), Floats(joined.view())), 1e-6);
+      Array split = Poisoned(heads * tokens, head_dim, GetParam()),
+            split_there = PoisonedOnCuda(heads * tokens, head_dim, GetParam());
+      SplitHeads(joined.view(), turned ? &rope : nullptr, window, split.view());
+      SplitHeads(joined_there.view(), turned ? &rope_there : nullptr, window, split_there.view());
+      EXPECT_LE(WorstError(FloatsOf(split_there), Floats(split.view())), 1e-5 + 1.01 * Step(GetParam()));
     }
   }
 }
@@ -102,8 +108,8 @@ TEST_P(ProductOnCuda, Gates) {
   const Both gate(outputs, inputs, GetParam(), 1), up(outputs, inputs, GetParam(), 3);
   const Array x = RandomTensor(tokens, inputs, GetParam(), 5);
   Array expected = Poisoned(tokens, outputs, GetParam()), there = PoisonedOnCuda(tokens, outputs, GetParam());
-  MultiplyGated(x.view(), gate.Here(), up.Here(), expected.view());
-  MultiplyGated(OnCuda(x.view()).view(), gate.There(), up.There(), there.view());
+  MultiplyGated(x.view(), gate.Here(), up.Here(), Activation::kGeluTanh, expected.view());
+  MultiplyGated(OnCuda(x.view()).view(), gate.There(), up.There(), Activation::kGeluTanh, there.view());
   EXPECT_LE(WorstError(FloatsOf(there), Floats(expected.view())), 1e-5 + 1.01 * Step(GetParam()));
 }
 

@@ -52,7 +52,7 @@ TEST_P(TiledProducts, HeadsAreTurnedAndSplit) {
     Projection q(heads, 2, GetParam(), biased), k(kv_heads, 3, GetParam(), biased),
         v(kv_heads, 4, GetParam(), biased);
     EXPECT_GT(q.weights.blocks(), 1u);
-    ProjectHeads(x.view(), q.linear(), k.linear(), v.linear(), rope, window, q.out.view(), k.out.view(),
+    ProjectHeads(x.view(), q.linear(), k.linear(), v.linear(), &rope, &rope, window, q.out.view(), k.out.view(),
                  v.out.view());
     for (const Projection* projection : {&q, &k, &v}) {
       Matrix<float> product(tokens, projection->heads * head_dim, std::nanf(""));
@@ -91,14 +91,14 @@ TEST_P(TiledProducts, GateAndUpMeetInTheActivation) {
                                up_bias = RandomValues(biased ? outputs : 0, 9);
       Array out = Poisoned(tokens, outputs, GetParam()),
                   expected = Poisoned(tokens, outputs, GetParam());
-      MultiplyGated(x.view(), {&gate, gate_bias}, {&up, up_bias}, out.view());
+      MultiplyGated(x.view(), {&gate, gate_bias}, {&up, up_bias}, Activation::kSilu, out.view());
       Matrix<float> g(tokens, outputs, std::nanf("")), u(tokens, outputs, std::nanf(""));
       Multiply(x.view(), gate, gate_bias, g);
       Multiply(x.view(), up, up_bias, u);
       DispatchOperand(GetParam(), [&](auto type) {
         using T = decltype(type);
         for (size_t t = 0; t < tokens; ++t) {
-          Ref().of<T>().swiglu(g.row(t), u.row(t), outputs, expected.view().host<T>().row(t));
+          Ref().of<T>().gated(Activation::kSilu, g.row(t), u.row(t), outputs, expected.view().host<T>().row(t));
         }
       });
       EXPECT_LE(WorstError(Floats(out.view()), Floats(expected.view())), Tolerance(GetParam()));

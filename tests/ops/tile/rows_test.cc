@@ -40,15 +40,28 @@ TEST(RefRows, RopeByHand) {
   EXPECT_FLOAT_EQ(out[3], 4);
 }
 
-TEST(RefRows, SwigluByHand) {
+TEST(RefRows, GatedByHand) {
   const float gate[] = {0.0f, 1.0f, -1.0f, 100.0f, -100.0f}, up[] = {5.0f, 2.0f, 2.0f, 0.5f, 1.0f};
   float out[5];
-  Ref().f32.swiglu(gate, up, 5, out);
+  Ref().f32.gated(Activation::kSilu, gate, up, 5, out);
   EXPECT_FLOAT_EQ(out[0], 0.0f);
   EXPECT_FLOAT_EQ(out[1], 2.0f * 0.7310585786f);
   EXPECT_FLOAT_EQ(out[2], -2.0f * 0.2689414214f);
   EXPECT_FLOAT_EQ(out[3], 50.0f);
   EXPECT_NEAR(out[4], 0.0f, 1e-30f);
+  Ref().f32.gated(Activation::kGeluTanh, gate, up, 5, out);
+  EXPECT_FLOAT_EQ(out[0], 0.0f);
+  EXPECT_FLOAT_EQ(out[1], 2.0f * 0.8411919906f);  // torch.nn.functional.gelu(1, approximate="tanh")
+  EXPECT_FLOAT_EQ(out[2], -2.0f * 0.1588080094f);
+  EXPECT_FLOAT_EQ(out[3], 50.0f);
+}
+
+TEST(RefRows, SoftCapByHand) {
+  float values[] = {0.0f, 3.0f, -300.0f};
+  Ref().soft_cap(3.0f, 3, values);
+  EXPECT_FLOAT_EQ(values[0], 0.0f);
+  EXPECT_FLOAT_EQ(values[1], 3.0f * 0.7615941560f);
+  EXPECT_FLOAT_EQ(values[2], -3.0f);
 }
 
 TEST(RefRows, SoftmaxStepsAccumulate) {
@@ -205,13 +218,30 @@ TEST_P(RowsTest, Rope) {
           1e-6);
 }
 
-TEST_P(RowsTest, Swiglu) {
+TEST_P(RowsTest, SoftCap) {
+  const std::vector<float> in = RandomValues(1001, 8, 40.0f);
+  for (size_t n : {1, 15, 16, 17, 1001}) {
+    std::vector<float> expected = in, actual = in;
+    Ref().soft_cap(30.0f, n, expected.data());
+    table().soft_cap(30.0f, n, actual.data());
+    for (size_t i = 0; i < in.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-5);
+  }
+}
+
+TEST_P(RowsTest, Gated) {
   std::vector<float> gate = RandomValues(1001, 8, 5.0f);
   const std::vector<float> up = RandomValues(1001, 9);
   for (size_t i = 0; i < 1001; i += 50) gate[i] = i % 100 == 0 ? 200.0f : -200.0f;  // saturated
-  Compare([&](const KernelTable& t, size_t n, float* out) { t.f32.swiglu(gate.data(), up.data(), n, out); },
-          [&](const KernelTable& t, size_t n, BF16* out) { t.bf16.swiglu(gate.data(), up.data(), n, out); },
-          1e-6);
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    Compare(
+        [&](const KernelTable& t, size_t n, float* out) {
+          t.f32.gated(activation, gate.data(), up.data(), n, out);
+        },
+        [&](const KernelTable& t, size_t n, BF16* out) {
+          t.bf16.gated(activation, gate.data(), up.data(), n, out);
+        },
+        2e-6);
+  }
 }
 
 TEST_P(RowsTest, SoftmaxSteps) {
@@ -269,7 +299,7 @@ TEST(RefRows, GradientsAreDerivatives) {
   const auto weighted = [&](const std::vector<float>& out) { return Ref().dot(out.data(), grad.data(), 5); };
   std::vector<float> norm_gradient(5, 0.0f), gate_gradient(5), up_gradient(5);
   Ref().add_rms_norm_gradient(in.data(), weight.data(), grad.data(), 5, 0.1f, norm_gradient.data());
-  Ref().swiglu_gradient(in.data(), up.data(), grad.data(), 5, gate_gradient.data(), up_gradient.data());
+  Ref().gated_gradient(Activation::kSilu, in.data(), up.data(), grad.data(), 5, gate_gradient.data(), up_gradient.data());
   for (size_t i = 0; i < 5; ++i) {
     float norms[2], gates[2], ups[2];
     for (const int side : {0, 1}) {
@@ -278,9 +308,9 @@ TEST(RefRows, GradientsAreDerivatives) {
       moved_up[i] += side == 0 ? -step : step;
       Ref().f32.rms_norm(moved.data(), weight.data(), 5, 0.1f, out.data());
       norms[side] = weighted(out);
-      Ref().f32.swiglu(moved.data(), up.data(), 5, out.data());
+      Ref().f32.gated(Activation::kSilu, moved.data(), up.data(), 5, out.data());
       gates[side] = weighted(out);
-      Ref().f32.swiglu(in.data(), moved_up.data(), 5, out.data());
+      Ref().f32.gated(Activation::kSilu, in.data(), moved_up.data(), 5, out.data());
       ups[side] = weighted(out);
     }
     EXPECT_NEAR(norm_gradient[i], (norms[1] - norms[0]) / (2 * step), 1e-3);
@@ -307,7 +337,7 @@ TEST_P(RowsTest, Gradients) {
   Compare(
       [&](const KernelTable& t, size_t n, float* out) {
         std::vector<float> other = NanFloats(n);
-        t.swiglu_gradient(in.data(), weight.data(), grad.data(), n, out, other.data());
+        t.gated_gradient(Activation::kSilu, in.data(), weight.data(), grad.data(), n, out, other.data());
       },
       {}, 1e-6);
   Compare(
@@ -315,7 +345,7 @@ TEST_P(RowsTest, Gradients) {
         // In place: the gradients overwrite gate and up.
         std::vector<float> gate(in.begin(), in.begin() + static_cast<ptrdiff_t>(n));
         std::copy_n(weight.data(), n, out);
-        t.swiglu_gradient(gate.data(), out, grad.data(), n, gate.data(), out);
+        t.gated_gradient(Activation::kSilu, gate.data(), out, grad.data(), n, gate.data(), out);
       },
       {}, 1e-6);
   Compare([&](const KernelTable& t, size_t n,
@@ -333,7 +363,7 @@ TEST_P(RowsTest, NanIsNotHidden) {
       in[place] = kNan;
       table().f32.rms_norm(in.data(), ones.data(), n, 1e-5f, out.data());
       EXPECT_TRUE(std::isnan(out[0]));
-      table().f32.swiglu(in.data(), ones.data(), n, out.data());
+      table().f32.gated(Activation::kSilu, in.data(), ones.data(), n, out.data());
       EXPECT_TRUE(std::isnan(out[place]));
       RunningSum state;
       table().f32.softmax_step(in.data(), n, 1.0f, &state, out.data());
