@@ -26,10 +26,11 @@ void WriteModel(const std::string& path, const Json& changes, GgmlType type) {
                                   .type_of = [&](const TensorPlace&) { return type; }});
   GgufWriter writer(path, layout.Specs(), layout.keys);
   for (const GgufModelTensor& tensor : layout.tensors) {
+    if (tensor.later_part()) continue;  // written with the first
     if (tensor.place) {
       writer.Write(std::vector<std::byte>(SpecBytes(tensor.spec), std::byte{0x21}));
     } else {
-      writer.Write(std::as_bytes(std::span(layout.rope_factors)));
+      writer.Write(std::as_bytes(std::span(tensor.factors)));
     }
   }
   writer.Commit();

@@ -5,18 +5,21 @@
 #include "compress/blocks/block_coder.h"
 #include "compress/entropy/entropy_coder.h"
 #include "compress/fixed/fixed_coder.h"
+#include "model/gguf/architecture.h"
 
 namespace mica {
 
-std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings) {
-  return settings.coding == Coding::kGguf ? MakeGgufTarget(settings.gguf) : nullptr;
+std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings,
+                                                 const ModelConfig& config) {
+  if (settings.coding != Coding::kGguf) return nullptr;
+  return MakeGgufTarget(settings.gguf, GgufArchitectureOf(config).fused);
 }
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {
   const CoderTask task{settings.budget, settings.sparsity};
   if (settings.coding == Coding::kEntropy)
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
-  if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings)) {
+  if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings, config)) {
     const BlockSettings solver{.refine_passes = settings.fixed.refine_passes};
     return std::make_unique<BlockCoder>(task, std::move(target), solver,
                                         settings.embedding_bits == kSharedBits, config);

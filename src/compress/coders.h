@@ -9,7 +9,8 @@
 namespace mica {
 
 // Keeps the address of config.
-std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings);
+std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings,
+                                                 const ModelConfig& config);
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config);
 
 }  // namespace mica

@@ -33,7 +33,7 @@ class Ends {
   // Keeps the addresses of all. coder: of the layers, which may plan these matrices as well; null: it does
   // not.
   Ends(const ModelWeights& weights, const CompressionSettings& settings, const Coder* coder = nullptr)
-      : weights_(weights), settings_(settings), coder_(coder), target_(MakeStorageTarget(settings)) {}
+      : weights_(weights), settings_(settings), coder_(coder), target_(MakeStorageTarget(settings, weights.config())) {}
 
   // Throws Error naming a value of either matrix that cannot be stored.
   void Check() const;

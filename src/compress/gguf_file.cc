@@ -113,7 +113,7 @@ uint64_t GgufBytesBesides(const ModelWeights& weights, const fs::path& model, co
   });
   uint64_t bytes = GgufFileBytes(layout.Specs(), layout.keys);
   for (const GgufModelTensor& tensor : layout.tensors) {
-    if (!left_out(tensor)) continue;
+    if (!left_out(tensor) || tensor.later_part()) continue;
     const uint64_t of_matrix = SpecBytes(tensor.spec), rows = tensor.spec.shape[0];
     bytes -= (of_matrix + kAlignment - 1) / kAlignment * kAlignment;
     if (rows % kAlignment != 0) bytes += kAlignment - 1;  // the padding that other types may need

@@ -169,7 +169,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
     for (size_t first = 0; first < vocab; first += slice) {
       ThrowIfInterrupted();
       const size_t count = std::min(slice, vocab - first);
-      writer.Write(Converted(tensor.spec.name, rows(first, count), dtype));
+      writer.Write(Converted(tensor.source, rows(first, count), dtype));
     }
   };
   if (place.role == TensorRole::kEmbedding) {
@@ -191,7 +191,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
   }
   MICA_CHECK(place.role == TensorRole::kLinear);
   const Matrix<float> values = weights.Linear(*place.layer, place.kind);
-  WriteGgufRows(Converted(tensor.spec.name, {values.data(), values.size()}, dtype), tensor, writer);
+  WriteGgufRows(Converted(tensor.source, {values.data(), values.size()}, dtype), tensor, writer);
 }
 
 }  // namespace
@@ -209,7 +209,7 @@ ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportO
   settings.type_of = [&](const TensorPlace&) { return GgmlTypeOf(dtype); };
   const GgufModelLayout layout = MakeGgufLayout(config, settings);
   uint64_t total = 0;
-  for (const GgufModelTensor& tensor : layout.tensors) total += SpecBytes(tensor.spec);
+  for (const GgufTensorSpec& spec : layout.Specs()) total += SpecBytes(spec);
   CheckRoom(out.has_parent_path() ? out.parent_path() : fs::path("."), total);
 
   GgufWriter writer(out, layout.Specs(), layout.keys);
@@ -217,11 +217,11 @@ ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportO
   for (const GgufModelTensor& tensor : layout.tensors) {
     ThrowIfInterrupted();
     WriteGgufTensor(weights, layout, tensor, dtype, writer);
-    progress.Advance(1, tensor.spec.name);
+    progress.Advance(1, tensor.source);
   }
   writer.Commit();
   progress.End();
-  return {.tensors = layout.tensors.size(), .shards = 1, .file_bytes = writer.file_bytes()};
+  return {.tensors = layout.Specs().size(), .shards = 1, .file_bytes = writer.file_bytes()};
 }
 
 ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const ExportOptions& options,

@@ -98,7 +98,8 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
     weights.config_ = LoadConfig(model);
     weights.packed_ = IsPacked(weights.config_.json, (model / "config.json").string());
     weights.checkpoint_ = Checkpoint::Open(model, weights.packed_);
-    SplitFused(weights.checkpoint_, weights.config_);
+    const Family& family = *weights.config_.family;
+    SplitFused(weights.checkpoint_, weights.config_, family.names, family.fused);
   }
   const ModelConfig& config = weights.config_;
   const Checkpoint& checkpoint = weights.checkpoint_;

@@ -138,17 +138,21 @@ TEST(Config, RefusesAbsurdNumbersByKey) {
 }
 
 TEST(Config, RefusesUnsupportedByName) {
-  EXPECT_THAT(RefusalWith("model_type", "gemma2"),
-              HasSubstr("model_type is \"gemma2\", which is not supported"));
+  EXPECT_THAT(RefusalWith("model_type", "mamba"),
+              HasSubstr("model_type is \"mamba\", which is not supported"));
+  EXPECT_THAT(RefusalWith("num_local_experts", 8), HasSubstr("mixture of experts (num_local_experts is 8)"));
   EXPECT_THAT(RefusalWith("model_type", nullptr), HasSubstr("model_type is missing"));
   EXPECT_THAT(RefusalWith("hidden_act", "gelu"), HasSubstr("hidden_act is \"gelu\""));
   EXPECT_THAT(RefusalWith("architectures", Json::array({"LlamaForSequenceClassification"})),
               HasSubstr("LlamaForCausalLM"));
   EXPECT_THAT(RefusalWith("partial_rotary_factor", 0.5), HasSubstr("partial_rotary_factor is 0.5"));
-  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "yarn"}, {"factor", 4.0}}),
-              HasSubstr("type \"yarn\", which is not supported"));
-  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"rope_type", "dynamic"}, {"factor", 2.0}}),
-              HasSubstr("dynamic"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "mrope"}, {"factor", 4.0}}),
+              HasSubstr("type \"mrope\", which is not supported"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "yarn"}, {"factor", 4.0}, {"beta_fast", 0.5}}),
+              HasSubstr("beta_fast is 0.5, expected more than beta_slow"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"rope_type", "dynamic"}}), HasSubstr("factor is missing"));
+  EXPECT_THAT(RefusalWith("rope_scaling", Json{{"rope_type", "longrope"}, {"short_factor", {1.0, 1.0}}}),
+              HasSubstr("short_factor is [1.0,1.0], expected"));
   EXPECT_THAT(RefusalWith("rope_scaling", Json{{"type", "linear"}}), HasSubstr("factor is missing"));
   EXPECT_THAT(RefusalWith("rope_scaling", 4), HasSubstr("rope_scaling is 4"));
   EXPECT_THAT(RefusalWith("rope_scaling", Json{{"factor", 4.0}}),
@@ -164,7 +168,9 @@ TEST(Config, RefusesUnsupportedByName) {
   EXPECT_THAT(RefusalWith("rope_parameters", Json{{"full_attention", {{"rope_theta", 1e6}}}}),
               HasSubstr("one rotary embedding for all layers"));
   EXPECT_EQ(RefusalWith("layer_types", Json::array({"full_attention", "sliding_attention"})), "");
-  EXPECT_THAT(RefusalWith("layer_types", Json::array({"chunked_attention"})), HasSubstr("layer_types"));
+  EXPECT_THAT(RefusalWith("layer_types", Json::array({"chunked_attention", "full_attention"})),
+              HasSubstr("supported are"));
+  EXPECT_THAT(RefusalWith("layer_types", Json::array({"full_attention"})), HasSubstr("2 layer types"));
   EXPECT_THAT(RefusalWith("quantization_config", Json{{"quant_method", "gptq"}, {"bits", 4}}),
               HasSubstr("quant_method \"gptq\""));
   EXPECT_EQ(RefusalWith("architectures", Json::array({"LLaMAForCausalLM"})), "");
@@ -211,16 +217,16 @@ TEST(Config, ConfigurationsOfEveryKindAreReadOrRefusedForTheirReason) {
       {"null for what is absent", llama({{"rope_scaling", nullptr}, {"sliding_window", nullptr}}), ""},
       {"rope llama3", rope(llama3), ""},
       {"rope linear", rope({{"type", "linear"}, {"factor", 4.0}}), ""},
-      {"rope dynamic", rope({{"type", "dynamic"}, {"factor", 2.0}}), "rope_scaling has type \"dynamic\""},
-      {"rope yarn", rope(yarn), "rope_scaling has type \"yarn\""},
-      {"rope longrope", rope(longrope), "rope_scaling has type \"longrope\""},
+      {"rope dynamic", rope({{"type", "dynamic"}, {"factor", 2.0}}), ""},
+      {"rope yarn", rope(yarn), ""},
+      {"rope longrope", rope(longrope), "short_factor is [1.0], expected 64 numbers"},
       {"rope of which half turns", llama({{"partial_rotary_factor", 0.5}}), "partial_rotary_factor is 0.5"},
       {"mistral, sliding", Published("mistral", "MistralForCausalLM", sliding), ""},
       {"mistral, whole", Published("mistral", "MistralForCausalLM", {{"sliding_window", nullptr}}), ""},
       {"qwen2", Published("qwen2", "Qwen2ForCausalLM", qwen2), ""},
       {"experts", Published("mixtral", "MixtralForCausalLM", {{"num_local_experts", 8}}),
-       "model_type is \"mixtral\""},
-      {"fused projections", Published("phi3", "Phi3ForCausalLM"), "model_type is \"phi3\""},
+       "mixture of experts (num_local_experts is 8)"},
+      {"fused projections", Published("phi3", "Phi3ForCausalLM"), ""},
       {"other words", Json{{"model_type", "gpt2"}, {"n_embd", 768}, {"n_layer", 12}},
        "model_type is \"gpt2\""},
       {"no words at all", Json{{"transformers_version", "4.38.2"}}, "model_type is missing"},
@@ -229,8 +235,8 @@ TEST(Config, ConfigurationsOfEveryKindAreReadOrRefusedForTheirReason) {
        "model_type is \"llava\""},
       {"of another quantiser", llama({{"quantization_config", {{"quant_method", "awq"}, {"bits", 4}}}}),
        "quant_method \"awq\""},
-      {"of another gate", llama({{"hidden_act", "gelu_pytorch_tanh"}}),
-       "hidden_act is \"gelu_pytorch_tanh\""},
+      {"of another gate", llama({{"hidden_act", "gelu_pytorch_tanh"}}), ""},
+      {"of no gate that is known", llama({{"hidden_act", "relu2"}}), "hidden_act is \"relu2\""},
   };
   for (const auto& [kind, json, refusal] : cases) {
     if (*refusal == '\0') {

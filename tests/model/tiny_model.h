@@ -46,7 +46,9 @@ inline std::vector<ShapeCase> ArchitectureCases() {
                      {"original_max_position_embeddings", 8}, {"beta_fast", 4.0}};
   Json growing = yarn;
   growing.update({{"llama_4_scaling_beta", 0.3}, {"mscale", 1.0}, {"mscale_all_dim", 1.0}});
-  const Json longrope = {{"type", "longrope"}, {"short_factor", {1.0, 1.1, 1.2}}, {"long_factor", {1.0, 2.0, 3.0}}};
+  const Json longrope = {{"type", "longrope"}, {"attention_factor", 1.1}, {"short_factor", {1.0, 1.1, 1.2}}, {"long_factor", {1.0, 2.0, 3.0}}};
+  Json usual = longrope;  // its amplitude from the lengths of both contexts
+  usual.erase("attention_factor");
   const Json sliding = {"sliding_attention", "full_attention"};
   return {
       {"Mistral", of("mistral", "MistralForCausalLM", {{"sliding_window", 5}, {"rms_norm_eps", 0.1}})},
@@ -65,7 +67,7 @@ inline std::vector<ShapeCase> ArchitectureCases() {
       {"Phi3Long", of("phi3", "Phi3ForCausalLM",
                       {{"original_max_position_embeddings", 7}, {"rope_scaling", longrope}})},
       {"Phi3Short", of("phi3", "Phi3ForCausalLM",
-                       {{"original_max_position_embeddings", 64}, {"rope_scaling", longrope}})},
+                       {{"original_max_position_embeddings", 64}, {"rope_scaling", usual}})},
       {"Olmo2", of("olmo2", "Olmo2ForCausalLM", Json::object())},
       {"Olmo3", of("olmo3", "Olmo3ForCausalLM",
                    {{"sliding_window", 5}, {"layer_types", sliding}, {"rope_parameters", yarn}})},

@@ -31,7 +31,8 @@ GgmlType Substitute(GgmlType type) {
 
 class GgufTarget final : public StorageTarget {
  public:
-  explicit GgufTarget(std::vector<GgmlType> wanted) : types_(SolvableTypes()), wanted_(std::move(wanted)) {
+  GgufTarget(std::vector<GgmlType> wanted, std::span<const FusedLinears> fused)
+      : types_(SolvableTypes()), wanted_(std::move(wanted)), fused_(fused) {
     for (const GgmlType type : types_) grids_.push_back(GridOf(type));
   }
 
@@ -60,7 +61,13 @@ class GgufTarget final : public StorageTarget {
     return 8.0 * static_cast<double>(rows) * static_cast<double>(RowBytes(types_[grid], cols));
   }
 
-  size_t UnitOf(LinearKind kind) const override { return static_cast<size_t>(kind); }
+  size_t UnitOf(LinearKind kind) const override {
+    for (const FusedLinears& linears : fused_) {
+      if (std::ranges::find(linears.kinds, kind) != linears.kinds.end())
+        return static_cast<size_t>(linears.kinds.front());
+    }
+    return static_cast<size_t>(kind);
+  }
 
   PackedMatrix Pack(const BlockSolution& solution, size_t grid) const override {
     const GgufFacts facts{solution.rows(), solution.cols(), types_[grid]};
@@ -112,6 +119,7 @@ class GgufTarget final : public StorageTarget {
   const std::vector<GgmlType>& types_;
   std::vector<GgmlType> wanted_;  // empty: all
   std::vector<BlockGrid> grids_;
+  std::span<const FusedLinears> fused_;
 };
 
 }  // namespace
@@ -155,8 +163,8 @@ std::string GgufTypesText(const std::vector<GgmlType>& types) {
   return text.empty() ? "all" : text;
 }
 
-std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings) {
-  return std::make_unique<GgufTarget>(settings.types);
+std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings, std::span<const FusedLinears> fused) {
+  return std::make_unique<GgufTarget>(settings.types, fused);
 }
 
 }  // namespace mica

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,9 @@ const std::vector<GgmlType>& SolvableTypes();
 std::vector<GgmlType> ParseGgufTypes(const std::string& list);
 std::string GgufTypesText(const std::vector<GgmlType>& types);
 
-// Rows that no wanted type suits take the types of 32 columns in a block.
-std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings);
+// Rows that no wanted type suits take the types of 32 columns in a block. fused: matrices that the file stores
+// as one, of one type.
+std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings,
+                                              std::span<const FusedLinears> fused = {});
 
 }  // namespace mica

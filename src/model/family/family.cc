@@ -13,8 +13,11 @@ extern const Family kLlama, kQwen, kGemma1, kGemma2, kSmolLm, kGranite, kPhi, kO
 
 namespace {
 
-constexpr const Family* kFamilies[] = {&kLlama,  &kQwen,    &kGemma1, &kGemma2,
-                                       &kSmolLm, &kGranite, &kPhi,    &kOlmo};
+std::vector<const Family*>& Families() {
+  static std::vector<const Family*> families = {&kLlama,  &kQwen,    &kGemma1, &kGemma2,
+                                                &kSmolLm, &kGranite, &kPhi,    &kOlmo};
+  return families;
+}
 
 constexpr std::string_view kWeight = ".weight", kBias = ".bias";
 
@@ -53,9 +56,11 @@ const char* LinearName(LinearKind kind) {
   MICA_CHECK(false);
 }
 
+void AddFamily(const Family& family) { Families().push_back(&family); }
+
 std::vector<const ModelType*> ModelTypes() {
   std::vector<const ModelType*> types;
-  for (const Family* family : kFamilies) {
+  for (const Family* family : Families()) {
     for (const ModelType& type : family->types) types.push_back(&type);
   }
   return types;

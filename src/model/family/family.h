@@ -160,6 +160,10 @@ struct Family {
   std::span<const FusedLinears> fused = {};  // stored so; known by the names of their parts everywhere else
 };
 
+// Makes one more family known, whose address is kept: for programs that bring their own. Before anything else is
+// called.
+void AddFamily(const Family& family);
+
 // All model types of all families, in the order of messages.
 std::vector<const ModelType*> ModelTypes();
 const ModelType* FindModelType(std::string_view name);  // null when it is not known

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "model/fused.h"
 #include "model/gguf/architecture.h"
 #include "model/gguf/keys.h"
 #include "model/gguf/names.h"
@@ -20,6 +21,15 @@ std::vector<std::byte> InOrder(const TensorView& bias, const std::vector<uint32_
   for (size_t r = 0; r < order.size(); ++r)
     std::copy_n(bias.data.data() + order[r] * bytes, bytes, values.data() + r * bytes);
   return values;
+}
+
+// The weights of a norm as Hugging Face stores them: GGUF files have the factors.
+std::vector<std::byte> WithoutOffset(const TensorView& norm, float offset) {
+  std::vector<float> values(norm.elements());
+  ReadFloats(norm, 0, values);
+  for (float& value : values) value -= offset;
+  const std::span<const std::byte> bytes = std::as_bytes(std::span<const float>(values));
+  return {bytes.begin(), bytes.end()};
 }
 
 void CheckComplete(const Checkpoint& checkpoint, const GgufArchitecture& architecture,
@@ -44,12 +54,14 @@ void CheckComplete(const Checkpoint& checkpoint, const GgufArchitecture& archite
 
 void AdoptGguf(Checkpoint& checkpoint, const ModelConfig& config) {
   const GgufArchitecture& architecture = ReadGgufArchitecture(checkpoint);
+  SplitFused(checkpoint, config, architecture.names, architecture.fused);
   CheckComplete(checkpoint, architecture, config);
   std::vector<TensorView> tensors;
   for (const TensorView& stored : checkpoint.tensors()) {
-    if (stored.name == kRopeFactorsName) continue;
+    if (IsRopeFactors(stored.name)) continue;
     const std::optional<ModuleTensor> place = ModuleTensorOf(architecture.names, stored.name);
-    if (!place || place->place.layer.value_or(0) >= config.layers) {
+    if (!place || place->place.layer.value_or(0) >= config.layers ||
+        (place->place.role == TensorRole::kNorm && !config.Has(place->place.norm))) {
       Fail("{}: tensor {} has no place in a {} model of {} layers as it is computed; it is of a kind that is not "
            "supported",
            stored.file, Printable(stored.name), architecture.name, config.layers);
@@ -60,7 +72,12 @@ void AdoptGguf(Checkpoint& checkpoint, const ModelConfig& config) {
     }
     TensorView tensor = stored;
     tensor.name = TensorNameOf(config.family->names, *place);
-    if (place->place.role == TensorRole::kLinear) {
+    const TensorRole role = place->place.role;
+    if (config.family->norm_offset != 0.0f && (role == TensorRole::kNorm || role == TensorRole::kFinalNorm)) {
+      tensor.dtype = DType::kF32;
+      tensor.data = checkpoint.Keep(WithoutOffset(stored, config.family->norm_offset));
+    }
+    if (role == TensorRole::kLinear) {
       std::vector<uint32_t> order = GgufRowOrder(architecture, config, place->place.kind);
       const bool fits = !order.empty() && !stored.shape.empty() && stored.shape[0] == order.size();
       if (fits && place->bias && stored.shape.size() == 1) {

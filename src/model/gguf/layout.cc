@@ -30,11 +30,43 @@ constexpr FileType kFileTypes[] = {
     {GgmlType::kIQ1_M, 31},   {GgmlType::kBF16, 32},   {GgmlType::kTQ1_0, 36},   {GgmlType::kTQ2_0, 37},
 };
 
+// Makes the matrices of a layer, and their biases, parts of one tensor of the file.
+void Fuse(const GgufArchitecture& architecture, const FusedLinears& fused, size_t layer,
+          std::vector<GgufModelTensor>& tensors) {
+  const std::string module = LayerName(architecture.names, layer, fused.part);
+  for (const bool bias : {false, true}) {
+    std::vector<GgufModelTensor> parts;
+    std::erase_if(tensors, [&](GgufModelTensor& tensor) {
+      const bool part = tensor.place && tensor.place->bias == bias && tensor.place->place.layer == layer &&
+                        tensor.place->place.role == TensorRole::kLinear &&
+                        std::ranges::find(fused.kinds, tensor.place->place.kind) != fused.kinds.end();
+      if (part) parts.push_back(std::move(tensor));
+      return part;
+    });
+    if (parts.empty()) continue;
+    MICA_CHECK(parts.size() == fused.kinds.size());
+    GgufTensorSpec& whole = parts.front().spec;
+    whole.name = bias ? BiasName(module) : WeightName(module);
+    for (size_t i = 1; i < parts.size(); ++i) {
+      if (parts[i].spec.type != whole.type) {
+        Fail("{} has type {} and {} type {}; a {} GGUF file stores both in one tensor, {}, of one type",
+             parts[0].source, FactsOf(whole.type).name, parts[i].source, FactsOf(parts[i].spec.type).name,
+             architecture.name, whole.name);
+      }
+      whole.shape[0] += parts[i].spec.shape[0];
+      parts[i].spec.name.clear();
+    }
+    std::ranges::move(parts, std::back_inserter(tensors));
+  }
+}
+
 }  // namespace
 
 std::vector<GgufTensorSpec> GgufModelLayout::Specs() const {
   std::vector<GgufTensorSpec> specs;
-  std::ranges::transform(tensors, std::back_inserter(specs), &GgufModelTensor::spec);
+  for (const GgufModelTensor& tensor : tensors) {
+    if (!tensor.later_part()) specs.push_back(tensor.spec);
+  }
   return specs;
 }
 
@@ -57,12 +89,12 @@ GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettin
   add_matrix({.role = TensorRole::kEmbedding, .layer = {}}, config.vocab, config.hidden);
   add({{.role = TensorRole::kFinalNorm, .layer = {}}}, {config.hidden}, GgmlType::kF32);
   if (!config.tied_head) add_matrix({.role = TensorRole::kHead, .layer = {}}, config.vocab, config.hidden);
-  layout.rope_factors = RopeFactors(config);
-  if (!layout.rope_factors.empty()) {
-    layout.tensors.push_back({.spec = {kRopeFactorsName, GgmlType::kF32, {layout.rope_factors.size()}},
+  for (RopeFactorTensor& tensor : RopeFactorTensors(config)) {
+    layout.tensors.push_back({.spec = {tensor.name, GgmlType::kF32, {tensor.factors.size()}},
                               .place = {},
                               .source = {},
-                              .row_order = {}});
+                              .row_order = {},
+                              .factors = std::move(tensor.factors)});
   }
   for (size_t layer = 0; layer < config.layers; ++layer) {
     for (const NormKind norm : kNormKinds) {
@@ -80,6 +112,8 @@ GgufModelLayout MakeGgufLayout(const ModelConfig& config, const GgufLayoutSettin
       if (settings.has_bias ? settings.has_bias(layer, kind) : HasBias(config, kind))
         add({.place = place, .bias = true}, {shape.rows}, GgmlType::kF32).row_order = order;
     }
+    for (const FusedLinears& fused : architecture.fused)
+      Fuse(architecture, fused, layer, layout.tensors);
   }
 
   layout.keys = ConfigKeysOf(config, settings.name);

@@ -15,19 +15,23 @@
 
 namespace mica {
 
+// A tensor, or a part of one that the file stores as one with others: parts follow each other, and the first
+// has the whole's specification.
 struct GgufModelTensor {
-  GgufTensorSpec spec;
-  // What it is and what the checkpoint calls it; none and empty for rope_freqs.weight.
+  GgufTensorSpec spec;  // of later parts without a name: their rows and columns
+  // What it is and what the checkpoint calls it; none and empty for factors of the rotary embedding.
   std::optional<ModuleTensor> place;
   std::string source;
   // Where rows of the source are stored (rows.h: ArrangeRows); empty: in their order.
   std::vector<uint32_t> row_order;
+  std::vector<float> factors = {};  // what stands in a tensor without a place
+
+  bool later_part() const { return spec.name.empty(); }
 };
 
 struct GgufModelLayout {
   std::vector<GgufKey> keys;
   std::vector<GgufModelTensor> tensors;  // in the order in which they are to be written
-  std::vector<float> rope_factors;       // the values of rope_freqs.weight, if it is among the tensors
 
   std::vector<GgufTensorSpec> Specs() const;
 };

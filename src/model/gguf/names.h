@@ -19,7 +19,13 @@ std::optional<ModuleTensor> ModuleTensorOf(const TensorNames& names, std::string
 // Its name: what ModuleTensorOf was given.
 std::string TensorNameOf(const TensorNames& names, const ModuleTensor& tensor);
 
-// The factors of the rotary embedding (keys.h), in GGUF files alone.
+// Factors of the rotary embedding (rope.h), in GGUF files alone: of llama3, and of longrope's two kinds of
+// windows.
 inline constexpr const char* kRopeFactorsName = "rope_freqs.weight";
+inline constexpr const char* kRopeFactorsLong = "rope_factors_long.weight";
+inline constexpr const char* kRopeFactorsShort = "rope_factors_short.weight";
+inline bool IsRopeFactors(std::string_view tensor) {
+  return tensor == kRopeFactorsName || tensor == kRopeFactorsLong || tensor == kRopeFactorsShort;
+}
 
 }  // namespace mica

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/gguf/names.h"
 #include "model/rope.h"
 
 namespace mica {
@@ -16,6 +17,18 @@ std::vector<float> RopeFactors(const ModelConfig& config) {
   std::vector<float> factors(scaled.size());
   for (size_t i = 0; i < factors.size(); ++i) factors[i] = static_cast<float>(unscaled[i] / scaled[i]);
   return factors;
+}
+
+std::vector<RopeFactorTensor> RopeFactorTensors(const ModelConfig& config) {
+  std::vector<RopeFactorTensor> tensors;
+  const auto add = [&](const char* name, std::vector<float> factors) {
+    if (!factors.empty()) tensors.push_back({name, std::move(factors)});
+  };
+  const RopeConfig& rope = config.ropes.front();
+  add(kRopeFactorsName, RopeFactors(config));
+  add(kRopeFactorsLong, {rope.long_factors.begin(), rope.long_factors.end()});
+  add(kRopeFactorsShort, {rope.short_factors.begin(), rope.short_factors.end()});
+  return tensors;
 }
 
 bool FindRopeScaling(std::span<const float> factors, std::optional<double> original_positions,

@@ -37,7 +37,7 @@ bool WriteGgufVector(const ModelWeights& weights, const GgufModelLayout& layout,
     WriteGgufRows(std::as_bytes(std::span(values)), tensor, writer);
     return true;
   };
-  if (!tensor.place) return write(layout.rope_factors);
+  if (!tensor.place) return write(tensor.factors);
   const TensorPlace& place = tensor.place->place;
   switch (place.role) {
     case TensorRole::kFinalNorm:

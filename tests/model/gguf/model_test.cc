@@ -8,6 +8,7 @@
 #include "io/container/gguf.h"
 #include "model/export.h"
 #include "model/fingerprint.h"
+#include "model/rope.h"
 #include "model/gguf/layout.h"
 #include "model/gguf/rows.h"
 #include "model/gguf/vocabulary.h"
@@ -87,6 +88,36 @@ Json Mistral() {
   return json;
 }
 
+Json SmolLm3() {
+  Json json = TinyConfig();
+  json.update({{"model_type", "smollm3"}, {"architectures", {"SmolLM3ForCausalLM"}}, {"num_hidden_layers", 4}});
+  return json;
+}
+Json Gemma2() {
+  Json json = TinyConfig();
+  json.update({{"model_type", "gemma2"}, {"architectures", {"Gemma2ForCausalLM"}}, {"head_dim", 8},
+               {"query_pre_attn_scalar", 8}, {"sliding_window", 16}});
+  return json;
+}
+Json Gemma3() {
+  Json json = Gemma2();
+  json.update({{"model_type", "gemma3_text"}, {"architectures", {"Gemma3ForCausalLM"}}, {"rope_theta", 1000000.0},
+               {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+               {"layer_types", {"full_attention", "sliding_attention"}}});
+  return json;
+}
+// Of ArchitectureCases, what keys of GGUF files can say.
+template <size_t kIndex>
+Json Architecture() {
+  constexpr const char* kNames[] = {"Ministral3", "Qwen3", "Granite", "Phi3Partial",
+                                    "Phi3Long",   "Olmo2", "Olmo3",   "Gemma"};
+  Json json = TinyConfig();
+  for (const ShapeCase& one : ArchitectureCases()) {
+    if (one.name == std::string_view(kNames[kIndex])) json.update(one.changes);
+  }
+  return json;
+}
+
 class GgufRoundTrip : public testing::TestWithParam<Json (*)()> {};
 
 TEST_P(GgufRoundTrip, EveryRoleIsTheSame) {
@@ -104,9 +135,29 @@ TEST_P(GgufRoundTrip, EveryRoleIsTheSame) {
   EXPECT_EQ(ParameterCount(a), ParameterCount(b));
   EXPECT_EQ(std::tuple(a.layers, a.hidden, a.heads, a.kv_heads, a.head_dim, a.ffn, a.vocab, a.max_positions),
             std::tuple(b.layers, b.hidden, b.heads, b.kv_heads, b.head_dim, b.ffn, b.vocab, b.max_positions));
-  EXPECT_EQ(
-      std::tuple(a.norm_epsilon, a.ropes, a.head_dim),
-      std::tuple(b.norm_epsilon, b.ropes, b.head_dim));
+  EXPECT_EQ(a.norm_epsilon, b.norm_epsilon);
+  EXPECT_EQ(a.norms, b.norms);
+  EXPECT_EQ(a.activation, b.activation);
+  const auto factors = [](const ModelConfig& c) {
+    return std::vector<float>{c.score_factor, c.attention_cap, c.logit_cap, c.embedding_factor, c.residual_factor,
+                              c.logit_factor, static_cast<float>(c.query_slope),
+                              static_cast<float>(c.query_positions)};
+  };
+  const std::vector<float> of_a = factors(a), of_b = factors(b);
+  for (size_t i = 0; i < of_a.size(); ++i) EXPECT_NEAR(of_a[i], of_b[i], 1e-6 * std::abs(of_a[i])) << i;
+  ASSERT_EQ(a.ropes.size(), b.ropes.size());
+  for (size_t i = 0; i < a.ropes.size(); ++i) {
+    for (const size_t window : {5, 100}) {
+      const std::vector<double> one = RopeFrequencies(a.ropes[i], window), other = RopeFrequencies(b.ropes[i], window);
+      ASSERT_EQ(one.size(), other.size());
+      for (size_t k = 0; k < one.size(); ++k) EXPECT_NEAR(one[k], other[k], 1e-6 * one[k]);
+    }
+    EXPECT_NEAR(a.ropes[i].amplitude, b.ropes[i].amplitude, 1e-6);
+  }
+  for (size_t layer = 0; layer < a.layers; ++layer) {
+    EXPECT_EQ(a.traits[layer].sliding, b.traits[layer].sliding);
+    EXPECT_EQ(a.traits[layer].rope, b.traits[layer].rope);
+  }
   EXPECT_EQ(a.tied_head, b.tied_head);
   // What was read is written again as it was.
   fs::create_directory(scratch / "again");
@@ -121,7 +172,9 @@ TEST_P(GgufRoundTrip, EveryRoleIsTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GgufRoundTrip,
-                         testing::Values(TinyConfig, WithBiases, Qwen2, Llama3, Mistral));
+                         testing::Values(TinyConfig, WithBiases, Qwen2, Llama3, Mistral, SmolLm3, Gemma2, Gemma3,
+                                         Architecture<0>, Architecture<1>, Architecture<2>, Architecture<3>,
+                                         Architecture<4>, Architecture<5>, Architecture<6>, Architecture<7>));
 
 TEST(GgufModel, WhatTheFileHolds) {
   const TinyModel model(WithBiases());

@@ -39,7 +39,7 @@ TEST(GgufNames, BothWays) {
     EXPECT_EQ(TensorNameOf(llama.names, *back), stored);
   }
   for (const char* other :
-       {"rope_freqs.weight", "blk.0.attn_q", "blk.0.attn_q_norm.weight", "blk.x.attn_q.weight",
+       {"rope_freqs.weight", "blk.0.attn_q", "blk.x.attn_q.weight",
         "attn_q.weight", "blk.0.attn_q.scale", "", "weight", ".weight", "output.weights"})
     EXPECT_FALSE(ModuleTensorOf(llama.names, other)) << other;
 }
@@ -98,13 +98,14 @@ TEST(GgufRope, FactorsSayWhichScalingItIs) {
 
 TEST(GgufArchitectures, KnownByNameAndByModel) {
   EXPECT_EQ(FindGgufArchitecture("mamba"), nullptr);
-  EXPECT_EQ(GgufArchitectureNames(), "llama and qwen2");
+  EXPECT_EQ(GgufArchitectureNames(),
+            "llama, mistral3, qwen2, qwen3, smollm3, granite, phi3, olmo2, gemma, gemma2 and gemma3");
   ModelConfig config = ParseConfig(TinyConfig(), "test");
   EXPECT_STREQ(GgufArchitectureOf(config).name, "llama");
   config.model_type = "mistral";
   EXPECT_STREQ(GgufArchitectureOf(config).name, "llama");
   config.model_type = "other";
-  ExpectError([&] { GgufArchitectureOf(config); }, {"\"other\"", "supported are llama and qwen2"});
+  ExpectError([&] { GgufArchitectureOf(config); }, {"\"other\"", "supported are llama, mistral3"});
 }
 
 }  // namespace
