@@ -162,6 +162,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
                      const GgufModelTensor& tensor, DType dtype, GgufWriter& writer) {
   if (WriteGgufVector(weights, layout, tensor, writer)) return;
   const TensorPlace& place = tensor.place->place;
+  const std::string& name = tensor.later_part() ? tensor.source : tensor.spec.name;
   const size_t vocab = weights.config().vocab, hidden = weights.config().hidden;
   // A slice of the rows of the embedding or the head; rows: (first, count) to [count, hidden] values.
   const auto write_rows = [&](const auto& rows) {
@@ -169,7 +170,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
     for (size_t first = 0; first < vocab; first += slice) {
       ThrowIfInterrupted();
       const size_t count = std::min(slice, vocab - first);
-      writer.Write(Converted(tensor.source, rows(first, count), dtype));
+      writer.Write(Converted(name, rows(first, count), dtype));
     }
   };
   if (place.role == TensorRole::kEmbedding) {
@@ -191,7 +192,7 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
   }
   MICA_CHECK(place.role == TensorRole::kLinear);
   const Matrix<float> values = weights.Linear(*place.layer, place.kind);
-  WriteGgufRows(Converted(tensor.source, {values.data(), values.size()}, dtype), tensor, writer);
+  WriteGgufRows(Converted(name, {values.data(), values.size()}, dtype), tensor, writer);
 }
 
 }  // namespace

@@ -108,7 +108,11 @@ TEST(Config, SlidingWindows) {
   json["architectures"] = {"Qwen2ForCausalLM"};
   EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 0u);  // use_sliding_window is false unless given
   json["use_sliding_window"] = true;
-  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 128u);
+  EXPECT_EQ(ParseConfig(json, "config.json").ShortestSliding(), 0u);  // from layer 28 on unless given
+  json["max_window_layers"] = 1;
+  const ModelConfig last = ParseConfig(json, "config.json");
+  EXPECT_EQ(last.traits[0].sliding, 0u);
+  EXPECT_EQ(last.traits[1].sliding, 128u);
 }
 
 TEST(Config, RefusesAbsurdNumbersByKey) {

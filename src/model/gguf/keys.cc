@@ -177,7 +177,8 @@ void CheckHeadWidths(const KeyReader& reader, const ModelConfig& config) {
   for (const auto& [suffix, width] : widths) {
     const std::optional<Json> value = reader.Number(suffix);
     if (value && *value != width) {
-      Fail("{}: key {} is {}, supported is {}", reader.where(), reader.Name(suffix), value->dump(), width);
+      Fail("{}: key {} is {}, supported is {} of heads of {} channels", reader.where(), reader.Name(suffix),
+           value->dump(), width, config.head_dim);
     }
   }
 }
