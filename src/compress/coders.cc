@@ -9,7 +9,10 @@
 namespace mica {
 
 std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings) {
-  return settings.coding == Coding::kGguf ? MakeGgufTarget(settings.gguf) : nullptr;
+  if (settings.coding == Coding::kGguf) return MakeGgufTarget(settings.gguf);
+  if (settings.coding == Coding::kCompressedTensors)
+    return MakeCompressedTensorsTarget(settings.compressed_tensors, settings.fixed.group_size);
+  return nullptr;
 }
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/compressed_tensors/quantization_config.h"
 
 namespace mica {
 namespace {
@@ -194,11 +195,12 @@ void RefuseUnsupported(const Reader& reader, const ModelType& type) {
   if (const Json* quantization = reader.Find("quantization_config")) {
     const Reader inner(*quantization, fmt::format("{}: quantization_config", reader.where()));
     const std::string method = inner.Text("quant_method", "");
-    if (method != "mica") {
+    if (method == kCompressedTensorsMethod) {
+      CompressedTensorsConfig::Parse(*quantization, inner.where());
+    } else if (method != "mica") {
       Fail(
-          "{}: quantization_config has quant_method \"{}\", which is not supported; supported is mica, or a "
-          "checkpoint in "
-          "16 or 32 bits",
+          "{}: quantization_config has quant_method \"{}\", which is not supported; supported are mica, "
+          "compressed-tensors, or a checkpoint in 16 or 32 bits",
           reader.where(), method);
     }
   }

@@ -25,6 +25,8 @@
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/companions.h"
+#include "model/compressed_tensors/adopt.h"
+#include "model/compressed_tensors/quantization_config.h"
 #include "model/family/family.h"
 #include "model/gguf/layout.h"
 #include "model/gguf/writing.h"
@@ -112,7 +114,7 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   }
   const TensorView& tensor = *item.plain;
   VerifyPlain(checkpoint, tensor);
-  if (!IsFloat(tensor) || tensor.dtype == item.spec.dtype) {
+  if (!IsFloat(tensor) || (tensor.is_plain() && tensor.dtype == item.spec.dtype)) {
     writer.Write(tensor.data);
   } else {
     std::vector<float> values;
@@ -126,15 +128,10 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   checkpoint.Release(tensor);
 }
 
-// The configuration without what the packed one has more. The type of the weights stands under one key:
-// "dtype" where the original says so alone, else "torch_dtype", which every reader knows.
+// The configuration without what the packed one has more.
 Json PlainConfig(Json config, DType dtype) {
   config.erase("quantization_config");
-  const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
-  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16    ? "float16"
-                                              : dtype == DType::kBF16 ? "bfloat16"
-                                                                      : "float32";
-  if (!new_key) config.erase("dtype");
+  SetWeightType(config, dtype);
   return config;
 }
 
@@ -149,7 +146,7 @@ void CheckRoom(const fs::path& out, uint64_t bytes) {
 DType TypeOfMatrices(const ModelWeights& weights) {
   const std::string name = WeightName(LinearTensorName(*weights.config().family, 0, LinearKind::kQ));
   const TensorView* tensor = weights.checkpoint().Find(name);
-  return tensor == nullptr || tensor->blocks != nullptr ? DType::kF16 : tensor->dtype;
+  return tensor == nullptr || !tensor->is_plain() ? DType::kF16 : tensor->dtype;
 }
 
 GgmlType GgmlTypeOf(DType dtype) {
@@ -196,6 +193,15 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
 
 }  // namespace
 
+// Under one key: "dtype" where the original says so alone, else "torch_dtype", which every reader knows.
+void SetWeightType(Json& config, DType dtype) {
+  const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
+  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16    ? "float16"
+                                              : dtype == DType::kBF16 ? "bfloat16"
+                                                                      : "float32";
+  if (!new_key) config.erase("dtype");
+}
+
 ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportOptions& options,
                        Progress& progress) {
   CheckFiles({.inputs = {model}, .outputs = {out}, .harmless = [](const fs::path& path) {
@@ -230,14 +236,15 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   MICA_CHECK(dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF32);
   CheckModelDirectory(packed);
   const Json config = ReadJson(packed / "config.json");
-  if (!IsPacked(config, (packed / "config.json").string())) {
+  const bool is_packed = IsPacked(config, (packed / "config.json").string());
+  if (!is_packed && !IsCompressedTensors(config)) {
     Fail(
         "{}: is not a packed checkpoint (config.json has no quantization_config); there is nothing to export",
         packed.string());
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
-  const Checkpoint checkpoint = Checkpoint::Open(packed, true);
-  CheckPackedDirectory(checkpoint);
+  const Checkpoint checkpoint = is_packed ? Checkpoint::Open(packed, true) : OpenCompressedTensors(packed, LoadConfig(packed));
+  if (is_packed) CheckPackedDirectory(checkpoint);
   const std::vector<Item> items = PlanItems(checkpoint, dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;
