@@ -88,7 +88,8 @@ Inspection Inspect(const fs::path& path) {
     const ModelWeights weights = ModelWeights::Open(path);
     result.config = weights.config();
     if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
-    if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors()) result.format = SizesOf(weights);
+    if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors())
+      result.format = SizesOf(weights);
   }
   result.checkpoint = Checkpoint::Open(path, result.packed.has_value());
   uint64_t elements = 0;

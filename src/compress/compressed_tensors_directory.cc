@@ -37,8 +37,8 @@ Metadata MetadataOf(const CompressionRecord& record) {
   return metadata;
 }
 
-// Which files there are, each with the places of its tensors in `specs`. Tensors stay together in their order;
-// within a file those of larger elements come first, so that each begins at a multiple of its element.
+// Which files there are, each with the places of its tensors in `specs`. Tensors stay together in their
+// order; within a file those of larger elements come first, so that each begins at a multiple of its element.
 std::vector<std::vector<size_t>> FilesOf(const std::vector<TensorSpec>& specs) {
   std::vector<std::vector<size_t>> files;
   uint64_t in_file = 0;
@@ -81,8 +81,8 @@ std::vector<TensorSpec> WidestSpecs(const ModelWeights& weights, const Compressi
         const std::string name = tensor.name.substr(0, tensor.name.size() - std::string(".weight").size());
         const uint64_t rows = tensor.shape[0], cols = tensor.shape[1];
         const auto part = [&](PartKind kind) { return name + "." + PartName(kind); };
-        specs.push_back({part(PartKind::kWeightPacked), DType::kI32,
-                         {rows, WordsOf(cols, bits, CodePacking::kDense)}});
+        specs.push_back(
+            {part(PartKind::kWeightPacked), DType::kI32, {rows, WordsOf(cols, bits, CodePacking::kDense)}});
         specs.push_back({part(PartKind::kWeightScale), DType::kF16, {rows, cols / group}});
         specs.push_back({part(PartKind::kWeightShape), DType::kI64, {2}});
     }
@@ -98,7 +98,7 @@ bool IsOfMatrix(const std::string& tensor) {
 }
 
 Json WeightsOf(const CompressedTensorsFacts& facts) {
-  return {{"num_bits", facts.bits}, {"type", "int"},      {"symmetric", true}, {"strategy", "group"},
+  return {{"num_bits", facts.bits},    {"type", "int"},       {"symmetric", true}, {"strategy", "group"},
           {"group_size", facts.group}, {"actorder", nullptr}, {"dynamic", false}};
 }
 

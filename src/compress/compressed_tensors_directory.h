@@ -1,5 +1,5 @@
-// The directory that a compression of coding `compressed-tensors` ends in, as vLLM loads it, from the shards in
-// which its matrices were kept.
+// The directory that a compression of coding `compressed-tensors` ends in, as vLLM loads it, from the shards
+// in which its matrices were kept.
 #pragma once
 
 #include <cstdint>

@@ -52,7 +52,8 @@ std::unique_ptr<OutputFormat> MakeOutputFormat(const CompressionSettings& settin
                                                const ModelWeights& weights, const fs::path& model,
                                                const Coder& coder, const Ends& ends, const fs::path& out) {
   if (settings.coding == Coding::kGguf)
-    return std::make_unique<GgufOutput>(weights, model, coder.plans_ends() ? nullptr : &ends, out / kGgufFile);
+    return std::make_unique<GgufOutput>(weights, model, coder.plans_ends() ? nullptr : &ends,
+                                        out / kGgufFile);
   if (settings.coding == Coding::kCompressedTensors)
     return std::make_unique<CompressedTensorsOutput>(weights, settings, out);
   return nullptr;

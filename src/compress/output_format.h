@@ -24,7 +24,8 @@ class OutputFormat {
   virtual uint64_t BytesBesides(const CompressionRecord& record) const = 0;
   // shards: safetensors files that together hold every tensor under the original's names. Throws Error for a
   // damaged one. Files that are there already are replaced.
-  virtual void Write(std::span<const std::filesystem::path> shards, const CompressionRecord& record) const = 0;
+  virtual void Write(std::span<const std::filesystem::path> shards,
+                     const CompressionRecord& record) const = 0;
   // What was written, in the output directory or below it.
   virtual std::filesystem::path model() const = 0;
 };

@@ -18,9 +18,10 @@ Json ToJson(const T& value) {
   return value;
 }
 Json ToJson(const std::optional<size_t>& value) { return value ? Json(*value) : Json(nullptr); }
-constexpr std::pair<Coding, const char*> kCodings[] = {
-    {Coding::kFixed, "fixed"}, {Coding::kEntropy, "entropy"}, {Coding::kGguf, "gguf"},
-    {Coding::kCompressedTensors, "compressed-tensors"}};
+constexpr std::pair<Coding, const char*> kCodings[] = {{Coding::kFixed, "fixed"},
+                                                       {Coding::kEntropy, "entropy"},
+                                                       {Coding::kGguf, "gguf"},
+                                                       {Coding::kCompressedTensors, "compressed-tensors"}};
 
 Json ToJson(Coding coding) {
   for (const auto& [known, name] : kCodings) {
@@ -198,8 +199,8 @@ void CheckForCompressedTensors(const CompressionSettings& settings) {
     Fail("--group-size is {}, expected 32, 64 or 128 for --coding compressed-tensors", group);
   if (settings.sparsity.rate > 0) {
     Fail(
-        "--sparsity is {}, but compressed-tensors store every weight; leave it out, or give --coding fixed or "
-        "entropy",
+        "--sparsity is {}, but compressed-tensors store every weight; leave it out, or give --coding fixed "
+        "or entropy",
         settings.sparsity.rate);
   }
   if (settings.embedding_bits != 16) {

@@ -59,8 +59,7 @@ struct PackedMatrix {
   // Bits of the codes alone.
   uint64_t code_bits() const {
     uint64_t sum = 0;
-    for (const PackedPart& part : parts)
-      sum += IsOfCodes(part.kind) ? 8 * part.bytes.size() : 0;
+    for (const PackedPart& part : parts) sum += IsOfCodes(part.kind) ? 8 * part.bytes.size() : 0;
     return sum;
   }
 };

@@ -243,7 +243,8 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
         packed.string());
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
-  const Checkpoint checkpoint = is_packed ? Checkpoint::Open(packed, true) : OpenCompressedTensors(packed, LoadConfig(packed));
+  const Checkpoint checkpoint =
+      is_packed ? Checkpoint::Open(packed, true) : OpenCompressedTensors(packed, LoadConfig(packed));
   if (is_packed) CheckPackedDirectory(checkpoint);
   const std::vector<Item> items = PlanItems(checkpoint, dtype);
   std::vector<std::vector<const Item*>> shards;

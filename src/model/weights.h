@@ -38,8 +38,8 @@ class ModelWeights {
   // computed (unread_tensors.h), and that a packed directory is as it was written (packed.h). Values are
   // checked when they are read: NaN and infinity throw Error naming the tensor and the place, and so does a
   // checksum that differs. A GGUF model (IsGgufModel) is configured by its keys; its tensors are known and
-  // read as Hugging Face's: names, order of rows (model/gguf/adopt.h); matrices of compressed-tensors as plain
-  // ones (model/compressed_tensors/adopt.h).
+  // read as Hugging Face's: names, order of rows (model/gguf/adopt.h); matrices of compressed-tensors as
+  // plain ones (model/compressed_tensors/adopt.h).
   static ModelWeights Open(const std::filesystem::path& model);
   ModelWeights(ModelWeights&&) = default;
   ModelWeights& operator=(ModelWeights&&) = default;

@@ -48,8 +48,7 @@ Json Changed(Json settings) {
 
 TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   std::set<std::string> keys;
-  for (const Coding coding :
-       {Coding::kFixed, Coding::kEntropy, Coding::kGguf, Coding::kCompressedTensors}) {
+  for (const Coding coding : {Coding::kFixed, Coding::kEntropy, Coding::kGguf, Coding::kCompressedTensors}) {
     CompressionSettings settings;
     settings.coding = coding;
     settings.sparsity.rate = 0.25;
@@ -111,9 +110,8 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
     s.embedding_bits = 16;
     s.fixed.group_size = 96;
   });
-  refused("--embedding-bits is 8, but compressed-tensors keep", [](auto& s) {
-    s.coding = Coding::kCompressedTensors;
-  });
+  refused("--embedding-bits is 8, but compressed-tensors keep",
+          [](auto& s) { s.coding = Coding::kCompressedTensors; });
   refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
   refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
   refused("--trellis-window is 129", [](auto& s) { s.entropy.trellis_window = 129; });

@@ -41,10 +41,10 @@ std::vector<uint8_t> RandomCodes(size_t count, int bits, uint32_t seed) {
 TEST(CompressedTensorsPacking, IsThatOfEachWidth) {
   EXPECT_EQ(Words(Packed({3, 0, 1, 2}, 2)), (std::vector<uint32_t>{0x93u}));  // 10 01 00 11
   // 11 codes of 3 bits are 33: the last one's top bit is in the second word.
-  EXPECT_EQ(Words(Packed({1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 4}, 3)),
-            (std::vector<uint32_t>{1u | 2u << 3 | 3u << 6 | 4u << 9 | 5u << 12 | 6u << 15 | 7u << 18 |
-                                       1u << 24 | 2u << 27,
-                                   1u}));
+  EXPECT_EQ(
+      Words(Packed({1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 4}, 3)),
+      (std::vector<uint32_t>{
+          1u | 2u << 3 | 3u << 6 | 4u << 9 | 5u << 12 | 6u << 15 | 7u << 18 | 1u << 24 | 2u << 27, 1u}));
   EXPECT_EQ(Words(Packed({8, 7, 15, 0, 1, 2, 3, 4, 9}, 4)), (std::vector<uint32_t>{0x43210F78u, 0x9u}));
   // The seventh code of 5 bits has two bits in the first word and three in the second.
   EXPECT_EQ(Words(Packed({16, 1, 2, 3, 4, 5, 0b10110}, 5)),

@@ -82,8 +82,10 @@ void CheckGroup(const ModelConfig& config, size_t group, size_t ranks) {
     Fail("--group-size is {}, but {} has {} columns, which it does not divide; give {}", group,
          LinearName(kind), cols, instead);
   }
-  Fail("--group-size is {}, but {} has {} columns, {:.6g} on each of {} GPUs, which it does not divide; give {}",
-       group, LinearName(kind), cols, static_cast<double>(cols) / static_cast<double>(ranks), ranks, instead);
+  Fail(
+      "--group-size is {}, but {} has {} columns, {:.6g} on each of {} GPUs, which it does not divide; give "
+      "{}",
+      group, LinearName(kind), cols, static_cast<double>(cols) / static_cast<double>(ranks), ranks, instead);
 }
 
 void WarnOfKernels(const CompressedTensorsSettings& settings, const ModelConfig& config) {
@@ -103,9 +105,10 @@ void WarnOfKernels(const CompressedTensorsSettings& settings, const ModelConfig&
   }
   if (std::ranges::any_of(settings.bits, [](int bits) { return bits != 2 && bits != 4 && bits != 8; })) {
     LogWarningOnce(
-        "widths of 3, 5, 6 and 7 bits are packed across words, as compressed-tensors does since June 2026 "
-        "(0.16 and later); readers before that take them for another packing, and no file says which it is "
-        "(2, 4 and 8 bits are the same in all)");
+        "widths of 3, 5, 6 and 7 bits are packed across words, as compressed-tensors does since June 2026, and no "
+        "file says so: readers since then take them (vLLM where it has kernels for such widths), earlier ones "
+        "expect whole codes in a word; 2, 4 and 8 bits are the same in all"); "
+        "earlier ones expect whole codes in a word (2, 4 and 8 bits are the same in all)");
   }
 }
 
@@ -114,16 +117,14 @@ class CompressedTensorsTarget final : public StorageTarget {
   CompressedTensorsTarget(const CompressedTensorsSettings& settings, size_t group)
       : settings_(settings), group_(group) {
     std::ranges::sort(settings_.bits);
-    for (const int bits : settings_.bits)
-      grids_.push_back(SymmetricGrid(bits, group_, settings_.scale_type));
+    for (const int bits : settings_.bits) grids_.push_back(SymmetricGrid(bits, group_, settings_.scale_type));
   }
 
   const char* name() const override { return "compressed-tensors"; }
   const std::vector<BlockGrid>& grids() const override { return grids_; }
 
   std::vector<size_t> Candidates(size_t cols) const override {
-    if (cols % group_ != 0)
-      Fail("rows of {} columns are no whole groups of --group-size {}", cols, group_);
+    if (cols % group_ != 0) Fail("rows of {} columns are no whole groups of --group-size {}", cols, group_);
     std::vector<size_t> all(grids_.size());
     std::iota(all.begin(), all.end(), size_t{0});
     return all;

@@ -47,8 +47,8 @@ struct GgufSettings {
 
 // Options of coding `compressed-tensors`.
 struct CompressedTensorsSettings {
-  std::vector<int> bits = {4, 8};         // widths to choose from
-  size_t tensor_parallel = 1;             // GPUs that share each matrix
+  std::vector<int> bits = {4, 8};          // widths to choose from
+  size_t tensor_parallel = 1;              // GPUs that share each matrix
   ScaleType scale_type = ScaleType::kF16;  // that of the model's own weights where they have 16 bits
 };
 

@@ -11,8 +11,8 @@
 
 namespace mica {
 
-// Widths of 3, 5, 6 and 7 bits have two packings. Nothing in a file names it, but rows of 32 or more codes take
-// another number of words in each.
+// Widths of 3, 5, 6 and 7 bits have two packings. Nothing in a file names it, but rows of 32 or more codes
+// take another number of words in each.
 enum class CodePacking {
   kDense,      // code i has bits [i b, i b + b) of the stream: all of 2, 4 and 8 bits, and of others since
                // compressed-tensors of June 2026

@@ -66,16 +66,14 @@ void DecodePart(const CompressedTensorsParts& parts, size_t row, size_t first_co
       const size_t count = std::min(codes.size(), values.size() - done), col = first_col + done;
       UnpackCodes(words, parts.bits, parts.packing, col, std::span(codes).first(count));
       for (size_t i = 0; i < count; ++i)
-        values[done + i] =
-            levels[static_cast<size_t>(At<int32_t>(parts.group_of, col + i))].Value(codes[i]);
+        values[done + i] = levels[static_cast<size_t>(At<int32_t>(parts.group_of, col + i))].Value(codes[i]);
       done += count;
     }
     return;
   }
   for (size_t done = 0; done < values.size();) {
     const size_t col = first_col + done, group = col / parts.group;
-    const size_t count =
-        std::min({codes.size(), values.size() - done, (group + 1) * parts.group - col});
+    const size_t count = std::min({codes.size(), values.size() - done, (group + 1) * parts.group - col});
     const Level level = LevelOf(parts, row, group);
     UnpackCodes(words, parts.bits, parts.packing, col, std::span(codes).first(count));
     for (size_t i = 0; i < count; ++i) values[done + i] = level.Value(codes[i]);

@@ -1,5 +1,5 @@
-// A matrix as compressed-tensors stores it ("pack-quantized"): integers, and a scale for each group of columns
-// of a row. A weight is
+// A matrix as compressed-tensors stores it ("pack-quantized"): integers, and a scale for each group of
+// columns of a row. A weight is
 //
 //   scale (u - z),  u the stored code, z = 2^(bits - 1) unless there are zero points.
 #pragma once
@@ -18,9 +18,9 @@ namespace mica {
 
 struct CompressedTensorsFacts {
   size_t rows = 0, cols = 0;
-  int bits = 4;                       // 2 to 8
-  size_t group = 128;                 // columns that share a scale, a divisor of cols
-  DType scale_dtype = DType::kF16;    // or BF16; other programs' F32
+  int bits = 4;                     // 2 to 8
+  size_t group = 128;               // columns that share a scale, a divisor of cols
+  DType scale_dtype = DType::kF16;  // or BF16; other programs' F32
   size_t groups() const { return cols / group; }
 };
 

@@ -57,8 +57,8 @@ bool IsFloat(const TensorView& tensor);
 [[noreturn]] void RefuseType(const TensorView& tensor);
 
 // values[i] = tensor element first + i as FP32, whatever the order of rows: exact widening of F32, F16 and
-// BF16, blocks as format/gguf/decode.h says, integers as format/compressed_tensors/parts.h; refuses other types. `first` + values.size() must not exceed
-// tensor.elements().
+// BF16, blocks as format/gguf/decode.h says, integers as format/compressed_tensors/parts.h; refuses other
+// types. `first` + values.size() must not exceed tensor.elements().
 void ReadFloats(const TensorView& tensor, uint64_t first, std::span<float> values);
 // The same, and throws Error naming tensor and place of the first value that is NaN or infinite.
 void ReadFiniteFloats(const TensorView& tensor, uint64_t first, std::span<float> values);

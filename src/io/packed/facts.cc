@@ -81,9 +81,12 @@ Json FactsJson(const GgufFacts& facts) {
 }
 
 Json FactsJson(const CompressedTensorsFacts& facts) {
-  return {{"coding", "compressed-tensors"}, {"rows", facts.rows},
-          {"cols", facts.cols},             {"bits", facts.bits},
-          {"group", facts.group},           {"scales", DTypeName(facts.scale_dtype)}};
+  return {{"coding", "compressed-tensors"},
+          {"rows", facts.rows},
+          {"cols", facts.cols},
+          {"bits", facts.bits},
+          {"group", facts.group},
+          {"scales", DTypeName(facts.scale_dtype)}};
 }
 
 Json FactsJson(const MatrixFacts& facts) {

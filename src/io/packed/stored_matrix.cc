@@ -122,8 +122,7 @@ CompressedTensorsParts OpenCompressedTensors(PartReader& reader) {
                     .Part(PartKind::kWeightPacked, DType::kI32,
                           {parts.rows, WordsOf(parts.cols, parts.bits, CodePacking::kDense)})
                     ->data;
-  parts.scales =
-      reader.Part(PartKind::kWeightScale, parts.scale_dtype, {parts.rows, parts.groups()})->data;
+  parts.scales = reader.Part(PartKind::kWeightScale, parts.scale_dtype, {parts.rows, parts.groups()})->data;
   parts.shape = reader.Part(PartKind::kWeightShape, DType::kI64, {2})->data;
   return parts;
 }
@@ -157,8 +156,10 @@ StoredMatrix OpenPacked(const Checkpoint& checkpoint, const std::string& name, b
   } else if (coding == "compressed-tensors") {
     matrix.parts = OpenCompressedTensors(reader);
   } else {
-    Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\", \"entropy\", \"gguf\" or \"compressed-tensors\"",
-         checkpoint.directory().string(), name, coding);
+    Fail(
+        "{}: metadata of {}: coding is \"{}\", expected \"fixed\", \"entropy\", \"gguf\" or "
+        "\"compressed-tensors\"",
+        checkpoint.directory().string(), name, coding);
   }
   matrix.tensors = reader.used();
   return matrix;

@@ -163,9 +163,10 @@ void CheckLayersPacked(const Checkpoint& checkpoint, const ModelConfig& config,
       const TensorView* plain = checkpoint.Find(WeightName(name));
       const IntegerScheme* scheme = quantization.SchemeOf(name, "Linear");
       if (plain == nullptr || scheme == nullptr) continue;
-      Fail("{} is there, but config.json says that {} is stored in packed integers ({}); the two do not belong "
-           "together",
-           NameOf(*plain), name, scheme->name);
+      Fail(
+          "{} is there, but config.json says that {} is stored in packed integers ({}); the two do not "
+          "belong together",
+          NameOf(*plain), name, scheme->name);
     }
   }
 }
@@ -185,9 +186,10 @@ void AdoptCompressedTensors(Checkpoint& checkpoint, const ModelConfig& config) {
       if (!module) continue;
       is_part = true;
       if (checkpoint.Find(*module + kPacked) == nullptr) {
-        Fail("{} is there without {}{}; it is of a format that is not supported, or the checkpoint is "
-             "incomplete",
-             NameOf(stored), Printable(*module), kPacked);
+        Fail(
+            "{} is there without {}{}; it is of a format that is not supported, or the checkpoint is "
+            "incomplete",
+            NameOf(stored), Printable(*module), kPacked);
       }
     }
     if (is_part) continue;

@@ -115,7 +115,8 @@ std::vector<CompressedTensorsConfig::Target> CompressedTensorsConfig::ParseTarge
     Target target{entry.get<std::string>(), {}, scheme};
     if (target.text.starts_with("re:")) {
       try {
-        if (target.text.size() > kLongestPattern) throw std::regex_error(std::regex_constants::error_complexity);
+        if (target.text.size() > kLongestPattern)
+          throw std::regex_error(std::regex_constants::error_complexity);
         target.pattern.emplace(target.text.substr(3));
       } catch (const std::regex_error&) {
         Fail("{}: {} holds {}, which is not a regular expression that is supported", where, key,
@@ -129,10 +130,10 @@ std::vector<CompressedTensorsConfig::Target> CompressedTensorsConfig::ParseTarge
 
 CompressedTensorsConfig CompressedTensorsConfig::Parse(const Json& quantization, const std::string& where) {
   CheckObject(quantization, where);
-  RefuseOthers(quantization, where,
-               {"quant_method", "format", "quantization_status", "ignore", "config_groups",
-                "global_compression_ratio", "kv_cache_scheme", "sparsity_config", "transform_config",
-                "version", "run_compressed"});
+  RefuseOthers(
+      quantization, where,
+      {"quant_method", "format", "quantization_status", "ignore", "config_groups", "global_compression_ratio",
+       "kv_cache_scheme", "sparsity_config", "transform_config", "version", "run_compressed"});
   CheckFormat(quantization, where, true);
   RefuseFeature(quantization, where, "kv_cache_scheme", "a quantised cache");
   RefuseFeature(quantization, where, "transform_config", "a transform");
@@ -151,13 +152,14 @@ CompressedTensorsConfig CompressedTensorsConfig::Parse(const Json& quantization,
   for (const auto& [name, group] : groups->items()) {
     const std::string of_group = fmt::format("{}: config_groups.{}", where, Printable(name));
     CheckObject(group, of_group);
-    RefuseOthers(group, of_group, {"targets", "weights", "input_activations", "output_activations", "format"});
+    RefuseOthers(group, of_group,
+                 {"targets", "weights", "input_activations", "output_activations", "format"});
     CheckFormat(group, of_group, false);
     RefuseFeature(group, of_group, "input_activations", "activations that are quantised");
     RefuseFeature(group, of_group, "output_activations", "activations that are quantised");
     const Json* targets = Find(group, "targets");
-    std::vector<Target> of_scheme = ParseTargets(targets == nullptr ? Json() : *targets, of_group, "targets",
-                                                 config.schemes_.size());
+    std::vector<Target> of_scheme =
+        ParseTargets(targets == nullptr ? Json() : *targets, of_group, "targets", config.schemes_.size());
     for (Target& target : of_scheme) config.targets_.push_back(std::move(target));
     const Json* weights = Find(group, "weights");
     config.schemes_.push_back(

@@ -86,9 +86,10 @@ TEST(CompressedTensorsTarget, GroupsThatDoNotFitAreRefusedWithThoseThatDo) {
   const ModelConfig seven = ConfigOf(4096, 11008, 32, 32), thirteen = ConfigOf(5120, 13824, 40, 40);
   EXPECT_EQ(refused(128, 1, seven), "");
   EXPECT_EQ(refused(128, 2, seven), "");
-  EXPECT_EQ(refused(128, 4, seven),
-            "--group-size is 128, but mlp.down_proj has 11008 columns, 2752 on each of 4 GPUs, which it does not "
-            "divide; give --group-size 64");
+  EXPECT_EQ(
+      refused(128, 4, seven),
+      "--group-size is 128, but mlp.down_proj has 11008 columns, 2752 on each of 4 GPUs, which it does not "
+      "divide; give --group-size 64");
   EXPECT_EQ(refused(64, 4, seven), "");
   EXPECT_EQ(refused(128, 4, thirteen), "");
   EXPECT_NE(refused(128, 8, thirteen).find("give --group-size 64"), std::string::npos);

@@ -14,7 +14,8 @@ namespace {
 using ::testing::HasSubstr;
 
 Json WeightsJson(int bits) {
-  return {{"num_bits", bits}, {"type", "int"}, {"symmetric", true}, {"strategy", "group"}, {"group_size", 128}};
+  return {
+      {"num_bits", bits}, {"type", "int"}, {"symmetric", true}, {"strategy", "group"}, {"group_size", 128}};
 }
 
 Json GroupJson(int bits, const Json& targets) {
