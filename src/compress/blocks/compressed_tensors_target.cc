@@ -105,9 +105,9 @@ void WarnOfKernels(const CompressedTensorsSettings& settings, const ModelConfig&
   }
   if (std::ranges::any_of(settings.bits, [](int bits) { return bits != 2 && bits != 4 && bits != 8; })) {
     LogWarningOnce(
-        "widths of 3, 5, 6 and 7 bits are packed across words, as compressed-tensors does since June 2026, and no "
-        "file says so: readers since then take them (vLLM where it has kernels for such widths), earlier ones "
-        "expect whole codes in a word; 2, 4 and 8 bits are the same in all"); "
+        "widths of 3, 5, 6 and 7 bits are packed across words, as compressed-tensors does since June 2026, and "
+        "no file says so: readers since then take them (vLLM where it has kernels for such widths), earlier "
+        "ones expect whole codes in a word; 2, 4 and 8 bits are the same in all"); "
         "earlier ones expect whole codes in a word (2, 4 and 8 bits are the same in all)");
   }
 }
