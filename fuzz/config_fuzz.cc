@@ -17,7 +17,12 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
 "vocab_size":512,"sliding_window":null,"rope_scaling":{"type":"linear","factor":2.0},"rope_parameters":{"rope_theta":1e6}})",
        R"({"model_type":"qwen2","hidden_size":64,"intermediate_size":160,"num_hidden_layers":2,"num_attention_heads":4,
 "vocab_size":512,"use_sliding_window":true,"sliding_window":4096,"layer_types":["full_attention","full_attention"],
-"quantization_config":{"quant_method":"mica","version":1}})"});
+"quantization_config":{"quant_method":"mica","version":1}})",
+       R"({"model_type":"llama","hidden_size":64,"intermediate_size":160,"num_hidden_layers":2,"num_attention_heads":4,
+"vocab_size":512,"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","ignore":["lm_head"],
+"quantization_status":"compressed","config_groups":{"group_0":{"targets":["Linear"],"weights":{"num_bits":4,"type":"int",
+"symmetric":true,"strategy":"group","group_size":32}},"group_1":{"targets":["re:.*v_proj$"],"weights":{"num_bits":8,
+"strategy":"channel"}}}}})"});
   return 0;
 }
 

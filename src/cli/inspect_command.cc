@@ -34,8 +34,8 @@ struct DTypeTotal {
   uint64_t bytes = 0;
 };
 
-// Where the bits of a GGUF model are.
-struct GgufSizes {
+// Where the bits of a model in another program's format are (GGUF, compressed-tensors).
+struct FormatSizes {
   uint64_t decoder_weights = 0, decoder_bits = 0;  // of the matrices of all layers
   std::string embedding, head;                     // types; no head where it is the embedding
 };
@@ -46,7 +46,7 @@ struct Inspection {
   Checkpoint checkpoint;
   std::optional<ModelConfig> config;
   std::optional<PackedSizes> packed;
-  std::optional<GgufSizes> gguf;
+  std::optional<FormatSizes> format;
   std::vector<const TensorView*> tensors;  // layer 2 before layer 10
   std::map<std::string, DTypeTotal> dtypes;
   uint64_t parameters = 0;
@@ -69,15 +69,15 @@ std::string SortKey(const std::string& name) {
   return key;
 }
 
-GgufSizes SizesOf(const ModelWeights& weights) {
-  GgufSizes sizes;
+FormatSizes SizesOf(const ModelWeights& weights) {
+  FormatSizes sizes;
   for (const TensorView& tensor : weights.checkpoint().tensors()) {
     const TensorRole role = PlaceOf(*weights.config().family, tensor.name).role;
     if (role == TensorRole::kEmbedding) sizes.embedding = TypeName(tensor);
     if (role == TensorRole::kHead) sizes.head = TypeName(tensor);
     if (role != TensorRole::kLinear) continue;
     sizes.decoder_weights += tensor.elements();
-    sizes.decoder_bits += 8 * tensor.data.size();
+    sizes.decoder_bits += 8 * tensor.stored_bytes();
   }
   return sizes;
 }
@@ -88,7 +88,8 @@ Inspection Inspect(const fs::path& path) {
     const ModelWeights weights = ModelWeights::Open(path);
     result.config = weights.config();
     if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
-    if (weights.checkpoint().gguf() != nullptr) result.gguf = SizesOf(weights);
+    if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors())
+      result.format = SizesOf(weights);
   }
   result.checkpoint = Checkpoint::Open(path, result.packed.has_value());
   uint64_t elements = 0;
@@ -149,8 +150,8 @@ Json ToJson(const Inspection& inspection, const fs::path& path) {
     json["directory_bytes"] = packed.total_bytes;
     json["bytes"] = packed.bytes;
   }
-  if (inspection.gguf) {
-    const GgufSizes& sizes = *inspection.gguf;
+  if (inspection.format) {
+    const FormatSizes& sizes = *inspection.format;
     json["decoder_matrices"] = {
         {"weights", sizes.decoder_weights},
         {"bits", sizes.decoder_bits},
@@ -218,8 +219,8 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
                    FormatBytes(static_cast<double>(checkpoint.file_bytes())), checkpoint.file_bytes()));
   line("bits per weight", fmt::format("{:.3f} (all tensors)",
                                       BitsPerWeight(8 * inspection.tensor_bytes, inspection.parameters)));
-  if (inspection.gguf) {
-    const GgufSizes& sizes = *inspection.gguf;
+  if (inspection.format) {
+    const FormatSizes& sizes = *inspection.format;
     line("", fmt::format("{:.3f} ({} weights of decoder matrices)",
                          BitsPerWeight(sizes.decoder_bits, sizes.decoder_weights), sizes.decoder_weights));
     line("ends", sizes.head.empty() ? fmt::format("embedding {}, which is the head as well", sizes.embedding)

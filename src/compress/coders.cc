@@ -11,8 +11,11 @@ namespace mica {
 
 std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& settings,
                                                  const ModelConfig& config) {
-  if (settings.coding != Coding::kGguf) return nullptr;
-  return MakeGgufTarget(settings.gguf, GgufArchitectureOf(config).fused);
+  if (settings.coding == Coding::kGguf)
+    return MakeGgufTarget(settings.gguf, GgufArchitectureOf(config).fused);
+  if (settings.coding == Coding::kCompressedTensors)
+    return MakeCompressedTensorsTarget(settings.compressed_tensors, settings.fixed.group_size);
+  return nullptr;
 }
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/system.h"
+#include "compress/provenance.h"
 #include "io/container/checkpoint.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
@@ -73,30 +74,11 @@ GgufModelLayout LayoutOf(const ModelWeights& weights, const fs::path& model, con
   GgufLayoutSettings settings = LayoutSettingsOf(weights, model);
   settings.type_of = std::move(type_of);
   GgufModelLayout layout = MakeGgufLayout(weights.config(), settings);
-  for (GgufKey& key : ProvenanceKeys(record)) layout.keys.push_back(std::move(key));
+  for (auto& [name, value] : ProvenanceOf(record)) layout.keys.push_back({name, value});
   return layout;
 }
 
 }  // namespace
-
-std::vector<GgufKey> ProvenanceKeys(const CompressionRecord& record) {
-  std::vector<GgufKey> keys;
-  const auto add = [&](const char* name, const std::optional<std::string>& value) {
-    if (value) keys.push_back({name, *value});
-  };
-  add("mica.version", record.program.version);
-  add("mica.commit", record.program.commit);
-  add("mica.original.fingerprint", record.model.fingerprint);
-  add("mica.settings", record.settings.values.dump());
-  std::string texts;
-  for (const CalibrationSource& source : record.calibration.sources) {
-    if (!texts.empty()) texts += " ";
-    texts += source.sha256.value_or("");
-  }
-  add("mica.calibration.sha256", texts);
-  add("mica.calibration.tokenizer", record.calibration.tokenizer);
-  return keys;
-}
 
 uint64_t GgufBytesBesides(const ModelWeights& weights, const fs::path& model, const Ends* ends,
                           const CompressionRecord& record) {

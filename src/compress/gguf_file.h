@@ -16,10 +16,6 @@ namespace mica {
 // Its name in the output directory.
 inline constexpr const char* kGgufFile = "model.gguf";
 
-// What stands in the file beside the model: version of the program, settings, fingerprints of the original
-// and of the calibration texts. Known before the run begins, so that its bytes can be counted.
-std::vector<GgufKey> ProvenanceKeys(const CompressionRecord& record);
-
 // Bytes of the file besides the matrices of decoder layers, whatever their types, and besides embedding and
 // head when ends is null. model: where the original was opened from.
 uint64_t GgufBytesBesides(const ModelWeights& weights, const std::filesystem::path& model, const Ends* ends,

@@ -26,8 +26,8 @@
 #include "compress/curvature/drift_compensation.h"
 #include "compress/ends.h"
 #include "compress/file_overhead.h"
-#include "compress/gguf_file.h"
 #include "compress/inform/statistics.h"
+#include "compress/output_format.h"
 #include "compress/plan.h"
 #include "compress/work_directory.h"
 #include "device/cuda.h"
@@ -63,9 +63,14 @@ const MatrixRecord& MatrixOf(const ShardRecord& shard, LinearKind kind) {
   return *record;
 }
 
-// The settings with the window that suits the model, where none is given.
-CompressionSettings WithWindow(CompressionSettings settings, const ModelConfig& config) {
-  settings.calibration.seqlen = WindowTokens(settings.calibration.seqlen, config);
+// The settings with what follows from the model: the window, where none is given, and the type of scales.
+CompressionSettings ForModel(CompressionSettings settings, const ModelWeights& weights) {
+  settings.calibration.seqlen = WindowTokens(settings.calibration.seqlen, weights.config());
+  const std::string name = LinearTensorName(*weights.config().family, 0, LinearKind::kQ);
+  const TensorView* tensor = weights.checkpoint().Find(WeightName(name));
+  if (tensor == nullptr) return settings;
+  const DType dtype = tensor->integers != nullptr ? tensor->integers->scale_dtype : tensor->dtype;
+  if (dtype == DType::kBF16) settings.compressed_tensors.scale_type = ScaleType::kBF16;
   return settings;
 }
 
@@ -75,9 +80,10 @@ class Compression {
       : paths_(paths),
         progress_(progress),
         weights_(ModelWeights::Open(paths.model)),
-        settings_(WithWindow(settings, weights_.config())),
+        settings_(ForModel(settings, weights_)),
         coder_(MakeCoder(settings_, weights_.config())),
-        ends_(weights_, settings_, coder_.get()) {}
+        ends_(weights_, settings_, coder_.get()),
+        format_(MakeOutputFormat(settings_, weights_, paths.model, *coder_, ends_, paths.out)) {}
 
   void Check();
   CompressionNeeds Needs();
@@ -88,9 +94,6 @@ class Compression {
   // Those before the layers, one a layer, that of the head.
   size_t shards() const { return kShardsBeforeLayers + config().layers + (ends_.has_head() ? 1 : 0); }
 
-  // Whether the run ends in a GGUF file instead of a packed checkpoint.
-  bool to_gguf() const { return settings_.coding == Coding::kGguf; }
-  fs::path gguf_path() const { return paths_.out / kGgufFile; }
   OtherBytes Besides();
 
   void CheckModel() const;
@@ -124,8 +127,9 @@ class Compression {
   Statistics statistics_;  // what the coder packs refers to it until the coder is gone
   const std::unique_ptr<Coder> coder_;
   const Ends ends_;
+  const std::unique_ptr<OutputFormat> format_;  // none where the run ends in a packed checkpoint
   std::optional<FileOverhead> overhead_;
-  std::optional<uint64_t> gguf_bytes_;  // of a GGUF file, besides the matrices of decoder layers
+  std::optional<uint64_t> format_bytes_;  // of format_, besides the matrices of decoder layers
   std::optional<Calibration> calibration_;
   Device rest_;                     // where the activations of all tokens are between uses
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
@@ -153,11 +157,13 @@ void Compression::CheckModel() const {
   CheckSettings(settings_);
   if (weights_.packed())
     Fail("{}: is a packed checkpoint already; give the original one", paths_.model.string());
+  if (settings_.coding == Coding::kCompressedTensors)
+    CheckCompressedTensors(settings_.compressed_tensors, settings_.fixed.group_size, config());
 }
 
 void Compression::CheckBudget() {
   overhead_.emplace(weights_, *coder_, ends_, settings_.budget.target == BudgetTarget::kFileBytes);
-  coder_->CheckBudget(to_gguf() ? Besides() : overhead_->Least());
+  coder_->CheckBudget(format_ ? Besides() : overhead_->Least());
 }
 
 void Compression::Place() {
@@ -203,9 +209,9 @@ CompressionRecord Compression::Work() {
   if (!settings_.arithmetic.device.is_cuda()) checked.get();
   std::future<void> saved = ObtainStatistics();
   if (checked.valid()) checked.get();
-  // Types of embedding and head may be planned with those of the matrices; headers of safetensors files are
+  // Types of embedding and head may be planned with those of the matrices; headers of packed checkpoints are
   // known better once the first is written.
-  if (!to_gguf()) FinishBeforeLayers();
+  if (!format_) FinishBeforeLayers();
   try {
     coder_->Plan(statistics_, Besides());
   } catch (const Error&) {
@@ -214,7 +220,7 @@ CompressionRecord Compression::Work() {
     if (!work_->Finished(kShardsBeforeLayers + 1)) work_->Discard();
     throw;
   }
-  if (to_gguf()) FinishBeforeLayers();
+  if (format_) FinishBeforeLayers();
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
             static_cast<double>(Besides().least));
 
@@ -296,13 +302,13 @@ void Compression::CheckStatisticsPath() const {
 }
 
 OtherBytes Compression::Besides() {
-  if (!to_gguf()) return overhead_->Besides(finished_);
-  if (!gguf_bytes_) {
+  if (!format_) return overhead_->Besides(finished_);
+  if (!format_bytes_) {
     CompressionRecord record = record_;
     record.model.fingerprint = std::string(64, '0');  // as many bytes as the real one
-    gguf_bytes_ = GgufBytesBesides(weights_, paths_.model, coder_->plans_ends() ? nullptr : &ends_, record);
+    format_bytes_ = format_->BytesBesides(record);
   }
-  return {.expected = *gguf_bytes_, .least = *gguf_bytes_};
+  return {.expected = *format_bytes_, .least = *format_bytes_};
 }
 
 // What is known at once.
@@ -353,14 +359,14 @@ void Compression::Begin() {
   Identity identity = CompressionIdentity(record_);
   identity.Add("device", settings_.arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
-  work_.emplace(paths_.out, identity, shards(), !to_gguf());
+  work_.emplace(paths_.out, identity, shards(), !format_);
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
   if (!warning.empty()) LogWarning("{}", warning);
 }
 
 void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
-  // A GGUF file is written beside the shards that it is made of.
-  const double needed = (to_gguf() ? 2 : 1) * (matrix_bits / 8 + end_bytes) +
+  // Another format is written beside the shards that it is made of.
+  const double needed = (format_ ? 2 : 1) * (matrix_bits / 8 + end_bytes) +
                         static_cast<double>(kHeaderBytesPerMatrix * config().layers * kLinearKinds.size());
   double written = 0;
   if (fs::is_directory(paths_.out)) {
@@ -531,7 +537,7 @@ ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
 }
 
 Checkpoint Compression::OpenFinished() const {
-  return to_gguf() ? Checkpoint::Open(gguf_path()) : Checkpoint::Open(paths_.out, true);
+  return format_ ? Checkpoint::Open(format_->model()) : Checkpoint::Open(paths_.out, true);
 }
 
 // Index and configuration of the shards, which are a packed checkpoint with them.
@@ -558,10 +564,10 @@ CompressionRecord Compression::Finish() {
   }
   record_.bits = Totals(record_.layers);
   CopyCompanions(weights_.checkpoint().directory(), paths_.out);
-  if (to_gguf()) {
+  if (format_) {
     std::vector<fs::path> shards;
     for (size_t i = 0; i < finished_.size(); ++i) shards.push_back(work_->ShardPath(i + 1));
-    WriteGgufFile(weights_, paths_.model, shards, record_, gguf_path());
+    format_->Write(shards, record_);
   } else {
     FinishPacked();
   }
@@ -571,7 +577,7 @@ CompressionRecord Compression::Finish() {
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
   const PackedSizes sizes =
-      to_gguf() ? MeasureGguf(gguf_path()) : MeasurePacked(paths_.out, *config().family);
+      format_ ? MeasureOtherFormat(format_->model()) : MeasurePacked(paths_.out, *config().family);
   const uint64_t before = *record_.model.file_bytes, after = sizes.total_bytes - sizes.bytes.at("other");
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);

@@ -18,8 +18,10 @@ Json ToJson(const T& value) {
   return value;
 }
 Json ToJson(const std::optional<size_t>& value) { return value ? Json(*value) : Json(nullptr); }
-constexpr std::pair<Coding, const char*> kCodings[] = {
-    {Coding::kFixed, "fixed"}, {Coding::kEntropy, "entropy"}, {Coding::kGguf, "gguf"}};
+constexpr std::pair<Coding, const char*> kCodings[] = {{Coding::kFixed, "fixed"},
+                                                       {Coding::kEntropy, "entropy"},
+                                                       {Coding::kGguf, "gguf"},
+                                                       {Coding::kCompressedTensors, "compressed-tensors"}};
 
 Json ToJson(Coding coding) {
   for (const auto& [known, name] : kCodings) {
@@ -131,6 +133,10 @@ const std::vector<Binding>& Bindings() {
       Bind(
           "gguf-types", [](auto& s) -> auto& { return s.gguf; }),
       Bind(
+          "compressed-tensors-bits", [](auto& s) -> auto& { return s.compressed_tensors.bits; }),
+      Bind(
+          "tensor-parallel", [](auto& s) -> auto& { return s.compressed_tensors.tensor_parallel; }),
+      Bind(
           "damping", [](auto& s) -> auto& { return s.damping; }),
       Bind(
           "energy-weight", [](auto& s) -> auto& { return s.fixed.sensitivity.energy_weight; }),
@@ -186,6 +192,23 @@ const Binding* BindingOf(const Option& option) {
   return nullptr;
 }
 
+// What the format has and vLLM takes.
+void CheckForCompressedTensors(const CompressionSettings& settings) {
+  const size_t group = settings.fixed.group_size;
+  if (group != 32 && group != 64 && group != 128)
+    Fail("--group-size is {}, expected 32, 64 or 128 for --coding compressed-tensors", group);
+  if (settings.sparsity.rate > 0) {
+    Fail(
+        "--sparsity is {}, but compressed-tensors store every weight; leave it out, or give --coding fixed "
+        "or entropy",
+        settings.sparsity.rate);
+  }
+  if (settings.embedding_bits != 16) {
+    Fail("--embedding-bits is {}, but compressed-tensors keep embedding and head in 16 bits",
+         settings.embedding_bits);
+  }
+}
+
 // All options, those that change nothing as well.
 Json AllSettings(const CompressionSettings& settings) {
   Json json = Json::object();
@@ -220,6 +243,7 @@ void CheckSettings(const CompressionSettings& settings) {
         "--sparsity is {}, but types of GGUF store every weight; leave it out, or give --coding fixed or "
         "entropy",
         settings.sparsity.rate);
+  if (settings.coding == Coding::kCompressedTensors) CheckForCompressedTensors(settings);
   if (settings.fisher.token_weights && settings.fisher.windows < settings.calibration.samples) {
     Fail("--fisher-windows is {}, but --token-weights true needs the gradients of all {} calibration windows",
          settings.fisher.windows, settings.calibration.samples);
@@ -238,6 +262,7 @@ void CompleteSettings(CompressionSettings& settings, const Given& given) {
   if (!given("embedding-bits") && settings.coding == Coding::kGguf &&
       settings.budget.target == BudgetTarget::kFileBytes)
     settings.embedding_bits = kSharedBits;
+  if (settings.coding == Coding::kCompressedTensors) settings.embedding_bits = 16;
   if (!given("bit-options") && settings.budget.target == BudgetTarget::kMeanBits &&
       settings.budget.value == 16)
     settings.fixed.bit_options = {16};

@@ -38,6 +38,7 @@ struct CompressionSettings {
   FixedSettings fixed;
   EntropySettings entropy;
   GgufSettings gguf;
+  CompressedTensorsSettings compressed_tensors;
   int embedding_bits = 8;  // of embedding and output head: 2, 3, 4, 6, 8 or 16, or kSharedBits
   Arithmetic arithmetic = Precision::kBf16;
   uint64_t seed = 0;
@@ -50,7 +51,8 @@ using Given = std::function<bool(const std::string& name)>;
 // The options that the keys of a JSON object give ("drift_windows" is drift-windows). Refers to `json`.
 Given GivenIn(const Json& json);
 // Sets what follows from other settings and was not given itself: channels are grouped where groups or an
-// estimator of their information were asked for, and a mean of 16 bits is width 16 alone.
+// estimator of their information were asked for, a mean of 16 bits is width 16 alone, and compressed-tensors
+// keeps embedding and head in 16 bits.
 void CompleteSettings(CompressionSettings& settings, const Given& given);
 // Throws Error for an option that was given and would change nothing under these settings, such as --lambda
 // with coding `fixed`.

@@ -45,7 +45,7 @@ std::string DTypeOfWeights(const ModelWeights& weights) {
   const std::string name = LinearTensorName(*weights.config().family, 0, LinearKind::kQ);
   const TensorView* tensor = weights.checkpoint().Find(WeightName(name));
   if (tensor == nullptr) return "packed";
-  const std::string dtype = DTypeName(tensor->dtype);
+  const std::string dtype = TypeName(*tensor);
   for (const auto& [stored, word] : kDTypes) {
     if (dtype == stored) return word;
   }

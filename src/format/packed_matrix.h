@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "format/compressed_tensors/parts.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/fixed/fixed_matrix.h"
 #include "format/gguf/parts.h"
@@ -25,8 +26,15 @@ enum class PartKind {
   kTiles,
   kTables,
   kSide,
-  kBlocks
+  kBlocks,
+  kWeightPacked,
+  kWeightScale,
+  kWeightShape
 };
+
+inline bool IsOfCodes(PartKind kind) {
+  return kind == PartKind::kCodes || kind == PartKind::kBlocks || kind == PartKind::kWeightPacked;
+}
 
 struct PackedPart {
   PartKind kind;
@@ -36,7 +44,7 @@ struct PackedPart {
 };
 
 // Facts of a matrix of any coding.
-using MatrixFacts = std::variant<FixedFacts, EntropyFacts, GgufFacts>;
+using MatrixFacts = std::variant<FixedFacts, EntropyFacts, GgufFacts, CompressedTensorsFacts>;
 
 struct PackedMatrix {
   MatrixFacts facts;  // what the shapes of the parts do not say
@@ -51,8 +59,7 @@ struct PackedMatrix {
   // Bits of the codes alone.
   uint64_t code_bits() const {
     uint64_t sum = 0;
-    for (const PackedPart& part : parts)
-      sum += part.kind == PartKind::kCodes || part.kind == PartKind::kBlocks ? 8 * part.bytes.size() : 0;
+    for (const PackedPart& part : parts) sum += IsOfCodes(part.kind) ? 8 * part.bytes.size() : 0;
     return sum;
   }
 };

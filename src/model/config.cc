@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "model/compressed_tensors/quantization_config.h"
 #include "model/config_reader.h"
 #include "model/rope_config.h"
 
@@ -61,11 +62,12 @@ void RefuseUnsupported(const ConfigReader& reader, const ModelType& type) {
   if (const Json* quantization = reader.Find("quantization_config")) {
     const ConfigReader inner(*quantization, fmt::format("{}: quantization_config", reader.where()));
     const std::string method = inner.Text("quant_method", "");
-    if (method != "mica") {
+    if (method == kCompressedTensorsMethod) {
+      CompressedTensorsConfig::Parse(*quantization, inner.where());
+    } else if (method != "mica") {
       Fail(
-          "{}: quantization_config has quant_method \"{}\", which is not supported; supported is mica, or a "
-          "checkpoint in "
-          "16 or 32 bits",
+          "{}: quantization_config has quant_method \"{}\", which is not supported; supported are mica, "
+          "compressed-tensors, or a checkpoint in 16 or 32 bits",
           reader.where(), method);
     }
   }

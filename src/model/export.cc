@@ -25,6 +25,8 @@
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/companions.h"
+#include "model/compressed_tensors/adopt.h"
+#include "model/compressed_tensors/quantization_config.h"
 #include "model/family/family.h"
 #include "model/gguf/layout.h"
 #include "model/gguf/writing.h"
@@ -45,6 +47,7 @@ struct Item {
   TensorSpec spec;
   std::string packed_name;            // of a packed matrix, or empty
   const TensorView* plain = nullptr;  // the tensor to convert or copy
+  std::vector<Item> parts = {};       // of matrices that the family stores as one: its rows, part by part
 };
 
 uint64_t Bytes(const TensorSpec& spec) {
@@ -53,7 +56,28 @@ uint64_t Bytes(const TensorSpec& spec) {
   return bytes;
 }
 
-std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
+// Makes the matrices that the family stores as one items that do.
+void FuseItems(const ModelConfig& config, std::vector<Item>& items) {
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    for (const FusedLinears& fused : config.family->fused) {
+      const std::string module = LayerName(*config.family, layer, fused.part);
+      Item whole{{WeightName(module), DType::kF32, {0, 0}}, "", nullptr};
+      for (const LinearKind kind : fused.kinds) {
+        const std::string name = WeightName(LinearTensorName(*config.family, layer, kind));
+        const auto found = std::ranges::find(items, name, [](const Item& item) { return item.spec.name; });
+        if (found == items.end()) break;  // stored as one already
+        const TensorSpec& spec = found->spec;
+        whole.spec.dtype = spec.dtype;
+        whole.spec.shape = {whole.spec.shape[0] + spec.shape[0], spec.shape[1]};
+        whole.parts.push_back(std::move(*found));
+        items.erase(found);
+      }
+      if (!whole.parts.empty()) items.push_back(std::move(whole));
+    }
+  }
+}
+
+std::vector<Item> PlanItems(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype) {
   std::vector<Item> items;
   std::set<std::string> parts;
   for (const std::string& name : PackedNames(checkpoint)) {
@@ -65,6 +89,7 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
     if (parts.contains(tensor.name)) continue;
     items.push_back({{tensor.name, IsFloat(tensor) ? dtype : tensor.dtype, tensor.shape}, "", &tensor});
   }
+  FuseItems(config, items);
   std::sort(items.begin(), items.end(),
             [](const Item& a, const Item& b) { return a.spec.name < b.spec.name; });
   return items;
@@ -97,6 +122,8 @@ std::vector<std::byte> Converted(const std::string& name, std::span<const float>
 }
 
 void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter& writer) {
+  for (const Item& part : item.parts) WriteItem(checkpoint, part, writer);
+  if (!item.parts.empty()) return;
   if (!item.packed_name.empty()) {
     const StoredMatrix stored = OpenPacked(checkpoint, item.packed_name);
     const size_t slice = std::clamp<uint64_t>(kSliceElements / stored.cols(), 1, stored.rows());
@@ -112,7 +139,7 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   }
   const TensorView& tensor = *item.plain;
   VerifyPlain(checkpoint, tensor);
-  if (!IsFloat(tensor) || tensor.dtype == item.spec.dtype) {
+  if (!IsFloat(tensor) || (tensor.is_plain() && tensor.dtype == item.spec.dtype)) {
     writer.Write(tensor.data);
   } else {
     std::vector<float> values;
@@ -126,15 +153,10 @@ void WriteItem(const Checkpoint& checkpoint, const Item& item, SafetensorsWriter
   checkpoint.Release(tensor);
 }
 
-// The configuration without what the packed one has more. The type of the weights stands under one key:
-// "dtype" where the original says so alone, else "torch_dtype", which every reader knows.
+// The configuration without what the packed one has more.
 Json PlainConfig(Json config, DType dtype) {
   config.erase("quantization_config");
-  const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
-  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16    ? "float16"
-                                              : dtype == DType::kBF16 ? "bfloat16"
-                                                                      : "float32";
-  if (!new_key) config.erase("dtype");
+  SetWeightType(config, dtype);
   return config;
 }
 
@@ -149,7 +171,7 @@ void CheckRoom(const fs::path& out, uint64_t bytes) {
 DType TypeOfMatrices(const ModelWeights& weights) {
   const std::string name = WeightName(LinearTensorName(*weights.config().family, 0, LinearKind::kQ));
   const TensorView* tensor = weights.checkpoint().Find(name);
-  return tensor == nullptr || tensor->blocks != nullptr ? DType::kF16 : tensor->dtype;
+  return tensor == nullptr || !tensor->is_plain() ? DType::kF16 : tensor->dtype;
 }
 
 GgmlType GgmlTypeOf(DType dtype) {
@@ -197,6 +219,15 @@ void WriteGgufTensor(const ModelWeights& weights, const GgufModelLayout& layout,
 
 }  // namespace
 
+// Under one key: "dtype" where the original says so alone, else "torch_dtype", which every reader knows.
+void SetWeightType(Json& config, DType dtype) {
+  const bool new_key = config.contains("dtype") && !config.contains("torch_dtype");
+  config[new_key ? "dtype" : "torch_dtype"] = dtype == DType::kF16    ? "float16"
+                                              : dtype == DType::kBF16 ? "bfloat16"
+                                                                      : "float32";
+  if (!new_key) config.erase("dtype");
+}
+
 ExportFacts ExportGguf(const fs::path& model, const fs::path& out, const ExportOptions& options,
                        Progress& progress) {
   CheckFiles({.inputs = {model}, .outputs = {out}, .harmless = [](const fs::path& path) {
@@ -231,15 +262,17 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   MICA_CHECK(dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF32);
   CheckModelDirectory(packed);
   const Json config = ReadJson(packed / "config.json");
-  if (!IsPacked(config, (packed / "config.json").string())) {
+  const bool is_packed = IsPacked(config, (packed / "config.json").string());
+  if (!is_packed && !IsCompressedTensors(config)) {
     Fail(
         "{}: is not a packed checkpoint (config.json has no quantization_config); there is nothing to export",
         packed.string());
   }
   CheckFiles({.inputs = {packed}, .directories = {out}});
-  const Checkpoint checkpoint = Checkpoint::Open(packed, true);
-  CheckPackedDirectory(checkpoint);
-  const std::vector<Item> items = PlanItems(checkpoint, dtype);
+  const Checkpoint checkpoint =
+      is_packed ? Checkpoint::Open(packed, true) : OpenCompressedTensors(packed, LoadConfig(packed));
+  if (is_packed) CheckPackedDirectory(checkpoint);
+  const std::vector<Item> items = PlanItems(checkpoint, LoadConfig(packed), dtype);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;
   for (const Item& item : items) {

@@ -6,10 +6,14 @@
 #include <filesystem>
 #include <optional>
 
+#include "base/json.h"
 #include "base/progress.h"
 #include "io/container/tensor.h"
 
 namespace mica {
+
+// Sets the type of the weights in a config.json.
+void SetWeightType(Json& config, DType dtype);
 
 struct ExportOptions {
   // F16, BF16, or F32 for the decoded weights exactly; none: F16, and of a plain checkpoint that becomes a
@@ -25,10 +29,11 @@ struct ExportFacts {
 };
 
 // Writes `out` (absent or an empty directory, be it a mount point or behind a link) in the Hugging Face
-// layout: every packed matrix decoded into NAME.weight, every other tensor of floating point likewise in
-// `dtype`, config.json without its quantization_config, the companions (model/companions.h) copied. Holds
-// some 64 MiB of weights at a time. Checksums are compared. Throws Error when `packed` is not packed, a value
-// does not fit `dtype` or the disk has not enough room; a failed run leaves nothing behind.
+// layout: every packed matrix (of mica or of compressed-tensors) decoded into NAME.weight, every other tensor
+// of floating point likewise in `dtype`, config.json without its quantization_config, the companions
+// (model/companions.h) copied. Holds some 64 MiB of weights at a time. Checksums are compared. Throws Error
+// when `packed` is not packed, a value does not fit `dtype` or the disk has not enough room; a failed run
+// leaves nothing behind.
 ExportFacts ExportPlain(const std::filesystem::path& packed, const std::filesystem::path& out,
                         const ExportOptions& options, Progress& progress);
 

@@ -21,6 +21,8 @@ void AddParts(const TensorView& fused, const FusedLinears& linears, size_t layer
          "its configuration",
          fused.file, fused.name, ShapeText(fused.shape), ShapeText(expected), linears.kinds.size());
   }
+  if (fused.integers != nullptr)
+    Fail("{}: tensor {} is quantised as one matrix, which is not supported", fused.file, fused.name);
   const size_t row_bytes = fused.data.size() / expected[0];
   size_t first = 0;
   for (const LinearKind kind : linears.kinds) {

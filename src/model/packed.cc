@@ -84,6 +84,10 @@ void CheckPackedDirectory(const Checkpoint& checkpoint) {
          Printable(checkpoint.files().front().name));
   }
   CheckMatrices(checkpoint);
+  CheckRecordedFiles(checkpoint);
+}
+
+void CheckRecordedFiles(const Checkpoint& checkpoint) {
   const std::filesystem::path path = checkpoint.directory() / kCompressionFile;
   if (!std::filesystem::exists(path)) return;
   CheckFiles(checkpoint, CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse).file);

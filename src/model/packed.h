@@ -22,6 +22,9 @@ void DecodePacked(const Checkpoint& checkpoint, const std::string& name, size_t 
 // be is for ModelWeights to check.
 void CheckPackedDirectory(const Checkpoint& checkpoint);
 
+// What it checks of the files alone: for checkpoints of other formats that compression.json stands beside.
+void CheckRecordedFiles(const Checkpoint& checkpoint);
+
 // The weight files of a packed checkpoint, as compression.json knows them.
 Ordered<ShardFile> ShardsOf(const Checkpoint& checkpoint);
 

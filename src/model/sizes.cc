@@ -43,6 +43,18 @@ PackedSizes NoSizes() {
   return sizes;
 }
 
+// The parts of the matrices of decoder layers in whole bytes.
+void CountMatrices(PackedSizes& sizes) {
+  const StoredBits& bits = sizes.matrix_bits;
+  sizes.compressed_matrix_bits = bits.total();
+  sizes.bytes["codes"] = bits.codes / 8;
+  sizes.bytes["scales"] = bits.scales / 8;
+  sizes.bytes["zeros"] = bits.zeros / 8;
+  sizes.bytes["mask"] = bits.mask / 8;
+  sizes.bytes["order"] = bits.order / 8;
+  sizes.bytes["groups"] = bits.groups / 8;
+}
+
 // The directory's total, and what stands beside the checkpoint.
 void CountDirectory(const fs::path& directory, const Checkpoint& checkpoint, PackedSizes& sizes) {
   for (auto entry = fs::recursive_directory_iterator(directory); entry != fs::recursive_directory_iterator();
@@ -56,25 +68,25 @@ void CountDirectory(const fs::path& directory, const Checkpoint& checkpoint, Pac
 
 }  // namespace
 
-PackedSizes MeasureGguf(const fs::path& file) {
-  const ModelWeights weights = ModelWeights::Open(file);
+PackedSizes MeasureOtherFormat(const fs::path& model) {
+  const ModelWeights weights = ModelWeights::Open(model);
   const Checkpoint& checkpoint = weights.checkpoint();
   PackedSizes sizes = NoSizes();
   uint64_t tensor_bytes = 0;
   for (const TensorView& tensor : checkpoint.tensors()) {
     const TensorRole role = PlaceOf(*weights.config().family, tensor.name).role;
-    tensor_bytes += tensor.data.size();
+    tensor_bytes += tensor.stored_bytes();
     if (role != TensorRole::kLinear) {
-      sizes.bytes[KindOf(role)] += tensor.data.size();
+      sizes.bytes[KindOf(role)] += tensor.stored_bytes();
       continue;
     }
-    sizes.bytes["codes"] += tensor.data.size();
-    sizes.matrix_bits.codes += 8 * tensor.data.size();
+    sizes.matrix_bits +=
+        tensor.integers != nullptr ? BitsOf(*tensor.integers) : StoredBits{.codes = 8 * tensor.data.size()};
     sizes.compressed_weights += tensor.elements();
   }
-  sizes.compressed_matrix_bits = sizes.matrix_bits.total();
+  CountMatrices(sizes);
   sizes.bytes["headers"] = checkpoint.file_bytes() - tensor_bytes;
-  CountDirectory(fs::absolute(file).parent_path(), checkpoint, sizes);
+  CountDirectory(fs::is_directory(model) ? model : fs::absolute(model).parent_path(), checkpoint, sizes);
   return sizes;
 }
 
@@ -102,14 +114,8 @@ PackedSizes MeasurePacked(const fs::path& directory, const Family& family) {
     sizes.matrix_bits += bits;
     sizes.compressed_weights += uint64_t{stored.rows()} * stored.cols();
   }
+  CountMatrices(sizes);
   const StoredBits& bits = sizes.matrix_bits;
-  sizes.compressed_matrix_bits = bits.total();
-  sizes.bytes["codes"] = bits.codes / 8;
-  sizes.bytes["scales"] = bits.scales / 8;
-  sizes.bytes["zeros"] = bits.zeros / 8;
-  sizes.bytes["mask"] = bits.mask / 8;
-  sizes.bytes["order"] = bits.order / 8;
-  sizes.bytes["groups"] = bits.groups / 8;
   sizes.bytes["padding"] = matrix_bytes - bits.codes / 8 - bits.scales / 8 - bits.zeros / 8 - bits.mask / 8 -
                            bits.order / 8 - bits.groups / 8;
 

@@ -23,8 +23,8 @@ struct PackedSizes {
   uint64_t total_bytes = 0;
 };
 PackedSizes MeasurePacked(const std::filesystem::path& directory, const Family& family);
-// The same of a GGUF file and the directory that it stands in: its matrices are codes, whatever stands among
-// them.
-PackedSizes MeasureGguf(const std::filesystem::path& file);
+// The same of a GGUF file and the directory that it stands in, or of a directory of compressed-tensors.
+// Blocks of GGUF are codes, whatever stands among them.
+PackedSizes MeasureOtherFormat(const std::filesystem::path& model);
 
 }  // namespace mica

@@ -34,7 +34,7 @@ bool HoldTheSame(const TensorView& a, const TensorView& b) {
   ParallelFor((a.elements() + kPart - 1) / kPart, [&](size_t part) {
     const uint64_t first = part * kPart, count = std::min(kPart, a.elements() - first);
     if (!same) return;
-    if (a.dtype == b.dtype && a.blocks == nullptr && b.blocks == nullptr) {
+    if (a.dtype == b.dtype && a.is_plain() && b.is_plain()) {
       const size_t bytes = DTypeBytes(a.dtype);
       if (std::memcmp(&a.data[first * bytes], &b.data[first * bytes], count * bytes) != 0) same = false;
       return;

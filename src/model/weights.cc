@@ -10,6 +10,8 @@
 #include "device/cuda.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
+#include "model/compressed_tensors/adopt.h"
+#include "model/compressed_tensors/quantization_config.h"
 #include "model/gguf/adopt.h"
 #include "model/fused.h"
 #include "model/gguf/keys.h"
@@ -97,7 +99,9 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
     CheckModelDirectory(model);
     weights.config_ = LoadConfig(model);
     weights.packed_ = IsPacked(weights.config_.json, (model / "config.json").string());
-    weights.checkpoint_ = Checkpoint::Open(model, weights.packed_);
+    weights.compressed_tensors_ = IsCompressedTensors(weights.config_.json);
+    weights.checkpoint_ = weights.compressed_tensors_ ? OpenCompressedTensors(model, weights.config_)
+                                                      : Checkpoint::Open(model, weights.packed_);
     const Family& family = *weights.config_.family;
     SplitFused(weights.checkpoint_, weights.config_, family.names, family.fused);
   }
@@ -107,7 +111,7 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
   const TensorNames& names = family.names;
   if (weights.packed_) {
     CheckPackedDirectory(checkpoint);
-  } else if (!gguf && fs::exists(model / kCompressionFile)) {
+  } else if (!gguf && !weights.compressed_tensors_ && fs::exists(model / kCompressionFile)) {
     Fail(
         "{}: has {}, but its config.json is not that of a packed checkpoint; put the one back that mica "
         "wrote",
@@ -135,7 +139,8 @@ ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
             "that mica wrote",
             checkpoint.Get(WeightName(name)).file, WeightName(name));
       }
-      const bool may_have_bias = (weights.packed_ || gguf) && checkpoint.Find(BiasName(name)) != nullptr;
+      const bool may_have_bias = (weights.packed_ || gguf || weights.compressed_tensors_) &&
+                                 checkpoint.Find(BiasName(name)) != nullptr;
       if (HasBias(config, kind) || may_have_bias) CheckPlain(checkpoint, BiasName(name), {shape.rows}, read);
     }
   }
@@ -173,7 +178,7 @@ void ModelWeights::ReadPlainRows(const std::string& name, size_t first, MatrixVi
 Array ModelWeights::ReadPlainRowsOn(Device device, const std::string& name, size_t first, size_t count,
                                     DType dtype) const {
   const TensorView& tensor = Verified(WeightName(name));
-  if (tensor.blocks != nullptr || tensor.row_order != nullptr) {
+  if (!tensor.is_plain()) {
     Matrix<float> decoded(count, tensor.shape[1]);
     ReadPlainRows(name, first, decoded);
     Array values = CopyTo(device, ConstTensor(decoded));

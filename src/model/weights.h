@@ -38,7 +38,8 @@ class ModelWeights {
   // computed (unread_tensors.h), and that a packed directory is as it was written (packed.h). Values are
   // checked when they are read: NaN and infinity throw Error naming the tensor and the place, and so does a
   // checksum that differs. A GGUF model (IsGgufModel) is configured by its keys; its tensors are known and
-  // read as Hugging Face's: names, order of rows (model/gguf/adopt.h).
+  // read as Hugging Face's: names, order of rows (model/gguf/adopt.h); matrices of compressed-tensors as
+  // plain ones (model/compressed_tensors/adopt.h).
   static ModelWeights Open(const std::filesystem::path& model);
   ModelWeights(ModelWeights&&) = default;
   ModelWeights& operator=(ModelWeights&&) = default;
@@ -52,6 +53,8 @@ class ModelWeights {
   const Checkpoint& checkpoint() const { return checkpoint_; }
   // Whether it is a checkpoint that mica packed.
   bool packed() const { return packed_; }
+  // Whether it is a checkpoint of compressed-tensors.
+  bool compressed_tensors() const { return compressed_tensors_; }
   // Whether any layer reads the tensor, or a part of a packed matrix, of this name.
   bool IsRead(const std::string& tensor) const { return read_.contains(tensor); }
 
@@ -99,7 +102,7 @@ class ModelWeights {
 
   ModelConfig config_;
   Checkpoint checkpoint_;
-  bool packed_ = false;
+  bool packed_ = false, compressed_tensors_ = false;
   std::set<std::string> read_;  // names of the tensors that the model consists of
   mutable std::set<std::string> verified_;
   mutable std::map<std::string, StoredMatrix>

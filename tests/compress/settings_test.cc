@@ -35,6 +35,7 @@ Json Changed(Json settings) {
                       {"estimator", "copula"},
                       {"bit_options", {2, 4}},
                       {"gguf_types", "Q4_K,Q6_K"},
+                      {"compressed_tensors_bits", {4, 6}},
                       {"embedding_bits", 16},
                       {"dtype", "fp32"},
                       {"trellis", true},  // or its window is no setting
@@ -47,7 +48,7 @@ Json Changed(Json settings) {
 
 TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   std::set<std::string> keys;
-  for (const Coding coding : {Coding::kFixed, Coding::kEntropy, Coding::kGguf}) {
+  for (const Coding coding : {Coding::kFixed, Coding::kEntropy, Coding::kGguf, Coding::kCompressedTensors}) {
     CompressionSettings settings;
     settings.coding = coding;
     settings.sparsity.rate = 0.25;
@@ -67,7 +68,7 @@ TEST(Settings, EveryKeyIsReadBackAsItWasWritten) {
   }
   const std::string unknown = MessageOf([] { SettingsFromJson({{"?", 1}}, "test"); });
   for (const std::string& key : keys) EXPECT_THAT(unknown, HasSubstr(key));
-  EXPECT_EQ(keys.size(), 32u) << "every coding has settings of its own";
+  EXPECT_EQ(keys.size(), 34u) << "every coding has settings of its own";
 }
 
 TEST(Settings, OnlyWhatChangesAnythingIsWritten) {
@@ -104,6 +105,13 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
     s.coding = Coding::kGguf;
     s.sparsity.rate = 0.5;
   });
+  refused("--group-size is 96, expected 32, 64 or 128", [](auto& s) {
+    s.coding = Coding::kCompressedTensors;
+    s.embedding_bits = 16;
+    s.fixed.group_size = 96;
+  });
+  refused("--embedding-bits is 8, but compressed-tensors keep",
+          [](auto& s) { s.coding = Coding::kCompressedTensors; });
   refused("--lambda is -0.1", [](auto& s) { s.entropy.lambda = -0.1; });
   refused("--lambda is 5", [](auto& s) { s.entropy.lambda = 5; });
   refused("--trellis-window is 129", [](auto& s) { s.entropy.trellis_window = 129; });
@@ -214,6 +222,7 @@ TEST_P(EverySetting, IsReadAndWritten) {
       if (rule.option == std::string("coding") && rule.value == "fixed") json["coding"] = "entropy";
     }
     if (option.name == std::string("gguf-types")) json["coding"] = "gguf";
+    if (option.group == std::string("Coding compressed-tensors")) json["coding"] = "compressed-tensors";
     const Json written = SettingsToJson(SettingsFromJson(json, "file"));
     const Json* found = ValueIn(written, option);
     if (option.name == std::string("calib")) {

@@ -29,6 +29,11 @@ bool BlockCoder::SolvesSample(size_t layer) const {
   return false;
 }
 
+double BlockCoder::BudgetBits(size_t grid, size_t rows, size_t cols) const {
+  return task_.budget.target == BudgetTarget::kMeanBits ? target_->CodeBits(grid, rows, cols)
+                                                        : target_->Bits(grid, rows, cols);
+}
+
 std::vector<BlockCoder::Unit> BlockCoder::Units() const {
   std::vector<Unit> units;
   for (size_t l = 0; l < config_.layers; ++l) {
@@ -45,7 +50,7 @@ std::vector<BlockCoder::Unit> BlockCoder::Units() const {
       unit->kinds.push_back(kind);
       const MatrixShape shape = LinearShape(config_, kind);
       for (size_t i = 0; i < unit->grids.size(); ++i)
-        unit->options[i].bits += target_->Bits(unit->grids[i], shape.rows, shape.cols);
+        unit->options[i].bits += BudgetBits(unit->grids[i], shape.rows, shape.cols);
     }
   }
   for (const TensorRole role : {TensorRole::kEmbedding, TensorRole::kHead}) {
@@ -167,18 +172,21 @@ void BlockCoder::Plan(const Statistics& statistics, const OtherBytes& other) {
   const std::vector<size_t> choice = ChooseOptions(options, budget * (1 + 1e-12));
   chosen_.assign(config_.layers * kLinearKinds.size(), 0);
   std::vector<uint64_t> of_grid(grids, 0);
-  double loss = 0;
+  double loss = 0, stored = 0;
   for (size_t u = 0; u < units.size(); ++u) {
     loss += options[u][choice[u]].loss;
     const size_t grid = units[u].grids[choice[u]];
+    if (units[u].role != TensorRole::kLinear) stored += options[u][choice[u]].bits;
     if (units[u].role == TensorRole::kEmbedding) embedding_grid_ = grid;
     if (units[u].role == TensorRole::kHead) head_grid_ = grid;
     for (const LinearKind kind : units[u].kinds) {
+      const MatrixShape shape = LinearShape(config_, kind);
+      stored += target_->Bits(grid, shape.rows, shape.cols);
       chosen_[units[u].layer * kLinearKinds.size() + static_cast<size_t>(kind)] = grid;
       ++of_grid[grid];
     }
   }
-  bits_per_weight_ = BitsOfChoice(options, choice) / static_cast<double>(weights);
+  bits_per_weight_ = stored / static_cast<double>(weights);
   std::string counts;
   for (size_t g = 0; g < grids; ++g) {
     if (of_grid[g] > 0)
@@ -211,7 +219,7 @@ CodedMatrix BlockCoder::Finish(Solved solved) const {
   const InputStatistics& input = statistics_->inputs[solved.layer][static_cast<size_t>(InputOf(solved.kind))];
   MatrixRecord& record = coded.record =
       RecordOf(coded.packed, matrix.rows(), matrix.cols(),
-               target_->Bits(solved.grid, matrix.rows(), matrix.cols()), input);
+               target_->CodeBits(solved.grid, matrix.rows(), matrix.cols()), input);
   record.type = target_->grids()[solved.grid].name;
   record.zero_share = static_cast<double>(target_->CountZeros(coded.packed)) /
                       (static_cast<double>(matrix.rows()) * static_cast<double>(matrix.cols()));

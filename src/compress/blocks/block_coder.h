@@ -55,6 +55,8 @@ class BlockCoder final : public Coder {
     std::vector<UnitOption> options;
   };
 
+  // What the budget counts of a matrix.
+  double BudgetBits(size_t grid, size_t rows, size_t cols) const;
   // Bits alone; losses of what is not known are 0.
   std::vector<Unit> Units() const;
   Reach ReachOfModel() const;

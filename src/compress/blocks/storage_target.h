@@ -13,6 +13,7 @@
 #include "format/blocks/block_grid.h"
 #include "format/gguf/types.h"
 #include "format/packed_matrix.h"
+#include "model/config.h"
 #include "model/family/family.h"
 
 namespace mica {
@@ -25,8 +26,9 @@ class StorageTarget {
   virtual const std::vector<BlockGrid>& grids() const = 0;
   // Those that matrices with rows of so many columns may choose among, rising; never empty.
   virtual std::vector<size_t> Candidates(size_t cols) const = 0;
-  // Bits of a matrix stored on a grid.
+  // Bits of a matrix stored on a grid, and those of its codes alone where scales stand apart.
   virtual double Bits(size_t grid, size_t rows, size_t cols) const = 0;
+  virtual double CodeBits(size_t grid, size_t rows, size_t cols) const { return Bits(grid, rows, cols); }
   // Matrices of a layer that are stored alike have equal numbers, below kLinearKinds.size().
   virtual size_t UnitOf(LinearKind kind) const = 0;
   virtual PackedMatrix Pack(const BlockSolution& solution, size_t grid) const = 0;
@@ -44,6 +46,13 @@ struct GgufSettings {
   std::vector<GgmlType> types;  // to choose from; empty: all but those that others beat at every size
 };
 
+// Options of coding `compressed-tensors`.
+struct CompressedTensorsSettings {
+  std::vector<int> bits = {4, 8};          // widths to choose from
+  size_t tensor_parallel = 1;              // GPUs that share each matrix
+  ScaleType scale_type = ScaleType::kF16;  // that of the model's own weights where they have 16 bits
+};
+
 // Types that coding `gguf` can store, in the order of the file format's numbers.
 const std::vector<GgmlType>& SolvableTypes();
 // "Q4_K,Q6_K" and "all"; throws Error naming a type that is not known or cannot be stored.
@@ -54,5 +63,13 @@ std::string GgufTypesText(const std::vector<GgmlType>& types);
 // as one, of one type.
 std::unique_ptr<StorageTarget> MakeGgufTarget(const GgufSettings& settings,
                                               std::span<const FusedLinears> fused = {});
+
+// Throws Error naming what would fit when groups do not divide the columns of every matrix, or those that
+// each GPU has. Warns of what vLLM or other readers have no fast kernels for.
+void CheckCompressedTensors(const CompressedTensorsSettings& settings, size_t group,
+                            const ModelConfig& config);
+// group: columns that share a scale.
+std::unique_ptr<StorageTarget> MakeCompressedTensorsTarget(const CompressedTensorsSettings& settings,
+                                                           size_t group);
 
 }  // namespace mica

@@ -23,8 +23,11 @@ double Coder::BudgetPerWeight(const OtherBytes& other, const Reach& reach, uint6
   if (!counts_file()) {
     if (fits(value)) return value;
     // Rounded so that what is named is possible.
-    Fail("--{} is {}, expected {} to {} for {}", BudgetOption(task_.budget.target), value,
-         std::ceil(reach.least * 1000) / 1000, std::floor(reach.most * 1000) / 1000, limits());
+    const double least = std::ceil(reach.least * 1000) / 1000;
+    const std::string expected = std::isinf(reach.most)
+                                     ? fmt::format("at least {}", least)
+                                     : fmt::format("{} to {}", least, std::floor(reach.most * 1000) / 1000);
+    Fail("--{} is {}, expected {} for {}", BudgetOption(task_.budget.target), value, expected, limits());
   }
   for (const uint64_t besides : {other.expected, other.least}) {
     const double left = BitsPerWeightForFile(value, besides + matrix_bytes, weights);

@@ -85,7 +85,8 @@ ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
   return record;
 }
 
-// Whether a GGUF file is what the compression beside it ended in: other programs' files have none.
+// Whether weights in another program's format are what the compression beside them ended in: those of other
+// programs have none.
 bool IsOfThatRun(const ModelWeights& weights, const std::filesystem::path& record) {
   if (!std::filesystem::exists(record)) return false;
   const CompressionRecord found = CompressionFromJson(ReadJson(record), record.string(), WrongTypes::kSkip);
@@ -95,10 +96,10 @@ bool IsOfThatRun(const ModelWeights& weights, const std::filesystem::path& recor
 // What a packed model says of its compression; nothing for a plain model, or with a warning when it is
 // missing.
 std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
-  const bool gguf = weights.checkpoint().gguf() != nullptr;
-  if (!weights.packed() && !gguf) return std::nullopt;
+  const bool others = weights.checkpoint().gguf() != nullptr || weights.compressed_tensors();
+  if (!weights.packed() && !others) return std::nullopt;
   const std::filesystem::path path = weights.checkpoint().directory() / kCompressionFile;
-  if (gguf && !IsOfThatRun(weights, path)) return std::nullopt;
+  if (others && !IsOfThatRun(weights, path)) return std::nullopt;
   if (std::filesystem::exists(path))
     return CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
   LogWarning("{}: is missing, so the result will not say how the model was compressed", path.string());

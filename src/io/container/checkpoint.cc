@@ -528,13 +528,15 @@ void Checkpoint::Verify(const TensorView& tensor) const {
 }
 
 void Checkpoint::Release(const TensorView& tensor) const {
-  for (const std::shared_ptr<MappedFile>& map : maps_) {
-    const std::byte* begin = map->bytes().data();
-    if (tensor.data.data() >= begin && tensor.data.data() < begin + map->size()) {
-      map->Release(tensor.data);
-      map->CheckUnchanged();
-      return;
-    }
+  for (const std::span<const std::byte> part : tensor.stored()) {
+    const auto holds = [&](const std::shared_ptr<MappedFile>& map) {
+      const std::byte* begin = map->bytes().data();
+      return part.data() >= begin && part.data() < begin + map->size();
+    };
+    const auto map = std::ranges::find_if(maps_, holds);
+    if (map == maps_.end()) continue;
+    (*map)->Release(part);
+    (*map)->CheckUnchanged();
   }
 }
 
@@ -544,8 +546,16 @@ std::vector<std::string> Checkpoint::Hashes(
   std::vector<std::string> hashes(tensors.size());
   ParallelFor(tensors.size(), [&](size_t i) {
     const TensorView& tensor = *tensors[i];
-    TensorView part = tensor;
     const bool finite = must_be_finite && must_be_finite(tensor);
+    if (tensor.integers != nullptr) {
+      Sha256 of_all;
+      for (const std::span<const std::byte> stored : tensor.stored()) of_all.Update(stored);
+      if (finite) CheckFinite(tensor, 0, tensor.elements());
+      Release(tensor);
+      hashes[i] = of_all.Hex();
+      return;
+    }
+    TensorView part = tensor;
     const size_t unit = tensor.blocks != nullptr ? tensor.blocks->block_bytes : DTypeBytes(part.dtype);
     const size_t values = tensor.blocks != nullptr ? tensor.blocks->block_cols : 1;  // of a unit
     uint64_t first = 0;

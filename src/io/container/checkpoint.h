@@ -87,10 +87,10 @@ class Checkpoint {
   // and Q6_K" (", 3 files").
   const std::string& layout() const { return layout_; }
 
-  // The SHA-256 of each tensor's bytes as stored, in hexadecimal digits, in the order given: the same for a
-  // sharded copy or a .bin copy of the same weights. Reads every byte once, tensors in parallel (pages are
-  // given back behind it), and checks what it reads: each tensor that `must_be_finite` names for infinities
-  // and NaN, and those of PyTorch files as Verify does.
+  // The SHA-256 of each tensor's bytes as stored (all that TensorView::stored has), in hexadecimal digits, in
+  // the order given: the same for a sharded copy or a .bin copy of the same weights. Reads every byte once,
+  // tensors in parallel (pages are given back behind it), and checks what it reads: each tensor that
+  // `must_be_finite` names for infinities and NaN, and those of PyTorch files as Verify does.
   std::vector<std::string> Hashes(const std::vector<const TensorView*>& tensors,
                                   const std::function<bool(const TensorView&)>& must_be_finite = {}) const;
 

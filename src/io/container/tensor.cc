@@ -90,8 +90,19 @@ void ReadBlocks(const TensorView& tensor, uint64_t first, std::span<float> value
   }
 }
 
+void ReadIntegers(const CompressedTensorsParts& parts, uint64_t first, std::span<float> values) {
+  while (!values.empty()) {
+    const uint64_t row = first / parts.cols, col = first % parts.cols;
+    const size_t count = std::min<uint64_t>(values.size(), parts.cols - col);
+    DecodePart(parts, row, col, values.first(count));
+    values = values.subspan(count);
+    first += count;
+  }
+}
+
 // Those values in the order of the file.
 void ReadStored(const TensorView& tensor, uint64_t first, std::span<float> values) {
+  if (tensor.integers != nullptr) return ReadIntegers(*tensor.integers, first, values);
   if (tensor.blocks != nullptr) return ReadBlocks(tensor, first, values);
   const std::byte* source = tensor.data.data() + first * DTypeBytes(tensor.dtype);
   switch (tensor.dtype) {
@@ -125,11 +136,24 @@ std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, size_t el
   return bytes;
 }
 
-const char* TypeName(const TensorView& tensor) {
+std::vector<std::span<const std::byte>> TensorView::stored() const {
+  if (integers == nullptr) return {data};
+  return {data, integers->scales, integers->zeros, integers->group_of, integers->shape};
+}
+
+uint64_t TensorView::stored_bytes() const {
+  uint64_t bytes = 0;
+  for (const std::span<const std::byte> part : stored()) bytes += part.size();
+  return bytes;
+}
+
+std::string TypeName(const TensorView& tensor) {
+  if (tensor.integers != nullptr) return TypeNameOf(*tensor.integers);
   return tensor.blocks != nullptr ? tensor.blocks->name : DTypeName(tensor.dtype);
 }
 
 bool IsFloat(const TensorView& tensor) {
+  if (tensor.integers != nullptr) return true;
   if (tensor.blocks != nullptr) return CanDecode(tensor.blocks->type);
   return tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
 }

@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 #include "format/gguf/decode.h"
@@ -48,6 +49,12 @@ const char* PartName(PartKind kind) {
       return "side";
     case PartKind::kBlocks:
       return "blocks";
+    case PartKind::kWeightPacked:
+      return "weight_packed";
+    case PartKind::kWeightScale:
+      return "weight_scale";
+    case PartKind::kWeightShape:
+      return "weight_shape";
   }
   MICA_CHECK(false);
 }
@@ -71,6 +78,15 @@ Json FactsJson(const EntropyFacts& facts) {
 
 Json FactsJson(const GgufFacts& facts) {
   return {{"coding", "gguf"}, {"rows", facts.rows}, {"cols", facts.cols}, {"type", FactsOf(facts.type).name}};
+}
+
+Json FactsJson(const CompressedTensorsFacts& facts) {
+  return {{"coding", "compressed-tensors"},
+          {"rows", facts.rows},
+          {"cols", facts.cols},
+          {"bits", facts.bits},
+          {"group", facts.group},
+          {"scales", DTypeName(facts.scale_dtype)}};
 }
 
 Json FactsJson(const MatrixFacts& facts) {
@@ -173,6 +189,19 @@ GgufFacts PartReader::Gguf() const {
   if (type == nullptr || !CanDecode(type->type) || facts.cols % type->block_cols != 0)
     FailFact("type", "a type of GGUF whose blocks fill the rows");
   facts.type = type->type;
+  return facts;
+}
+
+CompressedTensorsFacts PartReader::CompressedTensors() const {
+  CompressedTensorsFacts facts;
+  facts.rows = Number("rows", 1, kMaxExtent);
+  facts.cols = Number("cols", 1, std::min(kMaxExtent, kMaxWeights / facts.rows));
+  facts.bits = Integer("bits", 2, 8);
+  facts.group = Number("group", 1, facts.cols);
+  if (facts.cols % facts.group != 0) FailFact("group", fmt::format("a divisor of {}", facts.cols));
+  const std::optional<DType> scales = DTypeFromName(Text("scales"));
+  if (scales != DType::kF16 && scales != DType::kBF16) FailFact("scales", "F16 or BF16");
+  facts.scale_dtype = *scales;
   return facts;
 }
 

@@ -33,6 +33,7 @@ const char* PartName(PartKind kind);
 Json FactsJson(const FixedFacts& facts);
 Json FactsJson(const EntropyFacts& facts);
 Json FactsJson(const GgufFacts& facts);
+Json FactsJson(const CompressedTensorsFacts& facts);
 Json FactsJson(const MatrixFacts& facts);
 // Facts as stored: one JSON object, "crc32" last: {"facts": of the text of the object without this entry,
 // part: of that tensor, ...}.
@@ -46,12 +47,13 @@ class PartReader {
   PartReader(const Checkpoint& checkpoint, const std::string& name, bool verify);
 
   const std::string& name() const { return name_; }
-  // "fixed", "entropy" or "gguf", or what else stands there.
+  // "fixed", "entropy", "gguf" or "compressed-tensors", or what else stands there.
   std::string coding() const { return Text("coding"); }
   // Facts of that coding, each within its range; throws Error otherwise.
   FixedFacts Fixed() const;
   EntropyFacts Entropy() const;
   GgufFacts Gguf() const;
+  CompressedTensorsFacts CompressedTensors() const;
   bool Has(PartKind part) const { return checkpoint_->Find(TensorName(part)) != nullptr; }
   // The tensor of the part with this type and shape; throws Error. A part whose shape has no elements is not
   // stored: nullptr.

@@ -21,7 +21,7 @@ inline constexpr int kPackedVersion = 3;
 // {"quant_method": "mica", "version": 3}: what "quantization_config" of config.json must hold at least.
 Json PackedQuantizationConfig();
 // Whether config.json is that of a packed checkpoint. Throws Error when its version is not kPackedVersion or
-// another program quantised it.
+// another program quantised it, but for compressed-tensors, which model/compressed_tensors reads.
 bool IsPacked(const Json& config, const std::string& where);
 
 // Whether `name` (without ".weight") is stored packed.

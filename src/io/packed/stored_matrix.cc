@@ -114,6 +114,19 @@ GgufParts OpenGguf(PartReader& reader) {
   return parts;
 }
 
+CompressedTensorsParts OpenCompressedTensors(PartReader& reader) {
+  CompressedTensorsParts parts;
+  static_cast<CompressedTensorsFacts&>(parts) = reader.CompressedTensors();
+  parts.name = reader.name();
+  parts.words = reader
+                    .Part(PartKind::kWeightPacked, DType::kI32,
+                          {parts.rows, WordsOf(parts.cols, parts.bits, CodePacking::kDense)})
+                    ->data;
+  parts.scales = reader.Part(PartKind::kWeightScale, parts.scale_dtype, {parts.rows, parts.groups()})->data;
+  parts.shape = reader.Part(PartKind::kWeightShape, DType::kI64, {2})->data;
+  return parts;
+}
+
 }  // namespace
 
 size_t StoredMatrix::rows() const {
@@ -140,9 +153,13 @@ StoredMatrix OpenPacked(const Checkpoint& checkpoint, const std::string& name, b
     matrix.parts = OpenEntropy(reader);
   } else if (coding == "gguf") {
     matrix.parts = OpenGguf(reader);
+  } else if (coding == "compressed-tensors") {
+    matrix.parts = OpenCompressedTensors(reader);
   } else {
-    Fail("{}: metadata of {}: coding is \"{}\", expected \"fixed\", \"entropy\" or \"gguf\"",
-         checkpoint.directory().string(), name, coding);
+    Fail(
+        "{}: metadata of {}: coding is \"{}\", expected \"fixed\", \"entropy\", \"gguf\" or "
+        "\"compressed-tensors\"",
+        checkpoint.directory().string(), name, coding);
   }
   matrix.tensors = reader.used();
   return matrix;

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "format/compressed_tensors/parts.h"
 #include "format/entropy/parts.h"
 #include "format/fixed/parts.h"
 #include "format/gguf/parts.h"
@@ -18,7 +19,7 @@ namespace mica {
 // Uses the checkpoint's mapped bytes: must not outlive it. May be decoded (ops/codes) as often as wanted and
 // by any number of threads.
 struct StoredMatrix {
-  std::variant<FixedParts, EntropyParts, GgufParts> parts;
+  std::variant<FixedParts, EntropyParts, GgufParts, CompressedTensorsParts> parts;
   std::vector<const TensorView*> tensors;  // that it is stored in
 
   size_t rows() const;

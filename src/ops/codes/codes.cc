@@ -70,6 +70,25 @@ void DecodeOnCpu(const EntropyParts& parts, size_t first_row, MatrixView<float> 
   });
 }
 
+// By the processor, wherever `out` is.
+template <typename Parts>
+void DecodeHere(const Parts& parts, size_t first_row, Tensor out) {
+  const RowsOf<Parts> one{&parts, first_row, out};
+  CheckRows(std::span(&one, 1));
+  const bool here = out.device == Device::Cpu();
+  Array decoded;
+  if (!here) decoded = Array(out.rows, out.cols, DType::kF32, Device::Cpu());
+  const MatrixView<float> values = here ? out.host<float>() : decoded.view().host<float>();
+  constexpr size_t kRowsEach = 64;
+  ParallelFor((out.rows + kRowsEach - 1) / kRowsEach, [&](size_t part) {
+    const size_t first = part * kRowsEach, count = std::min(kRowsEach, out.rows - first);
+    DecodeRows(parts, first_row + first, values.Rows(first, count));
+  });
+  if (here) return;
+  const Array there = CopyTo(out.device, decoded.view());
+  Convert(there.view(), out);
+}
+
 FixedStreams EncodeByRow(const FixedMatrix& matrix, const std::vector<ScaleGroup>& groups) {
   CheckIntegers(matrix, groups);
   std::vector<std::vector<std::byte>> codes(groups.size());
@@ -214,8 +233,10 @@ void DecodeMany(std::span<const RowsOf<AnyParts>> all) {
       fixed.push_back({of_fixed, first_row, out});
     } else if (const auto* of_entropy = std::get_if<EntropyParts>(parts)) {
       entropy.push_back({of_entropy, first_row, out});
+    } else if (const auto* of_gguf = std::get_if<GgufParts>(parts)) {
+      Decode(*of_gguf, first_row, out);
     } else {
-      Decode(std::get<GgufParts>(*parts), first_row, out);
+      Decode(std::get<CompressedTensorsParts>(*parts), first_row, out);
     }
   }
   DecodeFixed(fixed);
@@ -232,21 +253,9 @@ void Decode(const EntropyParts& parts, size_t first_row, Tensor out) {
   DecodeEntropy({&one, 1});
 }
 
-void Decode(const GgufParts& parts, size_t first_row, Tensor out) {
-  const RowsOf<GgufParts> one{&parts, first_row, out};
-  CheckRows(std::span(&one, 1));
-  const bool here = out.device == Device::Cpu();
-  Array decoded;
-  if (!here) decoded = Array(out.rows, out.cols, DType::kF32, Device::Cpu());
-  const MatrixView<float> values = here ? out.host<float>() : decoded.view().host<float>();
-  constexpr size_t kRowsEach = 64;
-  ParallelFor((out.rows + kRowsEach - 1) / kRowsEach, [&](size_t part) {
-    const size_t first = part * kRowsEach, count = std::min(kRowsEach, out.rows - first);
-    DecodeRows(parts, first_row + first, values.Rows(first, count));
-  });
-  if (here) return;
-  const Array there = CopyTo(out.device, decoded.view());
-  Convert(there.view(), out);
+void Decode(const GgufParts& parts, size_t first_row, Tensor out) { DecodeHere(parts, first_row, out); }
+void Decode(const CompressedTensorsParts& parts, size_t first_row, Tensor out) {
+  DecodeHere(parts, first_row, out);
 }
 
 void Decode(const AnyParts& parts, size_t first_row, Tensor out) {

@@ -8,6 +8,7 @@
 
 #include "base/matrix.h"
 #include "device/tensor.h"
+#include "format/compressed_tensors/parts.h"
 #include "format/entropy/encode.h"
 #include "format/entropy/entropy_matrix.h"
 #include "format/entropy/parts.h"
@@ -48,8 +49,9 @@ EntropyStreams EncodeEntropy(const EntropyFrame& matrix, ConstTensor n, size_t l
 void Decode(const FixedMatrix& matrix, MatrixView<float> out);
 void Decode(const EntropyMatrix& matrix, MatrixView<float> out);
 
-// Rows of a matrix's stored tensors, and where they go. Parts: FixedParts, EntropyParts, GgufParts or AnyParts.
-using AnyParts = std::variant<FixedParts, EntropyParts, GgufParts>;
+// Rows of a matrix's stored tensors, and where they go. Parts: FixedParts, EntropyParts, GgufParts,
+// CompressedTensorsParts or AnyParts.
+using AnyParts = std::variant<FixedParts, EntropyParts, GgufParts, CompressedTensorsParts>;
 template <typename Parts>
 struct RowsOf {
   const Parts* parts = nullptr;
@@ -63,8 +65,9 @@ struct RowsOf {
 // bits is not finite; `out` then holds anything.
 void Decode(const FixedParts& parts, size_t first_row, Tensor out);
 void Decode(const EntropyParts& parts, size_t first_row, Tensor out);
-// Blocks of GGUF are decoded by the processor, whatever the device of `out`.
+// Formats of other programs are decoded by the processor, whatever the device of `out`.
 void Decode(const GgufParts& parts, size_t first_row, Tensor out);
+void Decode(const CompressedTensorsParts& parts, size_t first_row, Tensor out);
 void Decode(const AnyParts& parts, size_t first_row, Tensor out);
 // The same of many matrices, which a CUDA device decodes side by side: one matrix of coding `entropy` has too
 // few tiles to fill it. All `out` are on one device and of one type.

@@ -44,7 +44,7 @@ TEST(GgufCheckpoint, EveryTypeOfBlocksIsRead) {
     EXPECT_EQ(checkpoint.file_bytes(), fs::file_size(directory / "m.gguf"));
     for (const GgmlTypeFacts& facts : GgmlTypes()) {
       TensorView tensor = checkpoint.Get(facts.name);
-      EXPECT_STREQ(TypeName(tensor), facts.name);
+      EXPECT_EQ(TypeName(tensor), facts.name);
       EXPECT_EQ(IsFloat(tensor), CanDecode(facts.type)) << facts.name;
       EXPECT_EQ(tensor.blocks != nullptr, facts.block_cols > 1);
       std::vector<float> values(tensor.elements());
