@@ -107,8 +107,7 @@ void WarnOfKernels(const CompressedTensorsSettings& settings, const ModelConfig&
     LogWarningOnce(
         "widths of 3, 5, 6 and 7 bits are packed across words, as compressed-tensors does since June 2026, and "
         "no file says so: readers since then take them (vLLM where it has kernels for such widths), earlier "
-        "ones expect whole codes in a word; 2, 4 and 8 bits are the same in all"); "
-        "earlier ones expect whole codes in a word (2, 4 and 8 bits are the same in all)");
+        "ones expect whole codes in a word; 2, 4 and 8 bits are the same in all");
   }
 }
 

@@ -32,7 +32,7 @@ void ForLogits(const HeadInputs& in, const HeadSlice& slice, const Use& use) {
     mica::RmsNorm(in.x.Rows(first, tokens), in.norm, in.epsilon, normed.view().Rows(0, tokens));
     const Tensor of_tokens = logits.view().Rows(0, tokens);
     Product(normed.view().Rows(0, tokens), slice.rows.dense(), 0, of_tokens);
-    if (in.cap > 0) CapLogits(in.cap, of_tokens);
+    if (in.cap > 0) mica::CapLogits(in.cap, of_tokens);
     use(first, of_tokens);
   }
 }
