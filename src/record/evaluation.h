@@ -46,6 +46,8 @@ struct ReferenceModel {
 // How it was measured.
 struct EvaluationSettings {
   std::optional<std::string> convention;  // "gptq" or "llamacpp" (eval/measure/perplexity.h)
+  // "text", "window" or "none": where windows had BOS (model/bos.h); with convention llamacpp never "text"
+  std::optional<std::string> bos;
   std::optional<uint64_t> seqlen;         // tokens of a window
   std::optional<std::string> dtype;       // arithmetic: "fp32" or "bf16"
   std::optional<uint64_t> max_windows;    // of each text; absent, in the file null: all
