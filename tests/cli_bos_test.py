@@ -33,6 +33,7 @@ class BosTest(ProgramTest):
             shutil.copytree(self.model, model)
         (adds_none / "tokenizer_config.json").write_text('{"add_bos_token": false}')
         (has_none / "tokenizer.model").unlink()
+        (has_none / "tokenizer_config.json").unlink(missing_ok=True)
         # Each byte is a token, written as byte-level vocabularies write it.
         printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
         others = [byte for byte in range(256) if byte not in printable]
@@ -120,7 +121,7 @@ class BosTest(ProgramTest):
         self.assertEqual(read_json(out / "baseline.json")["settings"]["bos"], "window")
         self.assertEqual(read_json(out / "packed" / "compression.json")["calibration"]["bos"], "none")
         self.fail_with("baseline.json: was made of something else: bos window against text", "run", self.experiment(compress__bos="none"))
-        self.fail_with("bos is \"front\", expected text, window or none", "run", self.experiment(evaluate__bos="front"))
+        self.fail_with('"bos" is "front", expected text, window or none', "run", self.experiment(evaluate__bos="front"))
         refused = mica("run", "--check", self.experiment(compress__bos="none"))
         self.assertIn("bos window against text", refused.stdout)
 

@@ -141,7 +141,8 @@ class Compression {
 // Everything that can be known before anything is written.
 void Compression::Check() {
   CheckModel();
-  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()), config().model_type);
+  calibration_ =
+      DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()), config().model_type);
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
   Describe();

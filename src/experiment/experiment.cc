@@ -65,7 +65,8 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
     if (source.kind != DataKind::kBuiltIn) source.path = base / source.path;
   }
   if (experiment.compression.calibration.sources.empty())
-    Fail("{}, \"compress\": \"calib\" names no text to calibrate on; leave it out for the built-in text", where);
+    Fail("{}, \"compress\": \"calib\" names no text to calibrate on; leave it out for the built-in text",
+         where);
   CheckSettings(experiment.compression);
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {

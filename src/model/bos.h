@@ -1,6 +1,6 @@
-// Where the windows that a model reads have the token that begins a text (BOS). Whether there is one is a fact
-// of the tokenizer, where a model needs it one of how it was trained: the same rule when calibrating and when
-// evaluating.
+// Where the windows that a model reads have the token that begins a text (BOS). Whether there is one is a
+// fact of the tokenizer, where a model needs it one of how it was trained: the same rule when calibrating and
+// when evaluating.
 #pragma once
 
 #include <cstddef>

@@ -329,8 +329,9 @@ std::vector<Option> MakeCompressionOptions() {
       {.name = "calib",
        .kind = OptionKind::kSources,
        .group = "Calibration",
-       .help = "Calibration text KIND=FILE[:WEIGHT], or built-in[:WEIGHT]; may be given several times [the built-in "
-               "text: English prose, technical text, code, other languages]",
+       .help =
+           "Calibration text KIND=FILE[:WEIGHT] or built-in[:WEIGHT]; may be given several times [built-in: "
+           "English prose, technical text, code, other languages]",
        .words = {"kind", "path", "weight"}},
       {.name = "statistics",
        .kind = OptionKind::kPath,

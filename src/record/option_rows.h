@@ -40,12 +40,13 @@ inline Option WindowRow(const char* group, double least) {
 
 // Where windows have BOS, of calibration and of evaluation.
 inline Option BosRow(const char* group) {
-  return {.name = "bos",
-          .kind = OptionKind::kChoice,
-          .group = group,
-          .help = "Token that begins a text: once in front of it, as the first of each window, or none [what "
-                  "suits the model]",
-          .words = {"text", "window", "none"}};
+  return {
+      .name = "bos",
+      .kind = OptionKind::kChoice,
+      .group = group,
+      .help =
+          "Token that begins a text (BOS): in front of it, in each window, or none [what suits the model]",
+      .words = {"text", "window", "none"}};
 }
 
 }  // namespace mica

@@ -88,7 +88,8 @@ std::string CalibrationWarning(const Calibration& calibration, size_t widest_inp
 
 Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer,
                             std::string_view model_type) {
-  if (settings.sources.empty()) Fail("no calibration text; give --calib KIND=FILE, or leave it out for the built-in text");
+  if (settings.sources.empty())
+    Fail("no calibration text; give --calib KIND=FILE, or leave it out for the built-in text");
   const size_t seqlen = settings.seqlen.value();
   if (seqlen < 8) Fail("calibration windows of {} tokens are too short, expected at least 8", seqlen);
   const std::vector<size_t> windows = WindowsOfSources(settings.sources, settings.samples);

@@ -124,7 +124,8 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, const Bos& bos, size_t 
     Fail(
         "{}: has {} tokens{}, fewer than one window of {}; give a longer text or a --seqlen of "
         "{} or less",
-        where, windows.text_tokens, bos.before_text() != 0 ? " (BOS included)" : "", window, windows.text_tokens);
+        where, windows.text_tokens, bos.before_text() != 0 ? " (BOS included)" : "", window,
+        windows.text_tokens);
   }
   if (max_windows != 0) count = std::min(count, max_windows);
   windows.ids.reserve(count * window);

@@ -45,8 +45,9 @@ struct Windows {
 
 // Cuts `text_ids` (the whole text, without BOS), that of `bos` in front if there is one, into windows of
 // `window` tokens, at most `max_windows` of them (0: all). In place kWindow BOS takes the place of the first
-// token of each window, which is not scored, so that the tokens scored are those of place kText. Throws Error naming `where` when the text does not fill one
-// window, or when `window` is too short for the convention to score anything.
+// token of each window, which is not scored, so that the tokens scored are those of place kText. Throws Error
+// naming `where` when the text does not fill one window, or when `window` is too short for the convention to
+// score anything.
 Windows CutWindows(const std::vector<int32_t>& text_ids, const Bos& bos, size_t window, Convention convention,
                    size_t max_windows, const std::string& where);
 
@@ -96,8 +97,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
 void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
                      const ModelConfig* reference = nullptr);
 
-// What the evaluation takes at most of the memory of its device: prepared layers (on a GPU two, one of them on
-// its way in), the activations of a chunk and of a step; with a reference, what both need at once.
+// What the evaluation takes at most of the memory of its device: prepared layers (on a GPU two, one of them
+// on its way in), the activations of a chunk and of a step; with a reference, what both need at once.
 MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windows,
                           const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
 

@@ -125,8 +125,7 @@ class Builder {
   Table Settings(const CompressionRecord& record) const {
     Table table{T("settings.caption"), {T("column.item"), T("column.value")}, {}, 2};
     for (const auto& [key, value] : record.settings.values.items()) {
-      if (key == "calib" || key == "samples" || key == "seqlen" || key == "bos" || value.is_null())
-        continue;
+      if (key == "calib" || key == "samples" || key == "seqlen" || key == "bos" || value.is_null()) continue;
       table.rows.push_back({SettingLabel(key), SettingText(record.settings, key, value)});
     }
     const CalibrationRecord& calibration = record.calibration;

@@ -1,4 +1,5 @@
-// The text that models are calibrated on where no other is given: data/CALIBRATION.md says what it is made of.
+// The text that models are calibrated on where no other is given: data/CALIBRATION.md says what it is made
+// of.
 #pragma once
 
 #include <cstddef>

@@ -85,7 +85,8 @@ CalibrationSettings LettersAndDigits(const std::filesystem::path& directory) {
 TEST(DrawCalibration, HasBosWhereItIsAskedFor) {
   const TemporaryDirectory directory;
   const CalibrationSettings usual = LettersAndDigits(directory.path());
-  const auto drawn = [&](const CalibrationSettings& settings, std::optional<int32_t> bos, bool adds, const char* model_type) {
+  const auto drawn = [&](const CalibrationSettings& settings, std::optional<int32_t> bos, bool adds,
+                         const char* model_type) {
     return DrawCalibration(settings, test::FakeTokenizer(bos, adds), model_type);
   };
   const auto with = [&](BosPlace place) {

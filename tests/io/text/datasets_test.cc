@@ -314,8 +314,8 @@ TEST(BuiltInText, IsPartOfTheProgram) {
     EXPECT_NE(loaded.text.find(word), std::string::npos) << word;
   for (const char* words : {"All rights reserved", "WITHOUT WARRANTY", "Project Gutenberg"})
     EXPECT_EQ(loaded.text.find(words), std::string::npos) << words;
-  const LoadedText file = LoadText(
-      MakeDataSpec("text", std::filesystem::path(MICA_SOURCE_DIR) / "data" / "calibration.txt.zst"));
+  const LoadedText file =
+      LoadText(MakeDataSpec("text", std::filesystem::path(MICA_SOURCE_DIR) / "data" / "calibration.txt.zst"));
   EXPECT_EQ(file.fingerprint, loaded.fingerprint);
   EXPECT_EQ(file.content_fingerprint, loaded.content_fingerprint);
 }
