@@ -84,11 +84,11 @@ class OptionsTest(ProgramTest):
             "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
             "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "trellis-window", "trellis-ahead", "drift-windows", "fisher-windows",
-            "embedding-bits", "dtype", "samples", "seqlen", "threads", "seed", "log-level", "device-memory")})
+            "embedding-bits", "dtype", "samples", "seqlen", "bos", "threads", "seed", "log-level", "device-memory")})
         self.assertEqual(compress["--lambda"], ("NUMBER", "0.25", "0 to 4"))
         self.assertEqual(compress["--bits"], ("NUMBER", "4", "more than 0 and at most 16 bits"))
         self.assertEqual(compress["--bit-options"], ("INTEGERS", "2,3,4,6,8", "some of 0, 2, 3, 4, 6, 8, 16"))
-        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen", "--device-memory"})
+        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen", "--bos", "--device-memory"})
         whole = mica("compress", "--help").stdout
         for flag in ("--calib", "--statistics", "--device", "--json"):
             self.assertIn(f"  {flag} ", whole)

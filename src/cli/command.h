@@ -33,7 +33,6 @@ struct Argument {
 struct FlagTable {
   std::span<const Option> options;
   Json* values;
-  bool ask_for_required = true;  // false: the command itself knows when a required option may be absent
 };
 
 // What the pointers name must live as long as the command.

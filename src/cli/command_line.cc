@@ -152,8 +152,7 @@ void AddFlags(CLI::App& command, const FlagTable& table) {
         Fail("--{} is given twice", option.name);
       SetValue(values, option, Parse(option, texts));
     };
-    const bool required = option.required && table.ask_for_required;
-    AddFlag(command, option, option.name, take).group(option.group)->required(required);
+    AddFlag(command, option, option.name, take).group(option.group)->required(option.required);
     for (const char* old : option.old_names) AddFlag(command, option, old, take).group("");
   }
 }

@@ -93,7 +93,6 @@ void Compress(CompressOptions& options) {
   const bool like = !options.like.empty();
   if (options.paths.model.empty() || (!like && options.paths.out.empty()))
     FailMissing(like || !options.paths.model.empty() ? "out" : "model");
-  if (!like && !options.given.contains("calib")) FailMissing("--calib");
   options.paths.statistics = options.given.value("statistics", "");
   options.given["seed"] = options.common.seed;
   const Json given = options.given;
@@ -124,7 +123,7 @@ Subcommand CompressCommand() {
                      "Packed checkpoint: model, texts and all options are those of its compression, but for "
                      "what is given here",
                      false}},
-      .flags = {{CompressionOptionTable(), &options->given, false}, CommonFlags(options->common)},
+      .flags = {{CompressionOptionTable(), &options->given}, CommonFlags(options->common)},
       .run = [options] { Compress(*options); }};
 }
 

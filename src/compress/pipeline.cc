@@ -145,7 +145,8 @@ class Compression {
 // Everything that can be known before anything is written.
 void Compression::Check() {
   CheckModel();
-  calibration_ = DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()));
+  calibration_ =
+      DrawCalibration(settings_.calibration, OpenTokenizer(paths_.model, config()), config().model_type);
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
   Describe();
@@ -615,7 +616,9 @@ CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const Compres
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
   CommandFiles files{.inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {paths.out}};
-  for (const DataSpec& source : settings.calibration.sources) files.inputs.push_back(source.path);
+  for (const DataSpec& source : settings.calibration.sources) {
+    if (source.kind != DataKind::kBuiltIn) files.inputs.push_back(source.path);
+  }
   CheckFiles(files);
   return Compression(paths, settings, progress).Run();
 }

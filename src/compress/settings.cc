@@ -33,6 +33,7 @@ Json ToJson(const GgufSettings& settings) { return GgufTypesText(settings.types)
 Json ToJson(GroupingMethod method) { return GroupingMethodName(method); }
 Json ToJson(Estimator estimator) { return EstimatorName(estimator); }
 Json ToJson(Precision precision) { return PrecisionName(precision); }
+Json ToJson(std::optional<BosPlace> place) { return place ? Json(BosPlaceName(*place)) : Json(nullptr); }
 
 template <typename T>
 void FromJson(const Json& json, T& value) {
@@ -51,6 +52,9 @@ void FromJson(const Json& json, GroupingMethod& method) {
   method = ParseGroupingMethod(json.get<std::string>());
 }
 void FromJson(const Json& json, Estimator& estimator) { estimator = ParseEstimator(json.get<std::string>()); }
+void FromJson(const Json& json, std::optional<BosPlace>& place) {
+  place = ParseBosPlace(json.get<std::string>());
+}
 void FromJson(const Json& json, Precision& precision) {
   precision = json == "bf16" ? Precision::kBf16 : Precision::kFp32;
 }
@@ -104,7 +108,8 @@ Json SourcesToJson(const CompressionSettings& settings) {
 void SetSources(const Json& value, CompressionSettings& settings) {
   settings.calibration.sources.clear();
   for (const Json& source : value) {
-    DataSpec spec = MakeDataSpec(source.value("kind", "text"), source.at("path"));
+    const std::string kind = source.value("kind", "text");
+    DataSpec spec = kind == kBuiltInText ? BuiltInText() : MakeDataSpec(kind, source.at("path"));
     spec.weight = source.value("weight", 1.0);
     settings.calibration.sources.push_back(spec);
   }
@@ -177,6 +182,8 @@ const std::vector<Binding>& Bindings() {
           "samples", [](auto& s) -> auto& { return s.calibration.samples; }),
       Bind(
           "seqlen", [](auto& s) -> auto& { return s.calibration.seqlen; }),
+      Bind(
+          "bos", [](auto& s) -> auto& { return s.calibration.bos; }),
       {"seed", [](const auto& s) { return ToJson(s.seed); },
        [](const Json& value, auto& s) { s.seed = s.calibration.seed = value.template get<uint64_t>(); }},
       {"calib", SourcesToJson, SetSources},

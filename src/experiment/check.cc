@@ -147,7 +147,7 @@ class Checker {
   void Text(const std::string& what, const DataSpec& spec, std::vector<FoundText>& found,
             const std::function<std::string(const LoadedText&)>& more) {
     Look(what, [&] {
-      if (!IsPresent(spec.path))
+      if (spec.kind != DataKind::kBuiltIn && !IsPresent(spec.path))
         Fail("{}: is missing; put the file or a link there, or change \"path\"", spec.path.string());
       const LoadedText text = LoadText(spec);
       CheckExpected(experiment_.expected, spec.path, text.lines);
@@ -181,8 +181,8 @@ class Checker {
         request.max_windows == 0 ? std::max(kWholeText, window) : request.max_windows * window;
     const bool surely = text.text.size() / kSurelyBytes > wanted;
     const auto [ids, whole] = FirstTokens(text.text, surely ? window : wanted, request.special_tokens);
-    const Windows windows = CutWindows(ids, tokenizer_->text_bos(), window, request.convention,
-                                       request.max_windows, set.path.string());
+    const Windows windows = CutWindows(ids, BosOf(request.bos, *tokenizer_, config_->model_type), window,
+                                       request.convention, request.max_windows, set.path.string());
     CheckTokens(*config_, windows.ids);
     size_t count = windows.count();
     if (!whole)
@@ -208,7 +208,8 @@ class Checker {
         const size_t window = WindowTokens(settings.seqlen, *config_), wanted = windows[i] * window;
         const bool surely = text.text.size() / kSurelyBytes > wanted;
         const auto [ids, whole] = FirstTokens(text.text, surely ? window : wanted, false);
-        const size_t tokens = ids.size() + (tokenizer_->text_bos() ? 1 : 0);
+        const size_t tokens =
+            ids.size() + BosOf(settings.bos, *tokenizer_, config_->model_type).before_text();
         if (tokens < window) {
           Fail(
               "{}: has {} tokens, expected at least one window of {}; use a longer text or a smaller "
@@ -361,6 +362,10 @@ class Checker {
     EvaluationRecord now = kept;
     now.program = ThisProgram();
     now.settings.convention = ConventionName(request.convention);
+    if (tokenizer_ && config_) {
+      const Bos bos = BosOf(request.bos, *tokenizer_, config_->model_type);
+      now.settings.bos = BosPlaceName(PlaceIn(request.convention, bos.place));
+    }
     now.settings.dtype = PrecisionName(request.precision.value_or(FastestPrecision(request.device)));
     now.settings.max_windows.reset();
     if (request.max_windows != 0) now.settings.max_windows = request.max_windows;

@@ -61,9 +61,12 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   experiment.divergence = ValueOf(*evaluate, FindOption(EvaluationOptionTable(), "divergence"));
   experiment.evaluation.model = (base / model).lexically_normal();
   experiment.compression = SettingsFromJson(*compress, where + ", \"compress\"");
-  for (DataSpec& source : experiment.compression.calibration.sources) source.path = base / source.path;
+  for (DataSpec& source : experiment.compression.calibration.sources) {
+    if (source.kind != DataKind::kBuiltIn) source.path = base / source.path;
+  }
   if (experiment.compression.calibration.sources.empty())
-    Fail("{}, \"compress\": \"calib\" names no text to calibrate on", where);
+    Fail("{}, \"compress\": \"calib\" names no text to calibrate on; leave it out for the built-in text",
+         where);
   CheckSettings(experiment.compression);
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {

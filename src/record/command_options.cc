@@ -60,6 +60,7 @@ std::vector<Option> MakeEvaluationOptions() {
        .help = "gptq scores whole windows, llamacpp puts BOS in each window and scores its second half",
        .value = "gptq",
        .words = {"gptq", "llamacpp"}},
+      BosRow("Evaluation"),
       WindowRow("Evaluation", 2),
       {.name = "dtype",
        .kind = OptionKind::kChoice,

@@ -92,6 +92,7 @@ struct CalibrationSource {
 struct CalibrationRecord {
   std::vector<CalibrationSource> sources;
   std::optional<std::string> tokenizer;  // SHA-256 of it, 64 hexadecimal digits
+  std::optional<std::string> bos;        // "text", "window" or "none": where windows have BOS (model/bos.h)
   std::optional<uint64_t> samples;       // windows
   std::optional<uint64_t> seqlen;        // tokens of a window
   std::optional<uint64_t> tokens;        // of all windows

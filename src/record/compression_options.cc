@@ -352,13 +352,15 @@ std::vector<Option> MakeCompressionOptions() {
        .most = kMostWindows,
        .unit = "windows"},
       CalibrationWindow(),
+      BosRow("Calibration"),
       SeedRow(OptionPlace::kKey),
       {.name = "calib",
        .kind = OptionKind::kSources,
        .group = "Calibration",
-       .help = "Calibration text KIND=FILE[:WEIGHT]; may be given several times",
-       .words = {"kind", "path", "weight"},
-       .required = true},
+       .help =
+           "Calibration text KIND=FILE[:WEIGHT] or built-in[:WEIGHT]; may be given several times [built-in: "
+           "English prose, technical text, code, other languages]",
+       .words = {"kind", "path", "weight"}},
       {.name = "statistics",
        .kind = OptionKind::kPath,
        .group = "Calibration",

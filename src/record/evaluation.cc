@@ -49,6 +49,7 @@ void Fields(Archive& archive, typename Archive::template Of<ReferenceModel>& rec
 template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<EvaluationSettings>& record) {
   archive("convention", record.convention);
+  archive("bos", record.bos);
   archive("seqlen", record.seqlen);
   archive("dtype", record.dtype);
   archive.OrNull("max_windows", record.max_windows);

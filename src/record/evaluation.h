@@ -46,10 +46,12 @@ struct ReferenceModel {
 // How it was measured.
 struct EvaluationSettings {
   std::optional<std::string> convention;  // "gptq" or "llamacpp" (eval/measure/perplexity.h)
-  std::optional<uint64_t> seqlen;         // tokens of a window
-  std::optional<std::string> dtype;       // arithmetic: "fp32" or "bf16"
-  std::optional<uint64_t> max_windows;    // of each text; absent, in the file null: all
-  std::optional<bool> special_tokens;     // "<unk>" and the like in a text were control tokens
+  // "text", "window" or "none": where windows had BOS (model/bos.h); with convention llamacpp never "text"
+  std::optional<std::string> bos;
+  std::optional<uint64_t> seqlen;       // tokens of a window
+  std::optional<std::string> dtype;     // arithmetic: "fp32" or "bf16"
+  std::optional<uint64_t> max_windows;  // of each text; absent, in the file null: all
+  std::optional<bool> special_tokens;   // "<unk>" and the like in a text were control tokens
   std::optional<uint64_t> threads;
   std::optional<uint64_t> seed;  // nothing is drawn at random
   std::optional<std::string> device;

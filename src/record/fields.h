@@ -280,6 +280,7 @@ template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<CalibrationRecord>& record) {
   archive("sources", record.sources);
   archive("tokenizer", record.tokenizer);
+  archive("bos", record.bos);
   archive("samples", record.samples);
   archive("seqlen", record.seqlen);
   archive("tokens", record.tokens);

@@ -27,6 +27,15 @@ std::string FlagOf(const std::string& key) {
   return "\"" + key + "\"";  // of a file of another version
 }
 
+// Where windows had BOS. Results of versions that did not record it had it where the tokenizer put it: in
+// front of a text of all models but Qwen's, and in each window by convention llamacpp.
+std::optional<std::string> PlaceOfBos(const EvaluationRecord& record) {
+  const std::optional<std::string>& model_type = record.model.architecture.model_type;
+  if (record.settings.bos || !record.program.version || !model_type) return record.settings.bos;
+  if (model_type->starts_with("qwen")) return "none";
+  return record.settings.convention == "llamacpp" ? "window" : "text";
+}
+
 }  // namespace
 
 void Identity::Add(std::string part, Json value) {
@@ -79,6 +88,7 @@ Identity CodeIdentity(const Program& program) {
 Identity CalibrationIdentity(const CalibrationRecord& calibration) {
   Identity identity;
   identity.Add("tokenizer", calibration.tokenizer);
+  identity.Add("--bos", calibration.bos);
   for (size_t i = 0; i < calibration.sources.size(); ++i) {
     const CalibrationSource& source = calibration.sources[i];
     const std::string text = fmt::format("calibration text {}", i + 1);
@@ -95,7 +105,8 @@ Identity CompressionIdentity(const CompressionRecord& record) {
   identity.Add("model", record.model.fingerprint);
   identity.Add(CalibrationIdentity(record.calibration));
   for (const auto& [key, value] : record.settings.values.items()) {
-    if (key == "calib") continue;  // the texts above, which count by what is in them
+    // The texts above, which count by what is in them, and the place that was asked for or that suits.
+    if (key == "calib" || key == "bos") continue;
     if (key == "budget") {
       const BudgetRecord budget = record.settings.Budget();
       identity.Add("--" + budget.kind.value_or("budget"), budget.value);
@@ -117,6 +128,7 @@ bool SameText(const CalibrationSource& calibration, const TextRecord& evaluated)
 Identity MeasurementIdentity(const EvaluationRecord& record) {
   Identity identity;
   identity.Add("convention", record.settings.convention);
+  identity.Add("bos", PlaceOfBos(record));
   identity.Add("seqlen", record.settings.seqlen);
   identity.Add("dtype", record.settings.dtype);
   identity.Add("special tokens", record.settings.special_tokens);

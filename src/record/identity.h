@@ -54,8 +54,8 @@ Identity CalibrationIdentity(const CalibrationRecord& calibration);
 Identity CompressionIdentity(const CompressionRecord& record);
 // Whether two texts are the same one: as they are tokenised, or as files that kinds read differently.
 bool SameText(const CalibrationSource& calibration, const TextRecord& evaluated);
-// How the sets of an evaluation were measured: convention, windows, arithmetic, texts, tokenizer. Two results
-// that differ in it cannot be compared.
+// How the sets of an evaluation were measured: convention, place of BOS, windows, arithmetic, texts,
+// tokenizer. Two results that differ in it cannot be compared.
 Identity MeasurementIdentity(const EvaluationRecord& record);
 // All that the figures of an evaluation depend on: that, the models, the code.
 Identity EvaluationIdentity(const EvaluationRecord& record);

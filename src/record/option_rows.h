@@ -38,4 +38,15 @@ inline Option WindowRow(const char* group, double least) {
           .unit = "tokens"};
 }
 
+// Where windows have BOS, of calibration and of evaluation.
+inline Option BosRow(const char* group) {
+  return {
+      .name = "bos",
+      .kind = OptionKind::kChoice,
+      .group = group,
+      .help =
+          "Token that begins a text (BOS): in front of it, in each window, or none [what suits the model]",
+      .words = {"text", "window", "none"}};
+}
+
 }  // namespace mica

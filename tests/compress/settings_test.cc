@@ -272,7 +272,8 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("energy_weight":1.0,"information_weight":1.0,"token_weights":false,)"
             R"("sampled_labels":false,"refine_passes":4,"statistics_windows":16,)"
             R"("drift_compensation":0.5,"drift_windows":32,"fisher_windows":8,)"
-            R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,"calib":[]})");
+            R"("embedding_bits":8,"dtype":"bf16","samples":128,"seed":0,)"
+            R"("calib":[{"kind":"built-in","path":"built-in","weight":1.0}]})");
   EXPECT_EQ(
       SettingsToJson(SettingsFromJson({{"coding", "entropy"},
                                        {"budget", {{"kind", "size"}, {"value", 40000000}}},
@@ -300,7 +301,23 @@ TEST(Settings, AreWrittenTheSameByteForByte) {
             R"("saliency_exponent":1.0,"token_weights":false,"sampled_labels":false,"refine_passes":8,)"
             R"("statistics_windows":32,"drift_compensation":0.5,)"
             R"("drift_windows":65536,"fisher_windows":32,"embedding_bits":8,"dtype":"fp32",)"
-            R"("samples":128,"seed":0,"calib":[]})");
+            R"("samples":128,"seed":0,)"
+            R"("calib":[{"kind":"built-in","path":"built-in","weight":1.0}]})");
+}
+
+TEST(Settings, NameTheBuiltInTextWhereNoneIsGiven) {
+  const CompressionSettings usual = SettingsFromJson(Json::object(), "file");
+  ASSERT_EQ(usual.calibration.sources.size(), 1u);
+  EXPECT_EQ(usual.calibration.sources[0].kind, DataKind::kBuiltIn);
+  EXPECT_EQ(SettingsToJson(SettingsFromJson(SettingsToJson(usual), "file")), SettingsToJson(usual));
+  const Json mixed = {{"calib",
+                       {{{"kind", "built-in"}, {"path", "built-in"}, {"weight", 0.25}},
+                        {{"kind", "c4"}, {"path", "a"}, {"weight", 0.75}}}}};
+  const std::vector<DataSpec> sources = SettingsFromJson(mixed, "file").calibration.sources;
+  ASSERT_EQ(sources.size(), 2u);
+  EXPECT_EQ(sources[0].kind, DataKind::kBuiltIn);
+  EXPECT_EQ(sources[0].weight, 0.25);
+  EXPECT_TRUE(SettingsFromJson({{"calib", Json::array()}}, "file").calibration.sources.empty());
 }
 
 }  // namespace

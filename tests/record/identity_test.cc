@@ -51,6 +51,7 @@ TEST(IdentityTest, ACompressionIsWhatItWasMadeOf) {
   record.calibration.sources = {
       {.kind = "c4", .path = "t", .sha256 = "bb", .content_sha256 = "cc", .weight = 1.0, .windows = 8, .other = {}}};
   record.calibration.tokenizer = "dd";
+  record.calibration.bos = "text";
   record.settings.values = {{"coding", "fixed"},
                             {"budget", {{"kind", "bits"}, {"value", 4.0}}},
                             {"group_size", 128},
@@ -64,6 +65,8 @@ TEST(IdentityTest, ACompressionIsWhatItWasMadeOf) {
   EXPECT_THAT(clauses([](Record&) {}), IsEmpty());
   EXPECT_THAT(clauses([](Record& r) { r.model.fingerprint = "ab"; }), ElementsAre("model aa against ab"));
   EXPECT_THAT(clauses([](Record& r) { r.calibration.tokenizer = "de"; }), ElementsAre("tokenizer dd against de"));
+  EXPECT_THAT(clauses([](Record& r) { r.calibration.bos = "window"; }), ElementsAre("--bos text against window"));
+  EXPECT_THAT(clauses([](Record& r) { r.settings.Set("bos", "text"); }), IsEmpty()) << "what it was anyhow";
   EXPECT_THAT(clauses([](Record& r) { r.calibration.sources[0].sha256 = "b"; }),
               ElementsAre("calibration text 1 bb against b"));
   EXPECT_THAT(clauses([](Record& r) { r.calibration.sources[0].windows = 9; }),
@@ -90,6 +93,7 @@ TEST(IdentityTest, AnEvaluationIsWhatItWasMeasuredOnAndHow) {
   record.model.tokenizer = "dd";
   record.reference = ReferenceModel{"r", "ee", {}};
   record.settings.convention = "gptq";
+  record.settings.bos = "text";
   record.settings.seqlen = 64;
   record.settings.dtype = "fp32";
   record.settings.special_tokens = false;
@@ -105,6 +109,7 @@ TEST(IdentityTest, AnEvaluationIsWhatItWasMeasuredOnAndHow) {
   using Record = EvaluationRecord;
   const std::pair<void (*)(Record&), const char*> measured[] = {
       {[](Record& r) { r.settings.convention = "llamacpp"; }, "convention gptq against llamacpp"},
+      {[](Record& r) { r.settings.bos = "window"; }, "bos text against window"},
       {[](Record& r) { r.settings.seqlen = 32; }, "seqlen 64 against 32"},
       {[](Record& r) { r.settings.dtype = "bf16"; }, "dtype fp32 against bf16"},
       {[](Record& r) { r.settings.special_tokens = true; }, "special tokens false against true"},
@@ -125,6 +130,33 @@ TEST(IdentityTest, AnEvaluationIsWhatItWasMeasuredOnAndHow) {
     EXPECT_THAT(clauses(change, MeasurementIdentity), IsEmpty());
     EXPECT_THAT(clauses(change, EvaluationIdentity), ElementsAre(clause));
   }
+}
+
+// Results of versions that did not record it had BOS where the tokenizer put it.
+TEST(IdentityTest, AResultThatDoesNotSayWhereItHadBosIsOneOfThatVersion) {
+  const auto result = [](const char* model_type, const char* convention, std::optional<std::string> bos) {
+    EvaluationRecord record;
+    record.program.version = "0.1.0";
+    record.model.architecture.model_type = model_type;
+    record.settings.convention = convention;
+    record.settings.bos = bos;
+    return record;
+  };
+  const auto clauses = [&](const char* model_type, const char* convention, const char* bos) {
+    return Differences(MeasurementIdentity(result(model_type, convention, std::nullopt)),
+                       MeasurementIdentity(result(model_type, convention, bos)), Unrecorded::kIgnored);
+  };
+  EXPECT_THAT(clauses("llama", "gptq", "text"), IsEmpty());
+  EXPECT_THAT(clauses("llama", "gptq", "window"), ElementsAre("bos text against window"));
+  EXPECT_THAT(clauses("llama", "gptq", "none"), ElementsAre("bos text against none"));
+  EXPECT_THAT(clauses("llama", "llamacpp", "window"), IsEmpty());
+  EXPECT_THAT(clauses("qwen2", "gptq", "none"), IsEmpty());
+  EXPECT_THAT(clauses("qwen2", "gptq", "text"), ElementsAre("bos none against text"));
+  // Another program's result says nothing of it.
+  EvaluationRecord foreign;
+  EXPECT_THAT(Differences(MeasurementIdentity(foreign), MeasurementIdentity(result("llama", "gptq", "window")),
+                          Unrecorded::kIgnored),
+              IsEmpty());
 }
 
 TEST(IdentityTest, ATextIsKnownAgainInAnotherContainerAndUnderAnotherKind) {

@@ -86,11 +86,14 @@ std::string CalibrationWarning(const Calibration& calibration, size_t widest_inp
   return text + (repeated ? "; give more text" : "; use more --samples");
 }
 
-Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer) {
-  if (settings.sources.empty()) Fail("no calibration text; give --calib KIND=FILE");
+Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer,
+                            std::string_view model_type) {
+  if (settings.sources.empty())
+    Fail("no calibration text; give --calib KIND=FILE, or leave it out for the built-in text");
   const size_t seqlen = settings.seqlen.value();
   if (seqlen < 8) Fail("calibration windows of {} tokens are too short, expected at least 8", seqlen);
   const std::vector<size_t> windows = WindowsOfSources(settings.sources, settings.samples);
+  const Bos bos = BosOf(settings.bos, tokenizer, model_type);
 
   Calibration calibration;
   calibration.samples = settings.samples;
@@ -100,8 +103,7 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
   for (size_t i = 0; i < settings.sources.size(); ++i) {
     const DataSpec& source = settings.sources[i];
     const LoadedText loaded = LoadText(source);
-    std::vector<int32_t> ids;
-    if (const std::optional<int32_t> bos = tokenizer.text_bos()) ids.push_back(*bos);
+    std::vector<int32_t> ids(bos.before_text(), bos.id);
     const std::vector<int32_t> encoded = tokenizer.Encode(loaded.text);
     ids.insert(ids.end(), encoded.begin(), encoded.end());
     if (ids.size() < seqlen) {
@@ -137,7 +139,9 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
                              drawn[i].begin() + after * seqlen);
     }
   }
+  if (bos.place == BosPlace::kWindow) bos.BeginWindows(calibration.ids, seqlen);
   calibration.provenance.tokenizer = tokenizer.fingerprint();
+  calibration.provenance.bos = BosPlaceName(bos.place);
   calibration.distinct_tokens = DistinctTokens(calibration.ids, seqlen);
   calibration.provenance.samples = settings.samples;
   calibration.provenance.seqlen = seqlen;

@@ -6,18 +6,21 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
+#include "model/bos.h"
 #include "record/compression.h"
 
 namespace mica {
 
 struct CalibrationSettings {
-  std::vector<DataSpec> sources;  // weights are shares of the windows
-  size_t samples = 128;           // windows
-  std::optional<size_t> seqlen;   // tokens a window; none: what suits the model (model/window.h)
+  std::vector<DataSpec> sources = {BuiltInText()};  // weights are shares of the windows
+  size_t samples = 128;                             // windows
+  std::optional<size_t> seqlen;  // tokens a window; none: what suits the model (model/window.h)
+  std::optional<BosPlace> bos;   // none: what suits the model (model/bos.h)
   uint64_t seed = 0;
 };
 
@@ -50,11 +53,13 @@ size_t DistinctTokens(std::span<const int32_t> ids, size_t window);
 // they are few for matrices of up to `widest_input` input channels.
 std::string CalibrationWarning(const Calibration& calibration, size_t widest_input);
 
-// Each text is tokenised whole with one BOS in front; a window is seqlen consecutive tokens. The text is cut
-// into as many equal stretches as it gives windows and each window starts at random inside its stretch;
-// windows overlap only when the text is too short to keep them apart. The windows of the sources are
-// interleaved. The same settings and files give the same windows. Throws Error when a text has fewer than
-// seqlen tokens. settings.seqlen must be known.
-Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer);
+// Each text is tokenised whole, BOS in front where the model has one; a window is seqlen consecutive tokens.
+// The text is cut into as many equal stretches as it gives windows and each window starts at random inside
+// its stretch; windows overlap only when the text is too short to keep them apart. In place kWindow BOS takes
+// the place of each window's first token. The windows of the sources are interleaved. The same settings and
+// files give the same windows. Throws Error when a text has fewer than seqlen tokens. settings.seqlen must be
+// known; model_type: that of the model, which BOS depends on.
+Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer& tokenizer,
+                            std::string_view model_type);
 
 }  // namespace mica

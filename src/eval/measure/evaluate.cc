@@ -47,7 +47,7 @@ double ScoredBytes(const std::vector<double>& token_bytes, size_t before, const 
   return bytes;
 }
 
-PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, size_t seqlen,
+PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, const Bos& bos, size_t seqlen,
                     const EvaluationRequest& request) {
   ThrowIfInterrupted();
   PreparedSet set;
@@ -59,10 +59,9 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, size_t seq
   set.text.content_sha256 = loaded.content_fingerprint;
   set.text.bytes = loaded.file_bytes;
   const TextTokens tokens = tokenizer.EncodeWithBytes(loaded.text, request.special_tokens);
-  const std::optional<int32_t> bos = tokenizer.text_bos();
   set.windows =
       CutWindows(tokens.ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
-  set.scored_bytes = ScoredBytes(tokens.bytes, bos ? 1 : 0, set.windows);
+  set.scored_bytes = ScoredBytes(tokens.bytes, bos.before_text(), set.windows);
   LogDebug("{}: {} tokens, {} windows of {}", spec.name, set.windows.text_tokens, set.windows.count(),
            seqlen);
   return set;
@@ -195,6 +194,7 @@ struct Evaluation::State {
   const double began = MonotonicSeconds();
   const ModelWeights weights;
   const Tokenizer tokenizer;
+  const Bos bos;
   const size_t seqlen;
   const std::optional<CompressionRecord> compression;
   std::optional<ModelWeights> reference;
@@ -208,6 +208,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
     : request(asked),
       weights(ModelWeights::Open(request.model)),
       tokenizer(OpenTokenizer(request.model, weights.config(), request.tokenizer)),
+      bos(BosOf(request.bos, tokenizer, weights.config().model_type)),
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
   settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};
@@ -217,7 +218,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
     CheckSameTokenizer(tokenizer, request);
   }
   for (const DataSpec& spec : request.data) {
-    sets.push_back(Prepare(spec, tokenizer, seqlen, request));
+    sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
     if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
     CheckEvaluation(weights.config(), sets.back().windows, settings,
                     reference ? &reference->config() : nullptr);
@@ -260,6 +261,7 @@ const EvaluationRecord& Evaluation::Describe() {
   result.time.phases = {{"texts", state.texts_ready - state.began},
                         {"fingerprint", MonotonicSeconds() - began}};
   result.settings.convention = ConventionName(request.convention);
+  result.settings.bos = BosPlaceName(PlaceIn(request.convention, state.bos.place));
   result.settings.seqlen = state.seqlen;
   result.settings.dtype = PrecisionName(state.settings.arithmetic.precision);
   if (request.max_windows != 0) result.settings.max_windows = request.max_windows;

@@ -13,6 +13,7 @@
 #include "device/precision.h"
 #include "eval/measure/perplexity.h"
 #include "io/text/datasets.h"
+#include "model/bos.h"
 #include "record/evaluation.h"
 
 namespace mica {
@@ -23,6 +24,7 @@ struct EvaluationRequest {
   std::filesystem::path reference;  // checkpoint to measure the divergence from; empty: none
   std::vector<DataSpec> data;       // at least one; names must differ
   Convention convention = Convention::kGptq;
+  std::optional<BosPlace> bos;   // none: what suits the model (model/bos.h)
   std::optional<size_t> seqlen;  // tokens of a window; none: what suits the model (model/window.h)
   size_t max_windows = 0;        // per set; 0: all
   bool special_tokens =

@@ -105,8 +105,12 @@ int32_t Windows::Target(size_t w, size_t t) const {
   return t + 1 < window && t + 1 >= first_scored ? ids[w * window + t + 1] : -1;
 }
 
-Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> bos, size_t window,
-                   Convention convention, size_t max_windows, const std::string& where) {
+BosPlace PlaceIn(Convention convention, BosPlace place) {
+  return convention == Convention::kLlamacpp && place == BosPlace::kText ? BosPlace::kWindow : place;
+}
+
+Windows CutWindows(const std::vector<int32_t>& text_ids, const Bos& bos, size_t window, Convention convention,
+                   size_t max_windows, const std::string& where) {
   Windows windows;
   windows.window = window;
   windows.first_scored = convention == Convention::kGptq ? 1 : window / 2 + 1;
@@ -114,22 +118,21 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> 
     Fail("--seqlen {} leaves nothing to score in convention {}; use at least {}", window,
          ConventionName(convention), convention == Convention::kGptq ? 2 : 3);
   }
-  windows.text_tokens = text_ids.size() + (bos ? 1 : 0);
+  windows.text_tokens = text_ids.size() + bos.before_text();
   size_t count = windows.text_tokens / window;
   if (count == 0) {
     Fail(
         "{}: has {} tokens{}, fewer than one window of {}; give a longer text or a --seqlen of "
         "{} or less",
-        where, windows.text_tokens, bos ? " (BOS included)" : "", window, windows.text_tokens);
+        where, windows.text_tokens, bos.before_text() != 0 ? " (BOS included)" : "", window,
+        windows.text_tokens);
   }
   if (max_windows != 0) count = std::min(count, max_windows);
   windows.ids.reserve(count * window);
-  if (bos) windows.ids.push_back(*bos);
+  windows.ids.assign(bos.before_text(), bos.id);
   windows.ids.insert(windows.ids.end(), text_ids.begin(),
                      text_ids.begin() + static_cast<ptrdiff_t>(count * window - windows.ids.size()));
-  if (bos && convention == Convention::kLlamacpp) {
-    for (size_t w = 0; w < count; ++w) windows.ids[w * window] = *bos;
-  }
+  if (PlaceIn(convention, bos.place) == BosPlace::kWindow) bos.BeginWindows(windows.ids, window);
   return windows;
 }
 

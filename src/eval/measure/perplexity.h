@@ -11,21 +11,25 @@
 
 #include "device/memory_plan.h"
 #include "device/precision.h"
+#include "model/bos.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
 
 namespace mica {
 
-// How a text is cut into windows and what is scored. The text is tokenised once with one BOS in front and cut
-// into windows of equal length that do not overlap; the incomplete tail is dropped.
+// How a text is cut into windows and what is scored. The text is tokenised once, BOS in front where the model
+// has one (model/bos.h), and cut into windows of equal length that do not overlap; the incomplete tail is
+// dropped. The first token of a window is never scored.
 enum class Convention {
   kGptq,      // all window - 1 predictions of each window (GPTQ, SparseGPT and Wanda print this)
-  kLlamacpp,  // the first token of each window is replaced by BOS; the window - 1 - window / 2 predictions of
-              // the second half are scored
+  kLlamacpp,  // BOS, where there is one, is in place of the first token of each window; the window - 1 -
+              // window / 2 predictions of the second half are scored
 };
 const char* ConventionName(Convention convention);  // "gptq", "llamacpp"
 // Throws Error for another name.
 Convention ParseConvention(const std::string& name);
+// Where windows of the convention have BOS: `llamacpp` has it in each of them instead of once a text.
+BosPlace PlaceIn(Convention convention, BosPlace place);
 
 // A text ready to be evaluated.
 struct Windows {
@@ -39,11 +43,13 @@ struct Windows {
   int32_t Target(size_t w, size_t t) const;
 };
 
-// Cuts `text_ids` (the whole text, without BOS), `bos` in front if there is one, into windows of `window`
-// tokens, at most `max_windows` of them (0: all). Throws Error naming `where` when the text does not fill one
-// window, or when `window` is too short for the convention to score anything.
-Windows CutWindows(const std::vector<int32_t>& text_ids, std::optional<int32_t> bos, size_t window,
-                   Convention convention, size_t max_windows, const std::string& where);
+// Cuts `text_ids` (the whole text, without BOS), that of `bos` in front if there is one, into windows of
+// `window` tokens, at most `max_windows` of them (0: all). In place kWindow BOS takes the place of the first
+// token of each window, which is not scored, so that the tokens scored are those of place kText. Throws Error
+// naming `where` when the text does not fill one window, or when `window` is too short for the convention to
+// score anything.
+Windows CutWindows(const std::vector<int32_t>& text_ids, const Bos& bos, size_t window, Convention convention,
+                   size_t max_windows, const std::string& where);
 
 struct PerplexitySettings {
   Arithmetic arithmetic;
@@ -91,8 +97,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
 void CheckEvaluation(const ModelConfig& config, const Windows& windows, const PerplexitySettings& settings,
                      const ModelConfig* reference = nullptr);
 
-// What the evaluation takes at most of the memory of its device: prepared layers (on a GPU two, one of them on
-// its way in), the activations of a chunk and of a step; with a reference, what both need at once.
+// What the evaluation takes at most of the memory of its device: prepared layers (on a GPU two, one of them
+// on its way in), the activations of a chunk and of a step; with a reference, what both need at once.
 MemoryPlan PlanEvaluation(const ModelConfig& config, size_t window, size_t windows,
                           const PerplexitySettings& settings, const ModelConfig* reference = nullptr);
 

@@ -16,6 +16,7 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
   };
   EvaluationRequest request;
   request.convention = ParseConvention(value("convention"));
+  if (const Json bos = value("bos"); !bos.is_null()) request.bos = ParseBosPlace(bos);
   request.special_tokens = value("special-tokens");
   request.force = value("force");
   request.max_windows = value("max-windows");

@@ -98,7 +98,9 @@ void AddOption(const Option& option, const Json& value, ShellCommand& command) {
 
 void AddSources(const std::vector<CalibrationSource>& sources, ShellCommand& command) {
   for (const CalibrationSource& source : sources) {
-    const std::string text = source.kind.value_or("text") + "=" + source.path.value_or("FILE");
+    const bool built_in = source.kind == std::optional<std::string>(kBuiltInText);
+    std::string text = built_in ? kBuiltInText : source.kind.value_or("text");
+    if (!built_in) text.append("=").append(source.path.value_or("FILE"));
     command.Option("calib",
                    sources.size() > 1 ? fmt::format("{}:{:g}", text, source.weight.value_or(1)) : text);
   }

@@ -5,6 +5,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "eval/report/report.h"
+#include "io/text/datasets.h"
 #include "record/options.h"
 
 namespace mica {
@@ -105,6 +106,7 @@ class Builder {
     });
     add_from("config.layout", [](const EvaluationRecord& result) { return result.model.layout; });
     add_from("config.convention", [](const EvaluationRecord& result) { return result.settings.convention; });
+    add_from("config.bos", [&](const EvaluationRecord& result) { return BosText(result.settings.bos); });
     add_from("config.seqlen", [&](const EvaluationRecord& result) { return text(result.settings.seqlen); });
     add_from("config.dtype", [](const EvaluationRecord& result) { return result.settings.dtype; });
     add_from("config.threads", [&](const EvaluationRecord& result) { return text(result.settings.threads); });
@@ -123,12 +125,14 @@ class Builder {
   Table Settings(const CompressionRecord& record) const {
     Table table{T("settings.caption"), {T("column.item"), T("column.value")}, {}, 2};
     for (const auto& [key, value] : record.settings.values.items()) {
-      if (key == "calib" || key == "samples" || key == "seqlen" || value.is_null()) continue;
+      if (key == "calib" || key == "samples" || key == "seqlen" || key == "bos" || value.is_null()) continue;
       table.rows.push_back({SettingLabel(key), SettingText(record.settings, key, value)});
     }
     const CalibrationRecord& calibration = record.calibration;
     for (const CalibrationSource& source : calibration.sources) {
-      std::string text = source.kind.value_or("text") + "=" + source.path.value_or("?");
+      const bool built_in = source.kind == std::optional<std::string>(kBuiltInText);
+      std::string text = built_in ? T("settings.calibration.built_in")
+                                  : source.kind.value_or("text") + "=" + source.path.value_or("?");
       if (calibration.sources.size() > 1) text += fmt::format(":{:g}", source.weight.value_or(1));
       table.rows.push_back({T("settings.calibration"), text});
     }
@@ -137,7 +141,14 @@ class Builder {
           {T("settings.samples"), T("settings.samples.value", static_cast<double>(*calibration.samples),
                                     static_cast<double>(*calibration.seqlen))});
     }
+    if (const auto bos = BosText(calibration.bos)) table.rows.push_back({T("settings.bos"), *bos});
     return table;
+  }
+
+  // A place of BOS in words; as it stands where it is none that is known.
+  std::optional<std::string> BosText(const std::optional<std::string>& place) const {
+    if (!place) return std::nullopt;
+    return TranslateOr(language_, "bos.", *place);
   }
 
   std::string SettingLabel(const std::string& key) const {

@@ -68,6 +68,7 @@ constexpr ReportString kStrings[] = {
     {"config.fingerprint", "fingerprint", "指纹"},
     {"config.layout", "files", "文件格式"},
     {"config.convention", "convention", "测量约定"},
+    {"config.bos", "beginning of text (BOS)", "文本起始符 (BOS)"},
     {"config.seqlen", "window, tokens", "窗口（token）"},
     {"config.dtype", "arithmetic", "计算精度"},
     {"config.threads", "threads", "线程数"},
@@ -75,6 +76,9 @@ constexpr ReportString kStrings[] = {
     {"config.processor", "processor", "处理器"},
     {"config.version", "program", "程序版本"},
     {"config.created", "measured", "测量时间"},
+    {"bos.text", "in front of the text", "文本开头一个"},
+    {"bos.window", "in each window", "每个窗口开头"},
+    {"bos.none", "none", "无"},
 
     {"settings.caption", "How the model was compressed", "压缩设置"},
     {"settings.method", "method", "方法"},
@@ -83,8 +87,10 @@ constexpr ReportString kStrings[] = {
     {"settings.budget.size", "{0:.0f} bytes", "{0:.0f} 字节"},
     {"settings.groups.auto", "by silhouette", "由轮廓系数决定"},
     {"settings.calibration", "calibration text", "校准文本"},
+    {"settings.calibration.built_in", "built-in", "内置文本"},
     {"settings.samples", "calibration samples", "校准样本"},
     {"settings.samples.value", "{0:.0f} windows of {1:.0f} tokens", "{0:.0f} 个窗口，每个 {1:.0f} token"},
+    {"settings.bos", "BOS in calibration windows", "校准窗口的起始符 (BOS)"},
 
     {"quality.chart", "Perplexity (shorter is better)", "困惑度（越短越好）"},
     {"quality.bar.baseline", "{0}, baseline", "{0}，基线"},

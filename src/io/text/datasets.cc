@@ -20,6 +20,7 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "io/text/built_in_text.h"
 
 namespace mica {
 namespace {
@@ -36,7 +37,7 @@ constexpr KindName kKinds[] = {
     {DataKind::kPtb, "ptb"},
     {DataKind::kC4, "c4"},
     {DataKind::kText, "text"},
-};
+};  // those that files may be of
 
 // Text as it grows; refuses to grow beyond what a file may hold.
 class BoundedText {
@@ -337,6 +338,7 @@ std::optional<double> ParseWeight(std::string_view text) {
 }  // namespace
 
 const char* DataKindName(DataKind kind) {
+  if (kind == DataKind::kBuiltIn) return kBuiltInText;
   for (const KindName& known : kKinds) {
     if (known.kind == kind) return known.name;
   }
@@ -364,7 +366,23 @@ DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
   return spec;
 }
 
+DataSpec BuiltInText() {
+  DataSpec spec;
+  spec.name = kBuiltInText;
+  spec.kind = DataKind::kBuiltIn;
+  spec.path = kBuiltInText;
+  return spec;
+}
+
 DataSpec ParseDataSpec(const std::string& argument, bool weighted) {
+  if (weighted && argument.find('=') == std::string::npos && argument.starts_with(kBuiltInText)) {
+    const std::string_view weight = std::string_view(argument).substr(BuiltInText().name.size());
+    DataSpec spec = BuiltInText();
+    if (weight.empty()) return spec;
+    spec.weight = weight.starts_with(':') ? ParseWeight(weight.substr(1)).value_or(0) : 0;
+    if (std::isfinite(spec.weight) && spec.weight > 0) return spec;
+    Fail("data set '{}' is not of the form built-in[:WEIGHT] with a positive number", Printable(argument));
+  }
   const std::string form = weighted ? "[NAME:]KIND=FILE[:WEIGHT]" : "[NAME:]KIND=FILE";
   const size_t equals = argument.find('='), colon = argument.substr(0, equals).rfind(':');
   if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size()) {
@@ -413,6 +431,7 @@ std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::s
       text = JoinDocuments(text, where);
       break;
     case DataKind::kText:
+    case DataKind::kBuiltIn:
       break;
   }
   if (Strip(text).empty()) Fail("{}: holds no text", where);
@@ -420,8 +439,15 @@ std::string TextOf(std::span<const std::byte> bytes, DataKind kind, const std::s
 }
 
 LoadedText LoadText(const DataSpec& spec) {
-  const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
   LoadedText loaded;
+  if (spec.kind == DataKind::kBuiltIn) {
+    const std::span<const std::byte> bytes = BuiltInCalibrationText();
+    loaded.file_bytes = bytes.size();
+    loaded.text = TextOf(bytes, spec.kind, kBuiltInText, &loaded);
+    loaded.fingerprint = Sha256Hex(loaded.text);
+    return loaded;
+  }
+  const std::shared_ptr<MappedFile> file = MappedFile::Open(spec.path);
   loaded.file_bytes = file->size();
   loaded.text = TextOf(file->bytes(), spec.kind, spec.path.string(), &loaded);
   file->CheckUnchanged();

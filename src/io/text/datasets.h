@@ -13,8 +13,9 @@ namespace mica {
 
 // wikitext2: lines are dataset rows (the line with its newline; a blank line is the empty row), joined by
 // "\n\n". ptb: lines stripped, joined by " ". c4: the "text" of each line of JSON, joined by " ". text: the
-// file as it is. Every kind may be plain, .gz or .zst, and a byte order mark in front is left out.
-enum class DataKind { kWikitext2, kPtb, kC4, kText };
+// file as it is. Every kind may be plain, .gz or .zst, and a byte order mark in front is left out. built-in:
+// no file, the program's own text to calibrate on (built_in_text.h).
+enum class DataKind { kWikitext2, kPtb, kC4, kText, kBuiltIn };
 
 struct DataSpec {
   std::string
@@ -27,13 +28,16 @@ struct DataSpec {
 // Throws Error unless a data set may have this name (base/text.h); `where` says which set it is.
 void CheckDataName(const std::string& name, const std::string& where);
 
-// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, an optional ":WEIGHT" behind FILE; where a file
-// has the whole as its name ("d/t:2"), that is meant. Throws Error (usage).
+// Parses "KIND=FILE", "NAME:KIND=FILE" and, when `weighted`, "built-in" and an optional ":WEIGHT" behind
+// either; where a file has the whole as its name ("d/t:2"), that is meant. Throws Error (usage).
 DataSpec ParseDataSpec(const std::string& argument, bool weighted = false);
-// The same from its parts; without a name it has that of its kind.
+// The same from its parts; without a name it has that of its kind. Not for the built-in text.
 DataSpec MakeDataSpec(const std::string& kind, const std::string& path,
                       const std::optional<std::string>& name = std::nullopt);
 const char* DataKindName(DataKind kind);
+// The built-in text, whose path is its name.
+inline constexpr const char* kBuiltInText = "built-in";
+DataSpec BuiltInText();
 
 struct LoadedText {
   std::string text;         // UTF-8

@@ -84,6 +84,8 @@ TextTokens Tokenizer::EncodeWithBytes(std::string_view text, bool special) const
 
 std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const { return encoder_->Decode(ids); }
 
+bool Tokenizer::has_bos() const { return encoder_->bos().has_value(); }
+
 int32_t Tokenizer::bos() const {
   const std::optional<int32_t> bos = encoder_->bos();
   if (!bos) Fail("the tokenizer has no token that begins a text (BOS)");

@@ -49,6 +49,8 @@ class Tokenizer {
   // UTF-8 where a character is cut.
   std::string Decode(const std::vector<int32_t>& ids) const;
 
+  // The token that begins a text; has_bos: whether there is one. bos() throws Error where there is none.
+  bool has_bos() const;
   int32_t bos() const;
   // The token that a text begins with: bos(), or none. tokenizer_config.json's add_bos_token says it; without
   // it a text has one where it is of tokenizer.model, or where the post-processor of tokenizer.json puts it.

@@ -1,11 +1,19 @@
-// How much of the calibration tokens repeats, and what is said of it.
+// Which windows are drawn, where they have BOS, how much of their tokens repeats, and what is said of it.
 #include "compress/calibrate/calibration.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <random>
+#include <string>
 #include <vector>
+
+#include "tests/error_message.h"
+#include "tests/io/container/test_files.h"
+#include "tests/io/text/fake_encoder.h"
+#include "tests/temporary_directory.h"
 
 namespace mica {
 namespace {
@@ -56,6 +64,68 @@ TEST(DistinctTokens, AreThoseOfOneDocumentWhereAllAreEqual) {
   std::vector<int32_t> text;
   for (int i = 0; i < 1000; ++i) text.insert(text.end(), document.begin(), document.end());
   EXPECT_NEAR(static_cast<double>(DistinctTokens(Windows(text, 128, 500), 128)), 300, 60);
+}
+
+// Of a text of 3000 letters, a to z in turn, and one of digits.
+CalibrationSettings LettersAndDigits(const std::filesystem::path& directory) {
+  std::string letters, digits;
+  for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i % 26);
+  for (int i = 0; i < 64; ++i) digits += static_cast<char>('0' + i % 10);
+  test::WriteBytes(directory / "letters.txt", letters);
+  test::WriteBytes(directory / "digits.txt", digits);
+  CalibrationSettings settings;
+  settings.sources = {MakeDataSpec("text", (directory / "letters.txt").string()),
+                      MakeDataSpec("text", (directory / "digits.txt").string())};
+  settings.sources[0].weight = 3;
+  settings.samples = 8;
+  settings.seqlen = 64;
+  return settings;
+}
+
+TEST(DrawCalibration, HasBosWhereItIsAskedFor) {
+  const TemporaryDirectory directory;
+  const CalibrationSettings usual = LettersAndDigits(directory.path());
+  const auto drawn = [&](const CalibrationSettings& settings, std::optional<int32_t> bos, bool adds,
+                         const char* model_type) {
+    return DrawCalibration(settings, test::FakeTokenizer(bos, adds), model_type);
+  };
+  const auto with = [&](BosPlace place) {
+    CalibrationSettings settings = usual;
+    settings.bos = place;
+    return settings;
+  };
+  const Calibration text = drawn(usual, 300, true, "llama");
+  EXPECT_EQ(text.provenance.bos, "text");
+  ASSERT_EQ(text.ids.size(), 8u * 64);
+  // The digits have 65 tokens with BOS in front, two windows of 64 that overlap: the first may begin with it.
+  EXPECT_LE(std::count(text.ids.begin(), text.ids.end(), 300), 3);
+  EXPECT_EQ(drawn(with(BosPlace::kText), 300, false, "gemma2").ids, text.ids);
+
+  const Calibration windows = drawn(usual, 300, true, "gemma2");
+  EXPECT_EQ(windows.provenance.bos, "window");
+  EXPECT_EQ(windows.ids, drawn(with(BosPlace::kWindow), 300, true, "llama").ids);
+  for (size_t i = 0; i < windows.ids.size(); ++i)
+    EXPECT_EQ(windows.ids[i], i % 64 == 0 ? 300 : text.ids[i]) << i;
+
+  const Calibration none = drawn(with(BosPlace::kNone), 300, true, "llama");
+  EXPECT_EQ(none.provenance.bos, "none");
+  EXPECT_EQ(std::count(none.ids.begin(), none.ids.end(), 300), 0);
+  EXPECT_EQ(none.ids, drawn(usual, std::nullopt, false, "gemma2").ids);
+  ExpectError([&] { drawn(with(BosPlace::kWindow), std::nullopt, false, "llama"); },
+              {"--bos is window", "no token that begins a text"});
+}
+
+TEST(DrawCalibration, ATextAsLongAsAWindowNeedsNoBosToFillIt) {
+  const TemporaryDirectory directory;
+  test::WriteBytes(directory / "short.txt", std::string(63, 'a'));
+  CalibrationSettings settings;
+  settings.sources = {MakeDataSpec("text", (directory / "short.txt").string())};
+  settings.samples = 1;
+  settings.seqlen = 64;
+  EXPECT_EQ(DrawCalibration(settings, test::FakeTokenizer(300, true), "llama").ids[0], 300);
+  settings.bos = BosPlace::kNone;
+  ExpectError([&] { DrawCalibration(settings, test::FakeTokenizer(300, true), "llama"); },
+              {"short.txt", "63 tokens", "window of 64"});
 }
 
 TEST(CalibrationWarning, SaysWhatRepeatsAndWhatIsTooLittle) {

@@ -18,7 +18,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-constexpr int32_t kBos = 1;
+constexpr Bos kBos = {BosPlace::kText, 1};
 
 // 2, 3, 4, ...: ids that show where they came from.
 std::vector<int32_t> Counting(size_t count) {
@@ -27,8 +27,9 @@ std::vector<int32_t> Counting(size_t count) {
   return ids;
 }
 
-Windows Cut(size_t text_tokens, size_t window, Convention convention, size_t max_windows = 0) {
-  return CutWindows(Counting(text_tokens), kBos, window, convention, max_windows, "text.txt");
+Windows Cut(size_t text_tokens, size_t window, Convention convention, size_t max_windows = 0,
+            const Bos& bos = kBos) {
+  return CutWindows(Counting(text_tokens), bos, window, convention, max_windows, "text.txt");
 }
 
 TEST(CutWindowsTest, GptqScoresWholeWindowsAndDropsTheTail) {
@@ -52,6 +53,37 @@ TEST(CutWindowsTest, LlamacppBeginsEachWindowWithBosAndScoresSecondHalves) {
   EXPECT_EQ(windows.Target(1, 3), 11);
   EXPECT_EQ(windows.Target(1, 4), 12);
   EXPECT_EQ(windows.Target(1, 5), -1);
+}
+
+TEST(CutWindowsTest, BosInEachWindowTakesThePlaceOfATokenThatIsNotScored) {
+  const Bos in_windows = {BosPlace::kWindow, 1};
+  const Windows windows = Cut(12, 4, Convention::kGptq, 0, in_windows);
+  EXPECT_EQ(windows.ids, (std::vector<int32_t>{1, 2, 3, 4, 1, 6, 7, 8, 1, 10, 11, 12}));
+  EXPECT_EQ(windows.text_tokens, 13u);
+  const Windows once = Cut(12, 4, Convention::kGptq);
+  for (size_t w = 0; w < windows.count(); ++w) {
+    for (size_t t = 0; t < windows.window; ++t) EXPECT_EQ(windows.Target(w, t), once.Target(w, t)) << w << t;
+  }
+  EXPECT_EQ(Cut(17, 6, Convention::kLlamacpp, 0, in_windows).ids, Cut(17, 6, Convention::kLlamacpp).ids);
+}
+
+TEST(CutWindowsTest, WithoutBosATextIsCutAsItIs) {
+  const Windows windows = Cut(13, 4, Convention::kGptq, 0, {});
+  EXPECT_EQ(windows.ids, (std::vector<int32_t>{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}));
+  EXPECT_EQ(windows.text_tokens, 13u);
+  EXPECT_EQ(windows.Target(0, 0), 3);
+  EXPECT_EQ(Cut(12, 6, Convention::kLlamacpp, 0, {}).ids,
+            (std::vector<int32_t>{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}));
+  EXPECT_THAT([] { Cut(3, 4, Convention::kGptq, 0, {}); },
+              ThrowsMessage<Error>(HasSubstr("text.txt: has 3 tokens, fewer than one window of 4")));
+}
+
+TEST(CutWindowsTest, LlamacppHasBosInEachWindowWhereThereIsOne) {
+  EXPECT_EQ(PlaceIn(Convention::kLlamacpp, BosPlace::kText), BosPlace::kWindow);
+  EXPECT_EQ(PlaceIn(Convention::kLlamacpp, BosPlace::kWindow), BosPlace::kWindow);
+  EXPECT_EQ(PlaceIn(Convention::kLlamacpp, BosPlace::kNone), BosPlace::kNone);
+  for (const BosPlace place : {BosPlace::kText, BosPlace::kWindow, BosPlace::kNone})
+    EXPECT_EQ(PlaceIn(Convention::kGptq, place), place);
 }
 
 TEST(CutWindowsTest, AnExactFitLosesNothingAndMaxWindowsCaps) {

@@ -272,6 +272,10 @@ TEST_F(DatasetsTest, AFileWithAColonInItsNameIsFound) {
 }
 
 TEST(DataSpecTest, RefusesOtherForms) {
+  ExpectError([] { ParseDataSpec("built-in"); }, {"'built-in'", "[NAME:]KIND=FILE"});
+  ExpectError([] { ParseDataSpec("built-in=f", true); }, {"kind 'built-in'"});
+  for (const char* weighted : {"built-in:0", "built-in:-1", "built-in:", "built-ins"})
+    ExpectError([&] { ParseDataSpec(weighted, true); }, {weighted, "built-in[:WEIGHT]"});
   ExpectError([] { ParseDataSpec("wiki.raw"); }, {"'wiki.raw'", "[NAME:]KIND=FILE"});
   ExpectError([] { ParseDataSpec("c4="); }, {"'c4='"});
   ExpectError([] { ParseDataSpec("=f"); }, {"'=f'"});
@@ -295,6 +299,25 @@ TEST(DataSpecTest, PublishedTextsBeginAsTheyShould) {
   EXPECT_TRUE(wikitext2.starts_with("\n\n = Robert Boulter = \n\n\n\n\n Robert Boulter is"));
   const std::string ptb = LoadText({"p", DataKind::kPtb, fs::path(data) / "ptb.test.txt", 1.0}).text;
   EXPECT_TRUE(ptb.starts_with("no it was n't black monday but while the new york stock exchange"));
+}
+
+// Of a few megabytes and in many languages; the file that it was made from is the same text.
+TEST(BuiltInText, IsPartOfTheProgram) {
+  const DataSpec spec = ParseDataSpec("built-in", true);
+  EXPECT_EQ(spec.kind, DataKind::kBuiltIn);
+  EXPECT_EQ(spec.path, "built-in");
+  EXPECT_EQ(ParseDataSpec("built-in:0.5", true).weight, 0.5);
+  const LoadedText loaded = LoadText(spec);
+  EXPECT_GT(loaded.text.size(), 3u << 20);
+  EXPECT_LT(loaded.file_bytes, 2u << 20);
+  for (const char* word : {"Elizabeth", "SELECT", "def __init__", " nicht ", " vous ", "软件", "これ", "что"})
+    EXPECT_NE(loaded.text.find(word), std::string::npos) << word;
+  for (const char* words : {"All rights reserved", "WITHOUT WARRANTY", "Project Gutenberg"})
+    EXPECT_EQ(loaded.text.find(words), std::string::npos) << words;
+  const LoadedText file =
+      LoadText(MakeDataSpec("text", std::filesystem::path(MICA_SOURCE_DIR) / "data" / "calibration.txt.zst"));
+  EXPECT_EQ(file.fingerprint, loaded.fingerprint);
+  EXPECT_EQ(file.content_fingerprint, loaded.content_fingerprint);
 }
 
 }  // namespace
