@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/towers.h"
 
 namespace mica {
 namespace {
@@ -276,7 +277,9 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
 
 ModelConfig LoadConfig(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  return ParseConfig(ReadJson(path), path.string());
+  const Json json = ReadJson(path);
+  RefuseTowers(json, path.string());
+  return ParseConfig(json, path.string());
 }
 
 void CheckWindow(const ModelConfig& config, size_t window) {

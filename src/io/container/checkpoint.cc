@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "io/container/hub_cache.h"
 #include "io/container/safetensors.h"
 #include "io/container/torch_file.h"
 
@@ -128,7 +129,7 @@ GgufName GgufNameOf(const std::string& name) {
 std::vector<GgufName> GgufModels(const std::vector<std::string>& names) {
   std::set<GgufName> models;
   for (const std::string& name : names) {
-    if (name.ends_with(kGgufExtension)) models.insert(GgufNameOf(name));
+    if (name.ends_with(kGgufExtension) && name != kVocabularyFile) models.insert(GgufNameOf(name));
   }
   return {models.begin(), models.end()};
 }
@@ -255,7 +256,8 @@ void CheckModelDirectory(const fs::path& path) {
   }
 }
 
-bool IsGgufModel(const fs::path& path) {
+bool IsGgufModel(const fs::path& given) {
+  const fs::path path = SnapshotOf(given);
   std::error_code code;
   if (!fs::is_directory(path, code)) return path.extension() == kGgufExtension;
   const std::vector<std::string> names = NamesIn(path);
@@ -267,7 +269,8 @@ bool IsGgufModel(const fs::path& path) {
   return !GgufModels(names).empty();
 }
 
-std::vector<std::string> MissingShards(const fs::path& directory) {
+std::vector<std::string> MissingShards(const fs::path& path) {
+  const fs::path directory = SnapshotOf(path);
   const std::vector<std::string> names = NamesIn(directory);
   if (IsGgufModel(directory)) {
     std::vector<std::string> missing;
@@ -486,7 +489,8 @@ void Checkpoint::SortTensors() {
   for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
 }
 
-Checkpoint Checkpoint::Open(const fs::path& path, bool packed) {
+Checkpoint Checkpoint::Open(const fs::path& given, bool packed) {
+  const fs::path path = SnapshotOf(given);
   Checkpoint checkpoint;
   std::error_code code;
   const bool is_file = fs::exists(path, code) && !fs::is_directory(path, code);

@@ -99,7 +99,9 @@ TEST_F(GgufVocabularyKeys, Refusals) {
             "no_vocab");
   WriteFileAtomically(directory_ / "tokenizer.json", "{}");
   ExpectError([&] { TokenizerKeysOf(directory_.path(), config_); },
-              {"tokenizer.json", "SentencePiece tokenizers"});
+              {"tokenizer.json: has no \"model\""});
+  fs::rename(directory_ / "tokenizer.json", directory_ / "vocab.json");
+  ExpectError([&] { TokenizerKeysOf(directory_.path(), config_); }, {"vocab.json", "supported are tokenizer.model"});
 }
 
 TEST_F(GgufVocabularyKeys, FileOfPieces) {
