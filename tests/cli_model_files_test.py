@@ -166,7 +166,7 @@ class ModelFilesTest(ProgramTest):
         (self.model / "model.safetensors").unlink()
         (self.model / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.")
         for command in (["eval", self.model, *self.short], ["inspect", self.model]):
-            self.fail_with("a bare pickle, as PyTorch before 1.6 wrote; load it once with a later PyTorch and save it again", *command)
+            self.fail_with("a bare pickle, as PyTorch before 1.6 wrote, expected a PyTorch checkpoint; load it once with a later PyTorch", *command)
 
     def test_chat_templates_go_along(self):
         config = read_json(self.model / "tokenizer_config.json") if (self.model / "tokenizer_config.json").exists() else {}

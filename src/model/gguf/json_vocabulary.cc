@@ -244,8 +244,9 @@ GgufVocabulary VocabularyOfTokenizerJson(const fs::path& path, const TokenizerCo
   }
   if (parts.bos) vocabulary.bos = static_cast<uint32_t>(*parts.bos);
   vocabulary.add_bos = parts.adds_bos;
-  parts.added.DropFrom(static_cast<int32_t>(rows));
-  CheckCutsAlike(Tokenizer(std::make_unique<BpeEncoder>(std::move(parts))), vocabulary, where);
+  Tokenizer original(std::make_unique<BpeEncoder>(std::move(parts)));
+  original.DropAddedFrom(static_cast<int32_t>(rows));
+  CheckCutsAlike(original, vocabulary, where);
   return vocabulary;
 }
 

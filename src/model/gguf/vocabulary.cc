@@ -14,7 +14,7 @@
 #include "io/text/tokenizer_companions.h"
 #include "model/gguf/json_vocabulary.h"
 #include "model/gguf/read_vocabulary.h"
-#include "model/gguf/sentencepiece_file.h"
+#include "io/text/sentencepiece_file.h"
 #include "model/gguf/token_table.h"
 
 namespace mica {

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 const Json kByteLevel = {
     {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
 
-Json Sequence(const char* members, const Json& steps) { return {{"type", "Sequence"}, {members, steps}}; }
+Json Sequence(const char* members, const std::vector<Json>& steps) { return {{"type", "Sequence"}, {members, steps}}; }
 Json Split(const std::string& expression) {
   return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
 }
@@ -30,7 +30,7 @@ Json Added(int id, const std::string& content, bool special) {
 }
 
 // Bytes, a few merges, a special token and one that is not.
-Json ByteLevelBpe(const Json& steps) {
+Json ByteLevelBpe(const std::vector<Json>& steps) {
   Json vocab;
   for (int byte = 0; byte < 256; ++byte)
     vocab[CharactersOfBytes(std::string(1, static_cast<char>(byte)))] = byte;
@@ -55,9 +55,9 @@ Json CharacterBpe() {
   for (const auto& merge : merges) {
     if (!vocab.contains(merge[0] + merge[1])) vocab[merge[0] + merge[1]] = vocab.size();
   }
-  const Json blanks = {{{"type", "Prepend"}, {"prepend", "▁"}},
+  const std::vector<Json> blanks = {{{"type", "Prepend"}, {"prepend", "▁"}},
                        {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}};
-  const Json decoder = {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}},
+  const std::vector<Json> decoder = {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}},
                         {{"type", "ByteFallback"}},
                         {{"type", "Fuse"}},
                         {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}};
@@ -92,7 +92,7 @@ class JsonVocabulary : public testing::Test {
 
 TEST_F(JsonVocabulary, EveryWayToCutHasItsName) {
   for (const PreKind& kind : PreKinds()) {
-    Json steps = Json::array();
+    std::vector<Json> steps;
     for (const std::string_view expression : kind.expressions) steps.push_back(Split(std::string(expression)));
     steps.push_back(kByteLevel);
     Json json = ByteLevelBpe(steps);

@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "io/text/tokenizer.h"
-#include "model/gguf/sentencepiece_file.h"
+#include "io/text/sentencepiece_file.h"
 #include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
 
