@@ -16,8 +16,8 @@ struct OutputPlace {
   bool one_file = false;
 };
 
-// Of what is given as the output: one file where the coding is `gguf` and its name ends in .gguf. Throws Error
-// for such a name with another coding, and for a file that no stopped run is beside.
+// Of what is given as the output: one file where the coding is `gguf` and its name ends in .gguf. Throws
+// Error for such a name with another coding, and for a file that no stopped run is beside.
 OutputPlace PlaceOf(const std::filesystem::path& out, Coding coding);
 
 }  // namespace mica

@@ -334,7 +334,8 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
       Differences(CompressionIdentity(found), CompressionIdentity(record_), Unrecorded::kDiffers);
   if (!differences.empty()) {
     Fail("{}: {} a finished run of another kind: {}; give a new {}, or delete it", paths_.out.string(),
-         place_.one_file ? "is of" : "holds", JoinClauses(differences), place_.one_file ? "name" : "directory");
+         place_.one_file ? "is of" : "holds", JoinClauses(differences),
+         place_.one_file ? "name" : "directory");
   }
   if (!found.file.bytes_after)
     Fail("{}: does not say how many bytes were written; delete it to begin anew", path.string());
@@ -616,7 +617,8 @@ CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const Compres
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
   const OutputPlace place = PlaceOf(paths.out, settings.coding);
-  CommandFiles files{.inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {place.directory}};
+  CommandFiles files{
+      .inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {place.directory}};
   if (place.one_file) files.outputs.insert(files.outputs.end(), {place.gguf, place.record});
   for (const DataSpec& source : settings.calibration.sources) files.inputs.push_back(source.path);
   CheckFiles(files);

@@ -66,7 +66,8 @@ void CopyCompanions(const Checkpoint& checkpoint, const fs::path& to) {
     if (name.has_parent_path()) MakeDirectories(to / name.parent_path());
     WriteFileAtomically(to / name, ReadFile(from / name));
   }
-  if (checkpoint.gguf() != nullptr && !Tokenizer::IsIn(from)) WriteVocabularyFile(*checkpoint.gguf(), to / kVocabularyFile);
+  if (checkpoint.gguf() != nullptr && !Tokenizer::IsIn(from))
+    WriteVocabularyFile(*checkpoint.gguf(), to / kVocabularyFile);
 }
 
 }  // namespace mica

@@ -29,9 +29,10 @@ void RefuseTowers(const Json& config, const std::string& where) {
   for (const Tower& tower : kTowers) {
     const auto found = config.find(tower.key);
     if (found == config.end() || !found->is_object() || found->empty()) continue;
-    Fail("{}: has {} (\"{}\") of a model that is more than a language model, which is not supported; give a "
-         "checkpoint of the language model alone",
-         where, tower.name, tower.key);
+    Fail(
+        "{}: has {} (\"{}\") of a model that is more than a language model, which is not supported; give a "
+        "checkpoint of the language model alone",
+        where, tower.name, tower.key);
   }
 }
 

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "io/container/checkpoint.h"
 #include "io/container/hub_cache.h"
-#include "model/gguf/read_vocabulary.h"
+#include "io/container/read_vocabulary.h"
 
 namespace mica {
 namespace fs = std::filesystem;
@@ -35,10 +35,10 @@ fs::path TokenizerPath(const fs::path& model) {
     const fs::path found = TokenizerIn(path);
     return found.empty() ? path : found;
   }
-  const fs::path beside =
-      TokenizerIn(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const fs::path beside = TokenizerIn(directory);
   if (path.filename() == kVocabularyFile || (beside.empty() && IsGgufFile(path))) return path;
-  return beside.empty() ? path.parent_path() : beside;
+  return beside.empty() ? directory : beside;
 }
 
 bool HasTokenizer(const fs::path& model) {

@@ -53,7 +53,8 @@ std::string TypesOfMatrices(const std::vector<TensorView>& tensors) {
     if (tensor.shape.size() > 1) bytes[TypeName(tensor)] += tensor.data.size();
   }
   std::vector<std::pair<std::string, uint64_t>> types(bytes.begin(), bytes.end());
-  std::stable_sort(types.begin(), types.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(types.begin(), types.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
   std::string text;
   for (size_t i = 0; i < types.size(); ++i)
     text += (i == 0 ? "" : i + 1 < types.size() ? ", " : " and ") + types[i].first;
@@ -276,7 +277,8 @@ void Checkpoint::OpenSingle(const fs::path& path) {
     return OpenGgufFiles(GgufFiles(directory_, GgufNameOf(path.filename().string())));
   const bool torch = extension == ".bin" || extension == ".pt" || extension == ".pth";
   if (!torch && extension != ".safetensors")
-    Fail("{}: is not a checkpoint; expected a directory or a .safetensors, .bin or .gguf file", path.string());
+    Fail("{}: is not a checkpoint; expected a directory or a .safetensors, .bin or .gguf file",
+         path.string());
   layout_ = kWeightLayouts[torch ? 1 : 0].name;
   OpenShard(path, torch, tensors_);
 }
@@ -315,8 +317,8 @@ void Checkpoint::OpenDirectory(const fs::path& path, bool packed) {
   }
   if (!opened) RefuseWithoutWeights(path, names);
   for (const std::string& name : names) {
-    const bool read = std::any_of(files_.begin(), files_.end(),
-                                  [&](const WeightFile& file) { return file.name == name; });
+    const bool read =
+        std::any_of(files_.begin(), files_.end(), [&](const WeightFile& file) { return file.name == name; });
     if (IsWeightFile(name) && !read) unread_files_.push_back(name);
   }
 }

@@ -8,8 +8,8 @@
 
 namespace mica {
 
-// The snapshot that such a directory stands for: that of refs/main, or the only one. Any other path is itself.
-// Throws Error when it cannot be told which one is meant, or it is missing.
+// The snapshot that such a directory stands for: that of refs/main, or the only one. Any other path is
+// itself. Throws Error when it cannot be told which one is meant, or it is missing.
 std::filesystem::path SnapshotOf(const std::filesystem::path& path);
 
 // "NAME" of a snapshot or a cache directory; nothing for another path.

@@ -8,7 +8,8 @@ namespace {
 // Expressions by which texts are cut, each what the ones before it have left in one piece.
 constexpr std::string_view kGpt2[] = {kGpt2Expression};
 constexpr std::string_view kDigitsThenGpt2[] = {R"(\p{N})", kGpt2Expression};
-constexpr std::string_view kDefault[] = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Expression, R"(\p{N}+)", "[0-9][0-9][0-9]"};
+constexpr std::string_view kDefault[] = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Expression, R"(\p{N}+)",
+                                         "[0-9][0-9][0-9]"};
 constexpr std::string_view kLlama3[] = {
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 constexpr std::string_view kQwen2[] = {
@@ -55,7 +56,8 @@ std::span<const PreKind> PreKinds() { return kPreKinds; }
 
 const PreKind* FindPreKind(std::span<const std::string> expressions, bool ignore_merges) {
   for (const PreKind& kind : kPreKinds) {
-    if (kind.ignore_merges == ignore_merges && std::ranges::equal(kind.expressions, expressions)) return &kind;
+    if (kind.ignore_merges == ignore_merges && std::ranges::equal(kind.expressions, expressions))
+      return &kind;
   }
   return nullptr;
 }

@@ -15,9 +15,9 @@ inline constexpr uint64_t kMaxTokenizerJsonBytes = uint64_t{256} << 20;
 
 // The two large parts are kept apart: as JSON they would take twenty times their room.
 struct TokenizerJsonFile {
-  Json json;                                                 // without model.vocab and model.merges
-  std::vector<std::pair<std::string, int64_t>> vocab;        // tokens as the file writes them, and ids
-  std::vector<std::pair<std::string, std::string>> merges;   // by rank
+  Json json;                                                // without model.vocab and model.merges
+  std::vector<std::pair<std::string, int64_t>> vocab;       // tokens as the file writes them, and ids
+  std::vector<std::pair<std::string, std::string>> merges;  // by rank
   bool has_vocab = false, has_merges = false;
 };
 

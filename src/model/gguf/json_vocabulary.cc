@@ -51,9 +51,12 @@ bool Flag(const Json& step, const char* key, bool otherwise) {
 std::string Escaped(std::string_view expression) {
   std::string text;
   for (const char c : expression) {
-    if (c == '\n') text += "\\n";
-    else if (c == '\r') text += "\\r";
-    else text += c;
+    if (c == '\n')
+      text += "\\n";
+    else if (c == '\r')
+      text += "\\r";
+    else
+      text += c;
   }
   return text;
 }
@@ -95,11 +98,12 @@ void CheckNormalizer(const std::vector<const Json*>& steps, const std::string& w
   for (const Json* step : steps) {
     const std::string type = step->at("type");
     if (type != "NFC") {
-      Fail("{}: its normalizer is {}, which readers of GGUF files do not have; {}", where, Printable(type, 40),
-           kInstead);
+      Fail("{}: its normalizer is {}, which readers of GGUF files do not have; {}", where,
+           Printable(type, 40), kInstead);
     }
     LogWarningOnce(
-        "{}: brings a text into the normal form NFC first, which readers of GGUF files do not: they cut texts alike "
+        "{}: brings a text into the normal form NFC first, which readers of GGUF files do not: they cut "
+        "texts alike "
         "that are in it already",
         where);
   }
@@ -109,7 +113,8 @@ void CheckNormalizer(const std::vector<const Json*>& steps, const std::string& w
 bool PutsBlankInFront(const TokenizerJsonFile& file, const std::string& where) {
   bool replaces = false, in_front = false;
   const auto refuse = [&](const char* part, const Json& step) {
-    Fail("{}: its {} has {}, which readers of GGUF files do not have; {}", where, part, ShownJson(step), kInstead);
+    Fail("{}: its {} has {}, which readers of GGUF files do not have; {}", where, part, ShownJson(step),
+         kInstead);
   };
   for (const Json* step : StepsOf(file.json, "normalizer", "normalizers")) {
     const std::string type = step->at("type");
@@ -143,9 +148,11 @@ void CheckAllMerge(const BpeModel& model, const TokenTable& tokens, const std::s
     for (size_t at = CharacterAt(text, 0).bytes; at < text.size(); at += CharacterAt(text, at).bytes) {
       const int32_t left = model.pieces.Find(text.substr(0, at)), right = model.pieces.Find(text.substr(at));
       if (left < 0 || right < 0 || model.merges.Find(left, right).merged >= 0) continue;
-      Fail("{}: \"{}\" and \"{}\" are tokens and \"{}\" as well, but no merge leads from them to it; a GGUF file "
-           "cannot say so; {}",
-           where, Printable(text.substr(0, at)), Printable(text.substr(at)), Printable(text), kInstead);
+      Fail(
+          "{}: \"{}\" and \"{}\" are tokens and \"{}\" as well, but no merge leads from them to it; a GGUF "
+          "file "
+          "cannot say so; {}",
+          where, Printable(text.substr(0, at)), Printable(text.substr(at)), Printable(text), kInstead);
     }
   }
 }
@@ -155,14 +162,19 @@ constexpr std::string_view kProbe =
     "Hello, world! It's we'LL they'd I'M don't 'twas O'Neill's\n"
     "  two blanks,   three\tand a tab\t\ttwo \r\n\r\n\n end   \n \n\n\n"
     "1 12 123 1234 12345 1234567.89 -3,14 10^6 0x1F 3rd 2\u00b2 \u00bd \u0663\u0664\u0665\u0666 \u2167\n"
-    "caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u00dcBER stra\u00dfe \u0130stanbul \u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2 "
+    "caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u00dcBER stra\u00dfe \u0130stanbul "
+    "\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2 "
     "\u041c\u043e\u0441\u043a\u0432\u0430 \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627\n"
-    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u3053\u3093\u306b\u3061\u306f\u30ab\u30bf\u30ab\u30ca \uc548\ub155\ud558\uc138\uc694 "
+    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u3053\u3093\u306b\u3061\u306f\u30ab\u30bf\u30ab\u30ca "
+    "\uc548\ub155\ud558\uc138\uc694 "
     "\u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u1ec7\n"
-    "\U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 \u2603\ufe0f \u20ac\u00a3\u00a5 \u2014 "
+    "\U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 \u2603\ufe0f "
+    "\u20ac\u00a3\u00a5 \u2014 "
     "\u2018quotes\u2019 \u201cdouble\u201d \u2026 \u2581 \u00a0no break\u3000wide\u200b\n"
-    "def f(x):\n    if x<=0: return {'a': [1,2]}  # $%^&*()_+|~`\\/?<>;:\n\t\treturn x**2 != y == z -> \"s\"\n"
-    "camelCase snake_case SCREAMING_CASE iPhone HTMLParser https://example.org/a?b=c&d=%20#e me@x.org ... --- ===\n\n"
+    "def f(x):\n    if x<=0: return {'a': [1,2]}  # $%^&*()_+|~`\\/?<>;:\n\t\treturn x**2 != y == z -> "
+    "\"s\"\n"
+    "camelCase snake_case SCREAMING_CASE iPhone HTMLParser https://example.org/a?b=c&d=%20#e me@x.org ... "
+    "--- ===\n\n"
     "</s> <s> <unk> [INST] <|im_end|> <think> <0x0A> \x01\x7f end";
 
 // The vocabulary that was made cuts as the tokenizer that it was made of.
@@ -219,13 +231,14 @@ GgufVocabulary VocabularyOfTokenizerJson(const fs::path& path, const TokenizerCo
   }
   for (const auto& [id, token] : parts.added.tokens()) {
     if (static_cast<size_t>(id) >= rows) {
-      LogWarningOnce("{}: token \"{}\" has id {}, the model a vocabulary of {}; the GGUF file is without it", where,
-                     Printable(token.content), id, rows);
+      LogWarningOnce("{}: token \"{}\" has id {}, the model a vocabulary of {}; the GGUF file is without it",
+                     where, Printable(token.content), id, rows);
       continue;
     }
     if (!token.special && (token.single_word || token.lstrip || token.rstrip)) {
-      LogWarningOnce("{}: token \"{}\" takes blanks along or stands alone, which readers of GGUF files do not know",
-                     where, Printable(token.content));
+      LogWarningOnce(
+          "{}: token \"{}\" takes blanks along or stands alone, which readers of GGUF files do not know",
+          where, Printable(token.content));
     }
     const bool blanks = !model.of_bytes && token.content.find(kBlankPiece) != std::string::npos;
     // A text has no U+2581 where such a token is looked for: it is merged.

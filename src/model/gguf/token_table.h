@@ -33,8 +33,8 @@ class TokenTable {
   // The last one counts. Throws Error when the model has no row for it.
   void Put(int64_t id, std::string text, int32_t type, float score);
   int32_t type(size_t id) const { return types_[id]; }
-  // Sets tokens, token_type and scores; rows without a token are "[PAD32000]", unused. Throws Error when a text
-  // stands there twice.
+  // Sets tokens, token_type and scores; rows without a token are "[PAD32000]", unused. Throws Error when a
+  // text stands there twice.
   void MoveTo(GgufVocabulary& vocabulary);
 
  private:

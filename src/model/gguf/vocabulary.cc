@@ -11,10 +11,10 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "io/container/checkpoint.h"
+#include "io/container/read_vocabulary.h"
+#include "io/text/sentencepiece_file.h"
 #include "io/text/tokenizer_companions.h"
 #include "model/gguf/json_vocabulary.h"
-#include "model/gguf/read_vocabulary.h"
-#include "io/text/sentencepiece_file.h"
 #include "model/gguf/token_table.h"
 
 namespace mica {
@@ -57,11 +57,15 @@ TokenTable TokensOf(const SentencePieceFile& file, const std::vector<AddedToken>
   TokenTable tokens(rows, where);
   for (size_t id = 0; id < file.pieces.size(); ++id) {
     const SentencePiece& piece = file.pieces[id];
-    tokens.Put(static_cast<int64_t>(id), piece.text, piece.type, piece.score);
+    // Readers of GGUF files look for such a token in the text before its blanks become U+2581.
+    tokens.Put(static_cast<int64_t>(id),
+               piece.type == kUserDefinedToken ? WithBlanks(piece.text) : piece.text, piece.type,
+               piece.score);
   }
   for (const AddedToken& one : added) {
     if (static_cast<size_t>(one.id) < file.pieces.size()) continue;  // a piece keeps its type
-    tokens.Put(one.id, WithBlanks(one.content), one.special ? kControlToken : kUserDefinedToken, kScoreOfAdded);
+    tokens.Put(one.id, WithBlanks(one.content), one.special ? kControlToken : kUserDefinedToken,
+               kScoreOfAdded);
   }
   return tokens;
 }
@@ -80,9 +84,11 @@ Written OfTokenizerModel(const fs::path& path, const ModelConfig& config) {
   const std::string where = path.string();
   const SentencePieceFile file = ParseSentencePieceFile(ReadFile(path), where);
   if (!file.merges) {
-    Fail("{}: is a unigram model of SentencePiece, which GGUF files of this architecture cannot hold; supported "
-         "are its BPE models",
-         where);
+    Fail(
+        "{}: is a unigram model of SentencePiece, which GGUF files of this architecture cannot hold; "
+        "supported "
+        "are its BPE models",
+        where);
   }
   const TokenizerCompanions companions = ReadTokenizerCompanions(path.parent_path());
   Written written{.vocabulary = {}, .eos = file.eos, .unknown = file.unk, .padding = file.pad};
@@ -171,11 +177,13 @@ std::vector<GgufKey> TokenizerKeysOf(const fs::path& directory, const ModelConfi
     if (kind.written == nullptr && IsPresent(directory / kVocabularyFile)) break;
     if (!IsPresent(file)) continue;
     if (kind.written != nullptr) return KeysOf(kind.written(file, config), directory, config);
-    Fail("{}: cannot be written into a GGUF file; supported are tokenizer.model (SentencePiece, BPE) and "
-         "tokenizer.json (BPE), fetch one of them as well",
-         file.string());
+    Fail(
+        "{}: cannot be written into a GGUF file; supported are tokenizer.model (SentencePiece, BPE) and "
+        "tokenizer.json (BPE), fetch one of them as well",
+        file.string());
   }
-  if (IsPresent(directory / kVocabularyFile)) return TokenizerKeysIn(OpenGguf(directory / kVocabularyFile).keys);
+  if (IsPresent(directory / kVocabularyFile))
+    return TokenizerKeysIn(OpenGguf(directory / kVocabularyFile).keys);
   LogWarningOnce("{}: has no tokenizer; the GGUF file is written without a vocabulary", directory.string());
   std::vector<GgufKey> keys;
   Put(keys, "model", std::string("no_vocab"));

@@ -3,10 +3,10 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "io/container/read_vocabulary.h"
 #include "io/text/byte_characters.h"
 #include "io/text/pre_kinds.h"
 #include "io/text/tokenizer.h"
-#include "model/gguf/read_vocabulary.h"
 #include "model/gguf/vocabulary.h"
 #include "model/vocabulary.h"
 #include "tests/error_message.h"
@@ -20,12 +20,15 @@ namespace fs = std::filesystem;
 const Json kByteLevel = {
     {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
 
-Json Sequence(const char* members, const std::vector<Json>& steps) { return {{"type", "Sequence"}, {members, steps}}; }
+Json Sequence(const char* members, const std::vector<Json>& steps) {
+  return {{"type", "Sequence"}, {members, steps}};
+}
 Json Split(const std::string& expression) {
-  return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
+  return {
+      {"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
 }
 Json Added(int id, const std::string& content, bool special) {
-  return {{"id", id},        {"content", content}, {"single_word", false},    {"lstrip", false},
+  return {{"id", id},        {"content", content}, {"single_word", false},  {"lstrip", false},
           {"rstrip", false}, {"special", special}, {"normalized", !special}};
 }
 
@@ -50,17 +53,17 @@ Json CharacterBpe() {
   Json vocab = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}};
   for (int byte = 0; byte < 256; ++byte) vocab[fmt::format("<0x{:02X}>", byte)] = vocab.size();
   for (const char* character : {"▁", "a", "b", "c", "d"}) vocab[character] = vocab.size();
-  const std::vector<std::vector<std::string>> merges = {{"a", "b"},  {"▁", "a"},  {"▁", "ab"},
-                                                        {"▁a", "b"}, {"▁", "▁"},  {"c", "d"}};
+  const std::vector<std::vector<std::string>> merges = {{"a", "b"},  {"▁", "a"}, {"▁", "ab"},
+                                                        {"▁a", "b"}, {"▁", "▁"}, {"c", "d"}};
   for (const auto& merge : merges) {
     if (!vocab.contains(merge[0] + merge[1])) vocab[merge[0] + merge[1]] = vocab.size();
   }
   const std::vector<Json> blanks = {{{"type", "Prepend"}, {"prepend", "▁"}},
-                       {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}};
+                                    {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}};
   const std::vector<Json> decoder = {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}},
-                        {{"type", "ByteFallback"}},
-                        {{"type", "Fuse"}},
-                        {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}};
+                                     {{"type", "ByteFallback"}},
+                                     {{"type", "Fuse"}},
+                                     {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}};
   return {{"version", "1.0"},
           {"added_tokens", {Added(0, "<unk>", true), Added(1, "<s>", true), Added(2, "</s>", true)}},
           {"normalizer", Sequence("normalizers", blanks)},
@@ -93,7 +96,8 @@ class JsonVocabulary : public testing::Test {
 TEST_F(JsonVocabulary, EveryWayToCutHasItsName) {
   for (const PreKind& kind : PreKinds()) {
     std::vector<Json> steps;
-    for (const std::string_view expression : kind.expressions) steps.push_back(Split(std::string(expression)));
+    for (const std::string_view expression : kind.expressions)
+      steps.push_back(Split(std::string(expression)));
     steps.push_back(kByteLevel);
     Json json = ByteLevelBpe(steps);
     json["model"]["ignore_merges"] = kind.ignore_merges;
@@ -109,10 +113,13 @@ TEST_F(JsonVocabulary, EveryWayToCutHasItsName) {
   own["use_regex"] = true;
   EXPECT_EQ(Of(ByteLevelBpe({own}), 300).pre, "gpt-2");
   EXPECT_EQ(Of(ByteLevelBpe({{{"type", "Digits"}, {"individual_digits", true}}, own}), 300).pre, "smollm");
-  const std::string raw = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
-                          "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
-  EXPECT_EQ(Of(ByteLevelBpe({Split("\\p{N}{1,3}"), Split("[一-龥぀-ゟ゠-ヿ]+"), Split(raw), kByteLevel}), 300).pre,
-            "deepseek-v3");
+  const std::string raw =
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+      "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+  EXPECT_EQ(
+      Of(ByteLevelBpe({Split("\\p{N}{1,3}"), Split("[一-龥぀-ゟ゠-ヿ]+"), Split(raw), kByteLevel}), 300)
+          .pre,
+      "deepseek-v3");
 }
 
 TEST_F(JsonVocabulary, TokensOfAByteLevelOne) {
@@ -158,7 +165,8 @@ TEST_F(JsonVocabulary, CharactersBecomeAVocabularyByScore) {
 }
 
 TEST_F(JsonVocabulary, RefusesWhatAFileCannotHold) {
-  Refuse(ByteLevelBpe({Split("[a-z]+|\\d"), kByteLevel}), {"tokenizer.json", "cuts texts by [a-z]+|\\d", "tokenizer.ggml.pre"});
+  Refuse(ByteLevelBpe({Split("[a-z]+|\\d"), kByteLevel}),
+         {"tokenizer.json", "cuts texts by [a-z]+|\\d", "tokenizer.ggml.pre"});
   Json own = kByteLevel;
   own["use_regex"] = true;
   Json json = ByteLevelBpe({own});
@@ -182,8 +190,9 @@ TEST_F(JsonVocabulary, GoesThroughAFile) {
   Json own = kByteLevel;
   own["use_regex"] = true;
   WriteJson(directory_ / "tokenizer.json", ByteLevelBpe({own}));
-  WriteFileAtomically(directory_ / "tokenizer_config.json",
-                      R"({"eos_token": {"content": "<|end|>"}, "pad_token": "<think>", "chat_template": "T"})");
+  WriteFileAtomically(
+      directory_ / "tokenizer_config.json",
+      R"({"eos_token": {"content": "<|end|>"}, "pad_token": "<think>", "chat_template": "T"})");
   ModelConfig config = ParseConfig(TinyConfig(), "test");
   config.vocab = 300;
   config.json["bos_token_id"] = 264;
@@ -203,11 +212,16 @@ TEST_F(JsonVocabulary, GoesThroughAFile) {
   const std::vector<GgufKey> again = TokenizerKeysOf(other.path(), config);
   EXPECT_EQ(again.size(), TokenizerKeysIn(keys).size());
   ExpectError([&] { ReadGgufVocabulary({}, "x.gguf"); }, {"x.gguf: holds no vocabulary", "--tokenizer"});
-  ExpectError([&] { ReadGgufVocabulary({{"tokenizer.ggml.model", uint32_t{1}}}, "x.gguf"); }, {"holds no vocabulary"});
   ExpectError(
       [&] {
-        ReadGgufVocabulary({{"tokenizer.ggml.model", std::string("gpt2")}, {"tokenizer.ggml.tokens", uint32_t{1}}},
-                           "x.gguf");
+        ReadGgufVocabulary({{"tokenizer.ggml.model", uint32_t{1}}}, "x.gguf");
+      },
+      {"holds no vocabulary"});
+  ExpectError(
+      [&] {
+        ReadGgufVocabulary(
+            {{"tokenizer.ggml.model", std::string("gpt2")}, {"tokenizer.ggml.tokens", uint32_t{1}}},
+            "x.gguf");
       },
       {"tokenizer.ggml.tokens has type UINT32"});
 }

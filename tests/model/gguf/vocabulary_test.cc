@@ -104,6 +104,23 @@ TEST_F(GgufVocabularyKeys, Refusals) {
   ExpectError([&] { TokenizerKeysOf(directory_.path(), config_); }, {"vocab.json", "supported are tokenizer.model"});
 }
 
+// One piece of a tokenizer.model.
+std::string PieceField(const std::string& text, float score, char type) {
+  std::string piece = std::string("\x0a") + static_cast<char>(text.size()) + text + "\x15";
+  piece.append(reinterpret_cast<const char*>(&score), sizeof(score));
+  piece += std::string("\x18") + type;
+  return std::string("\x0a") + static_cast<char>(piece.size()) + piece;
+}
+
+TEST_F(GgufVocabularyKeys, TokensOfBlanksThatTheUserDefined) {
+  WriteFileAtomically(directory_ / "tokenizer.model", PieceField("<unk>", 0, 2) + PieceField("\u2581a", -1, 1) +
+                                                          PieceField("\u2581\u2581", 0, 4) +
+                                                          std::string("\x12\x02\x18\x02", 4));
+  config_.vocab = 3;
+  const std::vector<GgufKey> keys = TokenizerKeysOf(directory_.path(), config_);
+  EXPECT_EQ(Values<std::string>(keys, "tokenizer.ggml.tokens"), (Strings{"<unk>", "\u2581a", "  "}));
+}
+
 TEST_F(GgufVocabularyKeys, FileOfPieces) {
   const SentencePieceFile file = ParseSentencePieceFile(ReadFile(demo_ / "tokenizer.model"), "t");
   EXPECT_TRUE(file.merges);

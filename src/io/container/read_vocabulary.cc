@@ -1,4 +1,4 @@
-#include "model/gguf/read_vocabulary.h"
+#include "io/container/read_vocabulary.h"
 
 #include <optional>
 #include <utility>
@@ -35,7 +35,8 @@ void ReadArray(const std::vector<GgufKey>& keys, const std::string& where, const
   Read(keys, where, name, expected, array);
   if (Find(keys, name) == nullptr) return;
   std::vector<T>* const found = std::get_if<std::vector<T>>(&array.elements);
-  if (found == nullptr) Fail("{}: key tokenizer.ggml.{} is of other elements, expected {}", where, name, expected);
+  if (found == nullptr)
+    Fail("{}: key tokenizer.ggml.{} is of other elements, expected {}", where, name, expected);
   out = std::move(*found);
 }
 
@@ -54,9 +55,11 @@ bool HasGgufVocabulary(const std::vector<GgufKey>& keys) {
 
 GgufVocabulary ReadGgufVocabulary(const std::vector<GgufKey>& keys, const std::string& where) {
   if (!HasGgufVocabulary(keys)) {
-    Fail("{}: holds no vocabulary; put the tokenizer of the original checkpoint beside it, or give its directory "
-         "with --tokenizer to a command that has this option",
-         where);
+    Fail(
+        "{}: holds no vocabulary; put the tokenizer of the original checkpoint beside it, or give its "
+        "directory "
+        "with --tokenizer to a command that has this option",
+        where);
   }
   GgufVocabulary vocabulary;
   Read(keys, where, "model", "STRING", vocabulary.model);
