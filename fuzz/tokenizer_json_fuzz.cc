@@ -1,34 +1,18 @@
 // Any bytes either are a tokenizer.json, which then encodes any text to ids that it decodes, and whose tokens
 // stand for the bytes of the text, or throw Error. The first line is the text, the rest the file.
-#include <cmath>
 #include <memory>
-#include <numeric>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/text.h"
-#include "io/text/tokenizer.h"
+#include "check_tokenizer.h"
 #include "io/text/tokenizer_json.h"
 #include "seeds.h"
 
 namespace mica {
 namespace {
 
-constexpr size_t kMaxTextBytes = 4096;
-
 void Run(std::string_view text, std::string_view file) {
-  const Tokenizer tokenizer(std::make_unique<BpeEncoder>(ReadTokenizerJson(file, {}, "fuzz")));
-  MICA_CHECK(tokenizer.vocab_size_with_added() >= tokenizer.vocab_size());
-  for (const bool special : {false, true}) {
-    const TextTokens tokens = tokenizer.EncodeWithBytes(text, special);
-    MICA_CHECK(tokens.ids.size() == tokens.bytes.size());
-    MICA_CHECK(tokens.ids == (special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text)));
-    for (const int32_t id : tokens.ids) MICA_CHECK(id >= 0 && id < tokenizer.vocab_size_with_added());
-    for (const double bytes : tokens.bytes) MICA_CHECK(bytes >= 0);
-    const double sum = std::accumulate(tokens.bytes.begin(), tokens.bytes.end(), 0.0);
-    MICA_CHECK(tokens.ids.empty() || std::abs(sum - static_cast<double>(text.size())) < 1e-6);
-    tokenizer.Decode(tokens.ids);
-  }
+  CheckTokenizer(Tokenizer(std::make_unique<BpeEncoder>(ReadTokenizerJson(file, {}, "fuzz"))), text);
 }
 
 }  // namespace
@@ -64,7 +48,7 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const size_t line = input.find('\n');
-  if (line == std::string_view::npos || line > mica::kMaxTextBytes) return 0;
+  if (line == std::string_view::npos || line > mica::kMaxFuzzedTextBytes) return 0;
   try {
     mica::Run(input.substr(0, line), input.substr(line + 1));
   } catch (const mica::Error&) {

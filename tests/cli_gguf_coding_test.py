@@ -85,6 +85,53 @@ class GgufTest(ProgramTest):
         self.assertEqual(same_bytes(whole, killed), [])
         self.assertIn("was finished before", mica(*[str(part) for part in command[1:]]).stderr)
 
+    def test_one_file_with_its_record_beside_it(self):
+        path = self.compress("--bpw", 5.0, out="q.gguf")
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["q.gguf", "q.gguf.json", "text.txt"])
+        directory = self.compress("--bpw", 5.0)
+        self.assertEqual(path.read_bytes(), (directory / "model.gguf").read_bytes())
+        self.assertEqual(read_json(f"{path}.json")["file"]["bytes_after"], path.stat().st_size)
+        data = ("--data", f"text={self.text()}", "--seqlen", 64, "--max-windows", 2)
+        self.fail_with("is a text this model was calibrated on", "eval", path, *data)
+        self.fail_with("q.gguf.json", "eval", path, *data, "--force", "-o", f"{path}.json")
+        results = []
+        for model in (DEMO, path):
+            results.append(self.folder / f"{len(results)}.json")
+            self.succeed("eval", model, *data, "--force", "-o", results[-1])
+        self.assertEqual(read_json(results[1])["model"]["compression"]["settings"]["coding"], "gguf")
+        self.assertIn("gguf", self.succeed("compare", *results))
+        self.assertEqual(json.loads(self.succeed("inspect", path, "--json"))["record"], f"{path}.json")
+        self.assertIn("was finished before", self.again(path).stderr)
+        self.fail_with("is of a finished run of another kind", *self.command(path, 5.5))
+        self.succeed("compress", DEMO, self.folder / "other.gguf", "--like", path)
+        self.assertEqual((self.folder / "other.gguf").read_bytes(), path.read_bytes())
+        (self.folder / "mine.gguf").write_bytes(b"mine")
+        self.fail_with("mine.gguf: exists already", *self.command(self.folder / "mine.gguf"))
+        self.assertEqual((self.folder / "mine.gguf").read_bytes(), b"mine")
+        self.fail_with("which only --coding gguf writes", "compress", DEMO, self.folder / "x.gguf", "--calib", f"text={self.text()}", "--bits", 4)
+
+    def command(self, out, bpw=5.0):
+        return ["compress", DEMO, out, "--calib", f"text={self.text()}", *self.QUICK, "--bpw", bpw]
+
+    def again(self, out):
+        done = mica(*self.command(out))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def test_one_file_that_is_killed_goes_on_to_the_same_bytes(self):
+        whole, killed = self.compress("--bpw", 5.0, out="whole.gguf"), self.folder / "killed.gguf"
+        process = subprocess.Popen([MICA, *map(str, self.command(killed))], stderr=subprocess.DEVNULL)
+        work = self.folder / "killed.gguf.work"
+        while process.poll() is None and not (work / ".work" / "shard-00003.json").exists():
+            time.sleep(0.02)
+        self.assertIsNone(process.poll(), "it was not killed while it worked")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.assertFalse(killed.exists())
+        self.again(killed)
+        self.assertEqual(whole.read_bytes(), killed.read_bytes())
+        self.assertFalse(work.exists())
+
     def test_what_cannot_be_is_refused(self):
         out, calib = self.folder / "out", f"text={self.text()}"
         for expected, flags in ((" names \"Q9_K\"", ("--gguf-types", "Q9_K")), ("twice", ("--gguf-types", "Q8_0,Q8_0")),

@@ -59,6 +59,39 @@ class LlamaCpp(ProgramTest):
         with llama_cpp.Model(self.cpp, self.export()) as model:
             self.assertEqual(model.tokenize(text), json.loads(self.succeed("tokenize", MODEL, self.folder / "words.txt")))
 
+    def byte_level(self, *expressions, merges=False):
+        """A tokenizer.json that cuts by the expressions; merges: a word that is a token is taken whole."""
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in printable]
+        vocab = {chr(byte) if byte in printable else chr(256 + others.index(byte)): byte for byte in range(256)}
+        pairs = ["t h", "th e", "\u0120 the", "1 2", "12 3", "\u010a \u010a", "' s", "\u0120 \u0120", "\u00c3 \u00a9"]
+        for pair in pairs:
+            vocab[pair.replace(" ", "")] = len(vocab)
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": not expressions}
+        steps = [{"type": "Split", "pattern": {"Regex": e}, "behavior": "Isolated", "invert": False} for e in expressions]
+        added = [{"id": len(vocab) + i, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
+                  "normalized": False, "special": special} for i, (content, special) in enumerate((("<|end|>", True), ("<think>", False)))]
+        return {"version": "1.0", "added_tokens": added, "normalizer": None, "post_processor": None, "decoder": level,
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps + [level]},
+                "model": {"type": "BPE", "ignore_merges": merges, "vocab": vocab, "merges": pairs}}
+
+    def test_vocabularies_of_tokenizer_json_are_the_same(self):
+        tail = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+        for name, tokenizer in (("gpt-2", self.byte_level()), ("qwen2", self.byte_level(words + r"|\p{N}|" + tail)),
+                                ("llama-bpe", self.byte_level(words + r"|\p{N}{1,3}|" + tail, merges=True))):
+            source, model = self.folder / f"of_{name}", self.folder / name
+            source.mkdir()
+            (source / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+            self.succeed("synthesize", model, "--tokenizer", source, "--vocab", 320, "--layers", 1, "--hidden", 32, "--ffn", 64, "--heads", 2)
+            self.succeed("export", model, "--to", "gguf", "-o", self.folder / f"{name}.gguf")
+            text = "The 1234 the's  there\n\n caf\u00e9 IT'S <think>x</think> <|end|> \u4f60\u597d \U0001f600  "
+            (self.folder / "words.txt").write_text(text, encoding="utf-8")
+            expected = json.loads(self.succeed("tokenize", model, self.folder / "words.txt"))
+            self.assertEqual(json.loads(self.succeed("tokenize", self.folder / f"{name}.gguf", self.folder / "words.txt")), expected)
+            with llama_cpp.Model(self.cpp, self.folder / f"{name}.gguf") as loaded:
+                self.assertEqual(loaded.tokenize(text), expected, name)
+
     def test_its_quantised_files_are_read_alike(self):
         source = self.export("--dtype", "fp16")
         # The divergence that each may have, in nats a token, without an importance matrix.

@@ -22,13 +22,20 @@ class GgufTest(ProgramTest):
     def test_a_file_is_the_checkpoint_it_was_made_of(self):
         path = self.export()
         original = self.evaluate(DEMO)
-        found = self.evaluate(path, "--tokenizer", DEMO, "--reference", DEMO)
+        # By the vocabulary inside, which makes the same tokens under another fingerprint.
+        found = self.evaluate(path, "--reference", DEMO)
         self.assertEqual(found["datasets"]["text"]["window_nll"], original["datasets"]["text"]["window_nll"])
+        self.assertEqual(found["datasets"]["text"]["bits_per_byte"], original["datasets"]["text"]["bits_per_byte"])
         self.assertEqual(found["datasets"]["text"]["divergence"]["kl"], 0)
         self.assertEqual(found["model"]["layout"], "GGUF, F16")
-        self.assertEqual(found["model"]["tokenizer"], original["model"]["tokenizer"])
-        # Beside its tokenizer, by its own path or its directory's.
+        self.assertNotEqual(found["model"]["tokenizer"], original["model"]["tokenizer"])
+        self.assertEqual(found["datasets"]["text"]["data"]["tokens_sha256"], original["datasets"]["text"]["data"]["tokens_sha256"])
+        self.assertEqual(self.succeed("tokenize", path, self.text()), self.succeed("tokenize", DEMO, self.text()))
+        # By a tokenizer that is given, or lies beside it: by its own path or its directory's.
+        for more in (["--tokenizer", DEMO], ["--tokenizer", path]):
+            self.assertEqual(self.evaluate(path, *more)["datasets"]["text"]["nll"], original["datasets"]["text"]["nll"])
         shutil.copy(DEMO / "tokenizer.model", self.folder)
+        self.assertEqual(self.evaluate(path)["model"]["tokenizer"], original["model"]["tokenizer"])
         self.assertEqual(self.evaluate(path)["datasets"]["text"]["nll"], original["datasets"]["text"]["nll"])
         self.assertEqual(self.evaluate(self.folder)["model"]["fingerprint"], found["model"]["fingerprint"])
 
@@ -47,15 +54,13 @@ class GgufTest(ProgramTest):
         self.assertIn("blk.0.attn_q.weight", [tensor["name"] for tensor in facts["tensors"]])
 
     def test_compare(self):
-        for name, model, more in (("a.json", DEMO, []), ("b.json", self.export(), ["--tokenizer", DEMO, "--reference", DEMO])):
+        for name, model, more in (("a.json", DEMO, []), ("b.json", self.export(), ["--reference", DEMO])):
             self.succeed("eval", model, "--data", f"text={self.text()}", *QUICK, *more, "-o", self.folder / name)
         self.assertIn("100.0 %", self.succeed("compare", self.folder / "a.json", self.folder / "b.json"))
 
     def test_compressed_like_the_checkpoint(self):
         source = self.folder / "source"
         self.export("source/model.gguf")
-        for name in ("tokenizer.model", "tokenizer_config.json"):
-            shutil.copy(DEMO / name, source)
         text = self.text("calib.txt", ["docs/method.md"])
         for model, name in ((DEMO, "of_hf"), (source, "of_gguf")):
             self.succeed("compress", model, self.folder / name, "--calib", f"text={text}", *SMALL)
@@ -64,15 +69,22 @@ class GgufTest(ProgramTest):
                      if name.endswith(".safetensors") and "00001" not in name]  # norms are F32 in a GGUF file
         packed = self.evaluate(self.folder / "of_gguf")["datasets"]["text"]["nll"]
         self.assertEqual(packed, self.evaluate(self.folder / "of_hf")["datasets"]["text"]["nll"], differing)
-        # And a packed one as a GGUF file: its decoded weights, exactly.
+        # Its vocabulary goes with it, wherever it goes: packed, plain, and back into a GGUF file with the decoded weights, exactly.
+        self.succeed("export", self.folder / "of_gguf", self.folder / "plain", "--dtype", "fp32")
         exported = self.export("packed.gguf", self.folder / "of_gguf", "--dtype", "fp32")
-        self.assertEqual(self.evaluate(exported, "--tokenizer", DEMO)["datasets"]["text"]["nll"], packed)
+        for model in (self.folder / "plain", exported):
+            self.assertEqual(self.evaluate(model)["datasets"]["text"]["nll"], packed)
+        vocabulary = [(self.folder / name / "tokenizer.gguf").read_bytes() for name in ("of_gguf", "plain")]
+        self.assertEqual(vocabulary[0], vocabulary[1])
+        self.fail_with('of type "vocab", expected "model"', "inspect", self.folder / "plain" / "tokenizer.gguf")
 
     def test_refusals(self):
         path = self.export()
         data = ["--data", f"text={self.text()}", *QUICK]
-        self.fail_with("its own vocabulary is not read", "eval", path, *data)
-        self.fail_with("its own vocabulary is not read", "compress", path, self.folder / "out", "--calib", f"text={self.text()}", *SMALL)
+        self.succeed("synthesize", self.folder / "mute", "--vocab", 512, "--layers", 1, "--hidden", 32, "--ffn", 64, "--heads", 2)
+        mute = self.export("mute.gguf", self.folder / "mute")
+        self.fail_with("mute.gguf: holds no vocabulary", "eval", mute, *data)
+        self.fail_with("mute.gguf: holds no vocabulary", "compress", mute, self.folder / "out", "--calib", f"text={self.text()}", *SMALL)
         self.assertFalse((self.folder / "out").exists())
         content = path.read_bytes()
         for length in (0, 100, len(content) // 3, len(content) - 100):
@@ -93,7 +105,6 @@ class GgufTest(ProgramTest):
 
     def test_experiments_check_it(self):
         self.export("model.gguf")
-        shutil.copy(DEMO / "tokenizer.model", self.folder)
         self.text("eval.txt")
         self.text("calib.txt", ["docs/method.md"])
         experiment = self.experiment(model="model.gguf")

@@ -107,6 +107,82 @@ class ModelFilesTest(ProgramTest):
         self.fail_with("is a link to ../blobs/none", "eval", self.folder / "link", *self.short)
         self.fail_with("is a link to ../blobs/none", "eval", self.model, "--data", f"text={self.folder / 'link'}")
 
+    def test_the_cache_of_a_hub(self):
+        alone = self.evaluate(self.model)
+        cache = self.folder / "models--someone--Small-1B"
+        snapshot = cache / "snapshots" / "0123abcd"
+        snapshot.mkdir(parents=True)
+        (cache / "blobs").mkdir()
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("0123abcd")
+        for number, file in enumerate(sorted(self.model.iterdir())):
+            shutil.copy(file, cache / "blobs" / f"{number}")
+            os.symlink(f"../../blobs/{number}", snapshot / file.name)
+        for model in (cache, f"{cache}/", snapshot):
+            found = self.evaluate(model)
+            self.assertEqual(found["datasets"]["text"]["nll"], alone["datasets"]["text"]["nll"])
+            self.assertEqual(found["model"]["tokenizer"], alone["model"]["tokenizer"])
+        self.assertEqual(self.succeed("tokenize", cache, self.words), self.succeed("tokenize", self.model, self.words))
+        self.succeed("compress", cache, self.folder / "packed_cache", "--calib", f"text={self.words}", *SMALL, "--bits", 4)
+        self.assertIn("tokenizer.model", {p.name for p in (self.folder / "packed_cache").iterdir()})
+        self.succeed("export", cache, "--to", "gguf", "-o", self.folder / "m.gguf")
+        self.assertIn(b"Small-1B", (self.folder / "m.gguf").read_bytes())
+        shutil.rmtree(snapshot)
+        self.fail_with("refs/main names it; complete the download", "eval", cache, *self.short)
+
+    def add_tensors(self, *names):
+        """Small tensors of these names into the model."""
+        weights = self.model / "model.safetensors"
+        data = weights.read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        header, values = json.loads(data[8:8 + size]), data[8 + size:]
+        for name in names:
+            header[name] = {"dtype": "F32", "shape": [2], "data_offsets": [len(values), len(values) + 8]}
+            values += struct.pack("<2f", 1, 2)
+        text = json.dumps(header).encode()
+        weights.write_bytes(struct.pack("<Q", len(text)) + text + values)
+
+    def test_tensors_that_are_computed_anew_are_passed_over_and_shown(self):
+        alone = self.evaluate(self.model)
+        names = ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.1.attn.masked_bias", "model.layers.1.attention.bias"]
+        self.add_tensors(*names)
+        done = mica("eval", self.model, *self.short, "--json")
+        self.assertEqual(json.loads(done.stdout)["datasets"]["text"]["nll"], alone["datasets"]["text"]["nll"])
+        self.assertNotIn("does not read", done.stderr)
+        self.assertEqual(sorted(json.loads(self.succeed("inspect", self.model, "--json"))["not_read"]), sorted(names))
+        self.assertIn("not read        3 tensors: ", self.succeed("inspect", self.model))
+
+    def test_towers_are_refused_by_name(self):
+        self.add_tensors("vision_tower.encoder.layers.0.mlp.fc1.weight")
+        expected = "vision_tower.encoder.layers.0.mlp.fc1.weight is of a vision or audio tower"
+        self.fail_with(expected, "eval", self.model, *self.short)
+        self.fail_with(expected, "inspect", self.model)
+        config = read_json(self.model / "config.json")
+        config["vision_config"] = {"hidden_size": 8}
+        (self.model / "config.json").write_text(json.dumps(config))
+        self.fail_with('config.json: has a vision tower ("vision_config")', "inspect", self.model)
+
+    def test_a_pickle_of_an_early_pytorch(self):
+        (self.model / "model.safetensors").unlink()
+        (self.model / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.")
+        for command in (["eval", self.model, *self.short], ["inspect", self.model]):
+            self.fail_with("a bare pickle, as PyTorch before 1.6 wrote, expected a PyTorch checkpoint; load it once with a later PyTorch", *command)
+
+    def test_chat_templates_go_along(self):
+        config = read_json(self.model / "tokenizer_config.json") if (self.model / "tokenizer_config.json").exists() else {}
+        config["chat_template"] = "{{ messages }}"
+        (self.model / "tokenizer_config.json").write_text(json.dumps(config))
+        (self.model / "chat_template.jinja").write_text("{{ turns }}")
+        packed = self.compress()
+        self.succeed("export", packed, self.folder / "plain")
+        for out in (packed, self.folder / "plain"):
+            self.assertEqual((out / "chat_template.jinja").read_text(), "{{ turns }}")
+            self.assertEqual(read_json(out / "tokenizer_config.json")["chat_template"], "{{ messages }}")
+        for model in (self.model, packed):
+            self.succeed("export", model, "--to", "gguf", "-o", self.folder / "m.gguf")
+            self.assertIn(b"tokenizer.chat_template", (self.folder / "m.gguf").read_bytes())
+            self.assertIn(b"{{ turns }}", (self.folder / "m.gguf").read_bytes())
+
     def test_values_are_checked_before_anything_is_written(self):
         weights = self.model / "model.safetensors"
         data = bytearray(weights.read_bytes())

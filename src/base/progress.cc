@@ -27,7 +27,7 @@ constexpr size_t kUsualColumns = 80;       // of a terminal that does not say
 void AddSeconds(SecondsByPhase& sums, const SecondsByPhase& phases) {
   for (const auto& [phase, seconds] : phases) {
     const auto sum =
-        std::find_if(sums.begin(), sums.end(), [&](const auto& one) { return one.first == phase; });
+        std::find_if(sums.begin(), sums.end(), [&name = phase](const auto& one) { return one.first == name; });
     if (sum == sums.end()) {
       sums.emplace_back(phase, seconds);
     } else {

@@ -51,16 +51,15 @@ std::string Summary(const CompressionRecord& record, const std::string& out) {
 }
 
 CompressionRecord ReadCompression(const std::filesystem::path& packed) {
-  const std::filesystem::path file = packed / "compression.json";
+  const std::filesystem::path file = RecordOf(packed);
   if (!std::filesystem::exists(file))
-    Fail("--like {}: has no compression.json; give a directory that 'mica compress' has finished",
-         packed.string());
+    Fail("--like {}: has no {}; give what 'mica compress' has finished", packed.string(), file.filename().string());
   return CompressionFromJson(ReadJson(file), file.string(), WrongTypes::kRefuse);
 }
 
 // Completes what is given with what the run that it is to be like had.
 void TakeFromRun(const CompressionRecord& run, CompressOptions& options) {
-  const std::string where = (options.like / "compression.json").string();
+  const std::string where = RecordOf(options.like).string();
   if (options.paths.out.empty()) {  // the only operand
     options.paths.out = options.paths.model;
     if (!run.model.path) Fail("{}: does not say which model was compressed; give it before OUT", where);
@@ -118,9 +117,9 @@ Subcommand CompressCommand() {
       .arguments = {{"model", &options->paths.model,
                      "Checkpoint directory; with --like only where it is another one", false},
                     {"out", &options->paths.out,
-                     "Packed checkpoint, a new directory (or that of a stopped run)", false},
+                     "Packed checkpoint, a new directory (or that of a stopped run); with --coding gguf also one FILE.gguf", false},
                     {"--like", &options->like,
-                     "Packed checkpoint: model, texts and all options are those of its compression, but for "
+                     "Packed checkpoint or FILE.gguf: model, texts and all options are those of its compression, but for "
                      "what is given here",
                      false}},
       .flags = {{CompressionOptionTable(), &options->given}, CommonFlags(options->common)},

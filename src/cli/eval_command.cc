@@ -56,6 +56,7 @@ void Eval(EvalOptions& options) {
                        .outputs = {out},
                        .directories = {},
                        .harmless = MayLieInAModel};
+    if (!std::filesystem::is_directory(request.model)) files.inputs.push_back(RecordOf(request.model));
     for (const DataSpec& set : request.data) files.inputs.push_back(set.path);
     CheckFiles(files);
     CheckOutput(out);

@@ -15,7 +15,9 @@
 #include "cli/commands.h"
 #include "io/packed/packed_checkpoint.h"
 #include "model/sizes.h"
+#include "model/unread_tensors.h"
 #include "model/weights.h"
+#include "record/compression.h"
 #include "record/options.h"
 
 namespace mica {
@@ -47,6 +49,8 @@ struct Inspection {
   std::optional<ModelConfig> config;
   std::optional<PackedSizes> packed;
   std::optional<FormatSizes> format;
+  std::vector<std::string> not_read;       // names of tensors that the model does not use
+  std::optional<fs::path> record;          // of the compression that it ended in, beside a GGUF file
   std::vector<const TensorView*> tensors;  // layer 2 before layer 10
   std::map<std::string, DTypeTotal> dtypes;
   uint64_t parameters = 0;
@@ -88,8 +92,15 @@ Inspection Inspect(const fs::path& path) {
     const ModelWeights weights = ModelWeights::Open(path);
     result.config = weights.config();
     if (weights.packed()) result.packed = MeasurePacked(path, *weights.config().family);
-    if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors())
-      result.format = SizesOf(weights);
+    const Checkpoint& checkpoint = weights.checkpoint();
+    if (checkpoint.gguf() != nullptr || weights.compressed_tensors()) result.format = SizesOf(weights);
+    if (checkpoint.gguf() != nullptr) {
+      const fs::path record = RecordOf(checkpoint.directory() / checkpoint.files().front().name);
+      if (fs::exists(record)) result.record = record;
+    }
+    for (const TensorView& tensor : checkpoint.tensors()) {
+      if (!weights.IsRead(tensor.name)) result.not_read.push_back(tensor.name);
+    }
   }
   result.checkpoint = Checkpoint::Open(path, result.packed.has_value());
   uint64_t elements = 0;
@@ -159,6 +170,8 @@ Json ToJson(const Inspection& inspection, const fs::path& path) {
     json["embedding"] = sizes.embedding;
     json["head"] = sizes.head.empty() ? Json() : Json(sizes.head);
   }
+  if (!inspection.not_read.empty()) json["not_read"] = inspection.not_read;
+  if (inspection.record) json["record"] = inspection.record->string();
   for (const auto& [name, total] : inspection.dtypes) {
     json["dtypes"][name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
   }
@@ -217,6 +230,9 @@ std::string ToText(const Inspection& inspection, const fs::path& path) {
   line("weight files",
        fmt::format("{}, {} ({} bytes)", checkpoint.layout(),
                    FormatBytes(static_cast<double>(checkpoint.file_bytes())), checkpoint.file_bytes()));
+  if (!inspection.not_read.empty())
+    line("not read", fmt::format("{} tensors: {}", inspection.not_read.size(), ListNames(inspection.not_read)));
+  if (inspection.record) line("compressed as", inspection.record->string() + " says");
   line("bits per weight", fmt::format("{:.3f} (all tensors)",
                                       BitsPerWeight(8 * inspection.tensor_bytes, inspection.parameters)));
   if (inspection.format) {

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "io/text/tokenizer.h"
+#include "model/vocabulary.h"
 #include "record/options.h"
 
 namespace mica {
@@ -36,7 +37,7 @@ void Tokenize(const TokenizeOptions& options) {
   const auto is_set = [&](const char* name) {
     return ValueOf(options.given, FindOption(TokenizingOptionTable(), name)).get<bool>();
   };
-  const Tokenizer tokenizer = Tokenizer::Open(options.model);
+  const Tokenizer tokenizer = OpenTokenizer(options.model);
   const std::string text = ReadText(options.file);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
@@ -57,7 +58,7 @@ Subcommand TokenizeCommand() {
   auto options = std::make_shared<TokenizeOptions>();
   return {.name = "tokenize",
           .help = "Print the token ids of a text as a JSON array",
-          .arguments = {{"model", &options->model, "Checkpoint directory, tokenizer.model or tokenizer.json"},
+          .arguments = {{"model", &options->model, "Checkpoint directory, GGUF file, tokenizer.model or tokenizer.json"},
                         {"file", &options->file, "UTF-8 text, taken as it is; - for standard input"}},
           .flags = {{TokenizingOptionTable(), &options->given}},
           .run = [options] { Tokenize(*options); }};

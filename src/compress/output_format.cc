@@ -50,12 +50,13 @@ class CompressedTensorsOutput final : public OutputFormat {
 
 std::unique_ptr<OutputFormat> MakeOutputFormat(const CompressionSettings& settings,
                                                const ModelWeights& weights, const fs::path& model,
-                                               const Coder& coder, const Ends& ends, const fs::path& out) {
+                                               const Coder& coder, const Ends& ends,
+                                               const OutputPlace& place) {
   if (settings.coding == Coding::kGguf)
     return std::make_unique<GgufOutput>(weights, model, coder.plans_ends() ? nullptr : &ends,
-                                        out / kGgufFile);
+                                        place.gguf);
   if (settings.coding == Coding::kCompressedTensors)
-    return std::make_unique<CompressedTensorsOutput>(weights, settings, out);
+    return std::make_unique<CompressedTensorsOutput>(weights, settings, place.directory);
   return nullptr;
 }
 

@@ -9,6 +9,7 @@
 
 #include "compress/coder/coder.h"
 #include "compress/ends.h"
+#include "compress/output_place.h"
 #include "compress/settings.h"
 #include "io/container/checkpoint.h"
 #include "model/weights.h"
@@ -31,10 +32,10 @@ class OutputFormat {
 };
 
 // Null for codings whose shards are the end: those of mica's own. Keeps the addresses of all but model and
-// out. model: where the original was opened from; out: the output directory.
+// place. model: where the original was opened from.
 std::unique_ptr<OutputFormat> MakeOutputFormat(const CompressionSettings& settings,
                                                const ModelWeights& weights,
                                                const std::filesystem::path& model, const Coder& coder,
-                                               const Ends& ends, const std::filesystem::path& out);
+                                               const Ends& ends, const OutputPlace& place);
 
 }  // namespace mica

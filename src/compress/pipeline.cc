@@ -28,6 +28,7 @@
 #include "compress/file_overhead.h"
 #include "compress/inform/statistics.h"
 #include "compress/output_format.h"
+#include "compress/output_place.h"
 #include "compress/plan.h"
 #include "compress/work_directory.h"
 #include "device/cuda.h"
@@ -78,12 +79,13 @@ class Compression {
  public:
   Compression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress)
       : paths_(paths),
+        place_(PlaceOf(paths.out, settings.coding)),
         progress_(progress),
         weights_(ModelWeights::Open(paths.model)),
         settings_(ForModel(settings, weights_)),
         coder_(MakeCoder(settings_, weights_.config())),
         ends_(weights_, settings_, coder_.get()),
-        format_(MakeOutputFormat(settings_, weights_, paths.model, *coder_, ends_, paths.out)) {}
+        format_(MakeOutputFormat(settings_, weights_, paths.model, *coder_, ends_, place_)) {}
 
   void Check();
   CompressionNeeds Needs();
@@ -117,10 +119,12 @@ class Compression {
   TokenWeights WeightsOfLayer(size_t layer) const;
   ShardRecord WriteShard(size_t number, const PackedShard& shard, std::optional<LayerRecord> layer);
   Checkpoint OpenFinished() const;
+  void Clear() const;
   void FinishPacked();
   CompressionRecord Finish();
 
   const CompressionPaths paths_;
+  const OutputPlace place_;
   Progress& progress_;
   const ModelWeights weights_;
   const CompressionSettings settings_;
@@ -332,35 +336,36 @@ void Compression::Identify() {
 // Nothing when `out` holds no finished run; throws Error when that was of another kind. What the run may not
 // have come to remove goes.
 std::optional<CompressionRecord> Compression::FinishedRun() const {
-  const fs::path path = paths_.out / kCompressionFile;
+  const fs::path& path = place_.record;
   std::error_code code;
-  if (!fs::exists(path, code)) return std::nullopt;
+  if (!fs::exists(path, code) || (place_.one_file && !fs::exists(place_.gguf, code))) return std::nullopt;
   CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
   const std::vector<std::string> differences =
       Differences(CompressionIdentity(found), CompressionIdentity(record_), Unrecorded::kDiffers);
   if (!differences.empty()) {
-    Fail("{}: holds a finished run of another kind: {}; give a new directory, or delete it",
-         paths_.out.string(), JoinClauses(differences));
+    Fail("{}: {} a finished run of another kind: {}; give a new {}, or delete it", paths_.out.string(),
+         place_.one_file ? "is of" : "holds", JoinClauses(differences),
+         place_.one_file ? "name" : "directory");
   }
   if (!found.file.bytes_after)
-    Fail("{}: does not say how many bytes were written; delete the directory to begin anew", path.string());
+    Fail("{}: does not say how many bytes were written; delete it to begin anew", path.string());
   if (const uint64_t bytes = OpenFinished().file_bytes(); bytes != *found.file.bytes_after) {
-    Fail("{}: weight files have {} bytes, {} when the run was finished; delete the directory to begin anew",
+    Fail("{}: weight files have {} bytes, {} when the run was finished; delete it to begin anew",
          paths_.out.string(), bytes, *found.file.bytes_after);
   }
-  WorkDirectory::Clear(paths_.out);
+  Clear();
   LogInfo("{}: was finished before with the same settings, texts and code", paths_.out.string());
   return found;
 }
 
 void Compression::Begin() {
   CheckDisk(coder_->LeastBits(ends_.EstimatedBytes()), ends_.EstimatedBytes());
-  lock_ = WorkDirectory::Lock(paths_.out);
+  lock_ = WorkDirectory::Lock(place_.directory);
   // A stopped run goes on where its arithmetic is that of the layers which are finished.
   Identity identity = CompressionIdentity(record_);
   identity.Add("device", settings_.arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
-  work_.emplace(paths_.out, identity, shards(), !format_);
+  work_.emplace(place_.directory, identity, shards(), !format_);
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
   if (!warning.empty()) LogWarning("{}", warning);
 }
@@ -370,12 +375,12 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
   const double needed = (format_ ? 2 : 1) * (matrix_bits / 8 + end_bytes) +
                         static_cast<double>(kHeaderBytesPerMatrix * config().layers * kLinearKinds.size());
   double written = 0;
-  if (fs::is_directory(paths_.out)) {
-    for (const auto& entry : fs::directory_iterator(paths_.out)) {
+  if (fs::is_directory(place_.directory)) {
+    for (const auto& entry : fs::directory_iterator(place_.directory)) {
       if (entry.path().extension() == ".safetensors") written += static_cast<double>(entry.file_size());
     }
   }
-  fs::path disk = fs::absolute(paths_.out);
+  fs::path disk = fs::absolute(place_.directory);
   while (!fs::exists(disk) && disk.has_relative_path()) disk = disk.parent_path();
   const auto available = static_cast<double>(FreeDiskBytes(disk));
   if (needed - written > available) {
@@ -538,7 +543,14 @@ ShardRecord Compression::WriteShard(size_t number, const PackedShard& shard,
 }
 
 Checkpoint Compression::OpenFinished() const {
-  return format_ ? Checkpoint::Open(format_->model()) : Checkpoint::Open(paths_.out, true);
+  return Checkpoint::Open(format_ ? format_->model() : place_.directory, !format_);
+}
+
+// What a finished run does not need any more.
+void Compression::Clear() const {
+  WorkDirectory::Clear(place_.directory);
+  std::error_code code;
+  if (place_.one_file) fs::remove(place_.directory, code);
 }
 
 // Index and configuration of the shards, which are a packed checkpoint with them.
@@ -549,14 +561,14 @@ void Compression::FinishPacked() {
     for (const TensorView& tensor : OpenSafetensors(shard).tensors)
       index.Add(tensor.name, tensor.data.size(), shard.filename().string());
   }
-  index.Write(paths_.out / "model.safetensors.index.json");
+  index.Write(place_.directory / "model.safetensors.index.json");
   Json config_json = config().json;
   Json quantization = PackedQuantizationConfig();
   quantization["coding"] = coder_->name();
   quantization["group_size"] = settings_.fixed.group_size;
   quantization["bits_per_weight"] = *record_.bits.bits_per_weight;
   config_json["quantization_config"] = quantization;
-  WriteJson(paths_.out / "config.json", config_json);
+  WriteJson(place_.directory / "config.json", config_json);
 }
 
 CompressionRecord Compression::Finish() {
@@ -564,7 +576,7 @@ CompressionRecord Compression::Finish() {
     if (shard.layer) record_.layers.push_back(*shard.layer);
   }
   record_.bits = Totals(record_.layers);
-  CopyCompanions(weights_.checkpoint().directory(), paths_.out);
+  if (!place_.one_file) CopyCompanions(weights_.checkpoint(), place_.directory);
   if (format_) {
     std::vector<fs::path> shards;
     for (size_t i = 0; i < finished_.size(); ++i) shards.push_back(work_->ShardPath(i + 1));
@@ -578,7 +590,7 @@ CompressionRecord Compression::Finish() {
   }
   // The index is counted where a reader finds it, so every figure below is read back from the files.
   const PackedSizes sizes =
-      format_ ? MeasureOtherFormat(format_->model()) : MeasurePacked(paths_.out, *config().family);
+      format_ ? MeasureOtherFormat(format_->model()) : MeasurePacked(place_.directory, *config().family);
   const uint64_t before = *record_.model.file_bytes, after = sizes.total_bytes - sizes.bytes.at("other");
   record_.bits.bits_per_weight =
       static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
@@ -595,9 +607,8 @@ CompressionRecord Compression::Finish() {
   record_.peak_memory_bytes = PeakResidentBytes();
   record_.gpu = GpuOf(settings_.arithmetic.device);
   record_.host = ThisHost();
-  WriteJson(paths_.out / kCompressionFile, ToJson(record_));
-  WorkDirectory::Clear(
-      paths_.out);  // last, so that a run killed before goes on, and one killed here is finished
+  WriteJson(place_.record, ToJson(record_));
+  Clear();  // last, so that a run killed before goes on, and one killed here is finished
   return record_;
 }
 
@@ -615,7 +626,10 @@ CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const Compres
 
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
-  CommandFiles files{.inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {paths.out}};
+  const OutputPlace place = PlaceOf(paths.out, settings.coding);
+  CommandFiles files{
+      .inputs = {paths.model}, .outputs = {paths.statistics}, .directories = {place.directory}};
+  if (place.one_file) files.outputs.insert(files.outputs.end(), {place.gguf, place.record});
   for (const DataSpec& source : settings.calibration.sources) {
     if (source.kind != DataKind::kBuiltIn) files.inputs.push_back(source.path);
   }

@@ -12,7 +12,8 @@ namespace mica {
 
 struct CompressionPaths {
   std::filesystem::path model;  // checkpoint to compress
-  std::filesystem::path out;    // packed checkpoint, a new directory or one in which the same run was stopped
+  // Packed checkpoint: a new directory, or one in which the same run was stopped; or a GGUF file (output_place.h).
+  std::filesystem::path out;
   std::filesystem::path
       statistics;  // file to keep the statistics in, used again by later runs; empty: none is kept
 };
@@ -30,7 +31,7 @@ struct CompressionNeeds {
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                                     Progress& progress);
 
-// Compresses and returns what is also written to out/compression.json: settings, budget and what was reached,
+// Compresses and returns what is also written to its record, out/compression.json (output_place.h): settings, budget and what was reached,
 // bits by part and by layer, file sizes, time by phase, peak memory. Everything it says of sizes is counted
 // on the files written. Where the same run was finished before, its record is returned. Throws Error, for a
 // directory that holds another run naming what differs; a stopped run leaves `out` resumable, one that failed

@@ -16,6 +16,7 @@
 #include "compress/work_directory.h"
 #include "eval/measure/perplexity.h"
 #include "experiment/experiment_directory.h"
+#include "io/container/hub_cache.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
 #include "model/gguf/keys.h"
@@ -105,7 +106,7 @@ class Checker {
     }
     std::vector<std::string> missing;
     Look(IsGgufModel(model) ? "keys" : "config.json", [&] {
-      config_.emplace(IsGgufModel(model) ? ReadGgufConfig(Checkpoint::Open(model)) : LoadConfig(model));
+      config_.emplace(IsGgufModel(model) ? ReadGgufConfig(Checkpoint::Open(model)) : LoadConfig(SnapshotOf(model)));
       return fmt::format("{}, {} layers, hidden {}, vocabulary {}, {} parameters", config_->architecture,
                          config_->layers, config_->hidden, config_->vocab, ParameterCount(*config_));
     });
@@ -138,7 +139,7 @@ class Checker {
     std::error_code code;
     if (!fs::is_directory(model, code) && !IsGgufModel(model)) return;
     Look("tokenizer", [&] {
-      tokenizer_.emplace(config_ ? OpenTokenizer(model, *config_) : Tokenizer::Open(model));
+      tokenizer_.emplace(config_ ? OpenTokenizer(model, *config_) : OpenTokenizer(model));
       return fmt::format("{} pieces", tokenizer_->vocab_size());
     });
   }

@@ -6,12 +6,15 @@
 #include <system_error>
 
 #include "base/file.h"
+#include "io/text/tokenizer.h"
+#include "model/gguf/vocabulary.h"
 
 namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kNames[] = {"tokenizer.model",
+                                       kVocabularyFile,
                                        "tokenizer.json",
                                        "tokenizer_config.json",
                                        "special_tokens_map.json",
@@ -57,11 +60,14 @@ std::vector<fs::path> Companions(const fs::path& checkpoint) {
   return found;
 }
 
-void CopyCompanions(const fs::path& from, const fs::path& to) {
+void CopyCompanions(const Checkpoint& checkpoint, const fs::path& to) {
+  const fs::path& from = checkpoint.directory();
   for (const fs::path& name : Companions(from)) {
     if (name.has_parent_path()) MakeDirectories(to / name.parent_path());
     WriteFileAtomically(to / name, ReadFile(from / name));
   }
+  if (checkpoint.gguf() != nullptr && !Tokenizer::IsIn(from))
+    WriteVocabularyFile(*checkpoint.gguf(), to / kVocabularyFile);
 }
 
 }  // namespace mica

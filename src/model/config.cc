@@ -9,6 +9,7 @@
 #include "model/compressed_tensors/quantization_config.h"
 #include "model/config_reader.h"
 #include "model/rope_config.h"
+#include "model/towers.h"
 
 namespace mica {
 namespace {
@@ -215,7 +216,9 @@ ModelConfig ParseConfig(const Json& json, const std::string& where) {
 
 ModelConfig LoadConfig(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  return ParseConfig(ReadJson(path), path.string());
+  const Json json = ReadJson(path);
+  RefuseTowers(json, path.string());
+  return ParseConfig(json, path.string());
 }
 
 void CheckTokens(const ModelConfig& config, std::span<const int32_t> ids) {

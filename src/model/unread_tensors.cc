@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "model/towers.h"
 
 namespace mica {
 namespace {
@@ -17,7 +18,8 @@ namespace {
 // What transformers registers as a buffer or did once: computed anew by every loader.
 bool IsBuffer(std::string_view name) {
   constexpr std::array kEnds = {".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
-                                ".masked_bias", ".position_ids"};
+                                ".masked_bias",         ".attention.bias",        ".attn.bias",
+                                ".position_ids"};
   return std::any_of(kEnds.begin(), kEnds.end(), [&](const char* end) { return name.ends_with(end); });
 }
 
@@ -65,6 +67,11 @@ void CheckUnreadTensors(const Checkpoint& checkpoint, const ModelConfig& config,
     if (read.contains(tensor.name) || IsBuffer(tensor.name)) continue;
     const TensorPlace place = PlaceOf(family, tensor.name);
     const std::string name = Printable(tensor.name);
+    if (IsOfTower(tensor.name)) {
+      Fail("{}: tensor {} is of a vision or audio tower beside the language model, which is not supported; give "
+           "a checkpoint of the language model alone",
+           tensor.file, name);
+    }
     if (place.role == TensorRole::kHead) {  // tied, or it would have been read
       const TensorView* embedding = checkpoint.Find(WeightName(family.names.embedding));
       if (embedding == nullptr || !HoldTheSame(tensor, *embedding)) {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "device/cuda.h"
+#include "io/container/hub_cache.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
 #include "model/compressed_tensors/adopt.h"
@@ -88,7 +89,8 @@ bool HasBias(const ModelConfig& config, LinearKind kind) {
   MICA_CHECK(false);
 }
 
-ModelWeights ModelWeights::Open(const std::filesystem::path& model) {
+ModelWeights ModelWeights::Open(const std::filesystem::path& path) {
+  const fs::path model = SnapshotOf(path);
   ModelWeights weights;
   const bool gguf = IsGgufModel(model);
   if (gguf) {

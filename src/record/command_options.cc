@@ -52,7 +52,7 @@ std::vector<Option> MakeEvaluationOptions() {
       {.name = "tokenizer",
        .kind = OptionKind::kPath,
        .group = "Evaluation",
-       .help = "Directory with the tokenizer of the model, or tokenizer.model [the model's directory]",
+       .help = "Its tokenizer: a directory, tokenizer.model, tokenizer.json or a GGUF file [beside the model, or inside]",
        .place = OptionPlace::kFlag},
       {.name = "convention",
        .kind = OptionKind::kChoice,

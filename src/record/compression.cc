@@ -77,6 +77,13 @@ BitTotals Totals(const std::vector<LayerRecord>& layers) {
   return totals;
 }
 
+std::filesystem::path RecordOf(const std::filesystem::path& model) {
+  std::error_code code;
+  if (model.extension() != ".gguf" || std::filesystem::is_directory(model, code)) return model / kCompressionFile;
+  std::filesystem::path record = model;
+  return record += ".json";
+}
+
 CompressionRecord CompressionFromJson(const Json& json, const std::string& where, WrongTypes wrong_types) {
   return FieldReader::Read<CompressionRecord>(json, where, wrong_types);
 }

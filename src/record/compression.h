@@ -25,6 +25,8 @@ namespace mica {
 
 // The file of the record in the directory of a packed checkpoint.
 inline constexpr const char* kCompressionFile = "compression.json";
+// Where the record of a compressed model is: in its directory, or beside its one file as FILE.json.
+std::filesystem::path RecordOf(const std::filesystem::path& model);
 
 // What a reader does with a value that is not of the type it expects, and with a record that is no object.
 enum class WrongTypes {

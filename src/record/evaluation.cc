@@ -66,6 +66,7 @@ void Fields(Archive& archive, typename Archive::template Of<TextRecord>& record)
   archive("path", record.path);
   archive("sha256", record.sha256);
   archive("content_sha256", record.content_sha256);
+  archive("tokens_sha256", record.tokens_sha256);
   archive("bytes", record.bytes);
   archive.Other(record.other);
 }

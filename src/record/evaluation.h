@@ -65,7 +65,9 @@ struct TextRecord {
   std::optional<std::string> path;            // as it was given
   std::optional<std::string> sha256;          // of the text as it is tokenised, 64 hexadecimal digits
   std::optional<std::string> content_sha256;  // of the file once decompressed (record/compression.h)
-  std::optional<uint64_t> bytes;              // of the file as it is stored
+  // SHA-256 of what the tokenizer made of the text, the token in front of it with it: ids of 32 bits, little-endian
+  std::optional<std::string> tokens_sha256;
+  std::optional<uint64_t> bytes;  // of the file as it is stored
   Json other;
 };
 

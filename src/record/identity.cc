@@ -125,15 +125,27 @@ bool SameText(const CalibrationSource& calibration, const TextRecord& evaluated)
   return false;
 }
 
-Identity MeasurementIdentity(const EvaluationRecord& record) {
+TokensBy SeenIn(const EvaluationRecord& one, const EvaluationRecord& other) {
+  bool seen = false;
+  for (const auto& [name, set] : one.sets) {
+    const SetRecord* const same = Find(other.sets, name);
+    if (same == nullptr) continue;
+    if (!set.data.tokens_sha256 || !same->data.tokens_sha256) return TokensBy::kTokenizer;
+    seen = true;
+  }
+  return seen ? TokensBy::kIds : TokensBy::kTokenizer;
+}
+
+Identity MeasurementIdentity(const EvaluationRecord& record, TokensBy tokens) {
   Identity identity;
   identity.Add("convention", record.settings.convention);
   identity.Add("bos", PlaceOfBos(record));
   identity.Add("seqlen", record.settings.seqlen);
   identity.Add("dtype", record.settings.dtype);
   identity.Add("special tokens", record.settings.special_tokens);
-  identity.Add("tokenizer", record.model.tokenizer);
+  if (tokens == TokensBy::kTokenizer) identity.Add("tokenizer", record.model.tokenizer);
   for (const auto& [name, set] : record.sets) {
+    if (tokens == TokensBy::kIds) identity.Add("tokens of " + name, set.data.tokens_sha256);
     identity.Add("text of " + name, set.data.sha256);
     identity.Add("kind of " + name, set.data.kind);
   }

@@ -54,9 +54,15 @@ Identity CalibrationIdentity(const CalibrationRecord& calibration);
 Identity CompressionIdentity(const CompressionRecord& record);
 // Whether two texts are the same one: as they are tokenised, or as files that kinds read differently.
 bool SameText(const CalibrationSource& calibration, const TextRecord& evaluated);
-// How the sets of an evaluation were measured: convention, place of BOS, windows, arithmetic, texts,
-// tokenizer. Two results that differ in it cannot be compared.
-Identity MeasurementIdentity(const EvaluationRecord& record);
+// What shows that two evaluations saw the same tokens: that the tokenizers are the same, or that the ids are
+// that they made of the texts. The latter for a tokenizer and what a GGUF file holds of it, whose fingerprints
+// never agree.
+enum class TokensBy { kTokenizer, kIds };
+// kIds where both have recorded the ids of each text that both have measured, and there is one.
+TokensBy SeenIn(const EvaluationRecord& one, const EvaluationRecord& other);
+// How the sets of an evaluation were measured: convention, place of BOS, windows, arithmetic, texts, tokens. Two results
+// that differ in it cannot be compared.
+Identity MeasurementIdentity(const EvaluationRecord& record, TokensBy tokens = TokensBy::kTokenizer);
 // All that the figures of an evaluation depend on: that, the models, the code.
 Identity EvaluationIdentity(const EvaluationRecord& record);
 

@@ -116,8 +116,9 @@ TEST(IdentityTest, AnEvaluationIsWhatItWasMeasuredOnAndHow) {
       {[](Record& r) { r.model.tokenizer = "d"; }, "tokenizer dd against d"},
       {[](Record& r) { r.sets[0].second.data.sha256 = "f"; }, "text of t ff against f"},
       {[](Record& r) { r.sets[0].second.data.kind = "ptb"; }, "kind of t text against ptb"}};
+  const auto measurement = [](const Record& r) { return MeasurementIdentity(r); };
   for (const auto& [change, clause] : measured) {
-    EXPECT_THAT(clauses(change, MeasurementIdentity), ElementsAre(clause));
+    EXPECT_THAT(clauses(change, measurement), ElementsAre(clause));
     EXPECT_THAT(clauses(change, EvaluationIdentity), ElementsAre(clause));
   }
   const std::pair<void (*)(Record&), const char*> made[] = {
@@ -127,7 +128,7 @@ TEST(IdentityTest, AnEvaluationIsWhatItWasMeasuredOnAndHow) {
       {[](Record& r) { r.settings.max_windows = 3; }, "max windows none against 3"},
       {[](Record& r) { r.program.version = "0.2.0"; }, "code 0.1.0 abcdef against 0.2.0 abcdef"}};
   for (const auto& [change, clause] : made) {
-    EXPECT_THAT(clauses(change, MeasurementIdentity), IsEmpty());
+    EXPECT_THAT(clauses(change, measurement), IsEmpty());
     EXPECT_THAT(clauses(change, EvaluationIdentity), ElementsAre(clause));
   }
 }
@@ -157,6 +158,29 @@ TEST(IdentityTest, AResultThatDoesNotSayWhereItHadBosIsOneOfThatVersion) {
   EXPECT_THAT(Differences(MeasurementIdentity(foreign), MeasurementIdentity(result("llama", "gptq", "window")),
                           Unrecorded::kIgnored),
               IsEmpty());
+}
+
+TEST(IdentityTest, TokensDecideWhereBothSidesKnowThem) {
+  EvaluationRecord one, other;
+  one.model.tokenizer = "aa";
+  other.model.tokenizer = "bb";
+  SetRecord set;
+  one.sets = other.sets = {{"t", set}, {"u", set}};
+  const auto differences = [&] {
+    const TokensBy tokens = SeenIn(one, other);
+    return Differences(MeasurementIdentity(one, tokens), MeasurementIdentity(other, tokens),
+                       Unrecorded::kIgnored);
+  };
+  EXPECT_THAT(differences(), ElementsAre("tokenizer aa against bb"));
+  one.sets[0].second.data.tokens_sha256 = other.sets[0].second.data.tokens_sha256 = "11";
+  EXPECT_THAT(differences(), ElementsAre("tokenizer aa against bb"));  // of u they are not known
+  one.sets[1].second.data.tokens_sha256 = other.sets[1].second.data.tokens_sha256 = "22";
+  EXPECT_THAT(differences(), IsEmpty());
+  other.sets[1].second.data.tokens_sha256 = "33";
+  EXPECT_THAT(differences(), ElementsAre("tokens of u 22 against 33"));
+  other.sets.pop_back();  // what only one has measured is not compared
+  EXPECT_THAT(differences(), IsEmpty());
+  EXPECT_EQ(SeenIn(EvaluationRecord{}, EvaluationRecord{}), TokensBy::kTokenizer);
 }
 
 TEST(IdentityTest, ATextIsKnownAgainInAnotherContainerAndUnderAnotherKind) {

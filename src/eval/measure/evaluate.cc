@@ -1,15 +1,18 @@
 #include "eval/measure/evaluate.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numbers>
 #include <set>
+#include <span>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/output.h"
+#include "base/sha256.h"
 #include "base/system.h"
 #include "base/text.h"
 #include "base/threads.h"
@@ -47,8 +50,29 @@ double ScoredBytes(const std::vector<double>& token_bytes, size_t before, const 
   return bytes;
 }
 
-PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, const Bos& bos, size_t seqlen,
-                    const EvaluationRequest& request) {
+// Of the ids of a text, with BOS where it stands in front of it.
+std::string TokensFingerprint(const Bos& bos, const std::vector<int32_t>& ids) {
+  static_assert(std::endian::native == std::endian::little);
+  Sha256 hash;
+  if (bos.before_text()) hash.Update(std::as_bytes(std::span(&bos.id, 1)));
+  hash.Update(std::as_bytes(std::span(ids)));
+  return hash.Hex();
+}
+
+// A divergence compares predictions of the same tokens: a reference that comes with a tokenizer must make the
+// same of the text.
+void CheckSameTokens(const Tokenizer& of_reference, const std::string& text, const Bos& bos,
+                     const TextRecord& found, const EvaluationRequest& request) {
+  const std::vector<int32_t> ids =
+      request.special_tokens ? of_reference.EncodeWithSpecial(text) : of_reference.Encode(text);
+  if (TokensFingerprint(bos, ids) == found.tokens_sha256) return;
+  Fail("{}: its tokenizer makes other tokens of {} than that of {}; expected models of the same tokens",
+       request.reference.string(), *found.path, request.model.string());
+}
+
+// of_reference: a tokenizer that is not the same, or null.
+PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, const Bos& bos,
+                    const Tokenizer* of_reference, size_t seqlen, const EvaluationRequest& request) {
   ThrowIfInterrupted();
   PreparedSet set;
   set.spec = spec;
@@ -59,6 +83,8 @@ PreparedSet Prepare(const DataSpec& spec, const Tokenizer& tokenizer, const Bos&
   set.text.content_sha256 = loaded.content_fingerprint;
   set.text.bytes = loaded.file_bytes;
   const TextTokens tokens = tokenizer.EncodeWithBytes(loaded.text, request.special_tokens);
+  set.text.tokens_sha256 = TokensFingerprint(bos, tokens.ids);
+  if (of_reference != nullptr) CheckSameTokens(*of_reference, loaded.text, bos, set.text, request);
   set.windows =
       CutWindows(tokens.ids, bos, seqlen, request.convention, request.max_windows, spec.path.string());
   set.scored_bytes = ScoredBytes(tokens.bytes, bos.before_text(), set.windows);
@@ -84,21 +110,27 @@ ArchitectureRecord ArchitectureOf(const ModelConfig& config) {
   return record;
 }
 
-// Whether weights in another program's format are what the compression beside them ended in: those of other
-// programs have none.
-bool IsOfThatRun(const ModelWeights& weights, const std::filesystem::path& record) {
-  if (!std::filesystem::exists(record)) return false;
-  const CompressionRecord found = CompressionFromJson(ReadJson(record), record.string(), WrongTypes::kSkip);
-  return found.file.bytes_after == weights.checkpoint().file_bytes();
+// The record of the compression that weights in another program's format are what it ended in, beside the file or
+// in its directory: those of other programs have none.
+std::optional<CompressionRecord> CompressionOfOthers(const Checkpoint& checkpoint) {
+  std::vector<std::filesystem::path> places = {RecordOf(checkpoint.directory())};
+  if (checkpoint.gguf() != nullptr)
+    places.insert(places.begin(), RecordOf(checkpoint.directory() / checkpoint.files().front().name));
+  for (const std::filesystem::path& path : places) {
+    if (!std::filesystem::exists(path)) continue;
+    CompressionRecord found = CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kSkip);
+    if (found.file.bytes_after == checkpoint.file_bytes()) return found;
+  }
+  return std::nullopt;
 }
 
 // What a packed model says of its compression; nothing for a plain model, or with a warning when it is
 // missing.
 std::optional<CompressionRecord> CompressionOf(const ModelWeights& weights) {
-  const bool others = weights.checkpoint().gguf() != nullptr || weights.compressed_tensors();
-  if (!weights.packed() && !others) return std::nullopt;
-  const std::filesystem::path path = weights.checkpoint().directory() / kCompressionFile;
-  if (others && !IsOfThatRun(weights, path)) return std::nullopt;
+  if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors())
+    return CompressionOfOthers(weights.checkpoint());
+  if (!weights.packed()) return std::nullopt;
+  const std::filesystem::path path = RecordOf(weights.checkpoint().directory());
   if (std::filesystem::exists(path))
     return CompressionFromJson(ReadJson(path), path.string(), WrongTypes::kRefuse);
   LogWarning("{}: is missing, so the result will not say how the model was compressed", path.string());
@@ -115,16 +147,12 @@ void CheckNotCalibrated(const CompressionRecord& compression, const PreparedSet&
   }
 }
 
-// A divergence compares predictions of the same tokens: a reference that comes with a tokenizer must have
-// that of the model.
-void CheckSameTokenizer(const Tokenizer& tokenizer, const EvaluationRequest& request) {
-  const std::filesystem::path of_reference = TokenizerPath(request.reference);
-  if (!Tokenizer::IsIn(of_reference)) return;
-  const Tokenizer other = Tokenizer::Open(of_reference);
-  if (other.fingerprint() == tokenizer.fingerprint()) return;
-  Fail("{}: has another tokenizer than {} ({} against {}); expected models of the same tokens",
-       request.reference.string(), request.model.string(), other.fingerprint().substr(0, 16),
-       tokenizer.fingerprint().substr(0, 16));
+// That of the reference, if it comes with one that is not the model's by its fingerprint.
+std::optional<Tokenizer> OtherTokenizer(const Tokenizer& tokenizer, const std::filesystem::path& reference) {
+  if (reference.empty() || !HasTokenizer(reference)) return std::nullopt;
+  Tokenizer other = OpenTokenizer(reference);
+  if (other.fingerprint() == tokenizer.fingerprint()) return std::nullopt;
+  return other;
 }
 
 ModelRecord ModelOf(const ModelWeights& weights, const std::filesystem::path& path,
@@ -213,12 +241,10 @@ Evaluation::State::State(const EvaluationRequest& asked)
       compression(CompressionOf(weights)) {
   settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};
   settings.activation_bytes = request.activation_bytes;
-  if (!request.reference.empty()) {
-    reference.emplace(ModelWeights::Open(request.reference));
-    CheckSameTokenizer(tokenizer, request);
-  }
+  if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
+  const std::optional<Tokenizer> of_reference = OtherTokenizer(tokenizer, request.reference);
   for (const DataSpec& spec : request.data) {
-    sets.push_back(Prepare(spec, tokenizer, bos, seqlen, request));
+    sets.push_back(Prepare(spec, tokenizer, bos, of_reference ? &*of_reference : nullptr, seqlen, request));
     if (compression && !request.force) CheckNotCalibrated(*compression, sets.back());
     CheckEvaluation(weights.config(), sets.back().windows, settings,
                     reference ? &reference->config() : nullptr);

@@ -108,8 +108,9 @@ std::vector<SetComparison> CompareSets(const EvaluationRecord& baseline, const s
 }
 
 std::vector<std::string> Differences(const EvaluationRecord& baseline, const EvaluationRecord& compressed) {
-  const auto measured = [](const EvaluationRecord& record) {
-    Identity identity = MeasurementIdentity(record);
+  const TokensBy tokens = SeenIn(baseline, compressed);
+  const auto measured = [tokens](const EvaluationRecord& record) {
+    Identity identity = MeasurementIdentity(record, tokens);
     for (const auto& [name, set] : record.sets) identity.Add("windows of " + name, set.windows);
     return identity;
   };

@@ -1,4 +1,5 @@
-// A checkpoint directory (or single file) in the Hugging Face layout, whatever its files are:
+// A checkpoint directory (a snapshot of the hub's cache as well, hub_cache.h) or single file in the Hugging
+// Face layout, whatever its files are:
 // model.safetensors, model.safetensors.index.json with shards, pytorch_model.bin,
 // pytorch_model.bin.index.json with shards; shards that lack their index as well, when all are there. And a
 // GGUF file, or all parts of one that was split.
@@ -24,6 +25,9 @@ namespace mica {
 
 // Where a compression keeps what it needs to go on, inside its output: there as long as it is not finished.
 inline constexpr const char* kUnfinishedDirectory = ".work";
+
+// The vocabulary of a GGUF file, kept beside weights in another form: a GGUF file without tensors, no model.
+inline constexpr const char* kVocabularyFile = "tokenizer.gguf";
 
 // Throws Error unless `path` is a directory; one in which a compression was not finished is named so.
 void CheckModelDirectory(const std::filesystem::path& path);

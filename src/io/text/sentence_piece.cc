@@ -13,6 +13,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "io/text/sentencepiece_file.h"
 
 namespace mica {
 namespace {
@@ -20,92 +21,6 @@ namespace {
 constexpr std::string_view kBlank = "\u2581";  // how SentencePiece writes a blank
 constexpr size_t kChunkBytes =
     size_t{1} << 16;  // keeps the library's working set (some 100 bytes a character) inside the cache
-
-// The settings in a tokenizer.model (a protocol buffer, sentencepiece_model.proto) on which cutting a text
-// depends. The defaults are those of fields that are absent.
-struct ModelSettings {
-  bool bpe = false;              // TrainerSpec.model_type
-  bool blank_is_suffix = false;  // TrainerSpec.treat_whitespace_as_suffix
-  bool byte_fallback = false;    // TrainerSpec.byte_fallback
-  bool identity = true;          // NormalizerSpec.precompiled_charsmap is empty
-  bool blank_in_front = true;    // NormalizerSpec.add_dummy_prefix
-  bool removes_blanks = true;    // NormalizerSpec.remove_extra_whitespaces
-  bool escapes_blanks = true;    // NormalizerSpec.escape_whitespaces
-};
-
-// One field of a protocol buffer: its number and its value, a number or bytes.
-struct Field {
-  uint64_t number = 0;
-  uint64_t value = 0;
-  std::string_view bytes;
-};
-
-std::optional<uint64_t> TakeVarint(std::string_view& buffer) {
-  uint64_t value = 0;
-  for (int shift = 0; shift < 64 && !buffer.empty(); shift += 7) {
-    const uint8_t byte = static_cast<uint8_t>(buffer.front());
-    buffer.remove_prefix(1);
-    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
-    if (byte < 0x80) return value;
-  }
-  return std::nullopt;
-}
-
-// Removes the next field from the front of `buffer`; nothing at its end or where it is malformed.
-std::optional<Field> TakeField(std::string_view& buffer) {
-  const std::optional<uint64_t> tag = TakeVarint(buffer);
-  if (!tag) return std::nullopt;
-  Field field{.number = *tag >> 3, .value = 0, .bytes = {}};
-  size_t length = 0;
-  switch (*tag & 7) {
-    case 0: {
-      const std::optional<uint64_t> value = TakeVarint(buffer);
-      if (!value) return std::nullopt;
-      field.value = *value;
-      return field;
-    }
-    case 1:
-      length = 8;
-      break;
-    case 5:
-      length = 4;
-      break;
-    case 2: {
-      const std::optional<uint64_t> value = TakeVarint(buffer);
-      if (!value || *value > buffer.size()) return std::nullopt;
-      length = *value;
-      break;
-    }
-    default:
-      return std::nullopt;
-  }
-  if (length > buffer.size()) return std::nullopt;
-  field.bytes = buffer.substr(0, length);
-  buffer.remove_prefix(length);
-  return field;
-}
-
-ModelSettings ReadSettings(std::string_view model) {
-  ModelSettings settings;
-  while (const std::optional<Field> part = TakeField(model)) {
-    std::string_view inside = part->bytes;
-    if (part->number == 2) {  // TrainerSpec
-      while (const std::optional<Field> field = TakeField(inside)) {
-        if (field->number == 3) settings.bpe = field->value == 2;
-        if (field->number == 24) settings.blank_is_suffix = field->value != 0;
-        if (field->number == 35) settings.byte_fallback = field->value != 0;
-      }
-    } else if (part->number == 3) {  // NormalizerSpec
-      while (const std::optional<Field> field = TakeField(inside)) {
-        if (field->number == 2) settings.identity = field->bytes.empty();
-        if (field->number == 3) settings.blank_in_front = field->value != 0;
-        if (field->number == 4) settings.removes_blanks = field->value != 0;
-        if (field->number == 5) settings.escapes_blanks = field->value != 0;
-      }
-    }
-  }
-  return settings;
-}
 
 // Whether a blank follows anything else in the piece.
 bool HasInnerBlank(std::string_view piece) {
@@ -228,8 +143,8 @@ SentencePieceEncoder::SentencePieceEncoder(const std::string& model, const std::
   }
   state.fingerprint = Sha256Hex(model);
 
-  const ModelSettings settings = ReadSettings(model);
-  state.can_cut = settings.bpe && !settings.blank_is_suffix && settings.byte_fallback && settings.identity &&
+  const SentencePieceFile settings = ParseSentencePieceFile(model, where);
+  state.can_cut = settings.merges && !settings.blank_is_suffix && settings.byte_fallback && settings.identity &&
                   settings.blank_in_front && !settings.removes_blanks && settings.escapes_blanks;
   for (int id = 0; id < state.processor.GetPieceSize(); ++id) {
     if (HasInnerBlank(state.processor.IdToPiece(id))) state.can_cut = false;

@@ -17,7 +17,6 @@ namespace {
 constexpr const char* kModelName = "tokenizer.model";
 constexpr const char* kJsonName = "tokenizer.json";
 constexpr uint64_t kMaxModelBytes = uint64_t{64} << 20;
-constexpr uint64_t kMaxJsonBytes = uint64_t{256} << 20;
 
 [[noreturn]] void RefuseWithoutTokenizer(const fs::path& directory) {
   if (IsPresent(directory / "vocab.json") && IsPresent(directory / "merges.txt")) {
@@ -56,7 +55,7 @@ Tokenizer Tokenizer::Open(const fs::path& path) {
   const TokenizerCompanions companions = in_directory ? ReadTokenizerCompanions(path) : TokenizerCompanions();
   if (file.extension() == ".json") {
     return Tokenizer(std::make_unique<BpeEncoder>(
-        ReadTokenizerJson(ReadFile(file, kMaxJsonBytes), companions, file.string())));
+        ReadTokenizerJson(ReadFile(file, kMaxTokenizerJsonBytes), companions, file.string())));
   }
   auto encoder = std::make_unique<SentencePieceEncoder>(ReadFile(file, kMaxModelBytes), file.string());
   if (in_directory) encoder->Take(companions);

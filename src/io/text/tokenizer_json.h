@@ -6,6 +6,7 @@
 
 #include "io/text/bpe_encoder.h"
 #include "io/text/tokenizer_companions.h"
+#include "io/text/tokenizer_json_file.h"
 
 namespace mica {
 
@@ -14,5 +15,8 @@ namespace mica {
 // training it was saved in. Of a post-processor only the token that it puts in front counts.
 BpeParts ReadTokenizerJson(std::string_view text, const TokenizerCompanions& companions,
                            const std::string& where);
+// The same of a file that is parsed; fingerprint: SHA-256 of its text.
+BpeParts ReadTokenizerJson(const TokenizerJsonFile& file, const std::string& fingerprint,
+                           const TokenizerCompanions& companions, const std::string& where);
 
 }  // namespace mica

@@ -1,7 +1,9 @@
 #include "model/gguf/writing.h"
 
+#include <optional>
 #include <vector>
 
+#include "io/container/hub_cache.h"
 #include "model/gguf/rows.h"
 #include "model/gguf/vocabulary.h"
 
@@ -16,6 +18,7 @@ GgufLayoutSettings LayoutSettingsOf(const ModelWeights& weights, const fs::path&
   const fs::path named = fs::absolute(model).lexically_normal();
   settings.name = (named.has_filename() ? named : named.parent_path()).filename().string();
   if (!fs::is_directory(model)) settings.name = named.stem().string();
+  if (const std::optional<std::string> name = HubModelName(model)) settings.name = *name;
   settings.tokenizer_keys = checkpoint.gguf() != nullptr ? TokenizerKeysIn(*checkpoint.gguf())
                                                          : TokenizerKeysOf(checkpoint.directory(), config);
   settings.has_bias = [&weights](size_t layer, LinearKind kind) {

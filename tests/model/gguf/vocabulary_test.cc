@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "io/text/tokenizer.h"
-#include "model/gguf/sentencepiece_file.h"
+#include "io/text/sentencepiece_file.h"
 #include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
 
@@ -99,7 +99,26 @@ TEST_F(GgufVocabularyKeys, Refusals) {
             "no_vocab");
   WriteFileAtomically(directory_ / "tokenizer.json", "{}");
   ExpectError([&] { TokenizerKeysOf(directory_.path(), config_); },
-              {"tokenizer.json", "SentencePiece tokenizers"});
+              {"tokenizer.json: has no \"model\""});
+  fs::rename(directory_ / "tokenizer.json", directory_ / "vocab.json");
+  ExpectError([&] { TokenizerKeysOf(directory_.path(), config_); }, {"vocab.json", "supported are tokenizer.model"});
+}
+
+// One piece of a tokenizer.model.
+std::string PieceField(const std::string& text, float score, char type) {
+  std::string piece = std::string("\x0a") + static_cast<char>(text.size()) + text + "\x15";
+  piece.append(reinterpret_cast<const char*>(&score), sizeof(score));
+  piece += std::string("\x18") + type;
+  return std::string("\x0a") + static_cast<char>(piece.size()) + piece;
+}
+
+TEST_F(GgufVocabularyKeys, TokensOfBlanksThatTheUserDefined) {
+  WriteFileAtomically(directory_ / "tokenizer.model", PieceField("<unk>", 0, 2) + PieceField("\u2581a", -1, 1) +
+                                                          PieceField("\u2581\u2581", 0, 4) +
+                                                          std::string("\x12\x02\x18\x02", 4));
+  config_.vocab = 3;
+  const std::vector<GgufKey> keys = TokenizerKeysOf(directory_.path(), config_);
+  EXPECT_EQ(Values<std::string>(keys, "tokenizer.ggml.tokens"), (Strings{"<unk>", "\u2581a", "  "}));
 }
 
 TEST_F(GgufVocabularyKeys, FileOfPieces) {

@@ -1,4 +1,4 @@
-#include "model/gguf/sentencepiece_file.h"
+#include "io/text/sentencepiece_file.h"
 
 #include <cstring>
 #include <optional>
@@ -11,8 +11,9 @@ namespace {
 // Numbers of fields.
 constexpr uint64_t kPieces = 1, kTrainer = 2, kNormalizer = 3;          // of the model
 constexpr uint64_t kText = 1, kScore = 2, kType = 3;                    // of a piece
-constexpr uint64_t kModelType = 3, kUnk = 40, kBos = 41, kEos = 42, kPad = 43;  // of the trainer
-constexpr uint64_t kDummyPrefix = 3;                                    // of the normaliser
+constexpr uint64_t kModelType = 3, kSuffix = 24, kByteFallback = 35;    // of the trainer
+constexpr uint64_t kUnk = 40, kBos = 41, kEos = 42, kPad = 43;
+constexpr uint64_t kCharsMap = 2, kDummyPrefix = 3, kRemoves = 4, kEscapes = 5;  // of the normaliser
 constexpr uint64_t kBpe = 2;                                            // a model type
 
 // One field: its number, and a number or bytes.
@@ -97,10 +98,15 @@ SentencePieceFile ParseSentencePieceFile(std::string_view bytes, const std::stri
     while (const std::optional<Field> field = inside.Next()) {
       const auto id = static_cast<int32_t>(field->value);
       if (part->number == kNormalizer) {
+        if (field->number == kCharsMap) file.identity = field->bytes.empty();
         if (field->number == kDummyPrefix) file.blank_in_front = field->value != 0;
+        if (field->number == kRemoves) file.removes_blanks = field->value != 0;
+        if (field->number == kEscapes) file.escapes_blanks = field->value != 0;
         continue;
       }
       if (field->number == kModelType) file.merges = field->value == kBpe;
+      if (field->number == kSuffix) file.blank_is_suffix = field->value != 0;
+      if (field->number == kByteFallback) file.byte_fallback = field->value != 0;
       if (field->number == kUnk) file.unk = id;
       if (field->number == kBos) file.bos = id;
       if (field->number == kEos) file.eos = id;
