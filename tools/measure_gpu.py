@@ -71,6 +71,10 @@ class Measurement:
         path = self.folder / "ceilings.json"
         if not path.exists():
             subprocess.run([self.options.bin / "ceilings_bench", f"--benchmark_out={path}", "--benchmark_out_format=json"], check=True, stdout=subprocess.DEVNULL)
+        failed = [one["error_message"] for one in json.loads(path.read_text())["benchmarks"] if one.get("error_occurred")]
+        if failed:
+            path.unlink()
+            raise SystemExit(f"ceilings_bench: {failed[0]}")
         found = {one["name"].removesuffix("/real_time"): one for one in json.loads(path.read_text())["benchmarks"]}
         self.say("ceilings: " + ", ".join(
             f"{name} {found[name]['GFLOP/s'] / 1e3:.1f} TFLOP/s" if "GFLOP/s" in found[name] else f"{name} {found[name]['GB/s']:.1f} GB/s" for name in CEILINGS))
