@@ -64,10 +64,13 @@ const std::pair<std::string, int32_t>* AddedTokens::Index::Longest(std::string_v
       while (begin != end && begin->first.size() == at) ++begin;
     }
     if (at == text.size()) break;
-    const auto byte = [&](const auto& entry) { return static_cast<uint8_t>(entry.first[at]); };
-    const auto found = std::ranges::equal_range(begin, end, static_cast<uint8_t>(text[at]), {}, byte);
-    begin = found.begin();
-    end = found.end();
+    const auto byte = static_cast<uint8_t>(text[at]);
+    begin = std::partition_point(begin, end, [&](const auto& entry) {
+      return static_cast<uint8_t>(entry.first[at]) < byte;
+    });
+    end = std::partition_point(begin, end, [&](const auto& entry) {
+      return static_cast<uint8_t>(entry.first[at]) == byte;
+    });
   }
   return longest;
 }
