@@ -300,7 +300,7 @@ class CompressedTensorsTest(ProgramTest):
             f"{q}.weight_shape": Tensor("I64", np.array([192, 384], np.int64)), f"{q}.weight_packed": Tensor("I32", tensors[f"{q}.weight_packed"].values[:192]),
             f"{q}.weight_scale": f16(tensors[f"{q}.weight_scale"].values[:192])}), exported=False)  # a matrix, though not of this model
         # A quantization_config that lies.
-        case("expected [384, 96] of 8 bits", of_group(0, num_bits=8))
+        case("of 8 bits (group_0)", of_group(0, num_bits=8))
         case("weight_scale has shape", of_group(0, group_size=64))
         case("groups of 100", of_group(0, group_size=100))
         case("layers.7.self_attn.q_proj", key(ignore=[]))
