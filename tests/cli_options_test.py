@@ -224,7 +224,7 @@ class OptionsTest(ProgramTest):
             for bad in ("NaN", "Infinity", "-1", "2.9", "1e400", "99999999999999999999", '""', '"abc"', "null", "[]", "{}", "true", '"true"', "[null]"):
                 if bad in ('"abc"', '"true"') and place[-1] in ("name", "model", "directory", "path"):
                     continue
-                if (bad, place[-1]) in (("99999999999999999999", "weight"), ("{}", "budget")):
+                if (bad, place[-1]) in (("99999999999999999999", "weight"), ("{}", "budget"), ("{}", "compress")):
                     continue
                 if bad == "2.9" and place[-1] in ("value", "weight", "damping", "lambda", "energy_weight", "information_weight", "saliency_exponent"):
                     continue
