@@ -23,7 +23,6 @@ STAGES = {
     "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "blocks", "entropy"],
     "eval": ["measure", "report"],
     "io": ["text", "container", "packed"],
-    "model": ["family"],
 }
 # A back end's headers stay in the back end's own library.
 BACKENDS = {

@@ -9,13 +9,20 @@ extern const Family kSmolLm;
 
 namespace {
 
+constexpr uint64_t kMostTokens = uint64_t{1} << 30;
+
 // Each no_rope_layer_interval-th layer does not turn; no_rope_layers, where it is given, has a 1 for each layer
-// that does.
+// that does. Where layer_types does not say it, a sliding window is that of the layers that do not.
 void DescribeSmolLm3(const ConfigReader& reader, ModelConfig& config) {
   const size_t interval = reader.Count("no_rope_layer_interval", 4096, 4);
   const std::vector<size_t> turns = reader.Counts("no_rope_layers", config.layers, 1);
+  const bool slides = reader.Flag("use_sliding_window", false) && reader.Find("layer_types") == nullptr;
+  const size_t window = slides ? reader.Count("sliding_window", kMostTokens, 0) : 0;
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    if (turns.empty() ? (layer + 1) % interval == 0 : turns[layer] == 0) config.traits[layer].rope.reset();
+    LayerTraits& traits = config.traits[layer];
+    const bool turned = turns.empty() ? (layer + 1) % interval != 0 : turns[layer] != 0;
+    if (!turned) traits.rope.reset();
+    if (slides) traits.sliding = turned ? 0 : window;
   }
 }
 

@@ -332,6 +332,9 @@ void CheckWritable(const ModelConfig& config, const GgufArchitecture& architectu
   if (!Owns(architecture.name, "attention.scale") &&
       std::abs(config.score_factor * std::sqrt(width) - 1.0) > 1e-5)
     refuse(fmt::format("attention scores are multiplied by {:g}, and not by 1 / sqrt({})", config.score_factor, width));
+  const bool capped = config.attention_cap != 0.0f || config.logit_cap != 0.0f;
+  if (capped && !Owns(architecture.name, "final_logit_softcapping")) refuse("scores or logits are capped");
+  if (!config.ropes.front().whole_bounds) refuse("the bounds of yarn are not rounded (\"truncate\" is false)");
   if (config.ropes.front().scaling == RopeScaling::kDynamic) refuse("its rotary embedding is scaled dynamically");
   for (size_t layer = 0; layer < config.layers; ++layer) {
     const bool turns = architecture.name != kSmolLm3 || (layer + 1) % 4 != 0;
