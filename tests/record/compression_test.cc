@@ -91,7 +91,7 @@ TEST(CompressionRecordTest, IsWrittenInTheOrderOfTheFile) {
   record.created = "2026-11-27T22:06:02Z";
   record.settings.values = Json::parse(kFixed)["settings"];
   record.model = {"models/some", "86fc", 9420880, {}};
-  record.calibration = {{{"c4", "data/c4.jsonl", "cdd5", "f11e", 1.0, 2, {}}}, "70ce", 2, 64, 128, UINT64_MAX, {}};
+  record.calibration = {{{"c4", "data/c4.jsonl", "cdd5", "f11e", 1.0, 2, {}}}, "70ce", {}, 2, 64, 128, UINT64_MAX, {}};
   record.bits = {18496,
                  3.499887569706782,
                  3.7545421838460156,
