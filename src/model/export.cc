@@ -56,7 +56,7 @@ uint64_t Bytes(const TensorSpec& spec) {
   return bytes;
 }
 
-// Makes the matrices that the family stores as one items that do.
+// Makes the matrices that the family stores as one items that do; sorted by name again.
 void FuseItems(const ModelConfig& config, std::vector<Item>& items) {
   for (size_t layer = 0; layer < config.layers; ++layer) {
     for (const FusedLinears& fused : config.family->fused) {
@@ -75,9 +75,10 @@ void FuseItems(const ModelConfig& config, std::vector<Item>& items) {
       if (!whole.parts.empty()) items.push_back(std::move(whole));
     }
   }
+  std::ranges::sort(items, {}, [](const Item& item) { return item.spec.name; });
 }
 
-std::vector<Item> PlanItems(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype) {
+std::vector<Item> PlanItems(const Checkpoint& checkpoint, DType dtype) {
   std::vector<Item> items;
   std::set<std::string> parts;
   for (const std::string& name : PackedNames(checkpoint)) {
@@ -89,7 +90,6 @@ std::vector<Item> PlanItems(const Checkpoint& checkpoint, const ModelConfig& con
     if (parts.contains(tensor.name)) continue;
     items.push_back({{tensor.name, IsFloat(tensor) ? dtype : tensor.dtype, tensor.shape}, "", &tensor});
   }
-  FuseItems(config, items);
   std::sort(items.begin(), items.end(),
             [](const Item& a, const Item& b) { return a.spec.name < b.spec.name; });
   return items;
@@ -171,7 +171,8 @@ void CheckRoom(const fs::path& out, uint64_t bytes) {
 DType TypeOfMatrices(const ModelWeights& weights) {
   const std::string name = WeightName(LinearTensorName(*weights.config().family, 0, LinearKind::kQ));
   const TensorView* tensor = weights.checkpoint().Find(name);
-  return tensor == nullptr || !tensor->is_plain() ? DType::kF16 : tensor->dtype;
+  const bool quantised = tensor != nullptr && (tensor->blocks != nullptr || tensor->integers != nullptr);
+  return tensor == nullptr || quantised ? DType::kF16 : tensor->dtype;
 }
 
 GgmlType GgmlTypeOf(DType dtype) {
@@ -272,7 +273,9 @@ ExportFacts ExportPlain(const fs::path& packed, const fs::path& out, const Expor
   const Checkpoint checkpoint =
       is_packed ? Checkpoint::Open(packed, true) : OpenCompressedTensors(packed, LoadConfig(packed));
   if (is_packed) CheckPackedDirectory(checkpoint);
-  const std::vector<Item> items = PlanItems(checkpoint, LoadConfig(packed), dtype);
+  std::vector<Item> items = PlanItems(checkpoint, dtype);
+  const ModelType* const type = FindModelType(config.value("model_type", ""));
+  if (type != nullptr && !type->family->fused.empty()) FuseItems(LoadConfig(packed), items);
   std::vector<std::vector<const Item*>> shards;
   uint64_t total = 0, in_shard = 0;
   for (const Item& item : items) {
