@@ -81,7 +81,7 @@ class OptionsTest(ProgramTest):
     def test_help_lists_every_option(self):
         compress = table("compress")
         self.assertEqual(set(compress), {f"--{name}" for name in (
-            "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size",
+            "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size", "compressed-tensors-bits", "tensor-parallel",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
             "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "trellis-window", "trellis-ahead", "drift-windows", "fisher-windows",
             "embedding-bits", "dtype", "samples", "seqlen", "bos", "threads", "seed", "log-level", "device-memory")})
