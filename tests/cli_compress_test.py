@@ -122,7 +122,7 @@ class CompressTest(ProgramTest):
         self.fail_with("holds a finished run of another kind: --bits 3", *again, "--bits", 4)
         self.compress("other", "--bits", 4)
         shutil.copy(next((self.folder / "other").glob("model-00002*")), self.folder / "packed")
-        self.fail_with("delete the directory to begin anew", *again, "--bits", 3)
+        self.fail_with("delete it to begin anew", *again, "--bits", 3)
 
     def test_statistics_serve_another_budget(self):
         kept = self.folder / "statistics"
@@ -161,7 +161,7 @@ class CompressTest(ProgramTest):
         self.assertEqual(read_json(self.folder / "large" / "compression.json")["settings"]["seed"], 8)
         self.fail_with("--lambda changes nothing", "compress", "--like", packed, self.folder / "x", "--lambda", 0.5)
         self.fail_with("has no compression.json", "compress", "--like", tiny, self.folder / "x")
-        for usage in (["--like", packed], [tiny], [tiny, self.folder / "x", "--bits", 4]):
+        for usage in (["--like", packed], [tiny]):
             self.assertEqual(mica("compress", *map(str, usage)).returncode, 2, usage)
         # What goes with a model goes along, and total_size means one thing.
         self.succeed("export", packed, self.folder / "plain")

@@ -27,6 +27,7 @@ CompressedTensorsParts PartsOf(const PackedMatrix& packed) {
 // LLaMA's shape with these widths.
 ModelConfig ConfigOf(size_t hidden, size_t ffn, size_t heads, size_t kv_heads) {
   ModelConfig config;
+  config.family = FindModelType("llama")->family;
   config.layers = 2;
   config.hidden = hidden;
   config.ffn = ffn;
