@@ -40,6 +40,10 @@ double Llama3Scaled(const RopeConfig& rope, double frequency) {
 
 }  // namespace
 
+double YarnAmplitude(double factor, double scale) {
+  return factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
+}
+
 bool DependsOnWindow(const RopeConfig& rope) {
   return rope.scaling == RopeScaling::kDynamic || rope.scaling == RopeScaling::kLongrope;
 }

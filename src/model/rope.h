@@ -22,7 +22,9 @@ namespace mica {
 //             kept, a blend by i between (Peng et al. 2023);
 //   longrope  divided by long_factors[i] in windows beyond L, by short_factors[i] in others (Ding et al. 2024).
 std::vector<double> RopeFrequencies(const RopeConfig& rope, size_t window);
-// Whether they are the same for all windows.
+// 0.1 scale ln(factor) + 1, what yarn multiplies cosines and sines by; 1 for factors up to 1.
+double YarnAmplitude(double factor, double scale = 1.0);
+// Whether they differ between windows.
 bool DependsOnWindow(const RopeConfig& rope);
 
 // Cosines and sines of keys, or of queries, whose own growth with the position (ModelConfig::query_slope) they

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/rope.h"
 
 namespace mica {
 namespace {
@@ -31,11 +32,6 @@ size_t TurningChannels(const ConfigReader& reader, const ModelConfig& config, si
   if (channels < 2 || channels % 2 != 0)
     reader.Refuse(kPartial, *value, "expected an even number of the {} channels of a head", config.head_dim);
   return channels;
-}
-
-// 0.1 m ln(factor) + 1, what yarn multiplies cosines and sines by (Peng et al. 2023).
-double YarnAmplitude(double factor, double scale = 1.0) {
-  return factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
 }
 
 void ReadYarn(const ConfigReader& rope, const ModelConfig& config, RopeConfig& result) {

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/gguf/names.h"
 #include "model/gguf/rope.h"
+#include "model/rope.h"
 
 namespace mica {
 namespace {
@@ -186,11 +187,6 @@ void CheckHeadWidths(const KeyReader& reader, const ModelConfig& config) {
 double NumberOr(const KeyReader& reader, const char* suffix, double otherwise) {
   const std::optional<Json> value = reader.Number(suffix);
   return value ? value->get<double>() : otherwise;
-}
-
-// 0.1 m ln(factor) + 1 (Peng et al. 2023).
-double YarnAmplitude(double factor, double scale) {
-  return factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
 }
 
 // Readers multiply the amplitude that a file gives, 1 without one, by the usual one of the factor.
