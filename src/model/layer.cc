@@ -7,6 +7,7 @@
 #include "device/array.h"
 #include "device/precision.h"
 #include "model/rope.h"
+#include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/convert/convert.h"
 #include "ops/linalg/arrange.h"
@@ -85,8 +86,16 @@ void DecoderLayer::SetLinear(LinearKind kind, ConstTensor weights) {
   prepared = PreparedWeights(weights, operands(), BlockOutputs(*config_, kind));
 }
 
+DecoderLayer DecoderLayer::Resident(const ModelWeights& weights, size_t index, Device device) {
+  DecoderLayer layer(LayerWeights(weights, index, device), Arithmetic(Precision::kFp32, device));
+  for (const LinearKind kind : kLinearKinds)
+    layer.residents_[static_cast<size_t>(kind)] = weights.ResidentLinear(device, index, kind);
+  return layer;
+}
+
 size_t DecoderLayer::weight_bytes() const {
   size_t bytes = 0;
+  for (const ResidentWeights& weights : residents_) bytes += weights.empty() ? 0 : weights.bytes();
   for (const PreparedWeights& weights : linears_) bytes += weights.bytes();
   return bytes;
 }
@@ -142,17 +151,23 @@ void DecoderLayer::PrepareRope(size_t window) const {
   if (config_->query_slope != 0.0) key_table_.Extend(window);
 }
 
-void DecoderLayer::ProjectNormed(ConstTensor normed, LinearKind kind, NormKind norm, const RopeTable* rope,
-                                 size_t window, Array& raw, Tensor out) const {
-  const size_t tokens = normed.rows, width = linear(kind).outputs();
-  raw.Resize(tokens, width, DType::kF32, device());
-  Multiply(normed, linear(kind), bias(kind), raw.view());
-  if (!config_->Has(norm)) return SplitHeads(raw.view(), rope, window, out);
-  thread_local Array values;
+void DecoderLayer::Apply(ConstTensor x, std::initializer_list<OneLinear> linears) const {
+  if (!resident()) {
+    for (const OneLinear& one : linears) Multiply(x, linear(one.kind), bias(one.kind), one.y);
+    return;
+  }
+  std::vector<ResidentProduct> products;
+  for (const OneLinear& one : linears)
+    products.push_back({&residents_[static_cast<size_t>(one.kind)], bias(one.kind), one.y});
+  MultiplyResident(x, products);
+}
+
+ConstTensor DecoderLayer::NormedHeads(ConstTensor raw, NormKind norm, Array& values) const {
+  if (!config_->Has(norm)) return raw;
   const size_t group = config_->NormWidth(norm);
-  values.Resize(tokens * (width / group), group, DType::kF32, device());
-  RmsNorm(Regrouped(raw.view(), group), this->norm(norm), config_->norm_epsilon, values.view());
-  SplitHeads(Regrouped(std::as_const(values).view(), width), rope, window, out);
+  values.Resize(raw.rows * (raw.cols / group), group, DType::kF32, device());
+  RmsNorm(Regrouped(raw, group), this->norm(norm), config_->norm_epsilon, values.view());
+  return Regrouped(std::as_const(values).view(), raw.cols);
 }
 
 void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) const {
@@ -161,17 +176,51 @@ void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) 
   out.q.Resize(config_->heads * tokens, head_dim, operands(), device());
   out.k.Resize(config_->kv_heads * tokens, head_dim, operands(), device());
   out.v.Resize(config_->kv_heads * tokens, head_dim, operands(), device());
-  if (!config_->Has(NormKind::kQuery) && !config_->Has(NormKind::kKey)) {
+  if (!resident() && !config_->Has(NormKind::kQuery) && !config_->Has(NormKind::kKey)) {
     return ProjectHeads(normed, weights_and_bias(LinearKind::kQ), weights_and_bias(LinearKind::kK),
                         weights_and_bias(LinearKind::kV), query_rope(), key_rope(), window, out.q.view(),
                         out.k.view(), out.v.view());
   }
-  ProjectNormed(normed, LinearKind::kQ, NormKind::kQuery, query_rope(), window, out.raw_q, out.q.view());
-  ProjectNormed(normed, LinearKind::kK, NormKind::kKey, key_rope(), window, out.raw_k, out.k.view());
-  thread_local Array values;
-  values.Resize(tokens, config_->kv_width(), DType::kF32, device());
-  Multiply(normed, linear(LinearKind::kV), bias(LinearKind::kV), values.view());
-  SplitHeads(values.view(), nullptr, window, out.v.view());
+  thread_local Array raw_v, values;
+  out.raw_q.Resize(tokens, config_->q_width(), DType::kF32, device());
+  out.raw_k.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  raw_v.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  Apply(normed, {{LinearKind::kQ, out.raw_q.view()},
+                 {LinearKind::kK, out.raw_k.view()},
+                 {LinearKind::kV, raw_v.view()}});
+  SplitHeads(NormedHeads(out.raw_q.view(), NormKind::kQuery, values), query_rope(), window, out.q.view());
+  SplitHeads(NormedHeads(out.raw_k.view(), NormKind::kKey, values), key_rope(), window, out.k.view());
+  SplitHeads(raw_v.view(), nullptr, window, out.v.view());
+}
+
+void DecoderLayer::Continue(Tensor x, KeyCache& cache, size_t index) const {
+  MICA_CHECK(resident());
+  const size_t tokens = x.rows, past = cache.tokens(), head_dim = config_->head_dim;
+  PrepareRope(cache.capacity());
+  thread_local Array normed, raw_q, raw_k, raw_v, values, q, k, v, context, hidden;
+  AttentionInput(x, normed);
+  raw_q.Resize(tokens, config_->q_width(), DType::kF32, device());
+  raw_k.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  raw_v.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  Apply(normed.view(), {{LinearKind::kQ, raw_q.view()},
+                        {LinearKind::kK, raw_k.view()},
+                        {LinearKind::kV, raw_v.view()}});
+  q.Resize(config_->heads * tokens, head_dim, DType::kF32, device());
+  k.Resize(config_->kv_heads * tokens, head_dim, DType::kF32, device());
+  v.Resize(config_->kv_heads * tokens, head_dim, DType::kF32, device());
+  SplitHeadsFrom(NormedHeads(raw_q.view(), NormKind::kQuery, values), query_rope(), past, q.view());
+  SplitHeadsFrom(NormedHeads(raw_k.view(), NormKind::kKey, values), key_rope(), past, k.view());
+  SplitHeadsFrom(raw_v.view(), nullptr, past, v.view());
+  const CachedKeys keys = cache.Layer(index);
+  AppendKeys(k.view(), v.view(), past, keys);
+  context.Resize(tokens, config_->q_width(), DType::kF32, device());
+  CachedAttention({tokens, past, config_->heads, config_->kv_heads, head_dim},
+                  {q.view(), config_->score_factor, config_->attention_cap, traits_.sliding}, keys,
+                  context.view());
+  AddAttention(context.view(), x);
+  MlpInput(x, normed);
+  MlpHidden(normed.view(), hidden);
+  AddMlp(hidden.view(), x);
 }
 
 AttentionInputs DecoderLayer::AttentionOf(const Projections& projections) const {
@@ -194,11 +243,11 @@ void DecoderLayer::AttentionContext(ConstTensor normed, size_t window, Array& co
 }
 
 void DecoderLayer::AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const {
-  if (!config_->Has(norm) && config_->residual_factor == 1.0f)
+  if (!resident() && !config_->Has(norm) && config_->residual_factor == 1.0f)
     return MultiplyAdd(inputs, linear(kind), bias(kind), x);
   thread_local Array outputs, normed;
   outputs.Resize(x.rows, x.cols, DType::kF32, device());
-  Multiply(inputs, linear(kind), bias(kind), outputs.view());
+  Apply(inputs, {{kind, outputs.view()}});
   Array* added = &outputs;
   if (config_->Has(norm)) {
     normed.Resize(x.rows, x.cols, DType::kF32, device());
@@ -215,6 +264,13 @@ void DecoderLayer::AddAttention(ConstTensor context, Tensor x) const {
 
 void DecoderLayer::MlpHidden(ConstTensor normed, Array& hidden) const {
   hidden.Resize(normed.rows, config_->ffn, operands(), device());
+  if (resident()) {
+    thread_local Array gate, up;
+    gate.Resize(normed.rows, config_->ffn, DType::kF32, device());
+    up.Resize(normed.rows, config_->ffn, DType::kF32, device());
+    Apply(normed, {{LinearKind::kGate, gate.view()}, {LinearKind::kUp, up.view()}});
+    return Gated(config_->activation, gate.view(), up.view(), hidden.view());
+  }
   MultiplyGated(normed, weights_and_bias(LinearKind::kGate), weights_and_bias(LinearKind::kUp),
                 config_->activation, hidden.view());
 }

@@ -14,9 +14,11 @@
 #include "device/array.h"
 #include "device/precision.h"
 #include "device/tensor.h"
+#include "model/key_cache.h"
 #include "model/layer_weights.h"
 #include "model/weights.h"
 #include "ops/attention/attention.h"
+#include "ops/packed_product/resident_weights.h"
 #include "ops/product/projection.h"
 #include "ops/rope/rope.h"
 
@@ -49,6 +51,9 @@ class DecoderLayer {
   // With norms and biases only: SetLinear gives each matrix before it is used.
   DecoderLayer(const LayerWeights& weights, Arithmetic arithmetic);
 
+  // With matrices in the form that running models keep (ops/packed_product); activations are FP32.
+  static DecoderLayer Resident(const ModelWeights& weights, size_t index, Device device);
+
   // Sets or replaces one matrix, [rows, cols] FP32 on the layer's device, which is not kept.
   void SetLinear(LinearKind kind, ConstTensor weights);
   size_t weight_bytes() const;
@@ -58,6 +63,11 @@ class DecoderLayer {
   // all of x; without one long x is computed in portions of whole windows, so that working memory stays
   // bounded.
   void Forward(Tensor x, size_t window, const InputHook& hook = {}) const;
+
+  // The same for tokens [tokens, hidden] that follow those in `cache`, of which this is layer `index`; their keys
+  // are written behind the others. Of a resident layer. Ropes that depend on
+  // the length of the text take the cache's capacity for it.
+  void Continue(Tensor x, KeyCache& cache, size_t index) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
   // Output buffers are resized.
@@ -104,14 +114,21 @@ class DecoderLayer {
   void Enter(NormKind norm, ConstTensor x, Array& normed) const;
   // x += residual_factor norm(linear(inputs)).
   void AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const;
+  bool resident() const { return !residents_[0].empty(); }
+  // y = linear(x), FP32, in whichever form its weights are; kinds share x.
+  struct OneLinear {
+    LinearKind kind;
+    Tensor y;
+  };
+  void Apply(ConstTensor x, std::initializer_list<OneLinear> linears) const;
   void PrepareRope(size_t window) const;
-  // One of q and k, with its norm.
-  void ProjectNormed(ConstTensor normed, LinearKind kind, NormKind norm, const RopeTable* rope, size_t window,
-                     Array& raw, Tensor out) const;
+  // The rows of raw with the norm of the heads, if there is one: raw itself, or `values`.
+  ConstTensor NormedHeads(ConstTensor raw, NormKind norm, Array& values) const;
 
   const ModelConfig* config_ = nullptr;
   Arithmetic arithmetic_;
   std::array<PreparedWeights, kLinearKinds.size()> linears_;
+  std::array<ResidentWeights, kLinearKinds.size()> residents_;  // in place of them
   std::array<Array, kLinearKinds.size()> biases_;
   std::array<Array, kNormKinds.size()> norms_;
   LayerTraits traits_;

@@ -284,6 +284,45 @@ std::array<Array, kLinearKinds.size()> ModelWeights::LinearsOn(Device device, si
   return linears;
 }
 
+ResidentWeights ModelWeights::Resident(Device device, const std::string& name, size_t rows, size_t cols) const {
+  if (HasPacked(checkpoint_, name)) {
+    const StoredMatrix stored = OpenPacked(checkpoint_, name);
+    ResidentWeights weights = InContext(name, [&] { return ResidentWeights::OfParts(stored.parts, device); });
+    stored.Release(checkpoint_);
+    return weights;
+  }
+  const TensorView& tensor = Verified(WeightName(name));
+  const bool values = tensor.is_plain() && (tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 ||
+                                            tensor.dtype == DType::kBF16);
+  if (device.is_cuda()) {
+    const DType dtype = values ? tensor.dtype : DType::kBF16;
+    return ResidentWeights::OfValues(ReadPlainRowsOn(device, name, 0, rows, dtype));
+  }
+  CheckFinite(tensor, 0, tensor.elements());
+  if (!values) {
+    return ResidentWeights::OfRows(rows, cols, tensor.stored_bytes(), [&tensor, cols](size_t first,
+                                                                                      MatrixView<float> out) {
+      for (size_t r = 0; r < out.rows; ++r) ReadFloats(tensor, (first + r) * cols, {out.row(r), cols});
+    });
+  }
+  Array copy(rows, cols, tensor.dtype);
+  std::memcpy(copy.view().data, tensor.data.data(), tensor.data.size());
+  checkpoint_.Release(tensor);
+  return ResidentWeights::OfValues(std::move(copy));
+}
+
+ResidentWeights ModelWeights::ResidentLinear(Device device, size_t layer, LinearKind kind) const {
+  ++g_linear_reads;
+  const MatrixShape shape = LinearShape(config_, kind);
+  return Resident(device, LinearTensorName(*config_.family, layer, kind), shape.rows, shape.cols);
+}
+ResidentWeights ModelWeights::ResidentEmbedding(Device device) const {
+  return Resident(device, config_.family->names.embedding, config_.vocab, config_.hidden);
+}
+ResidentWeights ModelWeights::ResidentHead(Device device) const {
+  return Resident(device, head_name(), config_.vocab, config_.hidden);
+}
+
 void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out) const {
   EmbeddingRows(ids, out);
   if (config_.embedding_factor != 1.0f) ScaleValues(config_.embedding_factor, out, out);

@@ -19,6 +19,7 @@
 #include "io/packed/stored_matrix.h"
 #include "model/config.h"
 #include "model/family/family.h"
+#include "ops/packed_product/resident_weights.h"
 
 namespace mica {
 
@@ -82,9 +83,17 @@ class ModelWeights {
   std::array<Array, kLinearKinds.size()> LinearsOn(Device device, size_t layer, DType dtype) const;
   // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden].
   Array HeadOn(Device device, size_t first, size_t count, DType dtype) const;
+  // A matrix in the form that a running model keeps on a device: packed integers as such, values as they are
+  // stored. What is decoded for every product (GGUF blocks, integers of compressed-tensors on the processor)
+  // is read from the checkpoint, which must live as long.
+  ResidentWeights ResidentLinear(Device device, size_t layer, LinearKind kind) const;
+  // The embedding and the output head; of a model whose head is the embedding the same matrix.
+  ResidentWeights ResidentEmbedding(Device device) const;
+  ResidentWeights ResidentHead(Device device) const;
 
  private:
   ModelWeights() = default;
+  ResidentWeights Resident(Device device, const std::string& name, size_t rows, size_t cols) const;
   // Rows [first, first + out.rows) of NAME.weight, which is not packed.
   void ReadPlainRows(const std::string& name, size_t first, MatrixView<float> out) const;
   Array ReadPlainRowsOn(Device device, const std::string& name, size_t first, size_t count, DType dtype) const;

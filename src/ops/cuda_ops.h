@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
+#include "ops/attention/cached_attention.h"
 #include "ops/blocks/block_rows.h"
 #include "ops/census/census.h"
 #include "ops/census/pairs.h"
@@ -33,10 +34,10 @@ namespace mica {
 #define MICA_CUDA_OPS(op) \
   op(Convert) op(ConvertScaled) \
   op(RmsNorm) op(AddRmsNormGradient) \
-  op(SplitHeads) op(JoinHeads) \
+  op(SplitHeads) op(SplitHeadsFrom) op(JoinHeads) \
   op(Gated) op(GatedGradient) \
   op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
-  op(Attention) op(AttentionGradient) \
+  op(Attention) op(AttentionGradient) op(AppendKeys) op(CachedAttention) \
   op(AddScores) op(AddHeadGradient) op(CapLogits) op(Divergence) \
   op(NewDeviceGram) op(AddDriftSum) \
   op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \

@@ -25,7 +25,7 @@ ResidentWeights ResidentWeights::OfRows(size_t outputs, size_t inputs, size_t by
   return ResidentWeights(RowsForm(outputs, inputs, bytes, std::move(rows)));
 }
 
-void Multiply(ConstTensor x, std::span<const ResidentProduct> products) {
+void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products) {
   for (const ResidentProduct& product : products) product.weights->form().Multiply(x, product.bias, product.y);
 }
 

@@ -53,6 +53,6 @@ struct ResidentProduct {
   Tensor y;          // [tokens, outputs] FP32, overwritten
 };
 // y = x w^T + bias for each, x [tokens, inputs] FP32 on the weights' device.
-void Multiply(ConstTensor x, std::span<const ResidentProduct> products);
+void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products);
 
 }  // namespace mica
