@@ -70,8 +70,8 @@ TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
       parts.codes = codes.bytes();
       raw |= parts.range.last() > kLastPlainClass;
       std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
-      decoders.push_back({"plain", DecodeTile});
-      decoders.push_back({"chosen", DecodeTileCpu});
+      decoders.push_back({"plain", DecodeTile, DecodeTile});
+      decoders.push_back({"chosen", DecodeTileCpu, DecodeTileCpu});
       for (const TileDecoder& decoder : decoders) {
         Matrix<float> out(c.rows, c.cols, NAN);
         for (size_t tile = 0; tile < parts.tiles(); ++tile)
