@@ -51,11 +51,11 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
     std::memcpy(out, codes, rows * kTrellisBlock);
     return;
   }
-  uint8_t* const two = out + (width == 3 ? 0 : rows * 128);
-  uint8_t* const high = two + (width == 3 || width == 6 ? rows * 64 : 0);
+  uint8_t* const two = out + (width <= 3 ? 0 : rows * 128);
+  uint8_t* const high = two + (width <= 3 || width == 6 ? rows * 64 : 0);
   for (size_t r = 0; r < rows; ++r) {
     const uint8_t* of_row = codes + r * kTrellisBlock;
-    if (width != 3) {
+    if (width > 3) {
       for (size_t half = 0; half < 2; ++half) {
         for (size_t i = 0; i < 64; ++i) {
           out[r * 128 + half * 64 + i] =
@@ -63,8 +63,8 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
         }
       }
     }
-    if (width == 3 || width == 6) {
-      const int shift = width == 3 ? 0 : 4;
+    if (width <= 3 || width == 6) {
+      const int shift = width == 6 ? 4 : 0;
       for (size_t i = 0; i < 64; ++i) {
         int byte = 0;
         for (size_t s = 0; s < 4; ++s) byte |= (of_row[s * 64 + i] >> shift & 3) << (2 * s);
@@ -98,20 +98,20 @@ void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uin
     std::memcpy(codes, bytes + row * kTrellisBlock, kTrellisBlock);
     return;
   }
-  const uint8_t* const two = bytes + (width == 3 ? 0 : rows * 128);
-  const uint8_t* const high = two + (width == 3 || width == 6 ? rows * 64 : 0);
+  const uint8_t* const two = bytes + (width <= 3 ? 0 : rows * 128);
+  const uint8_t* const high = two + (width <= 3 || width == 6 ? rows * 64 : 0);
   for (size_t c = 0; c < kTrellisBlock; ++c) {
     const size_t s = c / 64, i = c % 64;
     int code = 0;
-    if (width != 3) code = bytes[row * 128 + s / 2 * 64 + i] >> (4 * (s % 2)) & 15;
-    if (width == 3 || width == 6) code |= (two[row * 64 + i] >> (2 * s) & 3) << (width == 3 ? 0 : 4);
+    if (width > 3) code = bytes[row * 128 + s / 2 * 64 + i] >> (4 * (s % 2)) & 15;
+    if (width <= 3 || width == 6) code |= (two[row * 64 + i] >> (2 * s) & 3) << (width == 6 ? 4 : 0);
     if (width == 3 || width == 5) code |= BitAt(high + row * 32, c) << (width - 1);
     codes[c] = static_cast<uint8_t>(code);
   }
 }
 
 TrellisTables MakeTrellisTables(int states, int width) {
-  MICA_CHECK(width >= 3 && width <= 6);
+  MICA_CHECK(width >= 2 && width <= 6);
   const Trellis& trellis = TrellisOf(states);
   TrellisTables tables{};
   tables.offset = 1 << width;

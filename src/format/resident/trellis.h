@@ -11,9 +11,9 @@
 //
 //   whole block   low bits  [rows, 128] nibbles: byte i of the first 64 has strip 0 below, strip 1 above, the
 //                           others strips 2 and 3 (widths 4 to 6)
-//                           [rows, 256] (width 8)   none (width 3)
+//                           [rows, 256] (width 8)   none (widths 2 and 3)
 //                 two bits  [rows, 64] byte i has those of strips 0, 1, 2, 3 from below: bits 0 and 1 of
-//                           codes of width 3, bits 4 and 5 of codes of width 6
+//                           codes of widths 2 and 3, bits 4 and 5 of codes of width 6
 //                 high bit  [rows, 32] a bit a column: bit 2 of width 3, bit 4 of width 5
 //   last block    of 1 to 3 strips: [rows, strips, width, 8], a bit a column
 #pragma once
@@ -30,7 +30,7 @@ namespace mica {
 
 inline constexpr size_t kTrellisBlock = 256, kTrellisStrip = 64;
 inline constexpr size_t kStripsOfBlock = kTrellisBlock / kTrellisStrip;
-inline constexpr std::array<int, 5> kTrellisWidths = {3, 4, 5, 6, 8};
+inline constexpr std::array<int, 6> kTrellisWidths = {2, 3, 4, 5, 6, 8};
 // Exceptions name their column by 16 bits.
 inline constexpr size_t kMostTrellisCols = 65536;
 
@@ -56,10 +56,11 @@ struct TrellisLayout {
 // Integers that have a code of a width below 8: [-half, half).
 constexpr int HalfOfWidth(int width) { return 1 << (width - 1); }
 constexpr bool HasCode(int n, int width) { return n >= -HalfOfWidth(width) && n < HalfOfWidth(width); }
-// The nearest one of the same parity, so that the machine goes the same way.
+// The nearest one of the same parity, so that the machine goes the same way; of width 2 it may have another
+// sign.
 constexpr int NearestWithCode(int n, int width) {
   const int half = HalfOfWidth(width);
-  if (n >= half) return half - 2 + (n & 1);
+  if (n >= half) return half - 2 + (n & 1);  // half is even
   if (n < -half) return -half + (n & 1);
   return n;
 }

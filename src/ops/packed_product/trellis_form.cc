@@ -45,7 +45,7 @@ class TileMaker {
     if (in_block == 0) std::memset(codes_.data(), 0, codes_.size());
     uint8_t machine[kMostLanes] = {};
     const bool needs_states =
-        width == 8 || std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
+        width == 2 || width == 8 || std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
                                   is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
                                   [](uint8_t taken) { return taken != 0; });
     for (size_t r = 0; r < rows_; ++r) {
@@ -85,16 +85,17 @@ class TileMaker {
     AddException(col, difference, parts_);
     for (const TrellisException part : parts_) found_.emplace_back(static_cast<uint32_t>(r), part);
   }
-  // The quantiser adds the same to both levels: they have one sign.
-  void TakeBeyond(size_t r, size_t col, int n, uint8_t& code) {
+  // Of widths above 2 both integers have one sign: any quantiser makes the same difference.
+  void TakeBeyond(size_t r, size_t col, int n, uint8_t& code, int quantiser = 0) {
     const int near = NearestWithCode(n, w_.layout.width);
     if (near == n) return;
     code = CodeOf(near, w_.layout.width);
-    Add(r, col, trellis_.spacing * (n - near));
+    Add(r, col, trellis_.Level(n, quantiser) - trellis_.Level(near, quantiser));
   }
   void TakeLevels(size_t r, size_t first, size_t count, const int16_t* n, uint8_t* machine, uint8_t* codes) {
     for (size_t l = 0; l < count; ++l) {
-      const int level = trellis_.Level(n[l], trellis_.quantiser[machine[l]]);
+      const int quantiser = trellis_.quantiser[machine[l]];
+      const int level = trellis_.Level(n[l], quantiser);
       machine[l] = trellis_.next[machine[l]][static_cast<size_t>(n[l] & 1)];
       const size_t col = first + l;
       if (is_taken_[col] != 0) {
@@ -110,7 +111,7 @@ class TileMaker {
         if (kept != level) Add(r, col, level - kept);
       } else {
         codes[l] = CodeOf(n[l], w_.layout.width);
-        TakeBeyond(r, col, n[l], codes[l]);
+        TakeBeyond(r, col, n[l], codes[l], quantiser);
       }
     }
   }
@@ -127,16 +128,13 @@ class TileMaker {
 
 class TrellisOnProcessor : public ResidentForm {
  public:
-  explicit TrellisOnProcessor(TrellisWeights w)
-      : w_(std::move(w)), positions_(w_.order.size()), kernel_(BestTrellisKernel()) {
-    for (size_t p = 0; p < w_.order.size(); ++p) positions_[w_.order[p]] = static_cast<uint32_t>(p);
-  }
+  explicit TrellisOnProcessor(TrellisWeights w) : w_(std::move(w)), kernel_(BestTrellisKernel()) {}
 
   const char* name() const override { return "trellis"; }
   size_t outputs() const override { return w_.layout.rows; }
   size_t inputs() const override { return w_.layout.cols; }
   Device device() const override { return Device::Cpu(); }
-  size_t bytes() const override { return w_.bytes() + positions_.size() * sizeof(uint32_t); }
+  size_t bytes() const override { return w_.bytes(); }
 
   void Multiply(ConstTensor x_tensor, ConstTensor bias_tensor, Tensor y_tensor) const override {
     const MatrixView<const float> x = x_tensor.host<float>();
@@ -152,11 +150,12 @@ class TrellisOnProcessor : public ResidentForm {
         const size_t rows = w_.layout.RowsOf(tile);
         float* sums = Scratch<float, 70>(tokens * rows);
         kernel_(w_, tile, rounded, 0, {sums, tokens, rows});
-        const uint32_t* order = w_.order.data() + tile * w_.layout.tile_rows;
+        const size_t first_position = tile * w_.layout.tile_rows;
         for (size_t t = 0; t < tokens; ++t) {
           for (size_t r = 0; r < rows; ++r) {
             const float sum = sums[t * rows + r];
-            y(first + t, order[r]) = bias == nullptr ? sum : sum + bias[order[r]];
+            const size_t row = w_.RowAt(first_position + r);
+            y(first + t, row) = bias == nullptr ? sum : sum + bias[row];
           }
         }
       });
@@ -166,9 +165,13 @@ class TrellisOnProcessor : public ResidentForm {
   void Rows(std::span<const int32_t> ids, Tensor out_tensor) const override {
     const MatrixView<float> out = out_tensor.host<float>();
     MICA_CHECK(out.rows == ids.size() && out.cols == inputs());
+    // Found for a call: they would take as much memory as the order itself.
+    std::vector<uint32_t> positions(w_.order.size());
+    for (size_t p = 0; p < positions.size(); ++p) positions[w_.order[p]] = static_cast<uint32_t>(p);
     ParallelFor(ids.size(), [&](size_t i) {
       MICA_CHECK(ids[i] >= 0 && static_cast<size_t>(ids[i]) < outputs());
-      Row(positions_[static_cast<size_t>(ids[i])], out.row(i));
+      const size_t row = static_cast<size_t>(ids[i]);
+      Row(positions.empty() ? row : positions[row], out.row(i));
     });
   }
 
@@ -177,7 +180,7 @@ class TrellisOnProcessor : public ResidentForm {
     const TrellisLayout& layout = w_.layout;
     const Trellis& trellis = TrellisOf(layout.states);
     const size_t tile = position / layout.tile_rows, row = position % layout.tile_rows;
-    const float scale = w_.row_scale[position];
+    const float scale = w_.RowScale(position);
     std::vector<int> levels(layout.blocks() * kTrellisBlock);
     for (size_t k = 0; k < layout.blocks(); ++k) {
       const uint8_t* bytes = w_.codes.data() + layout.Begin(tile, k);
@@ -204,7 +207,6 @@ class TrellisOnProcessor : public ResidentForm {
   }
 
   TrellisWeights w_;
-  std::vector<uint32_t> positions_;  // [rows] row -> stored position
   TrellisKernel kernel_;
 };
 
@@ -212,7 +214,8 @@ class TrellisOnProcessor : public ResidentForm {
 
 size_t TrellisWeights::bytes() const {
   size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
-  sum += (order.size() + row_scale.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
+  sum += row_step.size() * sizeof(int16_t);
+  sum += (order.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
   for (const Exceptions& of_tile : exceptions)
     sum += (of_tile.begin.size() + of_tile.items.size()) * sizeof(uint32_t);
   return sum;
@@ -226,9 +229,10 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
   w.layout = {parts.rows, parts.cols, parts.tile_rows, parts.states, choice.width};
   if (choice.width != 8) w.tables = MakeTrellisTables(parts.states, choice.width);
   w.codes = Matrix<uint8_t>(1, w.layout.bytes());
-  w.order = parts.order;
-  for (const uint32_t row : parts.order)
-    w.row_scale.push_back(EntropyStep(parts.row_step[row], parts.row_resolution));
+  if (!parts.in_order) w.order = parts.order;
+  w.row_step.reserve(parts.rows);
+  for (const uint32_t row : parts.order) w.row_step.push_back(parts.row_step[row]);
+  w.row_resolution = parts.row_resolution;
   w.col_scale = parts.col_scale;
   w.taken = choice.taken;
   w.taken_levels = Matrix<int16_t>(parts.rows, choice.taken.size());

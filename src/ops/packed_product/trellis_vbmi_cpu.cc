@@ -64,7 +64,7 @@ class WholeBlock {
  public:
   WholeBlock(const uint8_t* bytes, size_t rows)
       : low_(bytes),
-        two_(kWidth == 3 ? bytes : bytes + rows * 128),
+        two_(kWidth <= 3 ? bytes : bytes + rows * 128),
         high_(two_ + (kWidth == 3 || kWidth == 6 ? rows * 64 : 0)) {}
 
   // Levels + offset of strips.
@@ -76,7 +76,7 @@ class WholeBlock {
       for (int s = 0; s < 4; ++s) level[s] = _mm512_loadu_si512(low_ + r * 256 + s * 64);
       return;
     }
-    if constexpr (kWidth == 3) {
+    if constexpr (kWidth <= 3) {
       const __m512i two = _mm512_loadu_si512(two_ + r * 64);
       code[0] = MaskedOr(two, 3, state[0]);
       code[1] = MaskedOr(_mm512_srli_epi16(two, 2), 3, state[1]);
@@ -108,7 +108,7 @@ class WholeBlock {
   }
   static constexpr size_t strips() { return kStripsOfBlock; }
   void Prefetch(size_t r) const {
-    if constexpr (kWidth != 3) {
+    if constexpr (kWidth > 3) {
       constexpr size_t kEach = kWidth == 8 ? 256 : 128;
       for (size_t i = 0; i < kEach; i += 64)
         _mm_prefetch(reinterpret_cast<const char*>(low_ + r * kEach + i + 4096), _MM_HINT_T0);
@@ -368,15 +368,18 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const size_t position = tile * layout.tile_rows + r;
     const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
     const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
+    const float scale = w.RowScale(position);
     for (size_t t = 0; t < y.rows; ++t) {
       const float sum = beside ? y(t, r) + Beside(w, exceptions, position, r, x.values.row(first + t)) : y(t, r) + 0.0f;
-      y(t, r) = w.row_scale[position] * sum;
+      y(t, r) = scale * sum;
     }
   }
 }
 
 void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
   switch (w.layout.width) {
+    case 2:
+      return MultiplyWidth<2>(w, tile, x, first, y);
     case 3:
       return MultiplyWidth<3>(w, tile, x, first, y);
     case 4:

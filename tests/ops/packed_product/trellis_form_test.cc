@@ -105,7 +105,7 @@ TEST(TrellisForm, EveryInstructionSetGivesTheSameBits) {
         const std::vector<float> decoded = DecodedProduct(parts, x, sizes);
         for (size_t t = 0; t < tokens; ++t) {
           for (size_t p = 0; p < c.rows; ++p) {
-            const size_t i = t * c.rows + w.order[p];
+            const size_t i = t * c.rows + w.RowAt(p);
             ASSERT_NEAR(expected(t, p), decoded[i], sizes[i] * (0.501 / 127) + 1e-6) << "width " << width;
           }
         }
