@@ -13,8 +13,12 @@ namespace {
 // beside other bytes, since a product takes longer over it.
 constexpr double kExceptionBits = 32, kTakenBits = 16, kExceptionWeight = 1.5;
 
-void PutBit(uint8_t* plane, size_t i, int bit) {
-  plane[i / 8] = static_cast<uint8_t>(plane[i / 8] | (bit & 1) << (i % 8));
+// Bit i: bit `at` of codes[i]; eight of them.
+uint8_t EightBits(const uint8_t* codes, int at) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < 8; ++i) bytes |= uint64_t{codes[i]} << (8 * i);
+  // Byte i times 2^(56 - 7 i) has its lowest bit at 56 + i, and no two products meet.
+  return static_cast<uint8_t>((bytes >> at & 0x0101010101010101u) * 0x0102040810204080u >> 56);
 }
 int BitAt(const uint8_t* plane, size_t i) { return plane[i / 8] >> (i % 8) & 1; }
 
@@ -34,14 +38,13 @@ double ShareFrom(const FrequencyTable& table, int raw_bits, int magnitude) {
 void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* codes, uint8_t* out) {
   const size_t rows = layout.RowsOf(tile), strips = layout.StripsOf(block);
   const int width = layout.width;
-  std::memset(out, 0, rows * strips * layout.strip_bytes());
   if (strips < kStripsOfBlock) {
     for (size_t r = 0; r < rows; ++r) {
       for (size_t s = 0; s < strips; ++s) {
         uint8_t* planes = out + (r * strips + s) * layout.strip_bytes();
         for (int b = 0; b < width; ++b, planes += kTrellisStrip / 8) {
-          for (size_t i = 0; i < kTrellisStrip; ++i)
-            PutBit(planes, i, codes[r * kTrellisBlock + s * kTrellisStrip + i] >> b);
+          for (size_t i = 0; i < kTrellisStrip; i += 8)
+            planes[i / 8] = EightBits(codes + r * kTrellisBlock + s * kTrellisStrip + i, b);
         }
       }
     }
@@ -72,7 +75,7 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
       }
     }
     if (width == 3 || width == 5) {
-      for (size_t i = 0; i < kTrellisBlock; ++i) PutBit(high + r * 32, i, of_row[i] >> (width - 1));
+      for (size_t i = 0; i < kTrellisBlock; i += 8) high[r * 32 + i / 8] = EightBits(of_row + i, width - 1);
     }
   }
 }

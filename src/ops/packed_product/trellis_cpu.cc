@@ -78,7 +78,7 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
       }
       const float beside =
           ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-      y(t, r) = w.RowScale(position) * (y(t, r) + beside);
+      y(t, r) = w.row_scale[position] * (y(t, r) + beside);
     }
   }
 }

@@ -180,7 +180,7 @@ class TrellisOnProcessor : public ResidentForm {
     const TrellisLayout& layout = w_.layout;
     const Trellis& trellis = TrellisOf(layout.states);
     const size_t tile = position / layout.tile_rows, row = position % layout.tile_rows;
-    const float scale = w_.RowScale(position);
+    const float scale = w_.row_scale[position];
     std::vector<int> levels(layout.blocks() * kTrellisBlock);
     for (size_t k = 0; k < layout.blocks(); ++k) {
       const uint8_t* bytes = w_.codes.data() + layout.Begin(tile, k);
@@ -214,8 +214,7 @@ class TrellisOnProcessor : public ResidentForm {
 
 size_t TrellisWeights::bytes() const {
   size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
-  sum += row_step.size() * sizeof(int16_t);
-  sum += (order.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
+  sum += (order.size() + row_scale.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
   for (const Exceptions& of_tile : exceptions)
     sum += (of_tile.begin.size() + of_tile.items.size()) * sizeof(uint32_t);
   return sum;
@@ -230,9 +229,9 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
   if (choice.width != 8) w.tables = MakeTrellisTables(parts.states, choice.width);
   w.codes = Matrix<uint8_t>(1, w.layout.bytes());
   if (!parts.in_order) w.order = parts.order;
-  w.row_step.reserve(parts.rows);
-  for (const uint32_t row : parts.order) w.row_step.push_back(parts.row_step[row]);
-  w.row_resolution = parts.row_resolution;
+  w.row_scale.reserve(parts.rows);
+  for (const uint32_t row : parts.order)
+    w.row_scale.push_back(EntropyStep(parts.row_step[row], parts.row_resolution));
   w.col_scale = parts.col_scale;
   w.taken = choice.taken;
   w.taken_levels = Matrix<int16_t>(parts.rows, choice.taken.size());

@@ -40,8 +40,7 @@ struct TrellisWeights {
   TrellisTables tables{};  // of widths below 8
   Matrix<uint8_t> codes;   // [1, layout.bytes()]
   std::vector<uint32_t> order;    // [rows] stored position -> row; empty: all in their own order
-  std::vector<int16_t> row_step;  // [rows] exponents of a, by stored position
-  int row_resolution = kStepResolution;
+  std::vector<float> row_scale;   // [rows] a, by stored position
   std::vector<float> col_scale;   // [cols] b
   std::vector<uint32_t> taken;    // columns whose codes are all of level 0: their levels are
   Matrix<int16_t> taken_levels;   // [rows, taken], by stored position
@@ -52,7 +51,6 @@ struct TrellisWeights {
   std::vector<Exceptions> exceptions;  // [tiles]
 
   size_t RowAt(size_t position) const { return order.empty() ? position : order[position]; }
-  float RowScale(size_t position) const { return EntropyStep(row_step[position], row_resolution); }
   size_t bytes() const;
 };
 // `choice`: of columns and width.

@@ -27,7 +27,15 @@
 namespace mica {
 namespace {
 
+// What holds vectors in arrays must become one body of code, or they go through memory.
+#define MICA_ONE_BODY [[gnu::always_inline]] inline
+
 constexpr size_t kRowsTogether = 16;
+
+// sum += products of unsigned and signed bytes, four a lane. As an intrinsic GCC 12 copies every sum twice.
+MICA_ONE_BODY void AddProducts(__m512i& sum, __m512i levels, __m512i values) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(levels), "v"(values));
+}
 
 // What a width's codes become.
 template <int kWidth>
@@ -39,7 +47,7 @@ struct Machine {
         next(_mm512_loadu_si512(tables.next.data())) {}
 
   // Level + offset of codes; the state goes on. For widths below 6 `code` is code | state.
-  __m512i Step(__m512i code, __m512i& state) const {
+  MICA_ONE_BODY __m512i Step(__m512i code, __m512i& state) const {
     if constexpr (kWidth == 8) return code;
     if constexpr (kWidth == 6) {
       const __m512i at = _mm512_ternarylogic_epi64(code, state, _mm512_set1_epi8(0x40), 0xF8);
@@ -68,7 +76,7 @@ class WholeBlock {
         high_(two_ + (kWidth == 3 || kWidth == 6 ? rows * 64 : 0)) {}
 
   // Levels + offset of strips.
-  void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
     constexpr bool kJoined = kWidth < 6;  // codes and states in one byte
     __m512i code[4];
     const __m512i none = _mm512_setzero_si512();
@@ -104,6 +112,7 @@ class WholeBlock {
         code[s] = _mm512_mask_add_epi8(code[s], mask, code[s], bit);
       }
     }
+#pragma GCC unroll 4
     for (int s = 0; s < 4; ++s) level[s] = machine.Step(code[s], state[s]);
   }
   static constexpr size_t strips() { return kStripsOfBlock; }
@@ -124,7 +133,7 @@ template <int kWidth>
 class LastBlock {
  public:
   LastBlock(const uint8_t* bytes, size_t strips) : bytes_(bytes), strips_(strips) {}
-  void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
     const uint8_t* planes = bytes_ + r * strips_ * kWidth * 8;
     for (size_t s = 0; s < kStripsOfBlock; ++s) {
       if (s >= strips_) {
@@ -181,10 +190,10 @@ void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start,
       __m512i level[4];
       block.Prefetch(first + i);
       block.Row(first + i, machine, state, level);
-      __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), level[0], values[0]);
-      sum = _mm512_dpbusd_epi32(sum, level[1], values[1]);
-      sum = _mm512_dpbusd_epi32(sum, level[2], values[2]);
-      products[i] = _mm512_dpbusd_epi32(sum, level[3], values[3]);
+      __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) AddProducts(sum, level[j], values[j]);
+      products[i] = sum;
     }
     for (size_t i = count; i < kRowsTogether; ++i) products[i] = _mm512_setzero_si512();
     const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(SumsOf(products), offsets));
@@ -231,21 +240,28 @@ inline void MultiplyGroups(const uint8_t* levels, const int8_t* x, size_t x_stri
                            const int32_t* value_sums, size_t blocks, int offset, float* sums, size_t stride,
                            size_t rows) {
   __m512i acc[kTokens][kGroups];
+#pragma GCC unroll 8
   for (size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
     for (size_t g = 0; g < kGroups; ++g) acc[t][g] = _mm512_set1_epi32(-offset * value_sums[t * blocks]);
   }
   for (size_t c = 0; c < kTrellisBlock / 4; ++c) {
     __m512i w[kGroups];
+#pragma GCC unroll 2
     for (size_t g = 0; g < kGroups; ++g)
       w[g] = _mm512_load_si512(levels + g * 16 * kTrellisBlock + c * 64);
+#pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
       int32_t four;
       std::memcpy(&four, x + t * x_stride + 4 * c, sizeof(four));
       const __m512i values = _mm512_set1_epi32(four);
-      for (size_t g = 0; g < kGroups; ++g) acc[t][g] = _mm512_dpbusd_epi32(acc[t][g], w[g], values);
+#pragma GCC unroll 2
+      for (size_t g = 0; g < kGroups; ++g) AddProducts(acc[t][g], w[g], values);
     }
   }
+#pragma GCC unroll 8
   for (size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
     for (size_t g = 0; g < kGroups; ++g) {
       const size_t count = std::min<size_t>(16, rows - 16 * g);
       const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
@@ -368,7 +384,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const size_t position = tile * layout.tile_rows + r;
     const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
     const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
-    const float scale = w.RowScale(position);
+    const float scale = w.row_scale[position];
     for (size_t t = 0; t < y.rows; ++t) {
       const float sum = beside ? y(t, r) + Beside(w, exceptions, position, r, x.values.row(first + t)) : y(t, r) + 0.0f;
       y(t, r) = scale * sum;
@@ -392,6 +408,8 @@ void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, 
       return MultiplyWidth<8>(w, tile, x, first, y);
   }
 }
+
+#undef MICA_ONE_BODY
 
 }  // namespace
 }  // namespace mica
