@@ -2,9 +2,10 @@
 #include "ops/packed_product/int8_inputs.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "base/error.h"
+#include "base/threads.h"
+#include "device/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/packed_product/int8_inputs.cc"
@@ -107,14 +108,14 @@ void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std:
   out.values.resize(x.rows * stride);
   out.scales.resize(x.rows * blocks);
   out.sums.resize(x.rows * blocks);
-  std::vector<float> scaled(cols);
   const auto round = HWY_DYNAMIC_DISPATCH(ChosenRounder)();
-  for (size_t t = 0; t < x.rows; ++t) {
+  ParallelFor(x.rows, [&](size_t t) {
+    float* scaled = Scratch<float, 73>(cols);
     int8_t* values = out.values.data() + t * stride;
-    round(x.row(t), factors, order, begin, scaled.data(), values, out.scales.data() + t * blocks,
+    round(x.row(t), factors, order, begin, scaled, values, out.scales.data() + t * blocks,
           out.sums.data() + t * blocks);
     std::fill(values + cols, values + stride, int8_t{0});
-  }
+  });
 }
 
 }  // namespace mica

@@ -65,15 +65,14 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
     for (size_t t = 0; t < y.rows; ++t) {
       float lanes[8] = {};
       if (!x.values.empty()) {
-        const float* values = x.values.row(first + t);
         for (size_t i = 0; i < w.taken.size(); ++i) {
           lanes[i % 8] =
-              std::fma(static_cast<float>(w.taken_levels(position, i)), values[w.taken[i]], lanes[i % 8]);
+              std::fma(static_cast<float>(w.taken_levels(position, i)), x.values(w.taken[i], first + t), lanes[i % 8]);
         }
         for (size_t i = exceptions.begin[r]; i < exceptions.begin[r + 1]; ++i) {
           float& lane = lanes[(i - exceptions.begin[r]) % 8];
           lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
-                          values[ColumnOf(exceptions.items[i])], lane);
+                          x.values(ColumnOf(exceptions.items[i]), first + t), lane);
         }
       }
       const float beside =

@@ -267,13 +267,19 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
     out.values = Matrix<float>();
     return;
   }
-  if (out.values.rows() != x.rows || out.values.cols() != cols) out.values = Matrix<float>(x.rows, cols);
-  for (size_t t = 0; t < x.rows; ++t) {
-    for (size_t c = 0; c < cols; ++c) {
-      out.values(t, c) = static_cast<float>(out.rounded.values[t * out.rounded.stride + c]) *
-                         out.rounded.scales[t * blocks + c / kTrellisBlock];
+  const size_t width = x.rows == 1 ? 1 : (x.rows + 15) / 16 * 16;
+  if (out.values.rows() != cols || out.values.cols() != width) out.values = Matrix<float>(cols, width);
+  ParallelFor(blocks, [&](size_t k) {
+    for (size_t first = 0; first < x.rows; first += 16) {
+      for (size_t c = begin[k]; c < begin[k + 1]; ++c) {
+        for (size_t t = first; t < std::min(first + 16, x.rows); ++t) {
+          out.values(c, t) = static_cast<float>(out.rounded.values[t * out.rounded.stride + c]) *
+                             out.rounded.scales[t * blocks + k];
+        }
+        for (size_t t = x.rows; t < std::min(first + 16, width); ++t) out.values(c, t) = 0;
+      }
     }
-  }
+  });
 }
 
 TrellisKernel BestTrellisKernel() {

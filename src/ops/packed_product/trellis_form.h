@@ -60,7 +60,8 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
 struct TrellisInputs {
   size_t tokens = 0;
   Int8Inputs rounded;     // in blocks of kTrellisBlock columns; stride: those of all blocks
-  Matrix<float> values;   // [tokens, cols] scale * value; empty where the weights have nothing beside codes
+  // [cols, 1 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
+  Matrix<float> values;
 };
 void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInputs& out);
 

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "device/scratch.h"
 
@@ -66,6 +67,11 @@ inline __m512i MaskedOr(__m512i value, int mask, __m512i other) {
   return _mm512_ternarylogic_epi64(value, _mm512_set1_epi8(static_cast<char>(mask)), other, 0xEA);
 }
 
+// Planes are streams that are read once.
+MICA_ONE_BODY void Ahead(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at + 4096), _MM_HINT_T0);
+}
+
 // Rows of a whole block.
 template <int kWidth>
 class WholeBlock {
@@ -117,10 +123,11 @@ class WholeBlock {
   }
   static constexpr size_t strips() { return kStripsOfBlock; }
   void Prefetch(size_t r) const {
-    if constexpr (kWidth > 3) {
-      constexpr size_t kEach = kWidth == 8 ? 256 : 128;
-      for (size_t i = 0; i < kEach; i += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(low_ + r * kEach + i + 4096), _MM_HINT_T0);
+    constexpr size_t kLow = kWidth == 8 ? 256 : kWidth > 3 ? 128 : 0;
+    for (size_t i = 0; i < kLow; i += 64) Ahead(low_ + r * kLow + i);
+    if constexpr (kWidth <= 3 || kWidth == 6) Ahead(two_ + r * 64);
+    if constexpr (kWidth == 3 || kWidth == 5) {
+      if (r % 2 == 0) Ahead(high_ + r * 32);
     }
   }
 
@@ -327,12 +334,13 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
 
 // What is beside the codes of one row, for one token.
 inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position, size_t r,
-                    const float* values) {
+                    const float* values, size_t stride) {
+  const __m256i strides = _mm256_set1_epi32(static_cast<int>(stride));
   __m256 lanes = _mm256_setzero_ps();
   const size_t taken = w.taken.size();
   for (size_t i = 0; i < taken; i += 8) {
     const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, taken - i)) - 1);
-    const __m256i cols = _mm256_maskz_loadu_epi32(mask, w.taken.data() + i);
+    const __m256i cols = _mm256_mullo_epi32(_mm256_maskz_loadu_epi32(mask, w.taken.data() + i), strides);
     const __m128i levels = _mm_maskz_loadu_epi16(mask, w.taken_levels.row(position) + i);
     const __m256 level = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(levels));
     const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
@@ -343,7 +351,7 @@ inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& e
   for (size_t i = 0; i < count; i += 8) {
     const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, count - i)) - 1);
     const __m256i item = _mm256_maskz_loadu_epi32(mask, items + i);
-    const __m256i cols = _mm256_and_si256(item, _mm256_set1_epi32(0xFFFF));
+    const __m256i cols = _mm256_mullo_epi32(_mm256_and_si256(item, _mm256_set1_epi32(0xFFFF)), strides);
     const __m256 difference = _mm256_cvtepi32_ps(_mm256_srai_epi32(item, 16));
     const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
     lanes = _mm256_mask3_fmadd_ps(difference, of, lanes, mask);
@@ -351,6 +359,40 @@ inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& e
   const __m256 pairs = _mm256_add_ps(lanes, _mm256_movehdup_ps(lanes));
   const __m256 fours = _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0x4E));
   return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+// The same for sixteen tokens, whose values stand `stride` apart by column.
+inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
+                           size_t r, const float* values, size_t stride) {
+  __m512 lanes[8];
+#pragma GCC unroll 8
+  for (__m512& lane : lanes) lane = _mm512_setzero_ps();
+  const auto add = [&](size_t count, const auto& item) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+#pragma GCC unroll 8
+      for (size_t j = 0; j < 8; ++j) {
+        const auto [col, level] = item(i + j);
+        lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
+      }
+    }
+#pragma GCC unroll 7
+    for (size_t j = 0; j < 7; ++j) {
+      if (i + j >= count) break;
+      const auto [col, level] = item(i + j);
+      lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
+    }
+  };
+  add(w.taken.size(), [&](size_t i) {
+    return std::pair<size_t, float>(w.taken[i], static_cast<float>(w.taken_levels(position, i)));
+  });
+  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
+  add(exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) {
+    return std::pair<size_t, float>(ColumnOf(items[i]), static_cast<float>(DifferenceOf(items[i])));
+  });
+  return _mm512_add_ps(
+      _mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
+      _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
 }
 
 template <int kWidth>
@@ -385,9 +427,17 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
     const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
     const float scale = w.row_scale[position];
-    for (size_t t = 0; t < y.rows; ++t) {
-      const float sum = beside ? y(t, r) + Beside(w, exceptions, position, r, x.values.row(first + t)) : y(t, r) + 0.0f;
-      y(t, r) = scale * sum;
+    if (y.rows == 1) {
+      const float sum = y(0, r) + (beside ? Beside(w, exceptions, position, r, x.values.data() + first, x.values.cols()) : 0.0f);
+      y(0, r) = scale * sum;
+      continue;
+    }
+    for (size_t t = 0; t < y.rows; t += 16) {
+      alignas(64) float more[16] = {};
+      if (beside) {
+        _mm512_store_ps(more, BesideOfMany(w, exceptions, position, r, x.values.data() + first + t, x.values.cols()));
+      }
+      for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i) y(t + i, r) = scale * (y(t + i, r) + more[i]);
     }
   }
 }
