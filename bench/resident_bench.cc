@@ -49,7 +49,8 @@ Matrix<float> Activations(size_t tokens, size_t cols, unsigned seed) {
 #if defined(__x86_64__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
-uint64_t SumOf(const uint64_t* at, size_t count) {
+uint64_t
+SumOf(const uint64_t* at, size_t count) {
   uint64_t sum[32] = {};
   for (size_t j = 0; j + 32 <= count; j += 32) {
     for (size_t l = 0; l < 32; ++l) sum[l] += at[j + l];
@@ -89,19 +90,24 @@ void Shape(size_t rows, size_t cols) {
     Matrix<float> y(1, rows);
     // As many copies as no cache holds.
     std::vector<ResidentWeights> forms;
-    for (double held = 0; held < 150e6; held += bytes) forms.push_back(ResidentWeights::OfParts(parts, Device::Cpu()));
+    for (double held = 0; held < 150e6; held += bytes)
+      forms.push_back(ResidentWeights::OfParts(parts, Device::Cpu()));
     const ResidentWeights& form = forms[0];
-    const double one = Seconds(4, [&] {
-                         for (const ResidentWeights& each : forms) each.form().Multiply(x, {}, y);
-                       }) / static_cast<double>(forms.size());
+    const double one = Seconds(4,
+                               [&] {
+                                 for (const ResidentWeights& each : forms) each.form().Multiply(x, {}, y);
+                               }) /
+                       static_cast<double>(forms.size());
     const Matrix<uint8_t> large(1, 200 << 20, 1);
     const double read_rate = static_cast<double>(large.size()) / ReadSeconds(large.data(), large.size());
     std::fflush(stdout);
-    fmt::print("{} x {}: stored {:.2f} bits, width {}, resident {:.2f} bits; one token {:.1f} GB/s of {:.1f} ({:.0f} %), {:.1f} G weights/s; "
-               "made at {:.2f} G weights/s, {} threads\n",
-               rows, cols, static_cast<double>(packed.bits()) / weights, choice.width, 8 * bytes / weights,
-               bytes / one / 1e9, read_rate / 1e9, 100 * bytes / one / read_rate, weights / one / 1e9, weights / made / 1e9,
-               Threads());
+    fmt::print(
+        "{} x {}: stored {:.2f} bits, width {}, resident {:.2f} bits; one token {:.1f} GB/s of {:.1f} "
+        "({:.0f} %), {:.1f} G weights/s; "
+        "made at {:.2f} G weights/s, {} threads\n",
+        rows, cols, static_cast<double>(packed.bits()) / weights, choice.width, 8 * bytes / weights,
+        bytes / one / 1e9, read_rate / 1e9, 100 * bytes / one / read_rate, weights / one / 1e9,
+        weights / made / 1e9, Threads());
     if (octaves != 0.3) continue;
     Matrix<float> plain(rows, cols);
     Decode(parts, 0, plain);
@@ -141,7 +147,8 @@ void Packed(const std::string& directory) {
   for (const TensorView& tensor : checkpoint.tensors()) {
     const size_t dot = tensor.name.rfind('.');
     const std::string name = tensor.name.substr(0, dot);
-    if (tensor.name.substr(dot + 1) != "side" || std::find(seen.begin(), seen.end(), name) != seen.end()) continue;
+    if (tensor.name.substr(dot + 1) != "side" || std::find(seen.begin(), seen.end(), name) != seen.end())
+      continue;
     seen.push_back(name);
     const StoredMatrix matrix = OpenPacked(checkpoint, name, false);
     const EntropyParts* parts = std::get_if<EntropyParts>(&matrix.parts);
@@ -151,10 +158,13 @@ void Packed(const std::string& directory) {
     size_t exceptions = 0;
     for (const auto& of_tile : w.exceptions) exceptions += of_tile.items.size();
     const double count = static_cast<double>(parts->rows * parts->cols);
-    const double bits = static_cast<double>(matrix.bits().total()), own = 8.0 * static_cast<double>(w.bytes());
-    fmt::print("{:44} [{}, {}] stored {:.3f} resident {:.3f} (+{:.2f}) width {} taken {} exceptions {:.2f} % error {:.2e}\n", name,
-               parts->rows, parts->cols, bits / count, own / count, (own - bits) / count, choice.width,
-               choice.taken.size(), 100.0 * static_cast<double>(exceptions) / count, RelativeError(*parts));
+    const double bits = static_cast<double>(matrix.bits().total()),
+                 own = 8.0 * static_cast<double>(w.bytes());
+    fmt::print(
+        "{:44} [{}, {}] stored {:.3f} resident {:.3f} (+{:.2f}) width {} taken {} exceptions {:.2f} % error "
+        "{:.2e}\n",
+        name, parts->rows, parts->cols, bits / count, own / count, (own - bits) / count, choice.width,
+        choice.taken.size(), 100.0 * static_cast<double>(exceptions) / count, RelativeError(*parts));
     stored += bits, resident += own, weights += count;
   }
   fmt::print("all: stored {:.3f} bits, resident {:.3f} (+{:.3f})\n", stored / weights, resident / weights,

@@ -167,7 +167,8 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
   TrellisChoice choice;
   choice.width = width;
   const double cols = static_cast<double>(frame.cols);
-  choice.bits = width * static_cast<double>((frame.cols + kTrellisStrip - 1) / kTrellisStrip * kTrellisStrip) / cols;
+  choice.bits =
+      width * static_cast<double>((frame.cols + kTrellisStrip - 1) / kTrellisStrip * kTrellisStrip) / cols;
   for (size_t c = 0; c < frame.cols; ++c) {
     const int k = frame.col_class[c];
     const auto [at, added] = of_class.try_emplace(k, 0.0);

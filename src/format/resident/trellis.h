@@ -76,8 +76,8 @@ static_assert(IntegerOfCode(CodeOf(-8, 4), 4) == -8 && IntegerOfCode(CodeOf(7, 4
 // Levels of width 8 lie within +- this.
 inline constexpr int kMostByteLevel = 127;
 
-// Bytes of a block from codes [rows of the tile, 256], those of columns beyond the last being 0 (width 8: anything); out: as
-// many bytes as the block has.
+// Bytes of a block from codes [rows of the tile, 256], those of columns beyond the last being 0 (width 8:
+// anything); out: as many bytes as the block has.
 void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* codes, uint8_t* out);
 // The codes of one row of it, [256]; those of strips that it has not are 0.
 void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* bytes, size_t row,
@@ -85,8 +85,8 @@ void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uin
 
 // The machine as tables of a byte. For widths below 6 a byte is code | state, with
 // state = quantiser << width | rest << (width + 1): its six lowest bits say the level, and the four from the
-// parity on what the next state is. For width 6 the state is quantiser << 6 | rest's low bit << 7 | its high bit << 4,
-// and parity, which is bit 5, stands among them.
+// parity on what the next state is. For width 6 the state is quantiser << 6 | rest's low bit << 7 | its high
+// bit << 4, and parity, which is bit 5, stands among them.
 struct TrellisTables {
   // Level + offset by the byte's six lowest bits, seven for width 6.
   std::array<uint8_t, 128> level;

@@ -28,9 +28,8 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Every step of a value is one correctly rounded operation, and maxima and sums of integers have no order: all
-// instruction sets give the same.
-// Largest |x|.
+// Every step of a value is one correctly rounded operation, and maxima and sums of integers have no order:
+// all instruction sets give the same. Largest |x|.
 float LargestOf(const float* x, size_t count) {
   const hn::ScalableTag<float> d;
   const size_t step = hn::Lanes(d);
@@ -67,7 +66,8 @@ int32_t RoundBlock(const float* x, size_t count, float inverse, int8_t* out) {
 }
 
 void RoundToken(const float* x, std::span<const float> factors, std::span<const uint32_t> order,
-                std::span<const uint32_t> begin, float* scaled, int8_t* values, float* scales, int32_t* sums) {
+                std::span<const uint32_t> begin, float* scaled, int8_t* values, float* scales,
+                int32_t* sums) {
   const size_t blocks = begin.size() - 1, cols = begin[blocks];
   if (order.empty() && !factors.empty()) {
     for (size_t c = 0; c < cols; ++c) scaled[c] = x[c] * factors[c];

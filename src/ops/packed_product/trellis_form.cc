@@ -44,10 +44,10 @@ class TileMaker {
     const size_t in_block = first % kTrellisBlock;
     if (in_block == 0) std::memset(codes_.data(), 0, codes_.size());
     uint8_t machine[kMostLanes] = {};
-    const bool needs_states =
-        width == 2 || width == 8 || std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
-                                  is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
-                                  [](uint8_t taken) { return taken != 0; });
+    const bool needs_states = width == 2 || width == 8 ||
+                              std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
+                                          is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
+                                          [](uint8_t taken) { return taken != 0; });
     for (size_t r = 0; r < rows_; ++r) {
       uint8_t* codes = codes_.row(r) + in_block;
       const int16_t* of_row = n + r * lanes;
@@ -203,7 +203,8 @@ class TrellisOnProcessor : public ResidentForm {
     const TrellisWeights::Exceptions& exceptions = w_.exceptions[tile];
     for (size_t i = exceptions.begin[row]; i < exceptions.begin[row + 1]; ++i)
       levels[ColumnOf(exceptions.items[i])] += DifferenceOf(exceptions.items[i]);
-    for (size_t c = 0; c < layout.cols; ++c) out[c] = static_cast<float>(levels[c]) * (scale * w_.col_scale[c]);
+    for (size_t c = 0; c < layout.cols; ++c)
+      out[c] = static_cast<float>(levels[c]) * (scale * w_.col_scale[c]);
   }
 
   TrellisWeights w_;
@@ -240,9 +241,9 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
   for (const uint32_t c : choice.taken) is_taken[c] = 1;
   ParallelFor(w.layout.tiles(), [&](size_t tile) {
     TileMaker maker(w, tile, is_taken);
-    const bool whole = DecodeTileCpu(parts, TileRows(parts, tile), [&](size_t first, size_t count, const int16_t* n) {
-      maker.Take(first, count, parts.lanes, n);
-    });
+    const bool whole = DecodeTileCpu(
+        parts, TileRows(parts, tile),
+        [&](size_t first, size_t count, const int16_t* n) { maker.Take(first, count, parts.lanes, n); });
     if (!whole) FailTile(parts, tile);
     maker.Finish();
   });
@@ -260,9 +261,10 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
     begin.push_back(static_cast<uint32_t>(std::min(cols, k * kTrellisBlock)));
   out.tokens = x.rows;
   RoundToInt8(x, w.col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
-  const bool beside = !w.taken.empty() ||
-                      std::any_of(w.exceptions.begin(), w.exceptions.end(),
-                                  [](const TrellisWeights::Exceptions& of_tile) { return !of_tile.items.empty(); });
+  const bool beside = !w.taken.empty() || std::any_of(w.exceptions.begin(), w.exceptions.end(),
+                                                      [](const TrellisWeights::Exceptions& of_tile) {
+                                                        return !of_tile.items.empty();
+                                                      });
   if (!beside) {
     out.values = Matrix<float>();
     return;

@@ -2,9 +2,9 @@
 //
 //   y_r = a_r (sum_k s_k sum_{c in block k} q_c level(r, c) + what the width does not hold)
 //
-// a_r is the row's step; q_c and s_k are the activations times the columns' steps, rounded to 8 bits in blocks
-// of 256 columns (int8_inputs.h). Sums of integers are exact and sums of floats have one order, so the bits of
-// y depend on neither tokens beside it, threads nor the instruction set.
+// a_r is the row's step; q_c and s_k are the activations times the columns' steps, rounded to 8 bits in
+// blocks of 256 columns (int8_inputs.h). Sums of integers are exact and sums of floats have one order, so the
+// bits of y depend on neither tokens beside it, threads nor the instruction set.
 #pragma once
 
 #include <cstddef>
@@ -37,13 +37,13 @@ inline int DifferenceOf(TrellisException exception) { return static_cast<int32_t
 
 struct TrellisWeights {
   TrellisLayout layout;
-  TrellisTables tables{};  // of widths below 8
-  Matrix<uint8_t> codes;   // [1, layout.bytes()]
-  std::vector<uint32_t> order;    // [rows] stored position -> row; empty: all in their own order
-  std::vector<float> row_scale;   // [rows] a, by stored position
-  std::vector<float> col_scale;   // [cols] b
-  std::vector<uint32_t> taken;    // columns whose codes are all of level 0: their levels are
-  Matrix<int16_t> taken_levels;   // [rows, taken], by stored position
+  TrellisTables tables{};        // of widths below 8
+  Matrix<uint8_t> codes;         // [1, layout.bytes()]
+  std::vector<uint32_t> order;   // [rows] stored position -> row; empty: all in their own order
+  std::vector<float> row_scale;  // [rows] a, by stored position
+  std::vector<float> col_scale;  // [cols] b
+  std::vector<uint32_t> taken;   // columns whose codes are all of level 0: their levels are
+  Matrix<int16_t> taken_levels;  // [rows, taken], by stored position
   struct Exceptions {
     std::vector<uint32_t> begin;  // [rows of the tile + 1]
     std::vector<TrellisException> items;
@@ -59,7 +59,7 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
 // Activations of such products.
 struct TrellisInputs {
   size_t tokens = 0;
-  Int8Inputs rounded;     // in blocks of kTrellisBlock columns; stride: those of all blocks
+  Int8Inputs rounded;  // in blocks of kTrellisBlock columns; stride: those of all blocks
   // [cols, 1 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
   Matrix<float> values;
 };

@@ -50,7 +50,8 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
         lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
                         x.values(ColumnOf(exceptions.items[i]), first + t), lane);
       }
-      sum += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+      sum +=
+          ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
       y(t, r) = w.row_scale[position] * sum;
     }
   }

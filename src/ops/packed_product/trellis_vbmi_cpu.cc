@@ -18,8 +18,9 @@
 #include "device/scratch.h"
 
 #if defined(__clang__)
-#pragma clang attribute push( \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni"))), apply_to = function)
+#pragma clang attribute push(                                                                     \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
@@ -172,8 +173,10 @@ inline __m512i SumsOf(const __m512i* a) {
   __m512i of_four[4];
   for (int i = 0; i < 4; ++i) {
     const __m512i* v = a + 4 * i;
-    const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    const __m512i high = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    const __m512i low =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i high =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     of_four[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
   }
   return Joined(Joined(of_four[0], of_four[1]), Joined(of_four[2], of_four[3]));
@@ -221,7 +224,8 @@ inline void Interleave(const uint8_t* rows, uint8_t* out) {
     for (size_t i = 0; i < 16; ++i) v[i] = _mm512_load_si512(rows + i * kTrellisBlock + s * 64);
     for (size_t i = 0; i < 16; i += 4) {
       const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-      const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+      const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]),
+                    d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
       w[i] = _mm512_unpacklo_epi64(a, c);
       w[i + 1] = _mm512_unpackhi_epi64(a, c);
       w[i + 2] = _mm512_unpacklo_epi64(b, d);
@@ -229,7 +233,8 @@ inline void Interleave(const uint8_t* rows, uint8_t* out) {
     }
     // w[4 g + j] has in quarter l column group 4 l + j of rows 4 g to 4 g + 3.
     for (size_t j = 0; j < 4; ++j) {
-      const __m512i a = _mm512_shuffle_i32x4(w[j], w[4 + j], 0x88), b = _mm512_shuffle_i32x4(w[j], w[4 + j], 0xDD);
+      const __m512i a = _mm512_shuffle_i32x4(w[j], w[4 + j], 0x88),
+                    b = _mm512_shuffle_i32x4(w[j], w[4 + j], 0xDD);
       const __m512i c = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0x88),
                     d = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0xDD);
       uint8_t* to = out + (s * 16 + j) * 64;
@@ -255,8 +260,7 @@ inline void MultiplyGroups(const uint8_t* levels, const int8_t* x, size_t x_stri
   for (size_t c = 0; c < kTrellisBlock / 4; ++c) {
     __m512i w[kGroups];
 #pragma GCC unroll 2
-    for (size_t g = 0; g < kGroups; ++g)
-      w[g] = _mm512_load_si512(levels + g * 16 * kTrellisBlock + c * 64);
+    for (size_t g = 0; g < kGroups; ++g) w[g] = _mm512_load_si512(levels + g * 16 * kTrellisBlock + c * 64);
 #pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
       int32_t four;
@@ -275,24 +279,24 @@ inline void MultiplyGroups(const uint8_t* levels, const int8_t* x, size_t x_stri
       float* to = sums + t * stride + 16 * g;
       const __m512 before = _mm512_maskz_loadu_ps(mask, to);
       _mm512_mask_storeu_ps(
-          to, mask, _mm512_fmadd_ps(_mm512_set1_ps(scales[t * blocks]), _mm512_cvtepi32_ps(acc[t][g]), before));
+          to, mask,
+          _mm512_fmadd_ps(_mm512_set1_ps(scales[t * blocks]), _mm512_cvtepi32_ps(acc[t][g]), before));
     }
   }
 }
 
-using Groups = void (*)(const uint8_t*, const int8_t*, size_t, const float*, const int32_t*, size_t, int, float*,
-                        size_t, size_t);
+using Groups = void (*)(const uint8_t*, const int8_t*, size_t, const float*, const int32_t*, size_t, int,
+                        float*, size_t, size_t);
 template <size_t kGroups>
-constexpr Groups kGroupsOfTokens[kTokenBlock + 1] = {
-    nullptr,
-    MultiplyGroups<kGroups, 1>,
-    MultiplyGroups<kGroups, 2>,
-    MultiplyGroups<kGroups, 3>,
-    MultiplyGroups<kGroups, 4>,
-    MultiplyGroups<kGroups, 5>,
-    MultiplyGroups<kGroups, 6>,
-    MultiplyGroups<kGroups, 7>,
-    MultiplyGroups<kGroups, 8>};
+constexpr Groups kGroupsOfTokens[kTokenBlock + 1] = {nullptr,
+                                                     MultiplyGroups<kGroups, 1>,
+                                                     MultiplyGroups<kGroups, 2>,
+                                                     MultiplyGroups<kGroups, 3>,
+                                                     MultiplyGroups<kGroups, 4>,
+                                                     MultiplyGroups<kGroups, 5>,
+                                                     MultiplyGroups<kGroups, 6>,
+                                                     MultiplyGroups<kGroups, 7>,
+                                                     MultiplyGroups<kGroups, 8>};
 
 // Many tokens.
 template <int kWidth, typename Block>
@@ -333,8 +337,8 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
 }
 
 // What is beside the codes of one row, for one token.
-inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position, size_t r,
-                    const float* values, size_t stride) {
+inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
+                    size_t r, const float* values, size_t stride) {
   const __m256i strides = _mm256_set1_epi32(static_cast<int>(stride));
   __m256 lanes = _mm256_setzero_ps();
   const size_t taken = w.taken.size();
@@ -362,8 +366,8 @@ inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& e
 }
 
 // The same for sixteen tokens, whose values stand `stride` apart by column.
-inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
-                           size_t r, const float* values, size_t stride) {
+inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions,
+                           size_t position, size_t r, const float* values, size_t stride) {
   __m512 lanes[8];
 #pragma GCC unroll 8
   for (__m512& lane : lanes) lane = _mm512_setzero_ps();
@@ -390,13 +394,13 @@ inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Except
   add(exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) {
     return std::pair<size_t, float>(ColumnOf(items[i]), static_cast<float>(DifferenceOf(items[i])));
   });
-  return _mm512_add_ps(
-      _mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
-      _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
+  return _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
+                       _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
 }
 
 template <int kWidth>
-void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                   MatrixView<float> y) {
   const TrellisLayout& layout = w.layout;
   const size_t rows = layout.RowsOf(tile), blocks = layout.blocks();
   const Machine<kWidth> machine(w.tables);
@@ -428,21 +432,26 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
     const float scale = w.row_scale[position];
     if (y.rows == 1) {
-      const float sum = y(0, r) + (beside ? Beside(w, exceptions, position, r, x.values.data() + first, x.values.cols()) : 0.0f);
+      const float sum =
+          y(0, r) +
+          (beside ? Beside(w, exceptions, position, r, x.values.data() + first, x.values.cols()) : 0.0f);
       y(0, r) = scale * sum;
       continue;
     }
     for (size_t t = 0; t < y.rows; t += 16) {
       alignas(64) float more[16] = {};
       if (beside) {
-        _mm512_store_ps(more, BesideOfMany(w, exceptions, position, r, x.values.data() + first + t, x.values.cols()));
+        _mm512_store_ps(
+            more, BesideOfMany(w, exceptions, position, r, x.values.data() + first + t, x.values.cols()));
       }
-      for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i) y(t + i, r) = scale * (y(t + i, r) + more[i]);
+      for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i)
+        y(t + i, r) = scale * (y(t + i, r) + more[i]);
     }
   }
 }
 
-void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                  MatrixView<float> y) {
   switch (w.layout.width) {
     case 2:
       return MultiplyWidth<2>(w, tile, x, first, y);

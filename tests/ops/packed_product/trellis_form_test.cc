@@ -27,7 +27,8 @@ constexpr TrellisCase kCases[] = {
     {17, 513, 1, 4, 0.0},      {128, 1024, 128, 8, 1.2},
 };
 
-std::vector<float> DecodedProduct(const EntropyParts& parts, MatrixView<const float> x, std::vector<double>& sizes) {
+std::vector<float> DecodedProduct(const EntropyParts& parts, MatrixView<const float> x,
+                                  std::vector<double>& sizes) {
   Matrix<float> weights(parts.rows, parts.cols);
   Decode(parts, 0, weights);
   std::vector<float> y;
@@ -79,12 +80,14 @@ TEST(TrellisForm, EveryInstructionSetGivesTheSameBits) {
   for (const TrellisCase& c : kCases) {
     EntropyMatrix matrix = RandomEntropy(c.rows, c.cols, c.states, c.octaves, static_cast<unsigned>(c.rows));
     matrix.tile_rows = c.tile_rows;
-    for (size_t r = 0; c.rows % 2 == 0 && r < c.rows; ++r) matrix.row_key.push_back(static_cast<int16_t>(r * 7 % 5));
+    for (size_t r = 0; c.rows % 2 == 0 && r < c.rows; ++r)
+      matrix.row_key.push_back(static_cast<int16_t>(r * 7 % 5));
     // A few integers and a column that no width holds.
     std::mt19937 random(3);
     for (size_t i = 0; i < matrix.n.size() / 100; ++i)
       matrix.n.data()[random() % matrix.n.size()] = static_cast<int16_t>(random() % 65535 - 32767);
-    for (size_t r = 0; c.cols > 100 && r < c.rows; ++r) matrix.n(r, 77) = static_cast<int16_t>(random() % 1000 - 500);
+    for (size_t r = 0; c.cols > 100 && r < c.rows; ++r)
+      matrix.n(r, 77) = static_cast<int16_t>(random() % 1000 - 500);
     FitEntropyModel(matrix);
     const PackedMatrix packed = Pack(matrix);
     const EntropyParts parts = OpenedEntropy(packed);
@@ -139,7 +142,8 @@ TEST(TrellisForm, RowsAndProductsAreThoseOfTheDecodedWeights) {
     SetThreads(2);
     weights.form().Multiply(x, bias, all);
     SetThreads(1);
-    for (size_t t = 0; t < 300; ++t) weights.form().Multiply(x.view().Rows(t, 1), bias, again.view().Rows(t, 1));
+    for (size_t t = 0; t < 300; ++t)
+      weights.form().Multiply(x.view().Rows(t, 1), bias, again.view().Rows(t, 1));
     SetThreads(0);
     EXPECT_TRUE(Same(all, again)) << c.rows << " x " << c.cols;
   }
