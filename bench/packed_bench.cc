@@ -109,7 +109,7 @@ void BM_DecodeTile(benchmark::State& state, bool (*decode)(const EntropyParts&, 
 }
 [[maybe_unused]] const bool kDecodersRegistered = [] {
   std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
-  decoders.push_back({"plain", DecodeTile});
+  decoders.push_back({"plain", DecodeTile, DecodeTile});
   for (const TileDecoder& decoder : decoders) {
     benchmark::RegisterBenchmark(("BM_DecodeTile/" + decoder.name).c_str(), BM_DecodeTile, decoder.decode)
         ->Arg(4)

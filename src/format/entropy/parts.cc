@@ -87,11 +87,24 @@ TileRows::TileRows(const EntropyParts& parts, size_t tile, size_t first_row, Mat
   }
 }
 
+TileRows::TileRows(const EntropyParts& parts, size_t tile)
+    : stream(
+          parts.codes.subspan(parts.tile_begin[tile], parts.tile_begin[tile + 1] - parts.tile_begin[tile])) {
+  const size_t end = std::min(parts.rows, (tile + 1) * parts.tile_rows);
+  for (size_t p = tile * parts.tile_rows; p < end; ++p) row_class.push_back(parts.row_class[parts.order[p]]);
+}
+
 bool TileRows::any() const {
   return std::any_of(target.begin(), target.end(), [](const float* row) { return row != nullptr; });
 }
 
-bool DecodeTile(const EntropyParts& parts, const TileRows& tile) {
+namespace {
+
+// of_row(r, first, count, n, quantiser): those of one row of a chunk of columns; of_chunk(first, count): the
+// chunk is whole.
+template <typename OfRow, typename OfChunk>
+bool DecodeLanes(const EntropyParts& parts, const TileRows& tile, const OfRow& of_row,
+                 const OfChunk& of_chunk) {
   const size_t lanes = parts.lanes;
   const Trellis& trellis = TrellisOf(parts.states);
   uint32_t states[kMostLanes];
@@ -125,16 +138,38 @@ bool DecodeTile(const EntropyParts& parts, const TileRows& tile) {
         n[l] = TakeEscaped(states[l]);
         Refill(states[l], words);
       }
-      for (size_t l = 0; l < count; ++l) {
+      for (size_t l = 0; l < count; ++l)
         machine[l] = trellis.next[machine[l]][static_cast<size_t>(n[l] & 1)];
-        if (tile.target[r] == nullptr) continue;
-        const int level = trellis.Level(n[l], quantiser[l]);
-        tile.target[r][first + l] =
-            static_cast<float>(level) * (tile.row_scale[r] * parts.col_scale[first + l]);
-      }
+      of_row(r, first, count, n, quantiser);
     }
+    of_chunk(first, count);
   }
   return stream.AtEnd(words) && std::all_of(states, states + lanes, [](uint32_t x) { return x == kRansLow; });
+}
+
+}  // namespace
+
+bool DecodeTile(const EntropyParts& parts, const TileRows& tile) {
+  const Trellis& trellis = TrellisOf(parts.states);
+  return DecodeLanes(
+      parts, tile,
+      [&](size_t r, size_t first, size_t count, const int* n, const int* quantiser) {
+        for (size_t l = 0; l < count && tile.target[r] != nullptr; ++l) {
+          tile.target[r][first + l] = static_cast<float>(trellis.Level(n[l], quantiser[l])) *
+                                      (tile.row_scale[r] * parts.col_scale[first + l]);
+        }
+      },
+      [](size_t, size_t) {});
+}
+
+bool DecodeTile(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink) {
+  std::vector<int16_t> integers(tile.count() * parts.lanes);
+  return DecodeLanes(
+      parts, tile,
+      [&](size_t r, size_t, size_t count, const int* n, const int*) {
+        for (size_t l = 0; l < count; ++l) integers[r * parts.lanes + l] = static_cast<int16_t>(n[l]);
+      },
+      [&](size_t first, size_t count) { sink(first, count, integers.data()); });
 }
 
 }  // namespace mica

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,11 +54,14 @@ StoredBits BitsOf(const EntropyParts& parts);
 struct TileRows {
   // Those rows are wanted that lie in [first_row, first_row + out.rows); out: [any, cols].
   TileRows(const EntropyParts& parts, size_t tile, size_t first_row, MatrixView<float> out);
-  size_t count() const { return target.size(); }
+  // None of them is wanted as weights.
+  TileRows(const EntropyParts& parts, size_t tile);
+  size_t count() const { return row_class.size(); }
   bool any() const;  // are wanted
 
   std::span<const std::byte> stream;  // of the tile
   std::vector<int32_t> row_class;
+  // Of those that are wanted as weights, else empty.
   std::vector<float> row_scale;
   std::vector<float*> target;  // [cols] each where the weights of the row go; null: nowhere
 };
@@ -67,5 +71,10 @@ constexpr size_t ChunkRowBytes(size_t lanes) { return (2 * lanes + 2 * kMostLane
 
 // Decodes a tile; false when its stream is not one. The vectorised decoder of ops/codes gives the same bytes.
 bool DecodeTile(const EntropyParts& parts, const TileRows& tile);
+// Takes the integers n [rows of the tile, lanes] of columns [first, first + count), which come in rising
+// order, lanes at a time; n is valid until the call ends.
+using IntegerSink = std::function<void(size_t first, size_t count, const int16_t* n)>;
+// Its integers instead; when it is false, some may have been given.
+bool DecodeTile(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink);
 
 }  // namespace mica

@@ -11,11 +11,14 @@ namespace mica {
 
 // What DecodeTile (format/entropy/parts.h) gives, bit by bit, with the best instruction set of the machine.
 bool DecodeTileCpu(const EntropyParts& parts, const TileRows& tile);
+// Its integers.
+bool DecodeTileCpu(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink);
 
 // The same of every instruction set that the machine has, the best one last: for tests.
 struct TileDecoder {
   std::string name;
   bool (*decode)(const EntropyParts& parts, const TileRows& tile);
+  bool (*decode_integers)(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink);
 };
 std::vector<TileDecoder> TileDecodersOfAllTargets();
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <vector>
 
 #include "format/entropy/rans.h"
 #include "ops/codes/decode_tile.h"
@@ -39,12 +40,16 @@ namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_HAVE_SCALABLE
 
 bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) { return DecodeTile(parts, tile); }
+bool DecodeIntegersOfTarget(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink) {
+  return DecodeTile(parts, tile, sink);
+}
 
 #else
 
 // The lanes of a tile in kVectors vectors. Words are taken in the order of lanes, so all vectors go through
-// one phase of a row before the next phase begins.
-template <size_t kLanes>
+// one phase of a row before the next phase begins. kIntegers: they go to the sink, else weights where the
+// rows of the tile say.
+template <size_t kLanes, bool kIntegers>
 class LaneDecoder {
   using D = hn::CappedTag<uint32_t, std::min<size_t>(kLanes, 16)>;
   using DI = hn::RebindToSigned<D>;
@@ -58,8 +63,9 @@ class LaneDecoder {
   static_assert(kStep <= 16 && kVectors * kStep == kLanes);
 
  public:
-  LaneDecoder(const EntropyParts& parts, const TileRows& tile)
-      : parts_(parts), tile_(tile), stream_(tile.stream, ChunkRowBytes(kLanes)) {
+  LaneDecoder(const EntropyParts& parts, const TileRows& tile, const IntegerSink* sink)
+      : parts_(parts), tile_(tile), sink_(sink), stream_(tile.stream, ChunkRowBytes(kLanes)) {
+    if constexpr (kIntegers) integers_.resize(tile.count() * kLanes);
     const Trellis& trellis = TrellisOf(parts.states);
     for (uint32_t s = 0; s < 8; ++s) {
       for (size_t parity = 0; parity < 2; ++parity)
@@ -184,12 +190,18 @@ class LaneDecoder {
       if (!hn::AllFalse(d, hn::TestBit(any, hn::Set(d, rans_slot::kEscape)))) [[unlikely]]
         TakeEscapes(slot, x, magnitude, positive, words);
 
-      float* const target = tile_.target[r];
-      const auto row_scale = hn::Set(df, tile_.row_scale[r]);
+      float* const target = kIntegers ? nullptr : tile_.target[r];
+      const auto row_scale = hn::Set(df, kIntegers ? 0.0f : tile_.row_scale[r]);
       for (size_t v = 0; v < kVectors; ++v) {
         const M odd = hn::TestBit(magnitude[v], one);
         const V three = hn::Add(machine[v], hn::Add(machine[v], machine[v]));
         machine[v] = hn::And(hn::Shr(hn::IfThenElse(odd, next_odd, next_even), three), seven);
+        if constexpr (kIntegers) {
+          const auto size = hn::BitCast(di, magnitude[v]);
+          const auto n = hn::IfThenElse(hn::RebindMask(di, positive[v]), size, hn::Neg(size));
+          hn::StoreU(hn::DemoteTo(DI16(), n), DI16(), integers_.data() + r * kLanes + v * kStep);
+          continue;
+        }
         if (target == nullptr) continue;
         const V above = hn::Sub(hn::ShiftLeftSame(magnitude[v], doubling_), quantiser[v]);
         const auto level = hn::BitCast(di, hn::IfThenZeroElse(hn::Eq(magnitude[v], hn::Zero(d)), above));
@@ -207,6 +219,7 @@ class LaneDecoder {
     }
     for (size_t v = 0; v < kVectors; ++v) hn::Store(x[v], d, states_ + v * kStep);
     words_ = words;
+    if constexpr (kIntegers) (*sink_)(first, count, integers_.data());
     return true;
   }
 
@@ -246,6 +259,8 @@ class LaneDecoder {
 
   const EntropyParts& parts_;
   const TileRows& tile_;
+  const IntegerSink* sink_;
+  std::vector<int16_t> integers_;  // [rows of the tile, kLanes]
   WordStream stream_;
   const std::byte* words_ = nullptr;
   HWY_ALIGN uint32_t states_[kLanes];
@@ -256,26 +271,36 @@ class LaneDecoder {
   int highest_row_class_ = 0;
 };
 
-bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) {
+template <bool kIntegers>
+bool DecodeAs(const EntropyParts& parts, const TileRows& tile, const IntegerSink* sink) {
   static_assert(kMostLanes == 32);
   switch (parts.lanes) {
     case 4:
-      return LaneDecoder<4>(parts, tile).Decode();
+      return LaneDecoder<4, kIntegers>(parts, tile, sink).Decode();
     case 8:
-      return LaneDecoder<8>(parts, tile).Decode();
+      return LaneDecoder<8, kIntegers>(parts, tile, sink).Decode();
     case 16:
-      return LaneDecoder<16>(parts, tile).Decode();
+      return LaneDecoder<16, kIntegers>(parts, tile, sink).Decode();
     case 32:
-      return LaneDecoder<32>(parts, tile).Decode();
+      return LaneDecoder<32, kIntegers>(parts, tile, sink).Decode();
     default:  // so few are only in narrow matrices
-      return DecodeTile(parts, tile);
+      return kIntegers ? DecodeTile(parts, tile, *sink) : DecodeTile(parts, tile);
   }
+}
+
+bool DecodeTileOfTarget(const EntropyParts& parts, const TileRows& tile) {
+  return DecodeAs<false>(parts, tile, nullptr);
+}
+bool DecodeIntegersOfTarget(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink) {
+  return DecodeAs<true>(parts, tile, &sink);
 }
 
 #endif
 
 using Decoder = bool (*)(const EntropyParts& parts, const TileRows& tile);
 Decoder ChosenDecoder() { return DecodeTileOfTarget; }
+using IntegerDecoder = bool (*)(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink);
+IntegerDecoder ChosenIntegerDecoder() { return DecodeIntegersOfTarget; }
 
 }  // namespace
 }  // namespace mica::HWY_NAMESPACE
@@ -285,17 +310,24 @@ HWY_AFTER_NAMESPACE();
 namespace mica {
 
 HWY_EXPORT(ChosenDecoder);
+HWY_EXPORT(ChosenIntegerDecoder);
 
 bool DecodeTileCpu(const EntropyParts& parts, const TileRows& tile) {
   static const auto decode = HWY_DYNAMIC_DISPATCH(ChosenDecoder)();
   return decode(parts, tile);
 }
 
+bool DecodeTileCpu(const EntropyParts& parts, const TileRows& tile, const IntegerSink& sink) {
+  static const auto decode = HWY_DYNAMIC_DISPATCH(ChosenIntegerDecoder)();
+  return decode(parts, tile, sink);
+}
+
 std::vector<TileDecoder> TileDecodersOfAllTargets() {
   std::vector<TileDecoder> decoders;
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {  // fastest first
     hwy::SetSupportedTargetsForTest(target);
-    decoders.insert(decoders.begin(), {hwy::TargetName(target), HWY_DYNAMIC_DISPATCH(ChosenDecoder)()});
+    decoders.insert(decoders.begin(), {hwy::TargetName(target), HWY_DYNAMIC_DISPATCH(ChosenDecoder)(),
+                                       HWY_DYNAMIC_DISPATCH(ChosenIntegerDecoder)()});
   }
   hwy::SetSupportedTargetsForTest(0);
   return decoders;

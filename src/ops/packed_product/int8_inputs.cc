@@ -1,11 +1,103 @@
+// This file is compiled once for each instruction set (Highway); the best one is chosen at run time.
 #include "ops/packed_product/int8_inputs.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
+#include "base/threads.h"
+#include "device/scratch.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/packed_product/int8_inputs.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+
+#ifndef MICA_OPS_PACKED_PRODUCT_INT8_INPUTS
+#define MICA_OPS_PACKED_PRODUCT_INT8_INPUTS
 namespace mica {
+
+// A block whose largest value is below this counts as zeros: 127 over it must be finite.
+inline constexpr float kLeastLargest = 1e-30f;
+
+}  // namespace mica
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mica::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Every step of a value is one correctly rounded operation, and maxima and sums of integers have no order:
+// all instruction sets give the same. Largest |x|.
+float LargestOf(const float* x, size_t count) {
+  const hn::ScalableTag<float> d;
+  const size_t step = hn::Lanes(d);
+  auto largest = hn::Zero(d);
+  size_t i = 0;
+  for (; i + step <= count; i += step) largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
+  for (; i < count; ++i) result = std::max(result, x[i] < 0 ? -x[i] : x[i]);
+  return result;
+}
+
+// out = x inverse rounded to the nearest, ties to even; returns the sum.
+int32_t RoundBlock(const float* x, size_t count, float inverse, int8_t* out) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<int8_t, decltype(d)> d8;
+  const size_t step = hn::Lanes(d);
+  auto sum = hn::Zero(di);
+  const auto factor = hn::Set(d, inverse);
+  size_t i = 0;
+  for (; i + step <= count; i += step) {
+    const auto value = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), factor));
+    sum = hn::Add(sum, value);
+    hn::StoreU(hn::DemoteTo(d8, value), d8, out + i);
+  }
+  int32_t result = hn::GetLane(hn::SumOfLanes(di, sum));
+  const hn::CappedTag<float, 1> d1;
+  for (; i < count; ++i) {
+    const int32_t value = hn::GetLane(hn::NearestInt(hn::Set(d1, x[i] * inverse)));
+    out[i] = static_cast<int8_t>(value);
+    result += value;
+  }
+  return result;
+}
+
+void RoundToken(const float* x, std::span<const float> factors, std::span<const uint32_t> order,
+                std::span<const uint32_t> begin, float* scaled, int8_t* values, float* scales,
+                int32_t* sums) {
+  const size_t blocks = begin.size() - 1, cols = begin[blocks];
+  if (order.empty() && !factors.empty()) {
+    for (size_t c = 0; c < cols; ++c) scaled[c] = x[c] * factors[c];
+  } else {
+    for (size_t c = 0; c < cols; ++c) {
+      const float value = x[order.empty() ? c : order[c]];
+      scaled[c] = factors.empty() ? value : value * factors[c];
+    }
+  }
+  for (size_t b = 0; b < blocks; ++b) {
+    const size_t first = begin[b], count = begin[b + 1] - first;
+    const float largest = LargestOf(scaled + first, count);
+    const bool zeros = largest < kLeastLargest;
+    sums[b] = RoundBlock(scaled + first, count, zeros ? 0.0f : 127.0f / largest, values + first);
+    scales[b] = zeros ? 0.0f : largest / 127.0f;
+  }
+}
+
+using TokenRounder = void (*)(const float*, std::span<const float>, std::span<const uint32_t>,
+                              std::span<const uint32_t>, float*, int8_t*, float*, int32_t*);
+TokenRounder ChosenRounder() { return RoundToken; }
+
+}  // namespace
+}  // namespace mica::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mica {
+
+HWY_EXPORT(ChosenRounder);
 
 void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std::span<const uint32_t> order,
                  std::span<const uint32_t> begin, size_t stride, Int8Inputs& out) {
@@ -13,29 +105,18 @@ void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std:
   const size_t blocks = begin.size() - 1, cols = begin[blocks];
   MICA_CHECK(stride >= cols);
   out.stride = stride;
-  out.values.assign(x.rows * stride, 0);
+  out.values.resize(x.rows * stride);
   out.scales.resize(x.rows * blocks);
   out.sums.resize(x.rows * blocks);
-  std::vector<float> scaled(cols);
-  for (size_t t = 0; t < x.rows; ++t) {
-    for (size_t c = 0; c < cols; ++c) {
-      const float value = x.row(t)[order.empty() ? c : order[c]];
-      scaled[c] = factors.empty() ? value : value * factors[c];
-    }
-    for (size_t b = 0; b < blocks; ++b) {
-      float largest = 0;
-      for (size_t c = begin[b]; c < begin[b + 1]; ++c) largest = std::max(largest, std::abs(scaled[c]));
-      const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-      int32_t sum = 0;
-      for (size_t c = begin[b]; c < begin[b + 1]; ++c) {
-        const int value = static_cast<int>(std::nearbyint(scaled[c] * inverse));
-        out.values[t * stride + c] = static_cast<int8_t>(value);
-        sum += value;
-      }
-      out.scales[t * blocks + b] = largest / 127.0f;
-      out.sums[t * blocks + b] = sum;
-    }
-  }
+  const auto round = HWY_DYNAMIC_DISPATCH(ChosenRounder)();
+  ParallelFor(x.rows, [&](size_t t) {
+    float* scaled = Scratch<float, 73>(cols);
+    int8_t* values = out.values.data() + t * stride;
+    round(x.row(t), factors, order, begin, scaled, values, out.scales.data() + t * blocks,
+          out.sums.data() + t * blocks);
+    std::fill(values + cols, values + stride, int8_t{0});
+  });
 }
 
 }  // namespace mica
+#endif

@@ -3,11 +3,15 @@
 #include <utility>
 
 #include "base/error.h"
+#include "ops/packed_product/trellis_form.h"
 #include "ops/packed_product/value_forms.h"
 
 namespace mica {
 
 ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
+  const EntropyParts* entropy = std::get_if<EntropyParts>(&parts);
+  if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy))
+    return ResidentWeights(TrellisForm(*entropy));
   return std::visit(
       [&](const auto& of_coding) {
         Array values(of_coding.rows, of_coding.cols, device.is_cuda() ? DType::kBF16 : DType::kF32, device);

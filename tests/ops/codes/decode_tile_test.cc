@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -70,13 +71,24 @@ TEST(DecodeTile, GivesBackWhatWasEncodedOnEveryInstructionSet) {
       parts.codes = codes.bytes();
       raw |= parts.range.last() > kLastPlainClass;
       std::vector<TileDecoder> decoders = TileDecodersOfAllTargets();
-      decoders.push_back({"plain", DecodeTile});
-      decoders.push_back({"chosen", DecodeTileCpu});
+      decoders.push_back({"plain", DecodeTile, DecodeTile});
+      decoders.push_back({"chosen", DecodeTileCpu, DecodeTileCpu});
       for (const TileDecoder& decoder : decoders) {
         Matrix<float> out(c.rows, c.cols, NAN);
         for (size_t tile = 0; tile < parts.tiles(); ++tile)
           ASSERT_TRUE(decoder.decode(parts, TileRows(parts, tile, 0, out))) << decoder.name << " " << tile;
         EXPECT_TRUE(Same(out, expected)) << decoder.name;
+        Matrix<int16_t> n(c.rows, c.cols, -32768);
+        for (size_t tile = 0; tile < parts.tiles(); ++tile) {
+          const TileRows rows(parts, tile);
+          ASSERT_TRUE(
+              decoder.decode_integers(parts, rows, [&](size_t first, size_t count, const int16_t* of_chunk) {
+                for (size_t r = 0; r < rows.count(); ++r)
+                  std::copy_n(of_chunk + r * lanes, count,
+                              n.row(parts.order[tile * c.tile_rows + r]) + first);
+              }));
+        }
+        EXPECT_EQ(std::memcmp(n.data(), matrix.n.data(), n.size() * sizeof(int16_t)), 0) << decoder.name;
       }
     }
   }

@@ -1,0 +1,292 @@
+#include "ops/packed_product/trellis_form.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "device/scratch.h"
+#include "ops/codes/decode_tile.h"
+#include "ops/codes/stored_rows.h"
+
+namespace mica {
+namespace {
+
+// Tokens that a tile is multiplied with at once: its levels are unpacked once for them, and sums of 128 rows
+// stay in the second-level cache.
+constexpr size_t kTokensTogether = 256;
+
+// Differences that 16 bits do not hold are put in parts.
+void AddException(size_t col, int difference, std::vector<TrellisException>& out) {
+  while (difference != 0) {
+    const int part = std::clamp(difference, -32768, 32767);
+    out.push_back(static_cast<uint32_t>(col) | static_cast<uint32_t>(part) << 16);
+    difference -= part;
+  }
+}
+
+// Makes the codes of one tile of what its decoder gives.
+class TileMaker {
+ public:
+  TileMaker(TrellisWeights& w, size_t tile, const std::vector<uint8_t>& is_taken)
+      : w_(w),
+        tile_(tile),
+        is_taken_(is_taken),
+        trellis_(TrellisOf(w.layout.states)),
+        rows_(w.layout.RowsOf(tile)),
+        codes_(rows_, kTrellisBlock) {}
+
+  // As an IntegerSink; lanes divide a block.
+  void Take(size_t first, size_t count, size_t lanes, const int16_t* n) {
+    const int width = w_.layout.width;
+    const size_t in_block = first % kTrellisBlock;
+    if (in_block == 0) std::memset(codes_.data(), 0, codes_.size());
+    uint8_t machine[kMostLanes] = {};
+    const bool needs_states = width == 2 || width == 8 ||
+                              std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
+                                          is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
+                                          [](uint8_t taken) { return taken != 0; });
+    for (size_t r = 0; r < rows_; ++r) {
+      uint8_t* codes = codes_.row(r) + in_block;
+      const int16_t* of_row = n + r * lanes;
+      if (needs_states) {
+        TakeLevels(r, first, count, of_row, machine, codes);
+        continue;
+      }
+      bool all = true;
+      for (size_t l = 0; l < count; ++l) {
+        all &= HasCode(of_row[l], width);
+        codes[l] = CodeOf(of_row[l], width);
+      }
+      for (size_t l = 0; !all && l < count; ++l) TakeBeyond(r, first + l, of_row[l], codes[l]);
+    }
+    if (first + count == w_.layout.cols || in_block + count == kTrellisBlock) {
+      const size_t block = first / kTrellisBlock;
+      PackBlock(w_.layout, tile_, block, codes_.data(), w_.codes.data() + w_.layout.Begin(tile_, block));
+    }
+  }
+
+  void Finish() {
+    // They came by column; of equal rows those of lower columns stay in front.
+    TrellisWeights::Exceptions& out = w_.exceptions[tile_];
+    out.begin.assign(rows_ + 1, 0);
+    for (const auto& [row, exception] : found_) ++out.begin[row + 1];
+    for (size_t r = 0; r < rows_; ++r) out.begin[r + 1] += out.begin[r];
+    std::vector<uint32_t> at = out.begin;
+    out.items.resize(found_.size());
+    for (const auto& [row, exception] : found_) out.items[at[row]++] = exception;
+  }
+
+ private:
+  void Add(size_t r, size_t col, int difference) {
+    parts_.clear();
+    AddException(col, difference, parts_);
+    for (const TrellisException part : parts_) found_.emplace_back(static_cast<uint32_t>(r), part);
+  }
+  // Of widths above 2 both integers have one sign: any quantiser makes the same difference.
+  void TakeBeyond(size_t r, size_t col, int n, uint8_t& code, int quantiser = 0) {
+    const int near = NearestWithCode(n, w_.layout.width);
+    if (near == n) return;
+    code = CodeOf(near, w_.layout.width);
+    Add(r, col, trellis_.Level(n, quantiser) - trellis_.Level(near, quantiser));
+  }
+  void TakeLevels(size_t r, size_t first, size_t count, const int16_t* n, uint8_t* machine, uint8_t* codes) {
+    for (size_t l = 0; l < count; ++l) {
+      const int quantiser = trellis_.quantiser[machine[l]];
+      const int level = trellis_.Level(n[l], quantiser);
+      machine[l] = trellis_.next[machine[l]][static_cast<size_t>(n[l] & 1)];
+      const size_t col = first + l;
+      if (is_taken_[col] != 0) {
+        const auto at = std::lower_bound(w_.taken.begin(), w_.taken.end(), static_cast<uint32_t>(col));
+        const int kept = std::clamp(level, -32768, 32767);
+        w_.taken_levels(tile_ * w_.layout.tile_rows + r, static_cast<size_t>(at - w_.taken.begin())) =
+            static_cast<int16_t>(kept);
+        codes[l] = w_.layout.width == 8 ? 128 : 0;
+        if (kept != level) Add(r, col, level - kept);
+      } else if (w_.layout.width == 8) {
+        const int kept = std::clamp(level, -kMostByteLevel, kMostByteLevel);
+        codes[l] = static_cast<uint8_t>(kept + 128);
+        if (kept != level) Add(r, col, level - kept);
+      } else {
+        codes[l] = CodeOf(n[l], w_.layout.width);
+        TakeBeyond(r, col, n[l], codes[l], quantiser);
+      }
+    }
+  }
+
+  TrellisWeights& w_;
+  const size_t tile_;
+  const std::vector<uint8_t>& is_taken_;  // [cols]
+  const Trellis& trellis_;
+  const size_t rows_;
+  Matrix<uint8_t> codes_;  // [rows, kTrellisBlock]
+  std::vector<std::pair<uint32_t, TrellisException>> found_;
+  std::vector<TrellisException> parts_;
+};
+
+class TrellisOnProcessor : public ResidentForm {
+ public:
+  explicit TrellisOnProcessor(TrellisWeights w) : w_(std::move(w)), kernel_(BestTrellisKernel()) {}
+
+  const char* name() const override { return "trellis"; }
+  size_t outputs() const override { return w_.layout.rows; }
+  size_t inputs() const override { return w_.layout.cols; }
+  Device device() const override { return Device::Cpu(); }
+  size_t bytes() const override { return w_.bytes(); }
+
+  void Multiply(ConstTensor x_tensor, ConstTensor bias_tensor, Tensor y_tensor) const override {
+    const MatrixView<const float> x = x_tensor.host<float>();
+    const MatrixView<float> y = y_tensor.host<float>();
+    MICA_CHECK(x.cols == inputs() && y.cols == outputs() && y.rows == x.rows);
+    const float* bias = bias_tensor.empty() ? nullptr : bias_tensor.host<float>().data;
+    thread_local TrellisInputs inputs;
+    for (size_t first = 0; first < x.rows; first += kTokensTogether) {
+      const size_t tokens = std::min(kTokensTogether, x.rows - first);
+      TrellisInputs& rounded = inputs;
+      RoundInputs(w_, x.Rows(first, tokens), rounded);
+      ParallelFor(w_.layout.tiles(), [&](size_t tile) {
+        const size_t rows = w_.layout.RowsOf(tile);
+        float* sums = Scratch<float, 70>(tokens * rows);
+        kernel_(w_, tile, rounded, 0, {sums, tokens, rows});
+        const size_t first_position = tile * w_.layout.tile_rows;
+        for (size_t t = 0; t < tokens; ++t) {
+          for (size_t r = 0; r < rows; ++r) {
+            const float sum = sums[t * rows + r];
+            const size_t row = w_.RowAt(first_position + r);
+            y(first + t, row) = bias == nullptr ? sum : sum + bias[row];
+          }
+        }
+      });
+    }
+  }
+
+  void Rows(std::span<const int32_t> ids, Tensor out_tensor) const override {
+    const MatrixView<float> out = out_tensor.host<float>();
+    MICA_CHECK(out.rows == ids.size() && out.cols == inputs());
+    // Found for a call: they would take as much memory as the order itself.
+    std::vector<uint32_t> positions(w_.order.size());
+    for (size_t p = 0; p < positions.size(); ++p) positions[w_.order[p]] = static_cast<uint32_t>(p);
+    ParallelFor(ids.size(), [&](size_t i) {
+      MICA_CHECK(ids[i] >= 0 && static_cast<size_t>(ids[i]) < outputs());
+      const size_t row = static_cast<size_t>(ids[i]);
+      Row(positions.empty() ? row : positions[row], out.row(i));
+    });
+  }
+
+ private:
+  void Row(size_t position, float* out) const {
+    const TrellisLayout& layout = w_.layout;
+    const Trellis& trellis = TrellisOf(layout.states);
+    const size_t tile = position / layout.tile_rows, row = position % layout.tile_rows;
+    const float scale = w_.row_scale[position];
+    std::vector<int> levels(layout.blocks() * kTrellisBlock);
+    for (size_t k = 0; k < layout.blocks(); ++k) {
+      const uint8_t* bytes = w_.codes.data() + layout.Begin(tile, k);
+      int* of_block = levels.data() + k * kTrellisBlock;
+      uint8_t codes[kTrellisBlock], machine[kTrellisBlock] = {};
+      for (size_t r = layout.width == 8 ? row : 0; r <= row; ++r) {
+        UnpackRow(layout, tile, k, bytes, r, codes);
+        for (size_t i = 0; i < kTrellisBlock; ++i) {
+          if (layout.width == 8) {
+            of_block[i] = codes[i] - 128;
+            continue;
+          }
+          const int n = IntegerOfCode(codes[i], layout.width);
+          of_block[i] = trellis.Level(n, trellis.quantiser[machine[i]]);
+          machine[i] = trellis.next[machine[i]][static_cast<size_t>(n & 1)];
+        }
+      }
+    }
+    for (size_t i = 0; i < w_.taken.size(); ++i) levels[w_.taken[i]] += w_.taken_levels(position, i);
+    const TrellisWeights::Exceptions& exceptions = w_.exceptions[tile];
+    for (size_t i = exceptions.begin[row]; i < exceptions.begin[row + 1]; ++i)
+      levels[ColumnOf(exceptions.items[i])] += DifferenceOf(exceptions.items[i]);
+    for (size_t c = 0; c < layout.cols; ++c)
+      out[c] = static_cast<float>(levels[c]) * (scale * w_.col_scale[c]);
+  }
+
+  TrellisWeights w_;
+  TrellisKernel kernel_;
+};
+
+}  // namespace
+
+size_t TrellisWeights::bytes() const {
+  size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
+  sum += (order.size() + row_scale.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
+  for (const Exceptions& of_tile : exceptions)
+    sum += (of_tile.begin.size() + of_tile.items.size()) * sizeof(uint32_t);
+  return sum;
+}
+
+bool HasTrellisForm(const EntropyParts& parts) { return parts.cols <= kMostTrellisCols; }
+
+TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice) {
+  MICA_CHECK(HasTrellisForm(parts));
+  TrellisWeights w;
+  w.layout = {parts.rows, parts.cols, parts.tile_rows, parts.states, choice.width};
+  if (choice.width != 8) w.tables = MakeTrellisTables(parts.states, choice.width);
+  w.codes = Matrix<uint8_t>(1, w.layout.bytes());
+  if (!parts.in_order) w.order = parts.order;
+  w.row_scale.reserve(parts.rows);
+  for (const uint32_t row : parts.order)
+    w.row_scale.push_back(EntropyStep(parts.row_step[row], parts.row_resolution));
+  w.col_scale = parts.col_scale;
+  w.taken = choice.taken;
+  w.taken_levels = Matrix<int16_t>(parts.rows, choice.taken.size());
+  w.exceptions.resize(w.layout.tiles());
+  std::vector<uint8_t> is_taken(parts.cols, 0);
+  for (const uint32_t c : choice.taken) is_taken[c] = 1;
+  ParallelFor(w.layout.tiles(), [&](size_t tile) {
+    TileMaker maker(w, tile, is_taken);
+    const bool whole = DecodeTileCpu(
+        parts, TileRows(parts, tile),
+        [&](size_t first, size_t count, const int16_t* n) { maker.Take(first, count, parts.lanes, n); });
+    if (!whole) FailTile(parts, tile);
+    maker.Finish();
+  });
+  return w;
+}
+
+std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts) {
+  return std::make_unique<TrellisOnProcessor>(MakeTrellisWeights(parts, ChooseTrellis(parts)));
+}
+
+void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInputs& out) {
+  const size_t blocks = w.layout.blocks(), cols = w.layout.cols;
+  std::vector<uint32_t> begin;
+  for (size_t k = 0; k <= blocks; ++k)
+    begin.push_back(static_cast<uint32_t>(std::min(cols, k * kTrellisBlock)));
+  out.tokens = x.rows;
+  RoundToInt8(x, w.col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
+  const bool beside = !w.taken.empty() || std::any_of(w.exceptions.begin(), w.exceptions.end(),
+                                                      [](const TrellisWeights::Exceptions& of_tile) {
+                                                        return !of_tile.items.empty();
+                                                      });
+  if (!beside) {
+    out.values = Matrix<float>();
+    return;
+  }
+  const size_t width = x.rows == 1 ? 1 : (x.rows + 15) / 16 * 16;
+  if (out.values.rows() != cols || out.values.cols() != width) out.values = Matrix<float>(cols, width);
+  ParallelFor(blocks, [&](size_t k) {
+    for (size_t first = 0; first < x.rows; first += 16) {
+      for (size_t c = begin[k]; c < begin[k + 1]; ++c) {
+        for (size_t t = first; t < std::min(first + 16, x.rows); ++t) {
+          out.values(c, t) = static_cast<float>(out.rounded.values[t * out.rounded.stride + c]) *
+                             out.rounded.scales[t * blocks + k];
+        }
+        for (size_t t = x.rows; t < std::min(first + 16, width); ++t) out.values(c, t) = 0;
+      }
+    }
+  });
+}
+
+TrellisKernel BestTrellisKernel() {
+  static const TrellisKernel kBest = TrellisKernelsOfAllTargets().back().multiply;
+  return kBest;
+}
+
+}  // namespace mica

@@ -1,0 +1,83 @@
+// The resident form of coding `entropy` on the processor (format/resident/trellis.h), and products with it:
+//
+//   y_r = a_r (sum_k s_k sum_{c in block k} q_c level(r, c) + what the width does not hold)
+//
+// a_r is the row's step; q_c and s_k are the activations times the columns' steps, rounded to 8 bits in
+// blocks of 256 columns (int8_inputs.h). Sums of integers are exact and sums of floats have one order, so the
+// bits of y depend on neither tokens beside it, threads nor the instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/matrix.h"
+#include "format/entropy/parts.h"
+#include "format/resident/trellis.h"
+#include "ops/packed_product/int8_inputs.h"
+#include "ops/packed_product/resident_form.h"
+
+namespace mica {
+
+// Whether a matrix has such a form.
+bool HasTrellisForm(const EntropyParts& parts);
+// Decoded by tiles, by all threads. Throws Error where a stream is damaged.
+std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts);
+
+// What follows is for its kernels, tests and benchmarks.
+
+// What a level has beyond the one that its code says: the column in the low 16 bits, the difference above,
+// signed. A column may stand several times.
+using TrellisException = uint32_t;
+inline size_t ColumnOf(TrellisException exception) { return exception & 0xFFFF; }
+inline int DifferenceOf(TrellisException exception) { return static_cast<int32_t>(exception) >> 16; }
+
+struct TrellisWeights {
+  TrellisLayout layout;
+  TrellisTables tables{};        // of widths below 8
+  Matrix<uint8_t> codes;         // [1, layout.bytes()]
+  std::vector<uint32_t> order;   // [rows] stored position -> row; empty: all in their own order
+  std::vector<float> row_scale;  // [rows] a, by stored position
+  std::vector<float> col_scale;  // [cols] b
+  std::vector<uint32_t> taken;   // columns whose codes are all of level 0: their levels are
+  Matrix<int16_t> taken_levels;  // [rows, taken], by stored position
+  struct Exceptions {
+    std::vector<uint32_t> begin;  // [rows of the tile + 1]
+    std::vector<TrellisException> items;
+  };
+  std::vector<Exceptions> exceptions;  // [tiles]
+
+  size_t RowAt(size_t position) const { return order.empty() ? position : order[position]; }
+  size_t bytes() const;
+};
+// `choice`: of columns and width.
+TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice);
+
+// Activations of such products.
+struct TrellisInputs {
+  size_t tokens = 0;
+  Int8Inputs rounded;  // in blocks of kTrellisBlock columns; stride: those of all blocks
+  // [cols, 1 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
+  Matrix<float> values;
+};
+void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInputs& out);
+
+// y[t, p] of stored rows p of one tile, for tokens [first, first + y.rows); y: [tokens, rows of the tile].
+using TrellisKernel = void (*)(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                               MatrixView<float> y);
+void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                        MatrixView<float> y);
+// The best of the machine, and those of all its instruction sets for tests, the best one last.
+TrellisKernel BestTrellisKernel();
+struct NamedTrellisKernel {
+  std::string name;
+  TrellisKernel multiply;
+};
+std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets();
+// Of trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+TrellisKernel VbmiTrellisKernel();
+
+}  // namespace mica

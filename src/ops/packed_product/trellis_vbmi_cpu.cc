@@ -1,0 +1,501 @@
+// Products with trellis integers by AVX-512's byte permutations (VBMI) and its products of bytes (VNNI): a
+// level is one look-up among 64 bytes, the next state another.
+#include "ops/packed_product/trellis_form.h"
+
+#if (defined(__x86_64__)) && (defined(__GNUC__) || defined(__clang__))
+
+#if !defined(__clang__)
+// False alarms on what GCC 12's intrinsics leave undefined (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "device/scratch.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                     \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
+#endif
+
+namespace mica {
+namespace {
+
+// What holds vectors in arrays must become one body of code, or they go through memory.
+#define MICA_ONE_BODY [[gnu::always_inline]] inline
+
+constexpr size_t kRowsTogether = 16;
+
+// sum += products of unsigned and signed bytes, four a lane. As an intrinsic GCC 12 copies every sum twice.
+MICA_ONE_BODY void AddProducts(__m512i& sum, __m512i levels, __m512i values) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(levels), "v"(values));
+}
+
+// What a width's codes become.
+template <int kWidth>
+struct Machine {
+  __m512i level, level_high, next;
+  explicit Machine(const TrellisTables& tables)
+      : level(_mm512_loadu_si512(tables.level.data())),
+        level_high(_mm512_loadu_si512(tables.level.data() + 64)),
+        next(_mm512_loadu_si512(tables.next.data())) {}
+
+  // Level + offset of codes; the state goes on. For widths below 6 `code` is code | state.
+  MICA_ONE_BODY __m512i Step(__m512i code, __m512i& state) const {
+    if constexpr (kWidth == 8) return code;
+    if constexpr (kWidth == 6) {
+      const __m512i at = _mm512_ternarylogic_epi64(code, state, _mm512_set1_epi8(0x40), 0xF8);
+      const __m512i both = _mm512_ternarylogic_epi64(state, code, _mm512_set1_epi8(0x20), 0xF8);
+      state = _mm512_permutexvar_epi8(_mm512_srli_epi16(both, 4), next);
+      return _mm512_permutex2var_epi8(level, at, level_high);
+    }
+    // What a shift brings from the byte above stands where the tables repeat.
+    state = _mm512_permutexvar_epi8(_mm512_srli_epi16(code, kWidth - 1), next);
+    return _mm512_permutexvar_epi8(code, level);
+  }
+};
+
+// The bits of `value` that the mask names, and those of `other`.
+inline __m512i MaskedOr(__m512i value, int mask, __m512i other) {
+  return _mm512_ternarylogic_epi64(value, _mm512_set1_epi8(static_cast<char>(mask)), other, 0xEA);
+}
+
+// Planes are streams that are read once.
+MICA_ONE_BODY void Ahead(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at + 4096), _MM_HINT_T0);
+}
+
+// Rows of a whole block.
+template <int kWidth>
+class WholeBlock {
+ public:
+  WholeBlock(const uint8_t* bytes, size_t rows)
+      : low_(bytes),
+        two_(kWidth <= 3 ? bytes : bytes + rows * 128),
+        high_(two_ + (kWidth == 3 || kWidth == 6 ? rows * 64 : 0)) {}
+
+  // Levels + offset of strips.
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
+    constexpr bool kJoined = kWidth < 6;  // codes and states in one byte
+    __m512i code[4];
+    const __m512i none = _mm512_setzero_si512();
+    if constexpr (kWidth == 8) {
+      for (int s = 0; s < 4; ++s) level[s] = _mm512_loadu_si512(low_ + r * 256 + s * 64);
+      return;
+    }
+    if constexpr (kWidth <= 3) {
+      const __m512i two = _mm512_loadu_si512(two_ + r * 64);
+      code[0] = MaskedOr(two, 3, state[0]);
+      code[1] = MaskedOr(_mm512_srli_epi16(two, 2), 3, state[1]);
+      code[2] = MaskedOr(_mm512_srli_epi16(two, 4), 3, state[2]);
+      code[3] = MaskedOr(_mm512_srli_epi16(two, 6), 3, state[3]);
+    } else {
+      const __m512i a = _mm512_loadu_si512(low_ + r * 128), b = _mm512_loadu_si512(low_ + r * 128 + 64);
+      code[0] = MaskedOr(a, 15, kJoined ? state[0] : none);
+      code[1] = MaskedOr(_mm512_srli_epi16(a, 4), 15, kJoined ? state[1] : none);
+      code[2] = MaskedOr(b, 15, kJoined ? state[2] : none);
+      code[3] = MaskedOr(_mm512_srli_epi16(b, 4), 15, kJoined ? state[3] : none);
+    }
+    if constexpr (kWidth == 6) {
+      const __m512i two = _mm512_loadu_si512(two_ + r * 64);
+      code[0] = MaskedOr(_mm512_slli_epi16(two, 4), 0x30, code[0]);
+      code[1] = MaskedOr(_mm512_slli_epi16(two, 2), 0x30, code[1]);
+      code[2] = MaskedOr(two, 0x30, code[2]);
+      code[3] = MaskedOr(_mm512_srli_epi16(two, 2), 0x30, code[3]);
+    }
+    if constexpr (kWidth == 3 || kWidth == 5) {
+      const __m512i bit = _mm512_set1_epi8(1 << (kWidth - 1));
+      for (int s = 0; s < 4; ++s) {
+        __mmask64 mask;
+        std::memcpy(&mask, high_ + r * 32 + s * 8, sizeof(mask));
+        code[s] = _mm512_mask_add_epi8(code[s], mask, code[s], bit);
+      }
+    }
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; ++s) level[s] = machine.Step(code[s], state[s]);
+  }
+  static constexpr size_t strips() { return kStripsOfBlock; }
+  void Prefetch(size_t r) const {
+    constexpr size_t kLow = kWidth == 8 ? 256 : kWidth > 3 ? 128 : 0;
+    for (size_t i = 0; i < kLow; i += 64) Ahead(low_ + r * kLow + i);
+    if constexpr (kWidth <= 3 || kWidth == 6) Ahead(two_ + r * 64);
+    if constexpr (kWidth == 3 || kWidth == 5) {
+      if (r % 2 == 0) Ahead(high_ + r * 32);
+    }
+  }
+
+ private:
+  const uint8_t *low_, *two_, *high_;
+};
+
+// Rows of the last block, of fewer strips.
+template <int kWidth>
+class LastBlock {
+ public:
+  LastBlock(const uint8_t* bytes, size_t strips) : bytes_(bytes), strips_(strips) {}
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
+    const uint8_t* planes = bytes_ + r * strips_ * kWidth * 8;
+    for (size_t s = 0; s < kStripsOfBlock; ++s) {
+      if (s >= strips_) {
+        level[s] = _mm512_setzero_si512();
+        continue;
+      }
+      __m512i code = kWidth < 6 ? state[s] : _mm512_setzero_si512();
+      for (int b = 0; b < kWidth; ++b, planes += 8) {
+        __mmask64 mask;
+        std::memcpy(&mask, planes, sizeof(mask));
+        code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << b)));
+      }
+      level[s] = machine.Step(code, state[s]);
+    }
+  }
+  void Prefetch(size_t) const {}
+
+ private:
+  const uint8_t* bytes_;
+  const size_t strips_;
+};
+
+inline __m512i Joined(__m512i x, __m512i y) {
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xDD));
+}
+
+// [i] the sum of all of a[i].
+inline __m512i SumsOf(const __m512i* a) {
+  __m512i of_four[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512i* v = a + 4 * i;
+    const __m512i low =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i high =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    of_four[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+  }
+  return Joined(Joined(of_four[0], of_four[1]), Joined(of_four[2], of_four[3]));
+}
+
+// One token: sums[r] += scale * (the block's sum of integers).
+template <int kWidth, typename Block>
+void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows, const int8_t* x,
+              float scale, int offset_sum, float* sums) {
+  __m512i state[4], values[4];
+  for (int s = 0; s < 4; ++s) {
+    state[s] = _mm512_set1_epi8(static_cast<char>(start));
+    values[s] = _mm512_loadu_si512(x + s * 64);
+  }
+  const __m512 scales = _mm512_set1_ps(scale);
+  const __m512i offsets = _mm512_set1_epi32(offset_sum);
+  alignas(64) __m512i products[kRowsTogether];
+  for (size_t first = 0; first < rows; first += kRowsTogether) {
+    const size_t count = std::min(kRowsTogether, rows - first);
+    for (size_t i = 0; i < count; ++i) {
+      __m512i level[4];
+      block.Prefetch(first + i);
+      block.Row(first + i, machine, state, level);
+      __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) AddProducts(sum, level[j], values[j]);
+      products[i] = sum;
+    }
+    for (size_t i = count; i < kRowsTogether; ++i) products[i] = _mm512_setzero_si512();
+    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(SumsOf(products), offsets));
+    const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
+    const __m512 before = _mm512_maskz_loadu_ps(mask, sums + first);
+    _mm512_mask_storeu_ps(sums + first, mask, _mm512_fmadd_ps(scales, exact, before));
+  }
+}
+
+// Tokens whose products with 32 rows stay in registers.
+constexpr size_t kTokenBlock = 8;
+constexpr size_t kUnpackedRows = 128;
+
+// Sixteen rows of levels + offset, [16, 256], as [64, 16, 4]: four columns of each row together.
+inline void Interleave(const uint8_t* rows, uint8_t* out) {
+  for (size_t s = 0; s < kStripsOfBlock; ++s) {
+    __m512i v[16], w[16];
+    for (size_t i = 0; i < 16; ++i) v[i] = _mm512_load_si512(rows + i * kTrellisBlock + s * 64);
+    for (size_t i = 0; i < 16; i += 4) {
+      const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+      const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]),
+                    d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+      w[i] = _mm512_unpacklo_epi64(a, c);
+      w[i + 1] = _mm512_unpackhi_epi64(a, c);
+      w[i + 2] = _mm512_unpacklo_epi64(b, d);
+      w[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // w[4 g + j] has in quarter l column group 4 l + j of rows 4 g to 4 g + 3.
+    for (size_t j = 0; j < 4; ++j) {
+      const __m512i a = _mm512_shuffle_i32x4(w[j], w[4 + j], 0x88),
+                    b = _mm512_shuffle_i32x4(w[j], w[4 + j], 0xDD);
+      const __m512i c = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0x88),
+                    d = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0xDD);
+      uint8_t* to = out + (s * 16 + j) * 64;
+      _mm512_store_si512(to, _mm512_shuffle_i32x4(a, c, 0x88));
+      _mm512_store_si512(to + 4 * 64, _mm512_shuffle_i32x4(b, d, 0x88));
+      _mm512_store_si512(to + 8 * 64, _mm512_shuffle_i32x4(a, c, 0xDD));
+      _mm512_store_si512(to + 12 * 64, _mm512_shuffle_i32x4(b, d, 0xDD));
+    }
+  }
+}
+
+// sums[t][r] of kGroups times 16 rows and kTokens tokens.
+template <size_t kGroups, size_t kTokens>
+inline void MultiplyGroups(const uint8_t* levels, const int8_t* x, size_t x_stride, const float* scales,
+                           const int32_t* value_sums, size_t blocks, int offset, float* sums, size_t stride,
+                           size_t rows) {
+  __m512i acc[kTokens][kGroups];
+#pragma GCC unroll 8
+  for (size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (size_t g = 0; g < kGroups; ++g) acc[t][g] = _mm512_set1_epi32(-offset * value_sums[t * blocks]);
+  }
+  for (size_t c = 0; c < kTrellisBlock / 4; ++c) {
+    __m512i w[kGroups];
+#pragma GCC unroll 2
+    for (size_t g = 0; g < kGroups; ++g) w[g] = _mm512_load_si512(levels + g * 16 * kTrellisBlock + c * 64);
+#pragma GCC unroll 8
+    for (size_t t = 0; t < kTokens; ++t) {
+      int32_t four;
+      std::memcpy(&four, x + t * x_stride + 4 * c, sizeof(four));
+      const __m512i values = _mm512_set1_epi32(four);
+#pragma GCC unroll 2
+      for (size_t g = 0; g < kGroups; ++g) AddProducts(acc[t][g], w[g], values);
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (size_t g = 0; g < kGroups; ++g) {
+      const size_t count = std::min<size_t>(16, rows - 16 * g);
+      const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
+      float* to = sums + t * stride + 16 * g;
+      const __m512 before = _mm512_maskz_loadu_ps(mask, to);
+      _mm512_mask_storeu_ps(
+          to, mask,
+          _mm512_fmadd_ps(_mm512_set1_ps(scales[t * blocks]), _mm512_cvtepi32_ps(acc[t][g]), before));
+    }
+  }
+}
+
+using Groups = void (*)(const uint8_t*, const int8_t*, size_t, const float*, const int32_t*, size_t, int,
+                        float*, size_t, size_t);
+template <size_t kGroups>
+constexpr Groups kGroupsOfTokens[kTokenBlock + 1] = {nullptr,
+                                                     MultiplyGroups<kGroups, 1>,
+                                                     MultiplyGroups<kGroups, 2>,
+                                                     MultiplyGroups<kGroups, 3>,
+                                                     MultiplyGroups<kGroups, 4>,
+                                                     MultiplyGroups<kGroups, 5>,
+                                                     MultiplyGroups<kGroups, 6>,
+                                                     MultiplyGroups<kGroups, 7>,
+                                                     MultiplyGroups<kGroups, 8>};
+
+// Many tokens.
+template <int kWidth, typename Block>
+void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows,
+                    const Int8Inputs& x, size_t first_token, size_t k, size_t blocks, int offset,
+                    MatrixView<float> y) {
+  uint8_t* unpacked = Scratch<uint8_t, 71>(16 * kTrellisBlock);
+  uint8_t* levels = Scratch<uint8_t, 72>(kUnpackedRows * kTrellisBlock);
+  __m512i state[4];
+  for (__m512i& s : state) s = _mm512_set1_epi8(static_cast<char>(start));
+  for (size_t first = 0; first < rows; first += kUnpackedRows) {
+    const size_t count = std::min(kUnpackedRows, rows - first);
+    const size_t groups = (count + 15) / 16;
+    for (size_t g = 0; g < groups; ++g) {
+      const size_t of_group = std::min<size_t>(16, count - 16 * g);
+      for (size_t i = 0; i < 16; ++i) {
+        __m512i level[4];
+        if (i < of_group) {
+          block.Row(first + 16 * g + i, machine, state, level);
+        } else {
+          for (__m512i& zero : level) zero = _mm512_setzero_si512();
+        }
+        for (size_t s = 0; s < 4; ++s) _mm512_store_si512(unpacked + i * kTrellisBlock + s * 64, level[s]);
+      }
+      Interleave(unpacked, levels + g * 16 * kTrellisBlock);
+    }
+    for (size_t t = 0; t < y.rows; t += kTokenBlock) {
+      const size_t tokens = std::min(kTokenBlock, y.rows - t);
+      const int8_t* values = x.values.data() + (first_token + t) * x.stride + k * kTrellisBlock;
+      const size_t at = (first_token + t) * blocks + k;
+      for (size_t g = 0; g < groups; g += 2) {
+        const Groups multiply = g + 1 < groups ? kGroupsOfTokens<2>[tokens] : kGroupsOfTokens<1>[tokens];
+        multiply(levels + g * 16 * kTrellisBlock, values, x.stride, x.scales.data() + at, x.sums.data() + at,
+                 blocks, offset, y.row(t) + first + 16 * g, y.stride, count - 16 * g);
+      }
+    }
+  }
+}
+
+// What is beside the codes of one row, for one token.
+inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
+                    size_t r, const float* values, size_t stride) {
+  const __m256i strides = _mm256_set1_epi32(static_cast<int>(stride));
+  __m256 lanes = _mm256_setzero_ps();
+  const size_t taken = w.taken.size();
+  for (size_t i = 0; i < taken; i += 8) {
+    const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, taken - i)) - 1);
+    const __m256i cols = _mm256_mullo_epi32(_mm256_maskz_loadu_epi32(mask, w.taken.data() + i), strides);
+    const __m128i levels = _mm_maskz_loadu_epi16(mask, w.taken_levels.row(position) + i);
+    const __m256 level = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(levels));
+    const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
+    lanes = _mm256_mask3_fmadd_ps(level, of, lanes, mask);
+  }
+  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
+  const size_t count = exceptions.begin[r + 1] - exceptions.begin[r];
+  for (size_t i = 0; i < count; i += 8) {
+    const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, count - i)) - 1);
+    const __m256i item = _mm256_maskz_loadu_epi32(mask, items + i);
+    const __m256i cols = _mm256_mullo_epi32(_mm256_and_si256(item, _mm256_set1_epi32(0xFFFF)), strides);
+    const __m256 difference = _mm256_cvtepi32_ps(_mm256_srai_epi32(item, 16));
+    const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
+    lanes = _mm256_mask3_fmadd_ps(difference, of, lanes, mask);
+  }
+  const __m256 pairs = _mm256_add_ps(lanes, _mm256_movehdup_ps(lanes));
+  const __m256 fours = _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0x4E));
+  return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+// The same for sixteen tokens, whose values stand `stride` apart by column.
+inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions,
+                           size_t position, size_t r, const float* values, size_t stride) {
+  __m512 lanes[8];
+#pragma GCC unroll 8
+  for (__m512& lane : lanes) lane = _mm512_setzero_ps();
+  const auto add = [&](size_t count, const auto& item) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+#pragma GCC unroll 8
+      for (size_t j = 0; j < 8; ++j) {
+        const auto [col, level] = item(i + j);
+        lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
+      }
+    }
+#pragma GCC unroll 7
+    for (size_t j = 0; j < 7; ++j) {
+      if (i + j >= count) break;
+      const auto [col, level] = item(i + j);
+      lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
+    }
+  };
+  add(w.taken.size(), [&](size_t i) {
+    return std::pair<size_t, float>(w.taken[i], static_cast<float>(w.taken_levels(position, i)));
+  });
+  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
+  add(exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) {
+    return std::pair<size_t, float>(ColumnOf(items[i]), static_cast<float>(DifferenceOf(items[i])));
+  });
+  return _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
+                       _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
+}
+
+template <int kWidth>
+void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                   MatrixView<float> y) {
+  const TrellisLayout& layout = w.layout;
+  const size_t rows = layout.RowsOf(tile), blocks = layout.blocks();
+  const Machine<kWidth> machine(w.tables);
+  const uint8_t start = w.tables.start;
+  const int offset = kWidth == 8 ? 128 : w.tables.offset;
+  for (size_t t = 0; t < y.rows; ++t) std::fill_n(y.row(t), rows, 0.0f);
+  for (size_t k = 0; k < blocks; ++k) {
+    const uint8_t* bytes = w.codes.data() + layout.Begin(tile, k);
+    const auto add = [&](const auto& block) {
+      if (y.rows == 1) {
+        const size_t at = first * blocks + k;
+        AddBlock<kWidth>(block, machine, start, rows,
+                         x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock,
+                         x.rounded.scales[at], offset * x.rounded.sums[at], y.row(0));
+      } else {
+        AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, y);
+      }
+    };
+    const size_t strips = layout.StripsOf(k);
+    if (strips == kStripsOfBlock) {
+      add(WholeBlock<kWidth>(bytes, rows));
+    } else {
+      add(LastBlock<kWidth>(bytes, strips));
+    }
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    const size_t position = tile * layout.tile_rows + r;
+    const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+    const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
+    const float scale = w.row_scale[position];
+    if (y.rows == 1) {
+      const float sum =
+          y(0, r) +
+          (beside ? Beside(w, exceptions, position, r, x.values.data() + first, x.values.cols()) : 0.0f);
+      y(0, r) = scale * sum;
+      continue;
+    }
+    for (size_t t = 0; t < y.rows; t += 16) {
+      alignas(64) float more[16] = {};
+      if (beside) {
+        _mm512_store_ps(
+            more, BesideOfMany(w, exceptions, position, r, x.values.data() + first + t, x.values.cols()));
+      }
+      for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i)
+        y(t + i, r) = scale * (y(t + i, r) + more[i]);
+    }
+  }
+}
+
+void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                  MatrixView<float> y) {
+  switch (w.layout.width) {
+    case 2:
+      return MultiplyWidth<2>(w, tile, x, first, y);
+    case 3:
+      return MultiplyWidth<3>(w, tile, x, first, y);
+    case 4:
+      return MultiplyWidth<4>(w, tile, x, first, y);
+    case 5:
+      return MultiplyWidth<5>(w, tile, x, first, y);
+    case 6:
+      return MultiplyWidth<6>(w, tile, x, first, y);
+    default:
+      return MultiplyWidth<8>(w, tile, x, first, y);
+  }
+}
+
+#undef MICA_ONE_BODY
+
+}  // namespace
+}  // namespace mica
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace mica {
+
+TrellisKernel VbmiTrellisKernel() {
+  const bool has = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
+  return has ? MultiplyVbmi : nullptr;
+}
+
+}  // namespace mica
+
+#else
+
+namespace mica {
+
+TrellisKernel VbmiTrellisKernel() { return nullptr; }
+
+}  // namespace mica
+
+#endif
