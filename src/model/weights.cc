@@ -4,6 +4,7 @@
 #include <atomic>
 #include <numeric>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
