@@ -13,7 +13,8 @@ ARROWS = {  # folder -> what it stands on
     "record": {"base"},
     "model": {"ops", "io", "record"},
     "compress": {"model"},
-    "eval": {"model"},
+    "generate": {"model"},
+    "eval": {"generate"},
     "experiment": {"compress", "eval"},
     "cli": {"experiment"},
 }

@@ -255,6 +255,20 @@ void WriteFileAtomically(const fs::path& path, std::string_view content) {
   file.Commit();
 }
 
+std::string ReadStdin(uint64_t limit) {
+  std::string content;
+  char block[65536];
+  while (true) {
+    const ssize_t got = ::read(STDIN_FILENO, block, sizeof(block));
+    ThrowIfInterrupted();
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) Fail("standard input cannot be read ({})", Reason());
+    if (got == 0) return content;
+    content.append(block, static_cast<size_t>(got));
+    if (content.size() > limit) Fail("standard input is longer than {} bytes; give less", limit);
+  }
+}
+
 std::string ReadFile(const fs::path& path, uint64_t limit) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) throw Error(CannotOpen(path, errno));

@@ -109,6 +109,9 @@ class FileLock {
 // Writes a small file through AtomicFile.
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
+// All of standard input, of the same length at most.
+std::string ReadStdin(uint64_t limit = uint64_t{1} << 32);
+
 // The whole file; throws Error naming the path when it is missing, a directory, or longer than `limit` bytes.
 std::string ReadFile(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 32);
 

@@ -205,6 +205,11 @@ void WriteOutput(const fs::path& path, std::string_view content) {
 
 void WriteStdout(std::string_view content) { WriteRaw(PrintableLines(content)); }
 
+void StreamStdout(std::string_view piece) {
+  if (::isatty(STDOUT_FILENO) != 0) return WriteRaw(PrintableLines(piece));
+  WriteRaw(piece);
+}
+
 void ClearScreen() { WriteRaw("\033[H\033[J"); }
 
 void CloseStdout() {

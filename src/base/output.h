@@ -35,6 +35,9 @@ void CheckFiles(const CommandFiles& files);
 // Writes to stdout and throws Error when that fails (a full disk behind a redirection, a reader that is
 // gone). The lines are made printable (base/text.h).
 void WriteStdout(std::string_view content);
+// Writes a piece of a text that goes on; it is there at once. On a terminal it is made printable, elsewhere it
+// is written as it is.
+void StreamStdout(std::string_view piece);
 // Clears the terminal behind stdout.
 void ClearScreen();
 // Throws Error when something that was written to stdout did not arrive there; nothing may be written after.

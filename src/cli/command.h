@@ -26,6 +26,7 @@ struct Argument {
   std::filesystem::path* value;
   const char* help;
   bool required = true;
+  std::vector<std::filesystem::path>* values = nullptr;  // where several may be given, in place of `value`
 };
 
 // A table of options as flags, each with its default and range in the help, under its group. What is given is

@@ -34,6 +34,7 @@ const char* TypeName(const Option& option) {
       return "PATH";
     case OptionKind::kSwitch:
     case OptionKind::kText:
+    case OptionKind::kTexts:
     case OptionKind::kSources:
       break;
   }
@@ -42,7 +43,7 @@ const char* TypeName(const Option& option) {
 
 // What it is, then range and values of the presets.
 std::string Help(const Option& option) {
-  const bool plain = option.kind == OptionKind::kText || option.kind == OptionKind::kPath ||
+  const bool plain = option.kind == OptionKind::kText || option.kind == OptionKind::kTexts || option.kind == OptionKind::kPath ||
                      option.kind == OptionKind::kSources || option.kind == OptionKind::kSwitch;
   if (plain) return option.help;
   std::string facts = ExpectedText(option);
@@ -101,7 +102,8 @@ CLI::Option& AddFlag(CLI::App& command, const Option& option, const char* name,
       return std::string();
     });
   }
-  const bool list = option.kind == OptionKind::kSources || option.kind == OptionKind::kIntegers;
+  const bool list = option.kind == OptionKind::kSources || option.kind == OptionKind::kIntegers ||
+                    option.kind == OptionKind::kTexts;
   CLI::Option& added = *command.add_option(
       flag,
       [&option, list, take](const std::vector<std::string>& texts) {
@@ -159,8 +161,12 @@ void AddFlags(CLI::App& command, const FlagTable& table) {
 
 void AddCommand(CLI::App& app, const Subcommand& command) {
   CLI::App& added = *app.add_subcommand(command.name, command.help);
-  for (const Argument& argument : command.arguments)
-    added.add_option(argument.name, *argument.value, argument.help)->required(argument.required);
+  for (const Argument& argument : command.arguments) {
+    CLI::Option* option = argument.values != nullptr
+                              ? added.add_option(argument.name, *argument.values, argument.help)
+                              : added.add_option(argument.name, *argument.value, argument.help);
+    option->required(argument.required);
+  }
   for (const FlagTable& table : command.flags) AddFlags(added, table);
 }
 

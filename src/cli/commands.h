@@ -7,6 +7,8 @@ namespace mica {
 
 Subcommand InspectCommand();
 Subcommand TokenizeCommand();
+Subcommand GenerateCommand();
+Subcommand BenchCommand();
 Subcommand EvalCommand();
 Subcommand CompressCommand();
 Subcommand CompareCommand();

@@ -48,7 +48,8 @@ int Run(int argc, char** argv) {
   try {
     const std::vector<Subcommand> commands = {
         InspectCommand(), TokenizeCommand(), EvalCommand(),   CompressCommand(), CompareCommand(),
-        RunCommand(),     StatusCommand(),   AblateCommand(), ExportCommand(),   SynthesizeCommand()};
+        RunCommand(),     StatusCommand(),   GenerateCommand(), BenchCommand(),    AblateCommand(),
+        ExportCommand(),  SynthesizeCommand()};
     if (const Subcommand* command = ParseCommandLine(commands, argc, argv)) command->run();
     CloseStdout();
     return 0;

@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -24,21 +23,12 @@ struct TokenizeOptions {
   Json given = Json::object();
 };
 
-std::string ReadText(const std::filesystem::path& file) {
-  if (file != "-") return ReadFile(file);
-  std::string text;
-  char block[65536];
-  while (const size_t count = std::fread(block, 1, sizeof(block), stdin)) text.append(block, count);
-  if (std::ferror(stdin) != 0) Fail("standard input cannot be read");
-  return text;
-}
-
 void Tokenize(const TokenizeOptions& options) {
   const auto is_set = [&](const char* name) {
     return ValueOf(options.given, FindOption(TokenizingOptionTable(), name)).get<bool>();
   };
   const Tokenizer tokenizer = OpenTokenizer(options.model);
-  const std::string text = ReadText(options.file);
+  const std::string text = options.file == "-" ? ReadStdin() : ReadFile(options.file);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos) {
     Fail("{}: is not UTF-8 at byte {}; convert it first", options.file.string(), at);
   }

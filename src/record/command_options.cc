@@ -1,5 +1,7 @@
 // The tables of the options of all commands but compression: data alone; options.cc has what is done with
 // them.
+#include <utility>
+
 #include "record/option_rows.h"
 #include "record/options.h"
 
@@ -270,6 +272,95 @@ std::vector<Option> MakeTokenizingOptions() {
   };
 }
 
+Option Sampling(const char* name, const char* help, double value, double least, double most) {
+  return {.name = name,
+          .kind = OptionKind::kNumber,
+          .group = "Sampling",
+          .help = help,
+          .value = value,
+          .least = least,
+          .most = most,
+          .place = OptionPlace::kFlag};
+}
+
+Option Whole(const char* name, const char* group, const char* help, Json value, double least, double most,
+             const char* unit = "") {
+  return {.name = name,
+          .kind = OptionKind::kInteger,
+          .group = group,
+          .help = help,
+          .value = std::move(value),
+          .least = least,
+          .most = most,
+          .unit = unit,
+          .place = OptionPlace::kFlag};
+}
+
+Option KeyBits() {
+  return {.name = "kv-bits",
+          .kind = OptionKind::kChoice,
+          .group = "Generation",
+          .help = "Bits of keys and values",
+          .value = "16",
+          .words = {"16", "8"},
+          .place = OptionPlace::kFlag};
+}
+
+std::vector<Option> MakeGenerationOptions() {
+  return {
+      Whole("max-tokens", "Generation", "Tokens to generate at most; 0: until the model ends or the context is full",
+            0, 0, kMostTokens, "tokens"),
+      Whole("ctx", "Generation",
+            "Tokens of the context, prompt and answer together [the smaller of 4096 and the model's positions]",
+            nullptr, 2, kMostTokens, "tokens"),
+      KeyBits(),
+      {.name = "stop",
+       .kind = OptionKind::kTexts,
+       .group = "Generation",
+       .help = "Text that ends the answer and is not shown; may be given several times",
+       .place = OptionPlace::kFlag},
+      Whole("top", "Generation", "With --json: likeliest tokens told of each place", 5, 0, 100),
+      Sampling("temperature", "Randomness; 0: always the likeliest token", 0, 0, 100),
+      Whole("top-k", "Sampling", "Draw among so many likeliest tokens; 0: all", 0, 0, kMostTokens),
+      Sampling("top-p", "Draw among the likeliest tokens that together have this probability", 1, 0, 1),
+      Sampling("min-p", "Draw among tokens with at least this share of the largest probability", 0, 0, 1),
+      Sampling("repeat-penalty", "Divides the odds of tokens that the text has already; 1: not", 1, 0.1, 10),
+  };
+}
+
+std::vector<Option> MakePromptOptions() {
+  return {
+      {.name = "prompt",
+       .kind = OptionKind::kText,
+       .group = "Prompt",
+       .help = "The text to continue",
+       .place = OptionPlace::kFlag,
+       .letter = "p"},
+      {.name = "file",
+       .kind = OptionKind::kPath,
+       .group = "Prompt",
+       .help = "UTF-8 file with the text to continue, taken as it is; - for standard input",
+       .place = OptionPlace::kFlag,
+       .letter = "f"},
+      {.name = "tokenizer",
+       .kind = OptionKind::kPath,
+       .group = "Prompt",
+       .help = "Its tokenizer: a directory, tokenizer.model, tokenizer.json or a GGUF file [beside the model, or inside]",
+       .place = OptionPlace::kFlag},
+      SpecialTokens("Prompt"),
+  };
+}
+
+std::vector<Option> MakeBenchOptions() {
+  return {
+      Whole("prompt-tokens", "Bench", "Tokens of the prompt; 0: none is measured", 512, 0, 1 << 20, "tokens"),
+      Whole("generated-tokens", "Bench", "Tokens that are generated one by one; 0: none", 128, 0, 1 << 20, "tokens"),
+      Whole("repetitions", "Bench", "Of each measurement, behind one that does not count", 5, 1, 1000),
+      KeyBits(),
+      Output("Bench", "Write the result (JSON) to this file"),
+  };
+}
+
 std::vector<Option> MakeCommonOptions() {
   return {
       {.name = "threads",
@@ -350,6 +441,21 @@ std::span<const Option> StatusOptionTable() {
 
 std::span<const Option> TokenizingOptionTable() {
   static const std::vector<Option> options = MakeTokenizingOptions();
+  return options;
+}
+
+std::span<const Option> GenerationOptionTable() {
+  static const std::vector<Option> options = MakeGenerationOptions();
+  return options;
+}
+
+std::span<const Option> PromptOptionTable() {
+  static const std::vector<Option> options = MakePromptOptions();
+  return options;
+}
+
+std::span<const Option> BenchOptionTable() {
+  static const std::vector<Option> options = MakeBenchOptions();
   return options;
 }
 

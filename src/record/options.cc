@@ -323,6 +323,8 @@ std::string ExpectedText(const Option& option) {
       return Alternatives(option.words);
     case OptionKind::kText:
       return "text";
+    case OptionKind::kTexts:
+      return "texts, none of them empty";
     case OptionKind::kPath:
       return "a path";
     case OptionKind::kSources:
@@ -377,6 +379,13 @@ Json CheckedValue(const Option& option, const Json& value, const std::string& wh
       if (!value.is_string()) RefuseType(option, value, where);
       if (value == "") Refuse(option, value, where);
       return value;
+    case OptionKind::kTexts:
+      if (!value.is_array()) RefuseType(option, value, where);
+      for (const Json& text : value) {
+        if (!text.is_string()) RefuseType(option, text, where);
+        if (text.get<std::string>().empty()) Refuse(option, text, where);
+      }
+      return value;
     case OptionKind::kSources:
       return CheckedSources(option, value, where);
   }
@@ -384,7 +393,7 @@ Json CheckedValue(const Option& option, const Json& value, const std::string& wh
 }
 
 Json ParseValue(const Option& option, const std::vector<std::string>& texts) {
-  MICA_CHECK(option.kind == OptionKind::kIntegers || texts.size() == 1);
+  MICA_CHECK(option.kind == OptionKind::kIntegers || option.kind == OptionKind::kTexts || texts.size() == 1);
   switch (option.kind) {
     case OptionKind::kNumber:
     case OptionKind::kInteger:
@@ -406,6 +415,8 @@ Json ParseValue(const Option& option, const std::vector<std::string>& texts) {
     case OptionKind::kText:
     case OptionKind::kPath:
       return CheckedValue(option, texts[0]);
+    case OptionKind::kTexts:
+      return CheckedValue(option, texts);
     case OptionKind::kSources:
       break;
   }

@@ -25,6 +25,7 @@ enum class OptionKind {
   kChoice,    // one word of several
   kBytes,     // a whole number of bytes; "40MB" on the command line
   kText,      // never empty
+  kTexts,     // a list of texts, none empty; once for each on the command line
   kPath,      // never empty
   kSources    // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each
 };
@@ -86,6 +87,11 @@ std::span<const Option> ExportOptionTable();
 std::span<const Option> InspectionOptionTable();
 std::span<const Option> StatusOptionTable();
 std::span<const Option> TokenizingOptionTable();
+// `mica generate` and `mica chat`: how a text goes on, and where it begins (`mica generate` alone).
+std::span<const Option> GenerationOptionTable();
+std::span<const Option> PromptOptionTable();
+// `mica bench`.
+std::span<const Option> BenchOptionTable();
 // Flags of every working command.
 std::span<const Option> CommonOptionTable();
 

@@ -1,0 +1,41 @@
+// A model opened to run: for the commands that generate text.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+
+#include "base/json.h"
+#include "device/device.h"
+#include "model/running_model.h"
+#include "model/weights.h"
+
+namespace mica {
+
+// Tokens of a context: what is asked for (a number), or where nothing is (null) the smaller of 4096 and the
+// model's positions. Warns of more than the model has learnt.
+size_t ContextTokens(const Json& asked, const ModelConfig& config);
+
+class OpenedModel {
+ public:
+  // Says what memory it will take, throws Error where that is not there, and loads the model.
+  OpenedModel(const std::filesystem::path& path, const Json& context, int cache_bits, Device device);
+
+  const ModelWeights& weights() const { return *weights_; }
+  const RunningModel& running() const { return *running_; }
+  size_t context() const { return context_; }
+  double load_seconds() const { return load_seconds_; }
+  uint64_t planned_bytes() const { return planned_bytes_; }
+  // Most memory that the process, or its share of the GPU, had since this model was opened.
+  uint64_t PeakBytes() const;
+
+ private:
+  std::unique_ptr<ModelWeights> weights_;  // does not move
+  std::unique_ptr<RunningModel> running_;
+  size_t context_ = 0;
+  double load_seconds_ = 0;
+  uint64_t planned_bytes_ = 0;
+};
+
+}  // namespace mica
