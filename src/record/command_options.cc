@@ -71,6 +71,12 @@ std::vector<Option> MakeEvaluationOptions() {
        .value = "auto",
        .words = {"auto", "fp32", "bf16"},
        .spellings = DTypeSpellings()},
+      {.name = "exact",
+       .kind = OptionKind::kSwitch,
+       .group = "Evaluation",
+       .help = "Decode packed weights, also where products with their integers are faster and as good to .02 %; so "
+               "does --dtype",
+       .value = false},
       {.name = "max-windows",
        .kind = OptionKind::kInteger,
        .group = "Evaluation",
