@@ -1,5 +1,3 @@
-#include "io/packed/facts.h"
-#include "ops/product/prepared_weights.h"
 #include "model/weights.h"
 
 #include <algorithm>
@@ -312,15 +310,6 @@ ResidentWeights ModelWeights::Resident(Device device, const std::string& name, s
   std::memcpy(copy.view().data, tensor.data.data(), tensor.data.size());
   checkpoint_.Release(tensor);
   return ResidentWeights::OfValues(std::move(copy));
-}
-
-bool ModelWeights::FasterAsIntegers(Device device) const {
-  if (!packed_ || device.is_cuda() || FastestPrecision(device) != Precision::kFp32) return false;
-  for (const LinearKind kind : kLinearKinds) {
-    const std::string name = LinearTensorName(*config_.family, 0, kind);
-    if (PartReader(checkpoint_, name, false).coding() != "entropy") return false;
-  }
-  return true;
 }
 
 ResidentWeights ModelWeights::ResidentLinear(Device device, size_t layer, LinearKind kind) const {

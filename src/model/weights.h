@@ -83,10 +83,6 @@ class ModelWeights {
   std::array<Array, kLinearKinds.size()> LinearsOn(Device device, size_t layer, DType dtype) const;
   // Rows [first, first + count) of the output head (the embedding when tied), [count, hidden].
   Array HeadOn(Device device, size_t first, size_t count, DType dtype) const;
-  // Whether products with the integers of its layers (ResidentLinear) on a device are faster than those with
-  // decoded weights, whatever the number of tokens: packed ones of coding `entropy`, on a processor that does
-  // not multiply BF16 natively.
-  bool FasterAsIntegers(Device device) const;
   // A matrix in the form that a running model keeps on a device: packed integers as such, values as they are
   // stored. What is decoded for every product (GGUF blocks, integers of compressed-tensors on the processor)
   // is read from the checkpoint, which must live as long.

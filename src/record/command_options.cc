@@ -71,11 +71,10 @@ std::vector<Option> MakeEvaluationOptions() {
        .value = "auto",
        .words = {"auto", "fp32", "bf16"},
        .spellings = DTypeSpellings()},
-      {.name = "exact",
+      {.name = "as-running",
        .kind = OptionKind::kSwitch,
        .group = "Evaluation",
-       .help = "Decode packed weights, also where products with their integers are faster and as good to .02 %; so "
-               "does --dtype",
+       .help = "Compute as `mica generate` does, packed weights as integers, instead of decoding them",
        .value = false},
       {.name = "max-windows",
        .kind = OptionKind::kInteger,

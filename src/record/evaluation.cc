@@ -52,7 +52,7 @@ void Fields(Archive& archive, typename Archive::template Of<EvaluationSettings>&
   archive("bos", record.bos);
   archive("seqlen", record.seqlen);
   archive("dtype", record.dtype);
-  archive("integers", record.integers);
+  archive("as_running", record.as_running);
   archive.OrNull("max_windows", record.max_windows);
   archive("special_tokens", record.special_tokens);
   archive("threads", record.threads);

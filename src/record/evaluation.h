@@ -50,8 +50,7 @@ struct EvaluationSettings {
   std::optional<std::string> bos;
   std::optional<uint64_t> seqlen;       // tokens of a window
   std::optional<std::string> dtype;     // arithmetic: "fp32" or "bf16"
-  // Products were taken with packed integers and activations of 8 bits; absent: with decoded weights.
-  std::optional<bool> integers;
+  std::optional<bool> as_running;       // the model computed as it does when it generates; absent: it did not
   std::optional<uint64_t> max_windows;  // of each text; absent, in the file null: all
   std::optional<bool> special_tokens;   // "<unk>" and the like in a text were control tokens
   std::optional<uint64_t> threads;

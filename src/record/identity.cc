@@ -157,7 +157,7 @@ Identity EvaluationIdentity(const EvaluationRecord& record) {
   identity.Add("model", record.model.fingerprint);
   if (record.reference) identity.Add("reference", record.reference->fingerprint);
   identity.Add(MeasurementIdentity(record));
-  identity.Add("integers", record.settings.integers);
+  identity.Add("as running", record.settings.as_running);
   identity.Add("max windows", record.settings.max_windows);
   identity.Add("device", record.settings.device);
   identity.Add(CodeIdentity(record.program));

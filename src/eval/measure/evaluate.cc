@@ -240,7 +240,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
   settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};
-  settings.integers = !request.exact && !request.precision && weights.FasterAsIntegers(request.device);
+  settings.as_running = request.as_running;
   settings.activation_bytes = request.activation_bytes;
   if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
   const std::optional<Tokenizer> of_reference = OtherTokenizer(tokenizer, request.reference);
@@ -291,7 +291,7 @@ const EvaluationRecord& Evaluation::Describe() {
   result.settings.bos = BosPlaceName(PlaceIn(request.convention, state.bos.place));
   result.settings.seqlen = state.seqlen;
   result.settings.dtype = PrecisionName(state.settings.arithmetic.precision);
-  if (state.settings.integers) result.settings.integers = true;
+  if (request.as_running) result.settings.as_running = true;
   if (request.max_windows != 0) result.settings.max_windows = request.max_windows;
   result.settings.special_tokens = request.special_tokens;
   result.settings.threads = static_cast<uint64_t>(Threads());

@@ -30,7 +30,7 @@ struct EvaluationRequest {
   bool special_tokens =
       false;  // "<unk>" and the like in a text become control ids, as Hugging Face's tokenizer does it
   std::optional<Precision> precision;  // none: the fastest of the device
-  bool exact = false;                  // packed weights are decoded even where their integers are faster
+  bool as_running = false;             // layers in the form that a running model keeps (model/running_model.h)
   Device device{};
   std::optional<uint64_t> activation_bytes;  // none: what suits the device
   bool force = false;                        // a packed model may be measured on a text it was calibrated on

@@ -204,13 +204,13 @@ class Stopwatch {
 // Takes the windows of a chunk through all layers. x: [tokens, hidden], overwritten with the residual stream.
 // Adds to the seconds that reading weights and passing took.
 void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_t window,
-                const Arithmetic& arithmetic, bool integers, const std::string& what, double layer_work, TokenMeter& meter,
+                const Arithmetic& arithmetic, bool as_running, const std::string& what, double layer_work, TokenMeter& meter,
                 Tensor x, double& reading, double& passing) {
   Stopwatch watch;
   weights.Embed(ids, x);
   const size_t layers = weights.config().layers, step = StepWindows(window, arithmetic.device) * window;
   ReadAhead<const DecoderLayer> layers_ahead(layers, arithmetic.device, [&](size_t index) {
-    if (integers)
+    if (as_running)
       return std::make_unique<const DecoderLayer>(DecoderLayer::Resident(weights, index, arithmetic.device));
     return std::make_unique<const DecoderLayer>(weights, index, arithmetic);
   });
@@ -278,7 +278,7 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     const Tensor x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
     PassSeconds& seconds = result.seconds;
-    PassLayers(weights, ids, window, arithmetic, settings.integers, "", work.layer, meter, x, seconds.weights, seconds.pass);
+    PassLayers(weights, ids, window, arithmetic, settings.as_running, "", work.layer, meter, x, seconds.weights, seconds.pass);
 
     Stopwatch watch;
     for (size_t w = 0; w < chunk; w += head_windows) {

@@ -29,7 +29,7 @@ EvaluationRequest RequestFromJson(const Json& json, const std::string& where) {
     request.tokenizer = tokenizer.get<std::string>();
   if (const std::string dtype = value("dtype"); dtype != "auto")
     request.precision = dtype == "bf16" ? Precision::kBf16 : Precision::kFp32;
-  request.exact = value("exact");
+  request.as_running = value("as-running");
   for (const Json& set : ValueOf(values, FindOption(EvaluationOptionTable(), "data"))) {
     std::optional<std::string> name;
     if (set.contains("name")) name = set.at("name").get<std::string>();

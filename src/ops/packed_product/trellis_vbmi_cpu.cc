@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "device/scratch.h"
@@ -182,34 +183,43 @@ inline __m512i SumsOf(const __m512i* a) {
   return Joined(Joined(of_four[0], of_four[1]), Joined(of_four[2], of_four[3]));
 }
 
-// One token: sums[r] += scale * (the block's sum of integers).
-template <int kWidth, typename Block>
+// One token or two (what the first left), `blocks` apart in scales and sums and `stride` in values: sums[t][r]
+// += scale * (the block's sum of integers).
+template <int kWidth, size_t kTokens, typename Block>
 void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows, const int8_t* x,
-              float scale, int offset_sum, float* sums) {
-  __m512i state[4], values[4];
-  for (int s = 0; s < 4; ++s) {
-    state[s] = _mm512_set1_epi8(static_cast<char>(start));
-    values[s] = _mm512_loadu_si512(x + s * 64);
+              size_t stride, const float* scale, const int32_t* value_sums, size_t blocks, int offset,
+              MatrixView<float> sums) {
+  __m512i state[4], values[kTokens][4], offsets[kTokens];
+  __m512 scales[kTokens];
+  for (int s = 0; s < 4; ++s) state[s] = _mm512_set1_epi8(static_cast<char>(start));
+  for (size_t t = 0; t < kTokens; ++t) {
+    for (int s = 0; s < 4; ++s) values[t][s] = _mm512_loadu_si512(x + t * stride + s * 64);
+    scales[t] = _mm512_set1_ps(scale[t * blocks]);
+    offsets[t] = _mm512_set1_epi32(offset * value_sums[t * blocks]);
   }
-  const __m512 scales = _mm512_set1_ps(scale);
-  const __m512i offsets = _mm512_set1_epi32(offset_sum);
-  alignas(64) __m512i products[kRowsTogether];
+  alignas(64) __m512i products[kTokens][kRowsTogether];
   for (size_t first = 0; first < rows; first += kRowsTogether) {
     const size_t count = std::min(kRowsTogether, rows - first);
     for (size_t i = 0; i < count; ++i) {
       __m512i level[4];
       block.Prefetch(first + i);
       block.Row(first + i, machine, state, level);
-      __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kTokens; ++t) {
+        __m512i sum = _mm512_setzero_si512();
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) AddProducts(sum, level[j], values[j]);
-      products[i] = sum;
+        for (int j = 0; j < 4; ++j) AddProducts(sum, level[j], values[t][j]);
+        products[t][i] = sum;
+      }
     }
-    for (size_t i = count; i < kRowsTogether; ++i) products[i] = _mm512_setzero_si512();
-    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(SumsOf(products), offsets));
     const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
-    const __m512 before = _mm512_maskz_loadu_ps(mask, sums + first);
-    _mm512_mask_storeu_ps(sums + first, mask, _mm512_fmadd_ps(scales, exact, before));
+    for (size_t t = 0; t < kTokens; ++t) {
+      for (size_t i = count; i < kRowsTogether; ++i) products[t][i] = _mm512_setzero_si512();
+      const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(SumsOf(products[t]), offsets[t]));
+      float* to = sums.row(t) + first;
+      const __m512 before = _mm512_maskz_loadu_ps(mask, to);
+      _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(scales[t], exact, before));
+    }
   }
 }
 
@@ -410,11 +420,17 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
   for (size_t k = 0; k < blocks; ++k) {
     const uint8_t* bytes = w.codes.data() + layout.Begin(tile, k);
     const auto add = [&](const auto& block) {
-      if (y.rows == 1) {
+      const auto few = [&](auto add_block) {
         const size_t at = first * blocks + k;
-        AddBlock<kWidth>(block, machine, start, rows,
-                         x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock,
-                         x.rounded.scales[at], offset * x.rounded.sums[at], y.row(0));
+        add_block(block, machine, start, rows,
+                  x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock, x.rounded.stride,
+                  x.rounded.scales.data() + at, x.rounded.sums.data() + at, blocks, offset, y);
+      };
+      using Block = std::decay_t<decltype(block)>;
+      if (y.rows == 1) {
+        few(AddBlock<kWidth, 1, Block>);
+      } else if (y.rows == 2) {
+        few(AddBlock<kWidth, 2, Block>);
       } else {
         AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, y);
       }
