@@ -1,19 +1,24 @@
-// One token through the matrices of a 13B model as they are resident on a CUDA device: a line a product, with its
-// memory, speed and share of what a copy on the device reads and writes in the same run, and the sum over a token. So
-// many copies of a matrix are used in turn that none is in a cache.
+// One token through the matrices of a 13B model as they are resident on a CUDA device: a line a product, with
+// its memory, speed and share of what a copy on the device reads and writes in the same run, and the sum over
+// a token. So many copies of a matrix are used in turn that none is in a cache.
 //
-//   resident_cuda_bench [levels|fixed|plain] [octaves]
+//   resident_cuda_bench [levels|fixed|fixed-bitmap|plain] [octaves: how large the integers of coding
+//   `entropy` are]
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+#include <cstdio>
+#include <functional>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "base/threads.h"
 #include "device/array.h"
 #include "device/cuda.h"
+#include "device/recorded_work.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
 #include "ops/packed_product/device_forms.h"
@@ -81,105 +86,157 @@ class Entropy {
   std::vector<std::byte> codes_;
 };
 
-struct Made {
-  ResidentWeights weights;
-  double stored_bits = 0, decode_seconds = 0;
-};
-
-Made Make(const std::string& form, size_t rows, size_t cols, double octaves) {
-  Made made;
-  const auto begin = [] { return std::chrono::steady_clock::now(); };
-  const auto since = [](auto start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
-  if (form == "levels") {
-    const Entropy matrix(rows, cols, octaves, 1);
-    const auto start = begin();
-    made.weights = ResidentWeights::OfParts(matrix.parts(), Device::Cuda());
-    made.decode_seconds = since(start);
-    made.stored_bits = 8 * static_cast<double>(matrix.parts().codes.size());
-  } else if (form == "plain") {
-    Array values(rows, cols, DType::kBF16, Device::Cuda());
-    FillBytes(Device::Cuda(), values.view().data, 0x3C, rows * cols * 2);
-    made.weights = ResidentWeights::OfValues(std::move(values));
-    made.stored_bits = 16 * static_cast<double>(rows * cols);
-  } else {
-    // Half of the weights are zeros; of the others a mean of 6 bits, so that with the mask there are 4.
-    const bool masked = form == "fixed-bitmap";
-    const std::vector<std::pair<int, size_t>> runs =
-        masked ? std::vector<std::pair<int, size_t>>{{4, cols / 4 / 128 * 128}, {6, cols - cols / 4 / 128 * 128 - cols / 4 / 128 * 128}, {8, cols / 4 / 128 * 128}}
-               : std::vector<std::pair<int, size_t>>{{3, cols / 4 / 128 * 128}, {4, cols - cols / 4 / 128 * 128 - cols / 8 / 128 * 128}, {6, cols / 8 / 128 * 128}};
-    // Rows of a block are copies of one another's.
-    constexpr size_t kRows = 1024;
-    const PackedMatrix packed = Pack(RandomFixed(std::min(rows, kRows), runs, 128, masked ? MaskKind::kBitmap : MaskKind::kNone, 1));
-    const FixedParts parts = OpenedFixed(packed);
-    const auto start = begin();
-    made.weights = ResidentWeights::OfParts(parts, Device::Cuda());
-    made.decode_seconds = since(start);
-    made.stored_bits = static_cast<double>(packed.bits());
-  }
-  return made;
+// Bits that a hash of a number gives.
+uint64_t Hash(uint64_t i) {
+  i = (i ^ i >> 31) * 0x9E3779B97F4A7C15u;
+  i = (i ^ i >> 29) * 0xBF58476D1CE4E5B9u;
+  return i ^ i >> 32;
 }
+
+FixedMatrix Fixed(size_t rows, const std::vector<std::pair<int, size_t>>& runs, MaskKind mask) {
+  FixedMatrix matrix = RandomFixed(1, runs, 128, mask, 1);
+  matrix.rows = rows;
+  matrix.codes = Matrix<uint16_t>(rows, matrix.cols);
+  if (mask != MaskKind::kNone) matrix.keep = Matrix<uint8_t>(rows, matrix.cols);
+  const size_t groups = matrix.scales.rows();
+  matrix.scales = Matrix<ScaleCode>(groups, rows);
+  matrix.zeros = Matrix<uint8_t>(groups, rows);
+  ParallelFor(rows, [&](size_t r) {
+    for (size_t p = 0; p < matrix.cols; ++p) {
+      const uint64_t bits = Hash(r * matrix.cols + p);
+      const bool kept = mask == MaskKind::kNone || (bits >> 40 & 1) != 0;
+      if (mask != MaskKind::kNone) matrix.keep(r, p) = kept ? 1 : 0;
+      matrix.codes(r, p) = static_cast<uint16_t>(kept ? bits & ((1u << matrix.widths[p]) - 1) : 0);
+    }
+    for (size_t g = 0; g < groups; ++g) {
+      matrix.scales(g, r) = ScaleCode{static_cast<uint8_t>(64 + Hash(g * rows + r) % 64)};
+      matrix.zeros(g, r) = 2;
+    }
+  });
+  return matrix;
+}
+
+// What copies of a matrix are made of.
+class Source {
+ public:
+  Source(const std::string& form, size_t rows, size_t cols, double octaves)
+      : form_(form), rows_(rows), cols_(cols) {
+    if (form == "levels") {
+      entropy_ = std::make_unique<Entropy>(rows, cols, octaves, 1);
+      stored_bits_ = 8 * static_cast<double>(entropy_->parts().codes.size());
+    } else if (form == "plain") {
+      stored_bits_ = 16 * static_cast<double>(rows * cols);
+    } else {
+      // Half of the weights are zeros; the others have a mean of 6 bits, which makes 4 with the mask.
+      const bool masked = form == "fixed-bitmap";
+      const size_t quarter = cols / 4 / 128 * 128;
+      const std::vector<std::pair<int, size_t>> runs =
+          masked ? std::vector<std::pair<int, size_t>>{{4, quarter}, {6, cols - 2 * quarter}, {8, quarter}}
+                 : std::vector<std::pair<int, size_t>>{{3, quarter}, {4, cols - 2 * quarter}, {6, quarter}};
+      packed_ = Pack(Fixed(rows, runs, masked ? MaskKind::kBitmap : MaskKind::kNone));
+      fixed_ = OpenedFixed(packed_);
+      stored_bits_ = static_cast<double>(packed_.bits());
+    }
+  }
+  double stored_bits() const { return stored_bits_; }
+  ResidentWeights Make() const {
+    if (form_ == "levels") return ResidentWeights::OfParts(entropy_->parts(), Device::Cuda());
+    if (form_ != "plain") return ResidentWeights::OfParts(fixed_, Device::Cuda());
+    Array values(rows_, cols_, DType::kBF16, Device::Cuda());
+    FillBytes(Device::Cuda(), values.view().data, 0x3C, rows_ * cols_ * 2);
+    return ResidentWeights::OfValues(std::move(values));
+  }
+
+ private:
+  std::string form_;
+  size_t rows_, cols_;
+  std::unique_ptr<Entropy> entropy_;
+  PackedMatrix packed_;
+  FixedParts fixed_;
+  double stored_bits_ = 0;
+};
 
 struct Product13B {
   const char* name;
-  std::vector<std::pair<size_t, size_t>> matrices;  // of one input
-  int times;                                        // a token
+  size_t outputs, inputs, count;  // matrices of one input
+  int times;                      // a token
+};
+constexpr Product13B kProducts[] = {{"o", 5120, 5120, 1, 40},
+                                    {"q, k, v", 5120, 5120, 3, 40},
+                                    {"gate, up", 13824, 5120, 2, 40},
+                                    {"down", 5120, 13824, 1, 40},
+                                    {"head", 32000, 5120, 1, 1}};
+constexpr size_t kTokens[] = {1, 2, 4, 8, 512};
+
+struct Sum {
+  double milliseconds = 0, bytes = 0, weights = 0, stored = 0;
 };
 
-void Run(const std::string& form, double octaves, double copy, size_t tokens) {
-  const std::vector<Product13B> products = {{"o", {{5120, 5120}}, 40},
-                                            {"q, k, v", {{5120, 5120}, {5120, 5120}, {5120, 5120}}, 40},
-                                            {"gate, up", {{13824, 5120}, {13824, 5120}}, 40},
-                                            {"down", {{5120, 13824}}, 40},
-                                            {"head", {{32000, 5120}}, 1}};
-  double milliseconds = 0, all_bytes = 0, all_weights = 0, all_stored = 0;
-  for (const Product13B& product : products) {
-    // Matrices of fewer rows, as many as the product has rows.
+void Run(const std::string& form, double octaves, double copy) {
+  std::vector<Sum> sums(std::size(kTokens));
+  for (const Product13B& product : kProducts) {
+    const Source source(form, product.outputs, product.inputs, octaves);
     std::vector<std::vector<ResidentWeights>> copies;
-    size_t bytes = 0, weights = 0, made_bytes = 0;
-    double stored = 0, decode = 0;
-    size_t rows = 0;
+    size_t bytes = 0, made_bytes = 0;
+    double made_seconds = 0;
     do {
       copies.emplace_back();
-      for (const auto& [outputs, inputs] : product.matrices) {
-        for (size_t first = 0; first < outputs;) {
-          Made made = Make(form, outputs, inputs, octaves);
-          first += made.weights.outputs();
-          rows = std::max(rows, made.weights.outputs());
-          made_bytes += made.weights.bytes();
-          if (copies.size() == 1) {
-            bytes += made.weights.bytes();
-            weights += made.weights.outputs() * made.weights.inputs();
-            stored += made.stored_bits;
-            decode += made.decode_seconds;
-          }
-          copies.back().push_back(std::move(made.weights));
-        }
+      bytes = 0;
+      for (size_t i = 0; i < product.count; ++i) {
+        const auto begin = std::chrono::steady_clock::now();
+        copies.back().push_back(source.Make());
+        made_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        bytes += copies.back().back().bytes();
       }
-    } while (made_bytes < kRotated);
-    const size_t inputs = product.matrices[0].second;
-    const std::vector<float> x = RandomValues(tokens * inputs, 3);
-    const Array x_there = CopyTo(Device::Cuda(), ConstTensor(MatrixView<const float>(x.data(), tokens, inputs)));
-    std::vector<Array> y;
-    for (const ResidentWeights& of : copies[0]) y.emplace_back(tokens, of.outputs(), DType::kF32, Device::Cuda());
-    std::vector<std::vector<ResidentProduct>> calls;
-    for (const auto& of_copy : copies) {
-      calls.emplace_back();
-      for (size_t i = 0; i < of_copy.size(); ++i) calls.back().push_back({&of_copy[i], {}, y[i].view()});
+      made_bytes += bytes;
+    } while (made_bytes < kRotated || copies.size() < 2);
+    const double weights = static_cast<double>(product.count * product.outputs * product.inputs);
+    const double stored = source.stored_bits() * static_cast<double>(product.count);
+    for (size_t i = 0; i < std::size(kTokens); ++i) {
+      const size_t tokens = kTokens[i];
+      const std::vector<float> x = RandomValues(tokens * product.inputs, 3);
+      const Array x_there =
+          CopyTo(Device::Cuda(), ConstTensor(MatrixView<const float>(x.data(), tokens, product.inputs)));
+      std::vector<Array> y;
+      for (size_t m = 0; m < product.count; ++m)
+        y.emplace_back(tokens, product.outputs, DType::kF32, Device::Cuda());
+      const auto multiply = [&](size_t which) {
+        std::vector<ResidentProduct> products;
+        for (size_t m = 0; m < product.count; ++m) products.push_back({&copies[which][m], {}, y[m].view()});
+        MultiplyResident(x_there.view(), products);
+      };
+      // As a token's work is started: all at once.
+      const size_t calls = tokens > kFewTokens ? copies.size() : 4 * copies.size();
+      size_t call = 0;
+      const double direct = Timed([&] { multiply(call++ % copies.size()); }, static_cast<int>(calls));
+      const RecordedWork recorded(Device::Cuda(), [&] {
+        for (size_t c = 0; c < calls; ++c) multiply(c % copies.size());
+      });
+      const double seconds =
+          Timed([&] { recorded.Replay(); }, tokens > kFewTokens ? 2 : 8) / static_cast<double>(calls);
+      const double speed = static_cast<double>(bytes) / seconds;
+      fmt::print(
+          "{:<12} {:>3} tokens  {:<8} {:>6} x {:<5} {:5.2f} bits resident, {:5.2f} stored  {:8.1f} us "
+          "({:8.1f} started one by one)  {:5.0f} GB/s  {:5.1f} % of a copy  made in {:.0f} ms\n",
+          form, tokens, product.name, product.count * product.outputs, product.inputs,
+          8 * static_cast<double>(bytes) / weights, stored / weights, seconds * 1e6, direct * 1e6,
+          speed / 1e9, 100 * speed / copy, made_seconds * 1e3);
+      std::fflush(stdout);
+      sums[i].milliseconds += product.times * seconds * 1e3;
+      sums[i].bytes += product.times * static_cast<double>(bytes);
+      sums[i].weights += product.times * weights;
+      sums[i].stored += product.times * stored;
     }
-    size_t call = 0;
-    const double seconds = Timed([&] { MultiplyResident(x_there.view(), calls[call++ % calls.size()]); }, 200);
-    fmt::print("{:<12} {} token{}  {:<9} {:>6} x {:<6} {:5.2f} bits resident, {:4.2f} stored  {:7.1f} us  {:6.0f} GB/s  {:4.1f} % of a copy  made in {:.0f} ms\n", form,
-               tokens, tokens == 1 ? " " : "s", product.name, weights / inputs, inputs, 8.0 * static_cast<double>(bytes) / static_cast<double>(weights),
-               stored / static_cast<double>(weights), seconds * 1e6, static_cast<double>(bytes) / seconds / 1e9, 100 * static_cast<double>(bytes) / seconds / copy,
-               decode * 1e3);
-    milliseconds += product.times * seconds * 1e3;
-    all_bytes += product.times * static_cast<double>(bytes);
-    all_weights += product.times * static_cast<double>(weights);
-    all_stored += product.times * stored;
   }
-  fmt::print("{:<12} {} token{}  all matrices of 13B: {:.2f} GB, {:.2f} bits resident ({:.2f} stored), {:.3f} ms, {:.0f} tokens/s, {:.0f} GB/s, {:.1f} % of a copy\n", form, tokens,
-             tokens == 1 ? " " : "s", all_bytes / 1e9, 8 * all_bytes / all_weights, all_stored / all_weights, milliseconds, static_cast<double>(tokens) * 1e3 / milliseconds,
-             all_bytes / milliseconds / 1e6, 100 * all_bytes / milliseconds * 1e3 / copy);
+  for (size_t i = 0; i < std::size(kTokens); ++i) {
+    const Sum& sum = sums[i];
+    fmt::print(
+        "{:<12} {:>3} tokens  all matrices of 13B: {:.2f} GB, {:.2f} bits resident, {:.2f} stored; {:.3f} "
+        "ms, {:.0f} tokens/s, {:.0f} GB/s, {:.1f} % of a copy\n",
+        form, kTokens[i], sum.bytes / 1e9, 8 * sum.bytes / sum.weights, sum.stored / sum.weights,
+        sum.milliseconds, static_cast<double>(kTokens[i]) * 1e3 / sum.milliseconds,
+        sum.bytes / sum.milliseconds / 1e6, 100 * sum.bytes / sum.milliseconds * 1e3 / copy);
+  }
 }
 
 int Main(int argc, char** argv) {
@@ -190,10 +247,11 @@ int Main(int argc, char** argv) {
   const std::string only = argc > 1 ? argv[1] : "";
   const double octaves = argc > 2 ? std::stod(argv[2]) : 1.5;
   const double copy = CopySpeed();
-  fmt::print("{}: a copy on the device reads and writes {:.0f} GB/s\n", PropertiesOf(Device::Cuda()).name, copy / 1e9);
+  fmt::print("{}: a copy on the device reads and writes {:.0f} GB/s\n", PropertiesOf(Device::Cuda()).name,
+             copy / 1e9);
   for (const std::string form : {"levels", "fixed", "fixed-bitmap", "plain"}) {
     if (!only.empty() && only != form) continue;
-    for (const size_t tokens : {1, 2, 4, 8, 512}) Run(form, octaves, copy, tokens);
+    Run(form, octaves, copy);
   }
   return 0;
 }

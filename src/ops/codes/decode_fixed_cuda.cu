@@ -24,7 +24,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr size_t kMostRowsAtOnce = 8;
 static_assert(kNoFixedCode == 0xFFFF);
-constexpr uint32_t kNoCode = 0xFFFFFFFF;  // which is kNoFixedCode in 16 bits
+constexpr uint32_t kNoCode = 0xFFFFFFFF;    // which is kNoFixedCode in 16 bits
 constexpr size_t kSharedBytes = 96 * 1024;  // of a block of more than one row: two fit on a multiprocessor
 
 struct StoredGroup {
@@ -217,7 +217,8 @@ __global__ void __launch_bounds__(kThreads) DecodeBlocks(const StoredMatrix* mat
       if constexpr (std::is_same_v<T, uint16_t>) {
         out[(r - first) * matrix.stride + p] = static_cast<uint16_t>(code);
         if (column.place == 0 && group.scaled != 0)
-          matrix.zeros_out[r * matrix.group_count + column.group] = static_cast<uint8_t>(ZeroOf(matrix, group, r));
+          matrix.zeros_out[r * matrix.group_count + column.group] =
+              static_cast<uint8_t>(ZeroOf(matrix, group, r));
       } else if (in_shared) {
         together[(r - first) * cols + column.target] = FromFloat<T>(weight);
       } else {

@@ -6,8 +6,8 @@
 
 namespace mica::cuda {
 
-// levels [rows, cols] I16 = what the states of the trellis give, in original order; false where one does not fit, in
-// which case they hold anything. Throws Error where a stream is damaged.
+// levels [rows, cols] I16 = what the states of the trellis give, in original order; false where one does not
+// fit, in which case they hold anything. Throws Error where a stream is damaged.
 bool DecodeLevels(const EntropyParts& parts, Tensor levels);
 
 }  // namespace mica::cuda

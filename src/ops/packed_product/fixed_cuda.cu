@@ -1,9 +1,11 @@
-// Codes of coding `fixed`. Stored columns are put into chunks of 32 slots, each of one scale group, whose last chunk
-// may have empty slots. A warp takes a row, a lane a chunk of it at a time; x is in the order of the slots.
+// Codes of coding `fixed`. Stored columns are put into chunks of 32 slots, each of one scale group, whose
+// last chunk may have empty slots. A warp takes a row, a lane a chunk of it at a time; x is in the order of
+// the slots.
 //
-// A row without a mask is read from where it lies, in planes of bits; one with a mask is copied into shared memory while
-// the one before it is multiplied. There, the codes of the kept weights follow one another; four columns at a time they
-// are put where they belong, and the zero of the group, which adds nothing, where there are none.
+// A row without a mask is read from where it lies, in planes of bits; one with a mask is copied into shared
+// memory while the one before it is multiplied. There, the codes of the kept weights follow one another; four
+// columns at a time they are put where they belong, and the zero of the group, which adds nothing, where
+// there are none.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -35,8 +37,8 @@ struct Run {
   uint32_t offset;  // of its planes in a row, without a mask
 };
 
-// A row: scale and zero of each group, two bytes; with a mask a word a chunk and the codes of the kept weights as a
-// stream of bits, else planes a run (halves in their order for width 16).
+// A row: scale and zero of each group, two bytes; with a mask a word a chunk and the codes of the kept
+// weights as a stream of bits, else planes a run (halves in their order for width 16).
 struct Matrix {
   const uint8_t* rows_data;
   const uint32_t* row_begin;  // [rows + 1] in 16 bytes, with a mask
@@ -64,7 +66,8 @@ struct ProductLaunch {
 
 // As in scale_code.h.
 __device__ __forceinline__ float ScaleOf(uint32_t code) {
-  return code < 16 ? static_cast<float>(code) * 0x1p-18f : __int_as_float(static_cast<int>((code << 19) + (112u << 23)));
+  return code < 16 ? static_cast<float>(code) * 0x1p-18f
+                   : __int_as_float(static_cast<int>((code << 19) + (112u << 23)));
 }
 
 __device__ __forceinline__ const Run& RunOf(const Matrix& matrix, uint32_t k) {
@@ -104,8 +107,8 @@ __device__ __forceinline__ uint32_t Spread(uint32_t v) {
   }
 }
 
-// For four bits of a mask: where the byte of each column comes from, the code of a kept one or (4) what pruned ones
-// have, a nibble each; from bit 16 on, how many are kept.
+// For four bits of a mask: where the byte of each column comes from, the code of a kept one or (4) what
+// pruned ones have, a nibble each; from bit 16 on, how many are kept.
 constexpr uint32_t Selection(uint32_t kept) {
   uint32_t selection = 0, count = 0;
   for (uint32_t j = 0; j < 4; ++j) {
@@ -118,7 +121,8 @@ constexpr uint32_t Selection(uint32_t kept) {
 
 // The words of a chunk, pruned slots with `zero`. codes: words of the row's stream.
 template <int kBits>
-__device__ __forceinline__ void Place(uint32_t kept, const uint32_t* codes, uint32_t bit, uint32_t zero, const uint32_t* selections, uint32_t (&words)[8]) {
+__device__ __forceinline__ void Place(uint32_t kept, const uint32_t* codes, uint32_t bit, uint32_t zero,
+                                      const uint32_t* selections, uint32_t (&words)[8]) {
   const uint32_t* next = codes + bit / 32;
   const uint32_t zeros = zero * 0x01010101u;
   uint32_t low = next[0], high = next[1], shift = bit % 32;
@@ -138,7 +142,8 @@ __device__ __forceinline__ void Place(uint32_t kept, const uint32_t* codes, uint
 
 // Adds what 32 columns of width up to 8 give a row.
 template <int kTokens>
-__device__ __forceinline__ void AddChunk(const RoundedInputs& in, uint32_t tokens, uint32_t k, const uint32_t (&words)[8], uint32_t meta, float (&sums)[kTokens]) {
+__device__ __forceinline__ void AddChunk(const RoundedInputs& in, uint32_t tokens, uint32_t k,
+                                         const uint32_t (&words)[8], uint32_t meta, float (&sums)[kTokens]) {
   const float scale = ScaleOf(meta & 0xFF);
   const int zero = static_cast<int>(meta >> 8);
 #pragma unroll
@@ -162,9 +167,11 @@ __device__ __forceinline__ void AddChunk(const RoundedInputs& in, uint32_t token
 
 // The values of a chunk of width 16, pruned ones 0: visit(c, value) for c from 0 to 31.
 template <typename Visit>
-__device__ __forceinline__ void ForHalves(const Matrix& matrix, const Run& run, const uint8_t* row, uint32_t k, uint32_t kept, uint32_t bit, const Visit& visit) {
+__device__ __forceinline__ void ForHalves(const Matrix& matrix, const Run& run, const uint8_t* row,
+                                          uint32_t k, uint32_t kept, uint32_t bit, const Visit& visit) {
   if (matrix.masked == 0) {
-    const uint4* const halves = reinterpret_cast<const uint4*>(row + run.offset) + size_t{4} * (k - run.begin);
+    const uint4* const halves =
+        reinterpret_cast<const uint4*>(row + run.offset) + size_t{4} * (k - run.begin);
     for (int part = 0; part < 4; ++part) {
       const uint4 bits = halves[part];
       const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
@@ -187,24 +194,29 @@ __device__ __forceinline__ void ForHalves(const Matrix& matrix, const Run& run, 
 }
 
 template <int kTokens>
-__device__ __forceinline__ void AddHalves(const Matrix& matrix, const Run& run, const RoundedInputs& in, uint32_t tokens, const uint8_t* row, uint32_t k, uint32_t kept,
+__device__ __forceinline__ void AddHalves(const Matrix& matrix, const Run& run, const RoundedInputs& in,
+                                          uint32_t tokens, const uint8_t* row, uint32_t k, uint32_t kept,
                                           uint32_t bit, float (&sums)[kTokens]) {
   ForHalves(matrix, run, row, k, kept, bit, [&](int c, float value) {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
       const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
-      sums[t] = fmaf(value, in.apart[size_t{token} * in.apart_count + (k - matrix.half_begin) * kChunk + c], sums[t]);
+      sums[t] = fmaf(value, in.apart[size_t{token} * in.apart_count + (k - matrix.half_begin) * kChunk + c],
+                     sums[t]);
     }
   });
 }
 
 template <int kTokens>
-__device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, uint32_t row, bool mine, const float (&sums)[kTokens]) {
+__device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, uint32_t row, bool mine,
+                                       const float (&sums)[kTokens]) {
   const uint32_t lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     const float sum = WarpSum(sums[t]);
-    if (mine && t < tokens && lane == t) product.y[t * product.y_stride + row] = product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
+    if (mine && t < tokens && lane == t)
+      product.y[t * product.y_stride + row] =
+          product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
   }
 }
 
@@ -218,11 +230,13 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
   const Product& product = launch.products[p];
   const Matrix& matrix = product.matrix;
   const RoundedInputs& in = product.in;
-  const uint32_t first_row = ((blockIdx.x - product.first) * kWarps + threadIdx.x / kWarp) * kRows, lane = threadIdx.x % kWarp;
+  const uint32_t first_row = ((blockIdx.x - product.first) * kWarps + threadIdx.x / kWarp) * kRows,
+                 lane = threadIdx.x % kWarp;
   if (first_row >= matrix.rows) return;
   const uint8_t* rows[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) rows[r] = matrix.rows_data + min(first_row + r, matrix.rows - 1) * matrix.row_bytes;
+  for (int r = 0; r < kRows; ++r)
+    rows[r] = matrix.rows_data + min(first_row + r, matrix.rows - 1) * matrix.row_bytes;
   float sums[kRows][kTokens] = {};
   bool waited = false;
   for (uint32_t step = 0; step < in.steps; step += kAhead) {
@@ -238,7 +252,9 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
       for (int r = 0; r < kRows; ++r) metas[a][r] = reinterpret_cast<const uint16_t*>(rows[r])[group];
       WithWidth(run.bits, [&](auto width) {
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) bits[a][r] = LoadPlanes<decltype(width)::value>(rows[r] + run.offset, run.end - run.begin, k - run.begin);
+        for (int r = 0; r < kRows; ++r)
+          bits[a][r] =
+              LoadPlanes<decltype(width)::value>(rows[r] + run.offset, run.end - run.begin, k - run.begin);
       });
     }
     if (!waited) {
@@ -263,11 +279,12 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
     }
   }
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) Finish(product, launch.tokens, first_row + r, first_row + r < matrix.rows, sums[r]);
+  for (int r = 0; r < kRows; ++r)
+    Finish(product, launch.tokens, first_row + r, first_row + r < matrix.rows, sums[r]);
 }
 
-// Where the codes of each lane's chunk begin, of 32 chunks whose first code is at bit `before`, which goes on behind
-// them.
+// Where the codes of each lane's chunk begin, of 32 chunks whose first code is at bit `before`, which goes on
+// behind them.
 __device__ __forceinline__ uint32_t BitOf(uint32_t count, uint32_t& before) {
   uint32_t sum = count;
 #pragma unroll
@@ -281,8 +298,10 @@ __device__ __forceinline__ uint32_t BitOf(uint32_t count, uint32_t& before) {
 }
 
 __device__ __forceinline__ void FillSelections(uint32_t* selections) {
-  constexpr uint32_t kSelections[16] = {Selection(0), Selection(1), Selection(2),  Selection(3),  Selection(4),  Selection(5),  Selection(6),  Selection(7),
-                                        Selection(8), Selection(9), Selection(10), Selection(11), Selection(12), Selection(13), Selection(14), Selection(15)};
+  constexpr uint32_t kSelections[16] = {Selection(0),  Selection(1),  Selection(2),  Selection(3),
+                                        Selection(4),  Selection(5),  Selection(6),  Selection(7),
+                                        Selection(8),  Selection(9),  Selection(10), Selection(11),
+                                        Selection(12), Selection(13), Selection(14), Selection(15)};
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     if (threadIdx.x == i) selections[i] = kSelections[i];
@@ -291,7 +310,8 @@ __device__ __forceinline__ void FillSelections(uint32_t* selections) {
 
 // A row with a mask.
 template <int kTokens>
-__device__ __forceinline__ void MultiplyMaskedRow(const Product& product, uint32_t tokens, uint32_t r, const uint8_t* row, const uint32_t* selections) {
+__device__ __forceinline__ void MultiplyMaskedRow(const Product& product, uint32_t tokens, uint32_t r,
+                                                  const uint8_t* row, const uint32_t* selections) {
   const Matrix& matrix = product.matrix;
   const RoundedInputs& in = product.in;
   const uint32_t lane = threadIdx.x % kWarp;
@@ -312,7 +332,9 @@ __device__ __forceinline__ void MultiplyMaskedRow(const Product& product, uint32
     }
     const uint32_t meta = reinterpret_cast<const uint16_t*>(row)[matrix.group_of[k]];
     uint32_t words[8];
-    WithWidth(run.bits, [&](auto width) { Place<decltype(width)::value>(kept, codes, bit, meta >> 8, selections, words); });
+    WithWidth(run.bits, [&](auto width) {
+      Place<decltype(width)::value>(kept, codes, bit, meta >> 8, selections, words);
+    });
     AddChunk(in, tokens, k, words, meta, sums);
   }
   Finish(product, tokens, r, true, sums);
@@ -344,7 +366,8 @@ __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant
       const uint32_t row = r - product.first;
       const uint32_t begin = product.matrix.row_begin[row], end = product.matrix.row_begin[row + 1];
       const uint8_t* const from = product.matrix.rows_data + size_t{16} * begin;
-      for (uint32_t i = lane; i < end - begin; i += kWarp) CopyAside(stage + to * launch.stage_bytes + 16 * i, from + 16 * i);
+      for (uint32_t i = lane; i < end - begin; i += kWarp)
+        CopyAside(stage + to * launch.stage_bytes + 16 * i, from + 16 * i);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
@@ -364,7 +387,9 @@ __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant
       cudaGridDependencySynchronize();  // the inputs
       waited = true;
     }
-    const uint8_t* const data = kStaged ? stage + at * launch.stage_bytes : product.matrix.rows_data + size_t{16} * product.matrix.row_begin[row];
+    const uint8_t* const data = kStaged
+                                    ? stage + at * launch.stage_bytes
+                                    : product.matrix.rows_data + size_t{16} * product.matrix.row_begin[row];
     MultiplyMaskedRow<kTokens>(product, launch.tokens, row, data, selections);
     __syncwarp();
   }
@@ -372,15 +397,17 @@ __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant
 
 // A warp a row: row ids[i] or first + i, in the order of slots (T BF16) or of columns (T FP32).
 template <typename T, bool kById>
-__global__ void __launch_bounds__(kThreads) DecodeRows(const __grid_constant__ Matrix matrix, const float* factors, const uint32_t* columns, const __grid_constant__ RowIds ids,
-                                                       uint32_t first, View<T> out) {
+__global__ void __launch_bounds__(kThreads)
+    DecodeRows(const __grid_constant__ Matrix matrix, const float* factors, const uint32_t* columns,
+               const __grid_constant__ RowIds ids, uint32_t first, View<T> out) {
   __shared__ uint32_t selections[16];
   FillSelections(selections);
   __syncthreads();
   const uint32_t i = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (i >= out.rows) return;
   const uint32_t r = kById ? static_cast<uint32_t>(ids.ids[i]) : first + i;
-  const uint8_t* const row = matrix.rows_data + (matrix.masked != 0 ? size_t{16} * matrix.row_begin[r] : r * matrix.row_bytes);
+  const uint8_t* const row =
+      matrix.rows_data + (matrix.masked != 0 ? size_t{16} * matrix.row_begin[r] : r * matrix.row_bytes);
   T* const target = out.row(i);
   if constexpr (kById) {
     for (uint32_t c = lane; c < out.cols; c += kWarp) target[c] = FromFloat<T>(0.0f);  // columns of width 0
@@ -416,7 +443,8 @@ __global__ void __launch_bounds__(kThreads) DecodeRows(const __grid_constant__ M
     WithWidth(run.bits, [&](auto width) {
       constexpr int kBits = decltype(width)::value;
       if (matrix.masked != 0) {
-        Place<kBits>(kept, reinterpret_cast<const uint32_t*>(row + matrix.codes_offset), bit, meta >> 8, selections, words);
+        Place<kBits>(kept, reinterpret_cast<const uint32_t*>(row + matrix.codes_offset), bit, meta >> 8,
+                     selections, words);
       } else {
         Unpack<kBits>(LoadPlanes<kBits>(row + run.offset, run.end - run.begin, k - run.begin), words);
       }
@@ -430,7 +458,8 @@ __global__ void __launch_bounds__(kThreads) DecodeRows(const __grid_constant__ M
 }
 
 // out[t, slot] = x[t, column of the slot] in BF16, 0 where there is none.
-__global__ void __launch_bounds__(kThreads) OrderInputs(View<const float> x, const uint32_t* columns, View<__nv_bfloat16> out) {
+__global__ void __launch_bounds__(kThreads)
+    OrderInputs(View<const float> x, const uint32_t* columns, View<__nv_bfloat16> out) {
   const size_t slot = size_t{blockIdx.x} * kThreads + threadIdx.x;
   if (slot >= out.cols) return;
   const uint32_t column = columns[slot];
@@ -441,27 +470,32 @@ __global__ void __launch_bounds__(kThreads) OrderInputs(View<const float> x, con
 // -- Making them.
 
 struct Packing {
-  const uint32_t* first_col;  // [chunks] stored column of its first slot
-  const uint32_t* slots;      // [chunks] that are not empty
-  const uint8_t* scales;      // [scale groups, rows] as stored
-  const int32_t* scale_row;   // [groups]
-  const uint8_t* zeros;       // [rows, stored groups]
+  const uint32_t* first_col;     // [chunks] stored column of its first slot
+  const uint32_t* slots;         // [chunks] that are not empty
+  const uint8_t* scales;         // [scale groups, rows] as stored
+  const int32_t* scale_row;      // [groups]
+  const uint8_t* zeros;          // [rows, stored groups]
   const uint32_t* stored_group;  // [groups]
   uint32_t stored_groups;
 };
 
 // A warp a row. kWrite: writes it; else sizes[row] = its 16 bytes, with a mask.
 template <bool kWrite>
-__global__ void __launch_bounds__(kThreads) PackRows(const __grid_constant__ Matrix matrix, const __grid_constant__ Packing packing, View<const uint16_t> codes, uint8_t* rows_data, uint32_t* sizes) {
+__global__ void __launch_bounds__(kThreads)
+    PackRows(const __grid_constant__ Matrix matrix, const __grid_constant__ Packing packing,
+             View<const uint16_t> codes, uint8_t* rows_data, uint32_t* sizes) {
   const uint32_t r = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (r >= matrix.rows) return;
   const uint16_t* const of_row = codes.row(r);
-  uint8_t* const row = kWrite ? rows_data + (matrix.masked != 0 ? size_t{16} * sizes[r] : r * matrix.row_bytes) : nullptr;
+  uint8_t* const row =
+      kWrite ? rows_data + (matrix.masked != 0 ? size_t{16} * sizes[r] : r * matrix.row_bytes) : nullptr;
   if constexpr (kWrite) {
     for (uint32_t g = lane; g < matrix.groups; g += kWarp) {
       const int32_t scale_row = packing.scale_row[g];
-      const uint32_t scale = scale_row < 0 ? 0 : packing.scales[size_t{static_cast<uint32_t>(scale_row)} * matrix.rows + r];
-      const uint32_t zero = scale_row < 0 ? 0 : packing.zeros[size_t{r} * packing.stored_groups + packing.stored_group[g]];
+      const uint32_t scale =
+          scale_row < 0 ? 0 : packing.scales[size_t{static_cast<uint32_t>(scale_row)} * matrix.rows + r];
+      const uint32_t zero =
+          scale_row < 0 ? 0 : packing.zeros[size_t{r} * packing.stored_groups + packing.stored_group[g]];
       reinterpret_cast<uint16_t*>(row)[g] = static_cast<uint16_t>(scale | zero << 8);
     }
   }
@@ -473,7 +507,8 @@ __global__ void __launch_bounds__(kThreads) PackRows(const __grid_constant__ Mat
     const uint32_t slots = active ? packing.slots[k] : 0, col = active ? packing.first_col[k] : 0;
     if (matrix.masked != 0) {
       uint32_t kept = 0;
-      for (uint32_t c = 0; c < slots; ++c) kept |= static_cast<uint32_t>(of_row[col + c] != kNoFixedCode) << c;
+      for (uint32_t c = 0; c < slots; ++c)
+        kept |= static_cast<uint32_t>(of_row[col + c] != kNoFixedCode) << c;
       uint32_t bit = BitOf(__popc(kept) * run.bits, before);
       if constexpr (kWrite) {
         if (!active) continue;
@@ -491,7 +526,8 @@ __global__ void __launch_bounds__(kThreads) PackRows(const __grid_constant__ Mat
     }
     if (!kWrite || !active) continue;
     if (run.bits == 16) {
-      uint16_t* const halves = reinterpret_cast<uint16_t*>(row + run.offset) + size_t{kChunk} * (k - run.begin);
+      uint16_t* const halves =
+          reinterpret_cast<uint16_t*>(row + run.offset) + size_t{kChunk} * (k - run.begin);
       for (uint32_t c = 0; c < kChunk; ++c) halves[c] = c < slots ? of_row[col + c] : 0;
       continue;
     }
@@ -500,7 +536,9 @@ __global__ void __launch_bounds__(kThreads) PackRows(const __grid_constant__ Mat
     for (uint32_t c = 0; c < kChunk; ++c) {
       if (c < slots) words[c / 4] |= uint32_t{of_row[col + c]} << 8 * (c % 4);
     }
-    WithWidth(run.bits, [&](auto width) { StorePlanes<decltype(width)::value>(words, row + run.offset, run.end - run.begin, k - run.begin); });
+    WithWidth(run.bits, [&](auto width) {
+      StorePlanes<decltype(width)::value>(words, row + run.offset, run.end - run.begin, k - run.begin);
+    });
   }
   if (!kWrite && lane == 0) sizes[r] = (matrix.codes_offset + (before + 31) / 32 * 4 + kAfter + 15) / 16;
 }
@@ -508,7 +546,9 @@ __global__ void __launch_bounds__(kThreads) PackRows(const __grid_constant__ Mat
 template <typename T>
 Array ToDevice(Device device, std::span<const T> values) {
   Array there(1, std::max<size_t>(values.size_bytes(), 16), DType::kU8, device);
-  if (!values.empty()) CopyBytes(device, there.view().data, values.size_bytes(), Device::Cpu(), values.data(), values.size_bytes(), values.size_bytes(), 1);
+  if (!values.empty())
+    CopyBytes(device, there.view().data, values.size_bytes(), Device::Cpu(), values.data(),
+              values.size_bytes(), values.size_bytes(), 1);
   return there;
 }
 template <typename T>
@@ -546,7 +586,9 @@ class Fixed : public CudaForm {
         group_of.push_back(static_cast<uint16_t>(scale_row.size()));
         for (uint32_t c = 0; c < kChunk; ++c) {
           const size_t p = group.start + begin + c;
-          const uint32_t column = c >= count ? kNoColumn : parts.columns.empty() ? static_cast<uint32_t>(p) : parts.columns[p];
+          const uint32_t column = c >= count              ? kNoColumn
+                                  : parts.columns.empty() ? static_cast<uint32_t>(p)
+                                                          : parts.columns[p];
           const int exponent = c >= count || parts.exponents.empty() ? 0 : parts.exponents[p];
           columns.push_back(column);
           factors.push_back(c >= count ? 0.0f : std::ldexp(1.0f, parts.exponent + exponent));
@@ -583,22 +625,32 @@ class Fixed : public CudaForm {
     }
     matrix_.row_bytes = offset;
 
-    Array codes(parts.rows, parts.cols, DType::kU16, device_), zeros(parts.rows, parts.groups.size(), DType::kU8, device_);
+    Array codes(parts.rows, parts.cols, DType::kU16, device_),
+        zeros(parts.rows, parts.groups.size(), DType::kU8, device_);
     DecodeCodes(parts, codes.view(), zeros.view());
-    const Array first_col_there = ToDevice<uint32_t>(device_, first_col), slots_there = ToDevice<uint32_t>(device_, slots),
-                scale_row_there = ToDevice<int32_t>(device_, scale_row), stored_group_there = ToDevice<uint32_t>(device_, stored_group),
+    const Array first_col_there = ToDevice<uint32_t>(device_, first_col),
+                slots_there = ToDevice<uint32_t>(device_, slots),
+                scale_row_there = ToDevice<int32_t>(device_, scale_row),
+                stored_group_there = ToDevice<uint32_t>(device_, stored_group),
                 scales_there = ToDevice<std::byte>(device_, parts.scales);
-    const Packing packing{At<const uint32_t>(first_col_there), At<const uint32_t>(slots_there), At<const uint8_t>(scales_there), At<const int32_t>(scale_row_there),
-                          At<const uint8_t>(zeros), At<const uint32_t>(stored_group_there), static_cast<uint32_t>(parts.groups.size())};
+    const Packing packing{At<const uint32_t>(first_col_there),
+                          At<const uint32_t>(slots_there),
+                          At<const uint8_t>(scales_there),
+                          At<const int32_t>(scale_row_there),
+                          At<const uint8_t>(zeros),
+                          At<const uint32_t>(stored_group_there),
+                          static_cast<uint32_t>(parts.groups.size())};
     const View<const uint16_t> of_codes{At<const uint16_t>(codes), codes.rows(), codes.cols(), codes.cols()};
     const unsigned blocks = Blocks(matrix_.rows, kWarps);
     size_t bytes = matrix_.rows * matrix_.row_bytes;
     if (masked) {
       std::vector<uint32_t> begin(matrix_.rows + 1, 0);
       row_begin_ = ToDevice<uint32_t>(device_, begin);
-      Launch(device_, PackRows<false>, blocks, kThreads, 0, matrix_, packing, of_codes, static_cast<uint8_t*>(nullptr), At<uint32_t>(row_begin_));
+      Launch(device_, PackRows<false>, blocks, kThreads, 0, matrix_, packing, of_codes,
+             static_cast<uint8_t*>(nullptr), At<uint32_t>(row_begin_));
       const size_t begin_bytes = matrix_.rows * sizeof(uint32_t);
-      CopyBytes(Device::Cpu(), begin.data(), begin_bytes, device_, row_begin_.view().data, begin_bytes, begin_bytes, 1);
+      CopyBytes(Device::Cpu(), begin.data(), begin_bytes, device_, row_begin_.view().data, begin_bytes,
+                begin_bytes, 1);
       stage_bytes_ = 16 * *std::max_element(begin.begin(), begin.end());
       bytes = size_t{16} * std::accumulate(begin.begin(), begin.end(), uint64_t{0});
       std::exclusive_scan(begin.begin(), begin.end(), begin.begin(), 0u);
@@ -608,8 +660,10 @@ class Fixed : public CudaForm {
     rows_data_ = Array(1, bytes + 16, DType::kU8, device_);
     FillBytes(device_, rows_data_.view().data, 0, rows_data_.cols());
     matrix_.rows_data = At<const uint8_t>(rows_data_);
-    Launch(device_, PackRows<true>, blocks, kThreads, 0, matrix_, packing, of_codes, At<uint8_t>(rows_data_), At<uint32_t>(row_begin_));
-    bytes_ = rows_data_.cols() + row_begin_.cols() + columns_.cols() + factors_.cols() + apart_.cols() + apart_factors_.cols() + group_of_.cols() + group_begin_.cols();
+    Launch(device_, PackRows<true>, blocks, kThreads, 0, matrix_, packing, of_codes, At<uint8_t>(rows_data_),
+           At<uint32_t>(row_begin_));
+    bytes_ = rows_data_.cols() + row_begin_.cols() + columns_.cols() + factors_.cols() + apart_.cols() +
+             apart_factors_.cols() + group_of_.cols() + group_begin_.cols();
     // Another thread may be the first to use them.
     Synchronize(device_);
   }
@@ -628,7 +682,8 @@ class Fixed : public CudaForm {
   void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
     std::array<InputPlan, kMostProducts> plans;
     std::array<RoundedInputs, kMostProducts> inputs;
-    for (size_t i = 0; i < products.size(); ++i) plans[i] = static_cast<const Fixed*>(products[i].form)->Plan();
+    for (size_t i = 0; i < products.size(); ++i)
+      plans[i] = static_cast<const Fixed*>(products[i].form)->Plan();
     RoundInputs(x, {plans.data(), products.size()}, inputs.data());
     if (x.rows == 1) {
       Start<1>(x, products, inputs.data());
@@ -646,18 +701,21 @@ class Fixed : public CudaForm {
     if (slots == 0) return FillZero(y);
     void* const memory = ThreadMemory(device_, Use::kNarrowInputs, x.rows * slots * sizeof(BF16));
     const Tensor ordered(static_cast<std::byte*>(memory), x.rows, slots, slots, DType::kBF16, device_);
-    Launch(device_, OrderInputs, dim3(Blocks(slots, kThreads), static_cast<unsigned>(std::min<size_t>(x.rows, 32768))), kThreads, 0, In<float>(x),
-           At<const uint32_t>(columns_), Out<BF16>(ordered));
+    Launch(device_, OrderInputs,
+           dim3(Blocks(slots, kThreads), static_cast<unsigned>(std::min<size_t>(x.rows, 32768))), kThreads, 0,
+           In<float>(x), At<const uint32_t>(columns_), Out<BF16>(ordered));
     MultiplyDecoded(ordered, matrix_.rows, DType::kBF16, y, [&](size_t first, Tensor rows) {
-      Launch(device_, DecodeRows<__nv_bfloat16, false>, Blocks(rows.rows, kWarps), kThreads, 0, matrix_, At<const float>(factors_), At<const uint32_t>(columns_), RowIds{},
-             static_cast<uint32_t>(first), Out<BF16>(rows));
+      Launch(device_, DecodeRows<__nv_bfloat16, false>, Blocks(rows.rows, kWarps), kThreads, 0, matrix_,
+             At<const float>(factors_), At<const uint32_t>(columns_), RowIds{}, static_cast<uint32_t>(first),
+             Out<BF16>(rows));
     });
   }
 
   void Rows(std::span<const int32_t> ids, Tensor out) const override {
     MICA_CHECK(out.rows == ids.size() && out.cols == matrix_.cols);
     ForIds(ids, matrix_.rows, [&](const RowIds& some, size_t first, size_t count) {
-      Launch(device_, DecodeRows<float, true>, Blocks(count, kWarps), kThreads, 0, matrix_, At<const float>(factors_), At<const uint32_t>(columns_), some, 0u,
+      Launch(device_, DecodeRows<float, true>, Blocks(count, kWarps), kThreads, 0, matrix_,
+             At<const float>(factors_), At<const uint32_t>(columns_), some, 0u,
              Out<float>(out.Rows(first, count)));
     });
   }
@@ -691,15 +749,20 @@ class Fixed : public CudaForm {
       launch.stage_bytes = std::max(launch.stage_bytes, form.stage_bytes_);
       first += matrix_.masked != 0 ? form.matrix_.rows : Blocks(form.matrix_.rows, kWarps * kRows);
     }
-    if (matrix_.masked == 0) return LaunchBehind(x.device, MultiplyWhole<kTokens>, first, kThreads, 0, launch);
+    if (matrix_.masked == 0)
+      return LaunchBehind(x.device, MultiplyWhole<kTokens>, first, kThreads, 0, launch);
     launch.rows = first;
-    const size_t shared = size_t{2} * kWarps * launch.stage_bytes, largest = LargestSharedBytes(x.device) - 1024;
+    const size_t shared = size_t{2} * kWarps * launch.stage_bytes,
+                 largest = LargestSharedBytes(x.device) - 1024;
     const bool staged = shared <= largest;
     // As many blocks as find room.
     int multiprocessors = 0;
-    CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, x.device.index()), "asking for its size");
-    const unsigned room = staged ? static_cast<unsigned>(std::clamp<size_t>(largest / (shared + 1024), 1, 6)) : 6;
-    const unsigned blocks = std::min(Blocks(launch.rows, kWarps), room * static_cast<unsigned>(multiprocessors));
+    CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, x.device.index()),
+              "asking for its size");
+    const unsigned room =
+        staged ? static_cast<unsigned>(std::clamp<size_t>(largest / (shared + 1024), 1, 6)) : 6;
+    const unsigned blocks =
+        std::min(Blocks(launch.rows, kWarps), room * static_cast<unsigned>(multiprocessors));
     if (staged) {
       LaunchBehind(x.device, MultiplyMasked<kTokens, true>, blocks, kThreads, shared, launch);
     } else {
@@ -716,6 +779,8 @@ class Fixed : public CudaForm {
 
 }  // namespace
 
-std::unique_ptr<const ResidentForm> FixedOnCuda(const FixedParts& parts, Device device) { return std::make_unique<Fixed>(parts, device); }
+std::unique_ptr<const ResidentForm> FixedOnCuda(const FixedParts& parts, Device device) {
+  return std::make_unique<Fixed>(parts, device);
+}
 
 }  // namespace mica::cuda

@@ -1,12 +1,11 @@
 // Products of all forms of a CUDA device: what they have in common on the host, and inputs in 8 bits.
-#include "ops/packed_product/forms_cuda.h"
-
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <utility>
 
 #include "ops/cuda_ops.h"
+#include "ops/packed_product/forms_cuda.h"
 #include "ops/product/product_cuda.h"
 
 namespace mica::cuda {
@@ -14,6 +13,9 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
+
+// As in int8_inputs.cc.
+constexpr float kLeastLargest = 1e-30f;
 
 // Of decoded rows: large enough for tensor cores, a small part of a device's memory.
 constexpr size_t kDecodedBytes = size_t{64} << 20;
@@ -82,7 +84,8 @@ struct RoundLaunch {
 };
 
 // A warp a block of columns: four chunks at a time, four columns a lane.
-__global__ void __launch_bounds__(kThreads) RoundColumns(const __grid_constant__ RoundLaunch launch, View<const float> x) {
+__global__ void __launch_bounds__(kThreads)
+    RoundColumns(const __grid_constant__ RoundLaunch launch, View<const float> x) {
   cudaTriggerProgrammaticLaunchCompletion();
   const RoundProduct& product = launch.products[blockIdx.z];
   const InputPlan& plan = product.plan;
@@ -97,11 +100,13 @@ __global__ void __launch_bounds__(kThreads) RoundColumns(const __grid_constant__
     const uint32_t i = (block - plan.blocks) * kWarp + lane;
     if (i >= plan.apart_count) return;
     const uint32_t column = __ldg(plan.apart + i);
-    product.apart[size_t{token} * plan.apart_count + i] = column < plan.cols ? row[column] * __ldg(plan.apart_factors + i) : 0.0f;
+    product.apart[size_t{token} * plan.apart_count + i] =
+        column < plan.cols ? row[column] * __ldg(plan.apart_factors + i) : 0.0f;
     return;
   }
   const uint32_t first = plan.block_begin == nullptr ? 8 * block : __ldg(plan.block_begin + block);
-  const uint32_t end = plan.block_begin == nullptr ? min(first + 8, plan.chunks) : __ldg(plan.block_begin + block + 1);
+  const uint32_t end =
+      plan.block_begin == nullptr ? min(first + 8, plan.chunks) : __ldg(plan.block_begin + block + 1);
   // Bits of magnitudes are ordered as these are, NaN above all.
   unsigned most = 0;
   for (uint32_t k = first + lane / 8; k < end; k += 4) {
@@ -110,7 +115,8 @@ __global__ void __launch_bounds__(kThreads) RoundColumns(const __grid_constant__
       most = max(most, __float_as_uint(fabsf(value_of(kChunk * k + lane % 8 * 4 + b))));
   }
   const float largest = __uint_as_float(__reduce_max_sync(kAllLanes, most));
-  const float inverse = largest > 0 ? 127.0f / largest : 0.0f, scale = largest / 127.0f;
+  const bool zeros = largest < kLeastLargest;
+  const float inverse = zeros ? 0.0f : 127.0f / largest, scale = zeros ? 0.0f : largest / 127.0f;
   for (uint32_t begin = first; begin < end; begin += 4) {
     const uint32_t k = begin + lane / 8;
     uint32_t word = 0;
@@ -162,7 +168,8 @@ Tensor NarrowInputs(ConstTensor x) {
 Tensor DecodedRows(Device device, size_t outputs, size_t cols, DType dtype) {
   const size_t stride = (cols + 7) / 8 * 8, row_bytes = stride * DTypeBytes(dtype);
   const size_t rows = std::min(outputs, std::max<size_t>(kDecodedBytes / row_bytes / 64 * 64, 64));
-  void* const memory = ThreadMemory(device, Use::kDecodedRows, std::max(rows * row_bytes, std::min(kDecodedBytes, outputs * row_bytes)));
+  void* const memory = ThreadMemory(device, Use::kDecodedRows,
+                                    std::max(rows * row_bytes, std::min(kDecodedBytes, outputs * row_bytes)));
   return Tensor(static_cast<std::byte*>(memory), rows, cols, stride, dtype, device);
 }
 
@@ -194,7 +201,8 @@ void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs*
     memory += bytes_of(plan);
     warps = std::max(warps, plan.blocks + Blocks(plan.apart_count, kWarp));
   }
-  Launch(x.device, RoundColumns, dim3(Blocks(warps, kWarps), static_cast<unsigned>(x.rows), static_cast<unsigned>(plans.size())),
+  Launch(x.device, RoundColumns,
+         dim3(Blocks(warps, kWarps), static_cast<unsigned>(x.rows), static_cast<unsigned>(plans.size())),
          kThreads, 0, launch, In<float>(x));
 }
 
@@ -207,8 +215,10 @@ void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
   for (const FormProduct& product : products) {
     MICA_CHECK(product.y.rows == x.rows && product.y.cols == product.form->outputs());
     MICA_CHECK(product.y.dtype == DType::kF32 && product.y.device == x.device);
-    MICA_CHECK(x.cols == product.form->inputs() && x.dtype == DType::kF32 && x.device == product.form->device());
-    MICA_CHECK(product.bias.empty() || (product.bias.cols == product.form->outputs() && product.bias.device == x.device));
+    MICA_CHECK(x.cols == product.form->inputs() && x.dtype == DType::kF32 &&
+               x.device == product.form->device());
+    MICA_CHECK(product.bias.empty() ||
+               (product.bias.cols == product.form->outputs() && product.bias.device == x.device));
   }
   if (x.rows == 0) return;
   if (x.rows <= kFewTokens) {
@@ -229,7 +239,8 @@ void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
   for (const FormProduct& product : products) {
     FormOf(*product.form).MultiplyMany(x, product.y);
     if (product.bias.empty()) continue;
-    const dim3 grid(std::min(Blocks(product.y.cols, 256), 64u), static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
+    const dim3 grid(std::min(Blocks(product.y.cols, 256), 64u),
+                    static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
     Launch(x.device, AddBias, grid, 256, 0, In<float>(product.bias).data, Out<float>(product.y));
   }
 }

@@ -35,7 +35,8 @@ void* ThreadMemory(Device device, Use use, size_t bytes);
 
 // x in BF16, in memory of the thread.
 Tensor NarrowInputs(ConstTensor x);
-// y = x w^T for weights that decode(first, rows) writes, BF16, some thousand rows at a time: rows [first, first
+// y = x w^T for weights that decode(first, rows) writes, BF16, some thousand rows at a time: rows [first,
+// first
 // + rows.rows). Both have the same columns; those of a row of the decoded weights may have a few behind them.
 template <typename Decode>
 void MultiplyDecoded(ConstTensor x, size_t outputs, DType dtype, Tensor y, const Decode& decode);
@@ -73,9 +74,9 @@ void ForIds(std::span<const int32_t> ids, size_t rows, const Launch& launch) {
 // -- Integers in planes. A lane of a warp has 32 consecutive columns at a time, a chunk; it takes the bits of
 // each plane with one access, and gets eight words of four bytes: byte b of word i is column 4 i + b.
 //
-//   nibbles  16 bytes a chunk: the low half of byte b of word j is column 4 j + b, the high half column 16 + 4 j + b
-//   pairs     8 bytes: bits 2 g, 2 g + 1 of byte b of word h are of column 16 h + 4 g + b
-//   singles   4 bytes: bit i of byte b is of column 4 i + b
+//   nibbles  16 bytes a chunk: the low half of byte b of word j is column 4 j + b, the high half column 16 +
+//   4 j + b pairs     8 bytes: bits 2 g, 2 g + 1 of byte b of word h are of column 16 h + 4 g + b singles   4
+//   bytes: bit i of byte b is of column 4 i + b
 //
 // A row has its planes one after the other, each with all chunks: the lowest bits first.
 inline constexpr uint32_t kChunk = 32;
@@ -139,16 +140,23 @@ template <int kWidth, int kWord>
 __device__ __forceinline__ uint32_t WordOf(const PlaneBits& bits) {
   uint32_t word = 0;
   if constexpr (kWidth >= 4) {
-    const uint32_t low = kWord % 4 == 0 ? bits.low.x : kWord % 4 == 1 ? bits.low.y : kWord % 4 == 2 ? bits.low.z : bits.low.w;
+    const uint32_t low = kWord % 4 == 0   ? bits.low.x
+                         : kWord % 4 == 1 ? bits.low.y
+                         : kWord % 4 == 2 ? bits.low.z
+                                          : bits.low.w;
     word = ShiftedRight<kWord / 4 * 4>(low) & 0x0F0F0F0Fu;
   }
   if constexpr (kWidth == 8) {
-    const uint32_t high = kWord % 4 == 0 ? bits.high.x : kWord % 4 == 1 ? bits.high.y : kWord % 4 == 2 ? bits.high.z : bits.high.w;
+    const uint32_t high = kWord % 4 == 0   ? bits.high.x
+                          : kWord % 4 == 1 ? bits.high.y
+                          : kWord % 4 == 2 ? bits.high.z
+                                           : bits.high.w;
     word |= ShiftedRight<kWord / 4 * 4 - 4>(high) & 0xF0F0F0F0u;
   }
   if constexpr (HasPairs(kWidth)) {
     constexpr int kTo = kWidth >= 4 ? 4 : 0;
-    word |= ShiftedRight<2 * (kWord % 4) - kTo>(kWord < 4 ? bits.pairs.x : bits.pairs.y) & (0x03030303u << kTo);
+    word |=
+        ShiftedRight<2 * (kWord % 4) - kTo>(kWord < 4 ? bits.pairs.x : bits.pairs.y) & (0x03030303u << kTo);
   }
   if constexpr (HasSingles(kWidth)) {
     constexpr int kTo = kWidth - 1;
@@ -171,7 +179,8 @@ __device__ __forceinline__ void Unpack(const PlaneBits& bits, uint32_t (&words)[
 
 // The other way.
 template <int kWidth>
-__device__ __forceinline__ void StorePlanes(const uint32_t (&words)[8], uint8_t* row, uint32_t chunks, uint32_t k) {
+__device__ __forceinline__ void StorePlanes(const uint32_t (&words)[8], uint8_t* row, uint32_t chunks,
+                                            uint32_t k) {
   uint8_t* plane = row;
   if constexpr (kWidth >= 4) {
     uint32_t low[4];
@@ -244,11 +253,12 @@ __device__ __forceinline__ int ValueOf(const RoundedInputs& in, uint32_t token, 
 
 // Starts a kernel that may begin while the one before it still runs, if that allows it.
 template <typename... Parameters, typename... Arguments>
-void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
-                  Arguments... arguments) {
+void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
+                  size_t shared_bytes, Arguments... arguments) {
   if (blocks.x == 0) return;
   if (shared_bytes > 48 * 1024) {
-    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
               "asking for shared memory");
   }
   cudaLaunchConfig_t config{};

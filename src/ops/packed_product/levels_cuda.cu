@@ -1,7 +1,7 @@
-// Levels of coding `entropy` in planes of bits. A warp takes a few rows, a lane 32 columns of each at a time: what is
-// read of the weights is in flight before the first use, and each input serves all the rows. The integer sum of
-// 32 columns is exact, the sums of a lane and then those of the lanes are added in a fixed order, which depends
-// neither on the rows that a warp has nor on the number of tokens.
+// Levels of coding `entropy` in planes of bits. A warp takes a few rows, a lane 32 columns of each at a time:
+// what is read of the weights is in flight before the first use, and each input serves all the rows. The
+// integer sum of 32 columns is exact, the sums of a lane and then those of the lanes are added in a fixed
+// order, which depends neither on the rows that a warp has nor on the number of tokens.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -35,11 +35,11 @@ __host__ __device__ constexpr int Most(int width) { return (1 << (width - 1)) - 
 __host__ __device__ constexpr int Bias(int width) { return width == 8 ? 0 : 1 << (width - 1); }
 
 struct LevelsMatrix {
-  const uint8_t* planes;  // [rows, row_bytes]
+  const uint8_t* planes;         // [rows, row_bytes]
   const uint32_t* listed_begin;  // [rows + 1]
   const Listed* listed;
-  const int16_t* apart;     // [rows, apart_count] levels of the columns that are taken out
-  const float* row_scale;   // [rows]
+  const int16_t* apart;    // [rows, apart_count] levels of the columns that are taken out
+  const float* row_scale;  // [rows]
   uint64_t row_bytes;
   uint32_t rows, cols, chunks, apart_count;
   int32_t width;
@@ -65,7 +65,8 @@ __device__ __forceinline__ int Dot(uint32_t levels, uint32_t inputs, int sum) {
 
 // Rows [first_row, first_row + kRows) of a product; kAhead steps of 32 chunks are read together.
 template <int kWidth, int kTokens, int kRows, int kAhead>
-__device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint32_t tokens, uint32_t first_row) {
+__device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint32_t tokens,
+                                             uint32_t first_row) {
   const LevelsMatrix& matrix = product.matrix;
   const RoundedInputs& in = product.in;
   const uint32_t lane = threadIdx.x % kWarp;
@@ -167,7 +168,8 @@ template <int kTokens>
 constexpr int kRowsOfWarp = kTokens <= 2 ? 2 : 4;
 
 template <int kTokens>
-__global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3) MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
+__global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3)
+    MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
   constexpr int kRows = kRowsOfWarp<kTokens>, kAhead = kTokens == 1 ? 3 : kTokens == 2 ? 2 : 1;
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_block) ++p;
@@ -189,7 +191,8 @@ __global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3) MultiplyLevels
 }
 
 template <int kWidth>
-__device__ __forceinline__ void LevelsOfChunk(const uint8_t* row, uint32_t chunks, uint32_t k, int (&levels)[kChunk]) {
+__device__ __forceinline__ void LevelsOfChunk(const uint8_t* row, uint32_t chunks, uint32_t k,
+                                              int (&levels)[kChunk]) {
   uint32_t words[8];
   Unpack<kWidth>(LoadPlanes<kWidth>(row, chunks, k), words);
 #pragma unroll
@@ -201,13 +204,16 @@ __device__ __forceinline__ void LevelsOfChunk(const uint8_t* row, uint32_t chunk
 
 // A block a row: out row i = weights of row ids[i], or first + i.
 template <typename T, bool kById>
-__global__ void __launch_bounds__(kThreads) DecodeRows(LevelsMatrix matrix, const float* factors, const float* apart_factors, const uint32_t* apart_cols,
-                                                       const __grid_constant__ RowIds ids, uint32_t first, View<T> out) {
+__global__ void __launch_bounds__(kThreads)
+    DecodeRows(LevelsMatrix matrix, const float* factors, const float* apart_factors,
+               const uint32_t* apart_cols, const __grid_constant__ RowIds ids, uint32_t first, View<T> out) {
   const uint32_t row = kById ? static_cast<uint32_t>(ids.ids[blockIdx.x]) : first + blockIdx.x;
   const uint8_t* const planes = matrix.planes + row * matrix.row_bytes;
   T* const target = out.row(blockIdx.x);
   const float row_scale = matrix.row_scale[row];
-  const auto weight = [&](int level, float factor) { return FromFloat<T>(__fmul_rn(static_cast<float>(level), __fmul_rn(row_scale, factor))); };
+  const auto weight = [&](int level, float factor) {
+    return FromFloat<T>(__fmul_rn(static_cast<float>(level), __fmul_rn(row_scale, factor)));
+  };
   for (uint32_t k = threadIdx.x; k < matrix.chunks; k += kThreads) {
     int levels[kChunk];
     switch (matrix.width) {
@@ -232,7 +238,8 @@ __global__ void __launch_bounds__(kThreads) DecodeRows(LevelsMatrix matrix, cons
         for (int part = 0; part < 4; ++part) {
           __align__(16) T values[8];
 #pragma unroll
-          for (int i = 0; i < 8; ++i) values[i] = weight(levels[8 * part + i], factors[kChunk * k + 8 * part + i]);
+          for (int i = 0; i < 8; ++i)
+            values[i] = weight(levels[8 * part + i], factors[kChunk * k + 8 * part + i]);
           reinterpret_cast<uint4*>(target + kChunk * k)[part] = *reinterpret_cast<const uint4*>(values);
         }
         continue;
@@ -258,7 +265,8 @@ __global__ void __launch_bounds__(kThreads) DecodeRows(LevelsMatrix matrix, cons
 
 // counts[w, c] += levels of column c that do not fit into kLeastWidth + w bits.
 constexpr int kWidths = kMostWidth - kLeastWidth + 1;
-__global__ void __launch_bounds__(kThreads) CountBeyond(View<const int16_t> levels, uint32_t rows_each, uint32_t* counts) {
+__global__ void __launch_bounds__(kThreads)
+    CountBeyond(View<const int16_t> levels, uint32_t rows_each, uint32_t* counts) {
   const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
   if (c >= levels.cols) return;
   const size_t first = size_t{blockIdx.y} * rows_each, end = min(first + rows_each, levels.rows);
@@ -266,7 +274,8 @@ __global__ void __launch_bounds__(kThreads) CountBeyond(View<const int16_t> leve
   for (size_t r = first; r < end; ++r) {
     const int level = levels.row(r)[c];
 #pragma unroll
-    for (int w = 0; w < kWidths; ++w) beyond[w] += level < Least(kLeastWidth + w) || level > Most(kLeastWidth + w);
+    for (int w = 0; w < kWidths; ++w)
+      beyond[w] += level < Least(kLeastWidth + w) || level > Most(kLeastWidth + w);
   }
 #pragma unroll
   for (int w = 0; w < kWidths; ++w) {
@@ -275,7 +284,8 @@ __global__ void __launch_bounds__(kThreads) CountBeyond(View<const int16_t> leve
 }
 
 // Moves the columns that are taken out to `apart` and leaves zeros.
-__global__ void __launch_bounds__(kThreads) TakeOut(View<int16_t> levels, const uint32_t* cols, uint32_t count, int16_t* apart) {
+__global__ void __launch_bounds__(kThreads)
+    TakeOut(View<int16_t> levels, const uint32_t* cols, uint32_t count, int16_t* apart) {
   const size_t i = size_t{blockIdx.x} * kThreads + threadIdx.x, r = i / count;
   if (r >= levels.rows) return;
   int16_t& level = levels.row(r)[cols[i % count]];
@@ -285,7 +295,8 @@ __global__ void __launch_bounds__(kThreads) TakeOut(View<int16_t> levels, const 
 
 // A warp a row. kWrite: lists what does not fit from begin[row] on; else begin[row] = how many do not.
 template <bool kWrite>
-__global__ void __launch_bounds__(kThreads) ListBeyond(View<const int16_t> levels, int width, uint32_t* begin, Listed* listed) {
+__global__ void __launch_bounds__(kThreads)
+    ListBeyond(View<const int16_t> levels, int width, uint32_t* begin, Listed* listed) {
   const uint32_t r = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (r >= levels.rows) return;
   uint32_t count = kWrite ? begin[r] : 0;
@@ -294,7 +305,9 @@ __global__ void __launch_bounds__(kThreads) ListBeyond(View<const int16_t> level
     const int level = c < levels.cols ? levels.row(r)[c] : 0;
     const int rest = level - min(max(level, Least(width)), Most(width));
     const unsigned lanes = __ballot_sync(kAllLanes, rest != 0);
-    if (kWrite && rest != 0) listed[count + __popc(lanes & ((1u << lane) - 1))] = {static_cast<uint16_t>(c), static_cast<int16_t>(rest)};
+    if (kWrite && rest != 0)
+      listed[count + __popc(lanes & ((1u << lane) - 1))] = {static_cast<uint16_t>(c),
+                                                            static_cast<int16_t>(rest)};
     count += __popc(lanes);
   }
   if (!kWrite && lane == 0) begin[r] = count;
@@ -302,7 +315,8 @@ __global__ void __launch_bounds__(kThreads) ListBeyond(View<const int16_t> level
 
 // A thread a chunk.
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads) PackLevels(View<const int16_t> levels, uint32_t chunks, uint8_t* planes, uint64_t row_bytes) {
+__global__ void __launch_bounds__(kThreads)
+    PackLevels(View<const int16_t> levels, uint32_t chunks, uint8_t* planes, uint64_t row_bytes) {
   const uint32_t k = blockIdx.x * kThreads + threadIdx.x;
   if (k >= chunks) return;
   for (size_t r = blockIdx.y; r < levels.rows; r += gridDim.y) {
@@ -321,7 +335,8 @@ template <typename T>
 Array ToDevice(Device device, std::span<const T> values) {
   Array there(1, std::max<size_t>(values.size_bytes(), 16), DType::kU8, device);
   if (!values.empty()) {
-    CopyBytes(device, there.view().data, values.size_bytes(), Device::Cpu(), values.data(), values.size_bytes(), values.size_bytes(), 1);
+    CopyBytes(device, there.view().data, values.size_bytes(), Device::Cpu(), values.data(),
+              values.size_bytes(), values.size_bytes(), 1);
   }
   return there;
 }
@@ -337,7 +352,8 @@ class Levels : public CudaForm {
     matrix_.rows = static_cast<uint32_t>(parts.rows);
     matrix_.cols = static_cast<uint32_t>(parts.cols);
     matrix_.chunks = Blocks(parts.cols, kChunk);
-    const View<int16_t> view{reinterpret_cast<int16_t*>(levels.data), levels.rows, levels.cols, levels.stride};
+    const View<int16_t> view{reinterpret_cast<int16_t*>(levels.data), levels.rows, levels.cols,
+                             levels.stride};
     const View<const int16_t> read{view.data, view.rows, view.cols, view.stride};
     ChooseWidth(read);
     // The blocks of 256 columns do not know of those that are taken out.
@@ -356,23 +372,27 @@ class Levels : public CudaForm {
     matrix_.row_scale = At<const float>(row_scale_);
 
     matrix_.apart_count = static_cast<uint32_t>(apart_cols_.size());
-    apart_ = Array(1, std::max<size_t>(matrix_.rows * apart_cols_.size() * sizeof(int16_t), 16), DType::kU8, device_);
+    apart_ = Array(1, std::max<size_t>(matrix_.rows * apart_cols_.size() * sizeof(int16_t), 16), DType::kU8,
+                   device_);
     matrix_.apart = At<const int16_t>(apart_);
     if (matrix_.apart_count > 0) {
-      Launch(device_, TakeOut, Blocks(size_t{matrix_.rows} * matrix_.apart_count, kThreads), kThreads, 0, view,
-             At<const uint32_t>(apart_cols_there_), matrix_.apart_count, At<int16_t>(apart_));
+      Launch(device_, TakeOut, Blocks(size_t{matrix_.rows} * matrix_.apart_count, kThreads), kThreads, 0,
+             view, At<const uint32_t>(apart_cols_there_), matrix_.apart_count, At<int16_t>(apart_));
     }
 
     std::vector<uint32_t> begin(matrix_.rows + 1, 0);
     listed_begin_ = ToDevice<uint32_t>(device_, begin);
     const unsigned of_rows = Blocks(matrix_.rows, kWarps);
-    Launch(device_, ListBeyond<false>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_), static_cast<Listed*>(nullptr));
+    Launch(device_, ListBeyond<false>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_),
+           static_cast<Listed*>(nullptr));
     const size_t begin_bytes = matrix_.rows * sizeof(uint32_t);
-    CopyBytes(Device::Cpu(), begin.data(), begin_bytes, device_, listed_begin_.view().data, begin_bytes, begin_bytes, 1);
+    CopyBytes(Device::Cpu(), begin.data(), begin_bytes, device_, listed_begin_.view().data, begin_bytes,
+              begin_bytes, 1);
     std::exclusive_scan(begin.begin(), begin.end(), begin.begin(), 0u);
     listed_begin_ = ToDevice<uint32_t>(device_, begin);
     listed_ = Array(1, std::max<size_t>(begin.back() * sizeof(Listed), 16), DType::kU8, device_);
-    Launch(device_, ListBeyond<true>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_), At<Listed>(listed_));
+    Launch(device_, ListBeyond<true>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_),
+           At<Listed>(listed_));
     matrix_.listed_begin = At<const uint32_t>(listed_begin_);
     matrix_.listed = At<const Listed>(listed_);
 
@@ -380,16 +400,16 @@ class Levels : public CudaForm {
     planes_ = Array(1, std::max<size_t>(matrix_.rows * matrix_.row_bytes, 16), DType::kU8, device_);
     matrix_.planes = At<const uint8_t>(planes_);
     const auto pack = [&](auto* kernel) {
-      Launch(device_, kernel, dim3(Blocks(matrix_.chunks, kThreads), std::min(matrix_.rows, 32768u)), kThreads, 0, read, matrix_.chunks,
-             At<uint8_t>(planes_), matrix_.row_bytes);
+      Launch(device_, kernel, dim3(Blocks(matrix_.chunks, kThreads), std::min(matrix_.rows, 32768u)),
+             kThreads, 0, read, matrix_.chunks, At<uint8_t>(planes_), matrix_.row_bytes);
     };
     if (matrix_.width == 4) pack(PackLevels<4>);
     if (matrix_.width == 5) pack(PackLevels<5>);
     if (matrix_.width == 6) pack(PackLevels<6>);
     if (matrix_.width == 7) pack(PackLevels<7>);
     if (matrix_.width == 8) pack(PackLevels<8>);
-    bytes_ = planes_.cols() + listed_.cols() + listed_begin_.cols() + apart_.cols() + row_scale_.cols() + factors_.cols() +
-             apart_factors_.cols() + apart_cols_there_.cols();
+    bytes_ = planes_.cols() + listed_.cols() + listed_begin_.cols() + apart_.cols() + row_scale_.cols() +
+             factors_.cols() + apart_factors_.cols() + apart_cols_there_.cols();
     // Another thread may be the first to use them.
     Synchronize(device_);
   }
@@ -400,12 +420,15 @@ class Levels : public CudaForm {
   Device device() const override { return device_; }
   size_t bytes() const override { return bytes_; }
 
-  bool GoesWith(const CudaForm& other) const override { return dynamic_cast<const Levels*>(&other) != nullptr; }
+  bool GoesWith(const CudaForm& other) const override {
+    return dynamic_cast<const Levels*>(&other) != nullptr;
+  }
 
   void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
     std::array<InputPlan, kMostProducts> plans;
     std::array<RoundedInputs, kMostProducts> inputs;
-    for (size_t i = 0; i < products.size(); ++i) plans[i] = static_cast<const Levels*>(products[i].form)->Plan();
+    for (size_t i = 0; i < products.size(); ++i)
+      plans[i] = static_cast<const Levels*>(products[i].form)->Plan();
     RoundInputs(x, {plans.data(), products.size()}, inputs.data());
     if (x.rows == 1) {
       Start<1>(x, products, inputs.data());
@@ -420,16 +443,18 @@ class Levels : public CudaForm {
 
   void MultiplyMany(ConstTensor x, Tensor y) const override {
     MultiplyDecoded(NarrowInputs(x), matrix_.rows, DType::kBF16, y, [&](size_t first, Tensor rows) {
-      Launch(device_, DecodeRows<__nv_bfloat16, false>, static_cast<unsigned>(rows.rows), kThreads, 0, matrix_, At<const float>(factors_),
-             At<const float>(apart_factors_), At<const uint32_t>(apart_cols_there_), RowIds{}, static_cast<uint32_t>(first), Out<BF16>(rows));
+      Launch(device_, DecodeRows<__nv_bfloat16, false>, static_cast<unsigned>(rows.rows), kThreads, 0,
+             matrix_, At<const float>(factors_), At<const float>(apart_factors_),
+             At<const uint32_t>(apart_cols_there_), RowIds{}, static_cast<uint32_t>(first), Out<BF16>(rows));
     });
   }
 
   void Rows(std::span<const int32_t> ids, Tensor out) const override {
     MICA_CHECK(out.rows == ids.size() && out.cols == matrix_.cols);
     ForIds(ids, matrix_.rows, [&](const RowIds& some, size_t first, size_t count) {
-      Launch(device_, DecodeRows<float, true>, static_cast<unsigned>(count), kThreads, 0, matrix_, At<const float>(factors_),
-             At<const float>(apart_factors_), At<const uint32_t>(apart_cols_there_), some, 0u, Out<float>(out.Rows(first, count)));
+      Launch(device_, DecodeRows<float, true>, static_cast<unsigned>(count), kThreads, 0, matrix_,
+             At<const float>(factors_), At<const float>(apart_factors_),
+             At<const uint32_t>(apart_cols_there_), some, 0u, Out<float>(out.Rows(first, count)));
     });
   }
 
@@ -440,10 +465,14 @@ class Levels : public CudaForm {
     std::vector<uint32_t> counts(kWidths * cols, 0);
     const Array there = ToDevice<uint32_t>(device_, counts);
     constexpr uint32_t kRowsEach = 256;
-    Launch(device_, CountBeyond, dim3(Blocks(cols, kThreads), Blocks(matrix_.rows, kRowsEach)), kThreads, 0, levels, kRowsEach, At<uint32_t>(there));
+    Launch(device_, CountBeyond, dim3(Blocks(cols, kThreads), Blocks(matrix_.rows, kRowsEach)), kThreads, 0,
+           levels, kRowsEach, At<uint32_t>(there));
     const size_t count_bytes = counts.size() * sizeof(uint32_t);
-    CopyBytes(Device::Cpu(), counts.data(), count_bytes, device_, there.view().data, count_bytes, count_bytes, 1);
-    const auto out_whole = [&](uint32_t count) { return kListedBytes * count > sizeof(int16_t) * matrix_.rows; };
+    CopyBytes(Device::Cpu(), counts.data(), count_bytes, device_, there.view().data, count_bytes, count_bytes,
+              1);
+    const auto out_whole = [&](uint32_t count) {
+      return kListedBytes * count > sizeof(int16_t) * matrix_.rows;
+    };
     size_t least = SIZE_MAX;
     for (int w = 0; w < kWidths; ++w) {
       size_t cost = size_t{matrix_.rows} * matrix_.chunks * ChunkBytes(kLeastWidth + w);
@@ -456,7 +485,8 @@ class Levels : public CudaForm {
       matrix_.width = kLeastWidth + w;
     }
     for (size_t c = 0; c < cols; ++c) {
-      if (out_whole(counts[(matrix_.width - kLeastWidth) * cols + c])) apart_cols_.push_back(static_cast<uint32_t>(c));
+      if (out_whole(counts[(matrix_.width - kLeastWidth) * cols + c]))
+        apart_cols_.push_back(static_cast<uint32_t>(c));
     }
   }
 

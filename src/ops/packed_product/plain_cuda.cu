@@ -1,5 +1,5 @@
-// Weights that are values. A warp takes a few rows, a lane 16 bytes of each at a time; sums are FP32 in an order
-// that depends neither on the rows of a warp nor on the number of tokens nor on how values are aligned.
+// Weights that are values. A warp takes a few rows, a lane 16 bytes of each at a time; sums are FP32 in an
+// order that depends neither on the rows of a warp nor on the number of tokens nor on how values are aligned.
 #include <algorithm>
 #include <utility>
 
@@ -44,7 +44,8 @@ __device__ __forceinline__ uint4 LoadValues(const T* row, uint32_t c, uint32_t c
 }
 
 template <bool kWide, int kCount>
-__device__ __forceinline__ void LoadInputs(const float* row, uint32_t c, uint32_t cols, float (&inputs)[kCount]) {
+__device__ __forceinline__ void LoadInputs(const float* row, uint32_t c, uint32_t cols,
+                                           float (&inputs)[kCount]) {
   if constexpr (kWide) {
 #pragma unroll
     for (int i = 0; i < kCount / 4; ++i) {
@@ -112,13 +113,15 @@ __global__ void __launch_bounds__(kThreads) MultiplyPlain(const __grid_constant_
     for (int t = 0; t < kTokens; ++t) {
       const float sum = WarpSum(sums[r][t]);
       if (row >= product.rows || t >= launch.tokens || lane != (r * kTokens + t) % kWarp) continue;
-      product.y[t * product.y_stride + row] = product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
+      product.y[t * product.y_stride + row] =
+          product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
     }
   }
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) TakeRows(View<const T> values, const __grid_constant__ RowIds ids, View<float> out) {
+__global__ void __launch_bounds__(kThreads)
+    TakeRows(View<const T> values, const __grid_constant__ RowIds ids, View<float> out) {
   const T* const row = values.row(static_cast<uint32_t>(ids.ids[blockIdx.x]));
   for (size_t c = threadIdx.x; c < values.cols; c += kThreads) out.row(blockIdx.x)[c] = ToFloat(row[c]);
 }
@@ -126,7 +129,8 @@ __global__ void __launch_bounds__(kThreads) TakeRows(View<const T> values, const
 class Plain : public CudaForm {
  public:
   explicit Plain(Array values) : values_(std::move(values)) {
-    MICA_CHECK(values_.dtype() == DType::kF32 || values_.dtype() == DType::kBF16 || values_.dtype() == DType::kF16);
+    MICA_CHECK(values_.dtype() == DType::kF32 || values_.dtype() == DType::kBF16 ||
+               values_.dtype() == DType::kF16);
     // Another thread may be the first to use them.
     Synchronize(values_.device());
   }
@@ -146,7 +150,8 @@ class Plain : public CudaForm {
     DispatchFloat(values_.dtype(), [&](auto type) {
       using T = OnDevice<decltype(type)>;
       // Both kinds of loads add in the same order.
-      const bool wide = values_.cols() % kEach<T> == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && (x.rows == 1 || x.stride % 4 == 0);
+      const bool wide = values_.cols() % kEach<T> == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
+                        (x.rows == 1 || x.stride % 4 == 0);
       if (x.rows == 1) {
         wide ? Start<T, 1, true>(x, products) : Start<T, 1, false>(x, products);
       } else if (x.rows == 2) {
@@ -162,7 +167,9 @@ class Plain : public CudaForm {
   void MultiplyMany(ConstTensor x, Tensor y) const override {
     if (values_.dtype() == DType::kF32) return ProductOf(x, values_.view(), y);
     if (values_.dtype() == DType::kBF16) return ProductOf(NarrowInputs(x), values_.view(), y);
-    MultiplyDecoded(x, values_.rows(), DType::kF32, y, [&](size_t first, Tensor rows) { cuda::Convert(values_.view().Rows(first, rows.rows), rows); });
+    MultiplyDecoded(x, values_.rows(), DType::kF32, y, [&](size_t first, Tensor rows) {
+      cuda::Convert(values_.view().Rows(first, rows.rows), rows);
+    });
   }
 
   void Rows(std::span<const int32_t> ids, Tensor out) const override {
@@ -170,8 +177,8 @@ class Plain : public CudaForm {
     DispatchFloat(values_.dtype(), [&](auto type) {
       using T = decltype(type);
       ForIds(ids, values_.rows(), [&](const RowIds& some, size_t first, size_t count) {
-        Launch(values_.device(), TakeRows<OnDevice<T>>, static_cast<unsigned>(count), kThreads, 0, In<T>(values_.view()), some,
-               Out<float>(out.Rows(first, count)));
+        Launch(values_.device(), TakeRows<OnDevice<T>>, static_cast<unsigned>(count), kThreads, 0,
+               In<T>(values_.view()), some, Out<float>(out.Rows(first, count)));
       });
     });
   }
@@ -190,7 +197,8 @@ class Plain : public CudaForm {
       const ConstTensor values = static_cast<const Plain*>(products[i].form)->values_.view();
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {values.data, values.stride, bias, y.data, y.stride, static_cast<uint32_t>(values.rows), blocks};
+      launch.products[i] = {
+          values.data, values.stride, bias, y.data, y.stride, static_cast<uint32_t>(values.rows), blocks};
       blocks += Blocks(values.rows, kWarps * kRowsOfWarp<kTokens>);
     }
     Launch(x.device, MultiplyPlain<T, kTokens, kWide>, blocks, kThreads, 0, launch);
@@ -201,6 +209,8 @@ class Plain : public CudaForm {
 
 }  // namespace
 
-std::unique_ptr<const ResidentForm> ValuesOnCuda(Array values) { return std::make_unique<Plain>(std::move(values)); }
+std::unique_ptr<const ResidentForm> ValuesOnCuda(Array values) {
+  return std::make_unique<Plain>(std::move(values));
+}
 
 }  // namespace mica::cuda

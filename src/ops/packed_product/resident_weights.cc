@@ -45,7 +45,8 @@ void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products) 
       of_forms.push_back({&product.weights->form(), product.bias, product.y});
     return MultiplyOnCuda(x, of_forms);
   }
-  for (const ResidentProduct& product : products) product.weights->form().Multiply(x, product.bias, product.y);
+  for (const ResidentProduct& product : products)
+    product.weights->form().Multiply(x, product.bias, product.y);
 }
 
 }  // namespace mica

@@ -14,7 +14,11 @@ struct Sampled {
   PackedMatrix packed;
   FixedParts parts;
   Matrix<float> decoded;
-  explicit Sampled(FixedMatrix of) : matrix(std::move(of)), packed(Pack(matrix)), parts(OpenedFixed(packed)), decoded(matrix.rows, matrix.cols) {
+  explicit Sampled(FixedMatrix of)
+      : matrix(std::move(of)),
+        packed(Pack(matrix)),
+        parts(OpenedFixed(packed)),
+        decoded(matrix.rows, matrix.cols) {
     Decode(matrix, decoded);
   }
   ResidentWeights OnCuda() const { return ResidentWeights(FixedOnCuda(parts, Device::Cuda())); }
@@ -33,7 +37,8 @@ Matrix<float> Oracle(const Sampled& sampled, const Matrix<float>& x, const std::
     begin.push_back(static_cast<uint32_t>(order.size()));
     for (size_t p = group.start; p < group.start + group.count; ++p) {
       order.push_back(matrix.order[p]);
-      factors.push_back(std::ldexp(1.0f, matrix.exponent + (matrix.col_exponents.empty() ? 0 : matrix.col_exponents[p])));
+      factors.push_back(
+          std::ldexp(1.0f, matrix.exponent + (matrix.col_exponents.empty() ? 0 : matrix.col_exponents[p])));
     }
   }
   begin.push_back(static_cast<uint32_t>(order.size()));
@@ -53,13 +58,16 @@ Matrix<float> Oracle(const Sampled& sampled, const Matrix<float>& x, const std::
             const size_t p = group.start + j, i = begin[g] + j;
             const bool kept = !masked || matrix.keep(r, p) != 0;
             if (group.bits == 16) {
-              sum = std::fmaf(kept ? ToFloat(F16{matrix.codes(r, p)}) : 0.0f, x(t, order[i]) * factors[i], sum);
+              sum =
+                  std::fmaf(kept ? ToFloat(F16{matrix.codes(r, p)}) : 0.0f, x(t, order[i]) * factors[i], sum);
             } else if (kept) {
-              dot += (matrix.codes(r, p) - matrix.zeros(static_cast<size_t>(group.scale_row), r)) * in.values[t * in.stride + i];
+              dot += (matrix.codes(r, p) - matrix.zeros(static_cast<size_t>(group.scale_row), r)) *
+                     in.values[t * in.stride + i];
             }
           }
           if (group.bits == 16) continue;
-          const float scale = ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) * in.scales[t * groups.size() + g];
+          const float scale = ToFloat(matrix.scales(static_cast<size_t>(group.scale_row), r)) *
+                              in.scales[t * groups.size() + g];
           sum = std::fmaf(scale, static_cast<float>(dot), sum);
         }
       }
@@ -95,7 +103,8 @@ void ForAll(const std::function<void(const Sampled&)>& visit) {
   unsigned seed = 0;
   for (const MaskKind& mask : kMaskKinds) {
     for (const Case& c : Cases()) {
-      SCOPED_TRACE(fmt::format("mask {}, case {}: {} rows, first width {}", mask.name, seed % Cases().size(), c.rows, c.runs[0].first));
+      SCOPED_TRACE(fmt::format("mask {}, case {}: {} rows, first width {}", mask.name, seed % Cases().size(),
+                               c.rows, c.runs[0].first));
       FixedMatrix matrix = RandomFixed(c.rows, c.runs, c.group_size, mask, ++seed, seed % 3 == 0);
       visit(Sampled(seed % 2 == 0 ? WithExponents(std::move(matrix)) : std::move(matrix)));
     }
@@ -112,7 +121,8 @@ TEST(CudaFixed, EqualsTheOracleForFewTokens) {
     const Matrix<float> expected = Oracle(sampled, x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
       const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens))) << tokens << " tokens";
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+          << tokens << " tokens";
     }
     EXPECT_TRUE(SameBytes(Product(weights, x, {}), Oracle(sampled, x, {})));
   });
@@ -155,7 +165,8 @@ TEST(CudaFixed, RowsAreTheDecodedWeights) {
 TEST(CudaFixed, ProductsOfOneInputAreThoseTakenAlone) {
   MICA_NEEDS_CUDA();
   for (const MaskKind& mask : kMaskKinds) {
-    const Sampled q(RandomFixed(300, {{3, 300}, {4, 400}}, 128, mask, 11)), k(RandomFixed(90, {{4, 700}}, 128, mask, 12)), v(RandomFixed(90, {{8, 30}, {2, 670}}, 128, mask, 13));
+    const Sampled q(RandomFixed(300, {{3, 300}, {4, 400}}, 128, mask, 11)),
+        k(RandomFixed(90, {{4, 700}}, 128, mask, 12)), v(RandomFixed(90, {{8, 30}, {2, 670}}, 128, mask, 13));
     const Matrix<float> x = RandomInputs(3, 700, 2);
     const Array x_there = OnCuda(x);
     const ResidentWeights weights[] = {q.OnCuda(), k.OnCuda(), v.OnCuda()};
@@ -167,7 +178,8 @@ TEST(CudaFixed, ProductsOfOneInputAreThoseTakenAlone) {
     const uint64_t used = MemoryOf(Device::Cuda()).used_bytes;
     MultiplyResident(x_there.view(), products);
     EXPECT_EQ(MemoryOf(Device::Cuda()).used_bytes, used);
-    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(SameBytes(OnHost(y[i].view()), Product(weights[i], x, {}))) << mask.name << " " << i;
+    for (size_t i = 0; i < 3; ++i)
+      EXPECT_TRUE(SameBytes(OnHost(y[i].view()), Product(weights[i], x, {}))) << mask.name << " " << i;
   }
 }
 
@@ -175,7 +187,9 @@ TEST(CudaFixed, MemoryIsThatOfTheFileAndALittleMore) {
   MICA_NEEDS_CUDA();
   for (const MaskKind& mask : {MaskKind::kNone, MaskKind::kBitmap}) {
     const Sampled sampled(RandomFixed(2048, {{3, 1024}, {4, 1024}, {6, 512}}, 128, mask, 3));
-    EXPECT_LE(static_cast<double>(sampled.OnCuda().bytes()), 1.05 * static_cast<double>(sampled.packed.bits()) / 8) << mask.name;
+    EXPECT_LE(static_cast<double>(sampled.OnCuda().bytes()),
+              1.05 * static_cast<double>(sampled.packed.bits()) / 8)
+        << mask.name;
   }
 }
 

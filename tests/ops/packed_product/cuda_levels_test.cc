@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "device/recorded_work.h"
 #include "ops/codes/entropy_model.h"
 #include "ops/packed_product/device_forms.h"
 #include "tests/ops/codes/testing.h"
@@ -72,9 +73,12 @@ EntropyMatrix Random(size_t rows, size_t cols, int states, double octaves, unsig
   EntropyMatrix matrix = RandomEntropy(rows, cols, states, octaves, seed);
   // A few integers far beyond the others, one column of them.
   std::mt19937 random(seed);
-  for (size_t i = 0; i < matrix.n.size() / 100; ++i) matrix.n.data()[random() % matrix.n.size()] = static_cast<int16_t>(random() % 20001 - 10000);
-  for (size_t r = 0; r < rows && cols > 40; ++r) matrix.n(r, 37) = static_cast<int16_t>(random() % 3001 - 1500);
-  for (size_t r = 0; seed % 2 == 0 && r < rows; ++r) matrix.row_key.push_back(static_cast<int16_t>((r * 7) % 5));
+  for (size_t i = 0; i < matrix.n.size() / 100; ++i)
+    matrix.n.data()[random() % matrix.n.size()] = static_cast<int16_t>(random() % 20001 - 10000);
+  for (size_t r = 0; r < rows && cols > 40; ++r)
+    matrix.n(r, 37) = static_cast<int16_t>(random() % 3001 - 1500);
+  for (size_t r = 0; seed % 2 == 0 && r < rows; ++r)
+    matrix.row_key.push_back(static_cast<int16_t>((r * 7) % 5));
   return matrix;
 }
 
@@ -118,7 +122,8 @@ Matrix<float> Oracle(const Sampled& sampled, const Matrix<float>& x, const std::
         float& sum = sums[apart++ % 32];
         sum = std::fmaf(x(t, c) * sampled.parts.col_scale[c], static_cast<float>(sampled.levels(r, c)), sum);
       }
-      const float scaled = SumOfLanes(sums) * EntropyStep(sampled.parts.row_step[r], sampled.parts.row_resolution);
+      const float scaled =
+          SumOfLanes(sums) * EntropyStep(sampled.parts.row_step[r], sampled.parts.row_resolution);
       y(t, r) = bias.empty() ? scaled : scaled + bias[r];
     }
   }
@@ -130,8 +135,10 @@ struct Case {
   int states;
   double octaves;  // 0: 4 bits, 5: 8 bits
 };
-constexpr Case kCases[] = {{1, 1, 1, 1.0},      {3, 31, 8, 0.0},    {5, 32, 4, 1.0},     {7, 33, 8, 2.0},     {150, 255, 8, -1.0}, {129, 256, 8, 0.5}, {66, 257, 8, 1.2},
-                           {130, 1023, 8, 2.0}, {33, 1024, 1, 3.0}, {40, 1025, 8, 3.5},  {17, 2080, 8, 4.5},  {260, 480, 8, 5.5},  {9, 5120, 8, 1.5},  {257, 3300, 8, 2.6}};
+constexpr Case kCases[] = {{1, 1, 1, 1.0},      {3, 31, 8, 0.0},    {5, 32, 4, 1.0},    {7, 33, 8, 2.0},
+                           {150, 255, 8, -1.0}, {129, 256, 8, 0.5}, {66, 257, 8, 1.2},  {130, 1023, 8, 2.0},
+                           {33, 1024, 1, 3.0},  {40, 1025, 8, 3.5}, {17, 2080, 8, 4.5}, {260, 480, 8, 5.5},
+                           {9, 5120, 8, 1.5},   {257, 3300, 8, 2.6}};
 
 TEST(CudaLevels, EqualTheOracleForFewTokens) {
   MICA_NEEDS_CUDA();
@@ -151,11 +158,13 @@ TEST(CudaLevels, EqualTheOracleForFewTokens) {
     const Matrix<float> expected = Oracle(sampled, x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
       const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens))) << tokens << " tokens";
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+          << tokens << " tokens";
     }
     EXPECT_TRUE(SameBytes(Product(weights, x, {}), Oracle(sampled, x, {})));
   }
-  for (int width = 4; width <= 8; ++width) EXPECT_TRUE(std::count(widths.begin(), widths.end(), width) > 0) << "no case of " << width << " bits";
+  for (int width = 4; width <= 8; ++width)
+    EXPECT_TRUE(std::count(widths.begin(), widths.end(), width) > 0) << "no case of " << width << " bits";
   EXPECT_TRUE(any_apart);
 }
 
@@ -202,7 +211,8 @@ TEST(CudaLevels, RowsAreTheDecodedWeights) {
 
 TEST(CudaLevels, ProductsOfOneInputAreThoseTakenAlone) {
   MICA_NEEDS_CUDA();
-  const Sampled q(Random(300, 700, 8, 1.0, 11)), k(Random(90, 700, 8, 3.0, 12)), v(Random(90, 700, 8, 2.0, 13));
+  const Sampled q(Random(300, 700, 8, 1.0, 11)), k(Random(90, 700, 8, 3.0, 12)),
+      v(Random(90, 700, 8, 2.0, 13));
   const Matrix<float> x = RandomInputs(3, 700, 2);
   const std::vector<float> bias = RandomValues(90, 8);
   const Array x_there = OnCuda(x), bias_there = OnCuda(bias);
@@ -210,7 +220,8 @@ TEST(CudaLevels, ProductsOfOneInputAreThoseTakenAlone) {
   std::vector<Array> y;
   std::vector<ResidentProduct> products;
   for (const ResidentWeights& of : weights) y.push_back(PoisonedOnCuda(3, of.outputs(), DType::kF32));
-  for (size_t i = 0; i < 3; ++i) products.push_back({&weights[i], i == 1 ? ConstTensor(bias_there.view()) : ConstTensor(), y[i].view()});
+  for (size_t i = 0; i < 3; ++i)
+    products.push_back({&weights[i], i == 1 ? ConstTensor(bias_there.view()) : ConstTensor(), y[i].view()});
   MultiplyResident(x_there.view(), products);
   const uint64_t used = MemoryOf(Device::Cuda()).used_bytes;
   MultiplyResident(x_there.view(), products);
@@ -218,6 +229,24 @@ TEST(CudaLevels, ProductsOfOneInputAreThoseTakenAlone) {
   for (size_t i = 0; i < 3; ++i) {
     const Matrix<float> alone = Product(weights[i], x, i == 1 ? ConstTensor(bias) : ConstTensor());
     EXPECT_TRUE(SameBytes(OnHost(y[i].view()), alone)) << i;
+  }
+}
+
+TEST(CudaLevels, WorkCanBeRecorded) {
+  MICA_NEEDS_CUDA();
+  const Sampled sampled(Random(200, 700, 8, 1.0, 11));
+  const ResidentWeights weights = sampled.OnCuda();
+  for (const size_t tokens : {1, 3, 20}) {
+    const Matrix<float> x = RandomInputs(tokens, 700, 2);
+    Array x_there = OnCuda(x), y = PoisonedOnCuda(tokens, 200, DType::kF32);
+    const ResidentProduct one{&weights, {}, y.view()};
+    MultiplyResident(x_there.view(), {&one, 1});
+    const RecordedWork recorded(Device::Cuda(), [&] { MultiplyResident(x_there.view(), {&one, 1}); });
+    const Matrix<float> other = RandomInputs(tokens, 700, 3), expected = Product(weights, other, {});
+    Copy(other, x_there.view());
+    recorded.Replay();
+    Synchronize(Device::Cuda());
+    EXPECT_TRUE(SameBytes(OnHost(y.view()), expected)) << tokens;
   }
 }
 
@@ -251,7 +280,10 @@ TEST(CudaLevels, MemoryIsThatOfTheWidthAndItsExceptions) {
   for (size_t c = 0; c < 1024; ++c) {
     apart += form.apart[c] ? 1 : 0;
     for (size_t r = 0; r < 512 && !form.apart[c]; ++r)
-      listed += sampled.levels(r, c) < -(1 << (form.width - 1)) || sampled.levels(r, c) >= 1 << (form.width - 1) ? 1 : 0;
+      listed +=
+          sampled.levels(r, c) < -(1 << (form.width - 1)) || sampled.levels(r, c) >= 1 << (form.width - 1)
+              ? 1
+              : 0;
   }
   const size_t weights = 512 * 1024 * static_cast<size_t>(form.width) / 8 + 4 * listed + 2 * 512 * apart;
   const size_t bytes = sampled.OnCuda().bytes();

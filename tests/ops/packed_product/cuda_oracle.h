@@ -1,5 +1,5 @@
-// What the kernels of a CUDA device compute, in plain loops: the same integers, the same additions of FP32 in the same
-// order.
+// What the kernels of a CUDA device compute, in plain loops: the same integers, the same additions of FP32 in
+// the same order.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,7 +36,8 @@ inline Matrix<float> Product(const ResidentWeights& weights, ConstTensor x, Cons
   const Device device = weights.form().device();
   const Array bias_there = bias.empty() ? Array() : CopyTo(device, bias);
   Framed x_there(device, x, 3, 2), y(device, x.rows, weights.outputs(), DType::kF32, 1, 4);
-  const ResidentProduct one{&weights, bias.empty() ? ConstTensor() : ConstTensor(bias_there.view()), y.view()};
+  const ResidentProduct one{&weights, bias.empty() ? ConstTensor() : ConstTensor(bias_there.view()),
+                            y.view()};
   MultiplyResident(x_there.view(), {&one, 1});
   Synchronize(device);
   EXPECT_TRUE(y.FrameIsWhole());
@@ -65,7 +66,8 @@ inline Matrix<float> RowsOf(const Matrix<float>& x, size_t first, size_t count) 
 inline void ExpectRows(const ResidentWeights& weights, const Matrix<float>& decoded) {
   const Device device = weights.form().device();
   std::vector<int32_t> ids;
-  for (size_t i = 0; i < decoded.rows() + 600; ++i) ids.push_back(static_cast<int32_t>((i * 7 + 3) % decoded.rows()));
+  for (size_t i = 0; i < decoded.rows() + 600; ++i)
+    ids.push_back(static_cast<int32_t>((i * 7 + 3) % decoded.rows()));
   Framed out(device, ids.size(), decoded.cols(), DType::kF32, 1, 2);
   weights.Rows(ids, out.view());
   Synchronize(device);
@@ -73,13 +75,15 @@ inline void ExpectRows(const ResidentWeights& weights, const Matrix<float>& deco
   const Matrix<float> got = OnHost(out.view());
   size_t different = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
-    for (size_t c = 0; c < decoded.cols(); ++c) different += got(i, c) != decoded(static_cast<size_t>(ids[i]), c);
+    for (size_t c = 0; c < decoded.cols(); ++c)
+      different += got(i, c) != decoded(static_cast<size_t>(ids[i]), c);
   }
   EXPECT_EQ(different, 0u);
 }
 
 // Tensor cores on weights and inputs in 16 bits: each factor is off by 2^-9 of itself at most.
-inline void ExpectNarrowProduct(const ResidentWeights& weights, const Matrix<float>& decoded, size_t tokens, double step) {
+inline void ExpectNarrowProduct(const ResidentWeights& weights, const Matrix<float>& decoded, size_t tokens,
+                                double step) {
   const Matrix<float> x = RandomInputs(tokens, decoded.cols(), 77);
   const std::vector<float> bias = RandomValues(decoded.rows(), 78);
   const Matrix<float> y = Product(weights, x, bias);

@@ -8,7 +8,8 @@ namespace mica {
 namespace {
 
 // y [tokens, rows] as the kernels add: 16 bytes of values a lane.
-Matrix<float> Oracle(const Matrix<float>& weights, size_t value_bytes, const Matrix<float>& x, const std::vector<float>& bias) {
+Matrix<float> Oracle(const Matrix<float>& weights, size_t value_bytes, const Matrix<float>& x,
+                     const std::vector<float>& bias) {
   const size_t each = 16 / value_bytes;
   Matrix<float> y(x.rows(), weights.rows());
   for (size_t t = 0; t < x.rows(); ++t) {
@@ -35,7 +36,8 @@ class CudaPlain : public testing::TestWithParam<DType> {};
 
 TEST_P(CudaPlain, EqualsTheOracleForFewTokens) {
   MICA_NEEDS_CUDA();
-  for (const auto& [rows, cols] : std::vector<std::pair<size_t, size_t>>{{1, 1}, {3, 7}, {9, 8}, {17, 255}, {130, 256}, {41, 1028}, {20, 5120}, {301, 1111}}) {
+  for (const auto& [rows, cols] : std::vector<std::pair<size_t, size_t>>{
+           {1, 1}, {3, 7}, {9, 8}, {17, 255}, {130, 256}, {41, 1028}, {20, 5120}, {301, 1111}}) {
     SCOPED_TRACE(fmt::format("{} x {}", rows, cols));
     const Array values = RandomTensor(rows, cols, GetParam(), 3);
     const Matrix<float> wide = Widened(values);
@@ -47,26 +49,30 @@ TEST_P(CudaPlain, EqualsTheOracleForFewTokens) {
     const Matrix<float> expected = Oracle(wide, DTypeBytes(GetParam()), x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
       const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens))) << tokens << " tokens";
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+          << tokens << " tokens";
       // Inputs whose rows begin at multiples of 16 bytes.
       const Array dense = OnCuda(some);
       Array y = PoisonedOnCuda(tokens, rows, DType::kF32);
       const ResidentProduct one{&weights, {}, y.view()};
       MultiplyResident(dense.view(), {&one, 1});
-      EXPECT_TRUE(SameBytes(OnHost(y.view()), Oracle(wide, DTypeBytes(GetParam()), some, {}))) << tokens << " tokens, dense";
+      EXPECT_TRUE(SameBytes(OnHost(y.view()), Oracle(wide, DTypeBytes(GetParam()), some, {})))
+          << tokens << " tokens, dense";
     }
     ExpectRows(weights, wide);
     ExpectNarrowProduct(weights, wide, 9, GetParam() == DType::kBF16 ? 0x1p-7 : 0x1p-18);
   }
 }
-INSTANTIATE_TEST_SUITE_P(Types, CudaPlain, testing::Values(DType::kF32, DType::kBF16, DType::kF16), NameOfType);
+INSTANTIATE_TEST_SUITE_P(Types, CudaPlain, testing::Values(DType::kF32, DType::kBF16, DType::kF16),
+                         NameOfType);
 
 // Any coding, on any device, against the decoded weights in double precision.
 class ResidentOnDevices : public OnDevices {};
 TEST_P(ResidentOnDevices, ProductsAreThoseOfTheDecodedWeights) {
   EntropyMatrix entropy = RandomEntropy(150, 400, 8, 1.0, 3);
   FitEntropyModel(entropy);
-  const PackedMatrix of_entropy = Pack(entropy), of_fixed = Pack(RandomFixed(150, {{3, 100}, {4, 300}}, 128, MaskKind::kBitmap, 3));
+  const PackedMatrix of_entropy = Pack(entropy),
+                     of_fixed = Pack(RandomFixed(150, {{3, 100}, {4, 300}}, 128, MaskKind::kBitmap, 3));
   for (const AnyParts& parts : {AnyParts(OpenedEntropy(of_entropy)), AnyParts(OpenedFixed(of_fixed))}) {
     Matrix<float> decoded(150, 400);
     Decode(parts, 0, decoded);
