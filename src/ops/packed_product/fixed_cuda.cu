@@ -109,7 +109,7 @@ __device__ __forceinline__ uint32_t Spread(uint32_t v) {
 
 // For four bits of a mask: where the byte of each column comes from, the code of a kept one or (4) what
 // pruned ones have, a nibble each; from bit 16 on, how many are kept.
-constexpr uint32_t Selection(uint32_t kept) {
+__device__ uint32_t Selection(uint32_t kept) {
   uint32_t selection = 0, count = 0;
   for (uint32_t j = 0; j < 4; ++j) {
     const bool is_kept = (kept >> j & 1) != 0;
@@ -298,14 +298,7 @@ __device__ __forceinline__ uint32_t BitOf(uint32_t count, uint32_t& before) {
 }
 
 __device__ __forceinline__ void FillSelections(uint32_t* selections) {
-  constexpr uint32_t kSelections[16] = {Selection(0),  Selection(1),  Selection(2),  Selection(3),
-                                        Selection(4),  Selection(5),  Selection(6),  Selection(7),
-                                        Selection(8),  Selection(9),  Selection(10), Selection(11),
-                                        Selection(12), Selection(13), Selection(14), Selection(15)};
-#pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    if (threadIdx.x == i) selections[i] = kSelections[i];
-  }
+  if (threadIdx.x < 16) selections[threadIdx.x] = Selection(threadIdx.x);
 }
 
 // A row with a mask.

@@ -103,9 +103,10 @@ void ForAll(const std::function<void(const Sampled&)>& visit) {
   unsigned seed = 0;
   for (const MaskKind& mask : kMaskKinds) {
     for (const Case& c : Cases()) {
+      ++seed;
       SCOPED_TRACE(fmt::format("mask {}, case {}: {} rows, first width {}", mask.name, seed % Cases().size(),
                                c.rows, c.runs[0].first));
-      FixedMatrix matrix = RandomFixed(c.rows, c.runs, c.group_size, mask, ++seed, seed % 3 == 0);
+      FixedMatrix matrix = RandomFixed(c.rows, c.runs, c.group_size, mask, seed, seed % 3 == 0);
       visit(Sampled(seed % 2 == 0 ? WithExponents(std::move(matrix)) : std::move(matrix)));
     }
   }
@@ -120,8 +121,8 @@ TEST(CudaFixed, EqualsTheOracleForFewTokens) {
     const std::vector<float> bias = RandomValues(sampled.matrix.rows, 6);
     const Matrix<float> expected = Oracle(sampled, x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
-      const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+      const Matrix<float> some = RowsFrom(x, 8 - tokens, tokens);
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsFrom(expected, 8 - tokens, tokens)))
           << tokens << " tokens";
     }
     EXPECT_TRUE(SameBytes(Product(weights, x, {}), Oracle(sampled, x, {})));

@@ -157,8 +157,8 @@ TEST(CudaLevels, EqualTheOracleForFewTokens) {
     const std::vector<float> bias = RandomValues(c.rows, 6);
     const Matrix<float> expected = Oracle(sampled, x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
-      const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+      const Matrix<float> some = RowsFrom(x, 8 - tokens, tokens);
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsFrom(expected, 8 - tokens, tokens)))
           << tokens << " tokens";
     }
     EXPECT_TRUE(SameBytes(Product(weights, x, {}), Oracle(sampled, x, {})));

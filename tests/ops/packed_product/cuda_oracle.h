@@ -56,7 +56,7 @@ inline Matrix<float> RandomInputs(size_t tokens, size_t cols, uint32_t seed) {
   return x;
 }
 
-inline Matrix<float> RowsOf(const Matrix<float>& x, size_t first, size_t count) {
+inline Matrix<float> RowsFrom(const Matrix<float>& x, size_t first, size_t count) {
   Matrix<float> rows(count, x.cols());
   std::copy_n(x.row(first), count * x.cols(), rows.data());
   return rows;

@@ -48,8 +48,8 @@ TEST_P(CudaPlain, EqualsTheOracleForFewTokens) {
     const std::vector<float> bias = RandomValues(rows, 6);
     const Matrix<float> expected = Oracle(wide, DTypeBytes(GetParam()), x, bias);
     for (const size_t tokens : {1, 2, 3, 4, 5, 8}) {
-      const Matrix<float> some = RowsOf(x, 8 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsOf(expected, 8 - tokens, tokens)))
+      const Matrix<float> some = RowsFrom(x, 8 - tokens, tokens);
+      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsFrom(expected, 8 - tokens, tokens)))
           << tokens << " tokens";
       // Inputs whose rows begin at multiples of 16 bytes.
       const Array dense = OnCuda(some);
