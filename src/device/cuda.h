@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "device/device.h"
@@ -61,5 +62,14 @@ void DownloadBytes(Device device, void* to, const void* from, size_t bytes);
 void FillBytes(Device device, void* memory, int value, size_t bytes);
 // Waits until what this thread has given the device is done; nothing on the processor.
 void Synchronize(Device device);
+
+// What `work` gives the device on this thread, recorded and not done: a graph of the device, which starts all
+// of it at once. `work` may neither wait for the device nor copy from or to the processor, and what it reads
+// and writes must stay where it is; memory that it takes it must give back. See RecordedWork
+// (device/recorded_work.h). Throws Error where it cannot be recorded.
+void* RecordWork(Device device, const std::function<void()>& work);
+// Does it, in the order of the thread's work.
+void ReplayWork(Device device, void* recorded);
+void ForgetWork(Device device, void* recorded);
 
 }  // namespace mica

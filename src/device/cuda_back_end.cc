@@ -134,5 +134,10 @@ void FillBytes(Device device, void* memory, int value, size_t bytes) {
 void Synchronize(Device device) {
   if (device.is_cuda()) Functions().Synchronize(device);
 }
+void* RecordWork(Device device, const std::function<void()>& work) {
+  return Functions().RecordWork(device, work);
+}
+void ReplayWork(Device device, void* recorded) { Functions().ReplayWork(device, recorded); }
+void ForgetWork(Device device, void* recorded) { Functions().ForgetWork(device, recorded); }
 
 }  // namespace mica

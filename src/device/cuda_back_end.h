@@ -21,7 +21,8 @@ namespace mica {
   function(CudaDevices) function(CudaAbsence) function(PropertiesOf) function(MemoryOf)            \
       function(LimitDeviceMemory) function(AllocateOnDevice) function(FreeOnDevice)                \
           function(AllocatePinned) function(FreePinned) function(CopyBytes) function(UploadBytes)  \
-              function(DownloadBytes) function(FillBytes) function(Synchronize)
+              function(DownloadBytes) function(FillBytes) function(Synchronize)            \
+                  function(RecordWork) function(ReplayWork) function(ForgetWork)
 // clang-format on
 
 namespace cuda {

@@ -306,4 +306,34 @@ void cuda::Synchronize(Device device) {
   if (device.is_cuda()) CheckCuda(cudaStreamSynchronize(StreamOn(device)), "waiting for its work");
 }
 
+void* cuda::RecordWork(Device device, const std::function<void()>& work) {
+  const cudaStream_t stream = StreamOn(device);
+  CheckCuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording work");
+  cudaGraph_t graph = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &graph);
+    cudaGetLastError();
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    throw;
+  }
+  CheckCuda(cudaStreamEndCapture(stream, &graph), "recording work");
+  cudaGraphExec_t recorded = nullptr;
+  const cudaError_t code = cudaGraphInstantiate(&recorded, graph, 0);
+  cudaGraphDestroy(graph);
+  CheckCuda(code, "making a graph of recorded work");
+  return recorded;
+}
+
+void cuda::ReplayWork(Device device, void* recorded) {
+  CheckCuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded), StreamOn(device)),
+            "starting recorded work");
+}
+
+void cuda::ForgetWork(Device device, void* recorded) {
+  StreamOn(device);
+  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recorded));  // in a destructor
+}
+
 }  // namespace mica

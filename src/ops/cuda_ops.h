@@ -20,6 +20,7 @@
 #include "ops/linalg/arrange.h"
 #include "ops/linalg/linalg.h"
 #include "ops/norm/norm.h"
+#include "ops/packed_product/device_forms.h"
 #include "ops/product/gated.h"
 #include "ops/product/product.h"
 #include "ops/product/projection.h"
@@ -44,6 +45,7 @@ namespace mica {
   op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
   op(DecodeFixed) op(DecodeEntropy) op(EncodeFixed) op(EncodeEntropy) op(NewSymbolPasses) \
+  op(LevelsOnCuda) op(FixedOnCuda) op(ValuesOnCuda) op(MultiplyOnCuda) \
   op(AddColumnSquares) op(RowSquares) op(MeasureScaled) op(ColumnMedians) op(ScoreHistogram) \
   op(GaussianInformation) op(NormaliseInformation) op(MultiplyOffDiagonal) op(GroupDistances) \
   op(SolveTiles) op(StartClasses) \

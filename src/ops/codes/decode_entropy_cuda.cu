@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "device/cuda_kernel.h"
 #include "format/entropy/rans.h"
+#include "ops/codes/decode_levels_cuda.h"
 #include "ops/codes/largest_shared.h"
 #include "ops/codes/rank_table.h"
 #include "ops/codes/staged.h"
@@ -55,6 +56,7 @@ struct CodedMatrix {
   uint32_t quantiser_of_state;  // a bit each
   int32_t doubling;             // 1: levels of one quantiser are two apart
   uint32_t first_number;        // of its tiles among those of all matrices
+  unsigned* beyond;             // set where a level does not fit into 16 bits
 };
 struct TilesOfBlock {
   uint32_t matrix, first, count;
@@ -169,8 +171,15 @@ __device__ void DecodeChunk(const CodedMatrix& matrix, const uint32_t* tables, c
     }
     const int level =
         magnitude == 0 ? 0 : static_cast<int>(magnitude << matrix.doubling) - static_cast<int>(quantiser);
-    const float weight = static_cast<float>(negative ? -level : level) * (row.scale * column.scale);
-    if ((kWhole || active) && row.target >= 0) out[row.target] = FromFloat<T>(weight);
+    const int signed_level = negative ? -level : level;
+    if ((kWhole || active) && row.target >= 0) {
+      if constexpr (std::is_same_v<T, int16_t>) {
+        if (level > INT16_MAX) *matrix.beyond = 1;
+        out[row.target] = static_cast<int16_t>(signed_level);
+      } else {
+        out[row.target] = FromFloat<T>(static_cast<float>(signed_level) * (row.scale * column.scale));
+      }
+    }
     state = next_state;
     quantiser = next_quantiser;
     table = next_table;
@@ -353,14 +362,13 @@ struct Work {
   Staged::Place<StoredTile> tile_place;
 };
 
-}  // namespace
-
-void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all) {
+// Of weights, or of levels in 16 bits: false when one does not fit.
+bool DecodeAll(std::span<const RowsOf<EntropyParts>> all) {
   std::vector<size_t> filled;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].out.empty()) filled.push_back(i);
   }
-  if (filled.empty()) return;
+  if (filled.empty()) return true;
   const Device device = all[0].out.device;
   std::vector<std::unique_ptr<Work>> works(filled.size());
   ParallelFor(works.size(), [&](size_t i) { works[i] = std::make_unique<Work>(all[filled[i]]); });
@@ -375,14 +383,16 @@ void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all) {
   }
   const auto matrix_place = staged.Take<CodedMatrix>(works.size());
   const auto block_place = staged.Take<TilesOfBlock>(block_count);
-  const auto damaged_place = staged.Take<unsigned>(1);
+  const auto found_place = staged.Take<unsigned>(2);  // damage; a level that does not fit
   staged.Allocate(device);
+  unsigned* const found = const_cast<unsigned*>(staged.OnDevice(found_place));
   ParallelFor(works.size(), [&](size_t i) { works[i]->Fill(staged); });
   std::vector<Array> codes;
   std::vector<uint32_t> first_number{0};
   for (size_t i = 0; i < works.size(); ++i) {
     codes.push_back(works[i]->UploadCodes(staged));
     staged.Host(matrix_place)[i] = works[i]->Describe(staged, codes[i], first_number[i]);
+    staged.Host(matrix_place)[i].beyond = found + 1;
     first_number.push_back(first_number[i] + static_cast<uint32_t>(works[i]->tiles.size()));
   }
   std::vector<uint32_t> longest(works.size());
@@ -397,26 +407,43 @@ void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all) {
                   static_cast<uint32_t>(std::min<size_t>(kTilesOfBlock, tiles - first))};
   }
   const uint32_t tile_count = first_number.back();
-  staged.Host(damaged_place)[0] = tile_count;
+  staged.Host(found_place)[0] = tile_count;
+  staged.Host(found_place)[1] = 0;
   staged.Upload();
 
-  unsigned* const damaged = const_cast<unsigned*>(staged.OnDevice(damaged_place));
   const bool shared = table_bytes <= LargestSharedBytes(device);
-  DispatchFloat(all[0].out.dtype, [&](auto type) {
-    using T = OnDevice<decltype(type)>;
-    Launch(device, shared ? DecodeTiles<T, true> : DecodeTiles<T, false>, static_cast<unsigned>(block_count),
-           kThreads, shared ? table_bytes : 0, staged.OnDevice(matrix_place), staged.OnDevice(block_place),
-           damaged);
-  });
-  uint32_t first_damaged = tile_count;
-  CopyBytes(Device::Cpu(), &first_damaged, sizeof(first_damaged), device, damaged, sizeof(first_damaged),
-            sizeof(first_damaged), 1);
-  if (first_damaged == tile_count) return;
+  const auto launch = [&](auto* kernel) {
+    Launch(device, kernel, static_cast<unsigned>(block_count), kThreads, shared ? table_bytes : 0,
+           staged.OnDevice(matrix_place), staged.OnDevice(block_place), found);
+  };
+  if (all[0].out.dtype == DType::kI16) {
+    launch(shared ? DecodeTiles<int16_t, true> : DecodeTiles<int16_t, false>);
+  } else {
+    DispatchFloat(all[0].out.dtype, [&](auto type) {
+      using T = OnDevice<decltype(type)>;
+      launch(shared ? DecodeTiles<T, true> : DecodeTiles<T, false>);
+    });
+  }
+  unsigned here[2] = {tile_count, 0};
+  CopyBytes(Device::Cpu(), here, sizeof(here), device, found, sizeof(here), sizeof(here), 1);
+  const uint32_t first_damaged = here[0];
+  if (first_damaged == tile_count) return here[1] == 0;
   const size_t w =
       static_cast<size_t>(std::upper_bound(first_number.begin(), first_number.end(), first_damaged) -
                           first_number.begin()) -
       1;
   FailTile(works[w]->parts, works[w]->tiles[first_damaged - first_number[w]]);
+}
+
+}  // namespace
+
+void DecodeEntropy(std::span<const RowsOf<EntropyParts>> all) { DecodeAll(all); }
+
+bool DecodeLevels(const EntropyParts& parts, Tensor levels) {
+  MICA_CHECK(levels.dtype == DType::kI16);
+  MICA_CHECK(levels.rows == parts.rows && levels.cols == parts.cols);
+  const RowsOf<EntropyParts> one{&parts, 0, levels};
+  return DecodeAll({&one, 1});
 }
 
 }  // namespace mica::cuda

@@ -11,6 +11,7 @@
 #include "device/cuda_kernel.h"
 #include "format/fixed/layout.h"
 #include "format/mask/mask_rows.h"
+#include "ops/codes/decode_codes_cuda.h"
 #include "ops/codes/largest_shared.h"
 #include "ops/codes/staged.h"
 #include "ops/codes/stored_rows.h"
@@ -22,6 +23,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr size_t kMostRowsAtOnce = 8;
+static_assert(kNoFixedCode == 0xFFFF);
+constexpr uint32_t kNoCode = 0xFFFFFFFF;    // which is kNoFixedCode in 16 bits
 constexpr size_t kSharedBytes = 96 * 1024;  // of a block of more than one row: two fit on a multiprocessor
 
 struct StoredGroup {
@@ -61,6 +64,7 @@ struct StoredMatrix {
   const uint64_t* kept_before;           // [blocks, groups] in the rows before the block
   uint2* kept;                           // [rows, mask_words + 1] bitmap; ones in the row before it
   uint32_t* place_of_group;              // [rows, groups] see PlaceGroups
+  uint8_t* zeros_out;                    // [rows, groups] of codes as they are
   unsigned long long* not_finite;        // 2 (row cols + column) + (1 for NaN) of the first one
 };
 
@@ -159,25 +163,33 @@ __device__ float ScaleOf(uint32_t code) {
                    : __int_as_float(static_cast<int>((code << 19) + (112u << 23)));
 }
 
-__device__ float Weight(const StoredMatrix& matrix, const StoredGroup& group, const StoredColumn& column,
-                        uint64_t r) {
-  if (group.bits == 0) return 0.0f;
-  const uint64_t row = matrix.first_row + r;
-  uint64_t place = row * group.count + column.place;
+// The code of a weight; kNoCode where it has none.
+__device__ uint32_t CodeOf(const StoredMatrix& matrix, const StoredGroup& group, const StoredColumn& column,
+                           uint64_t r) {
+  if (group.bits == 0) return kNoCode;
+  uint64_t place = (matrix.first_row + r) * group.count + column.place;
   if (matrix.masked != 0) {
     const uint32_t c = group.coded_start + column.place;
     const uint2 word = __ldg(matrix.kept + r * (matrix.mask_words + 1) + c / 32);
-    if ((word.x >> c % 32 & 1) == 0) return 0.0f;
+    if ((word.x >> c % 32 & 1) == 0) return kNoCode;
     const uint32_t in_block = __ldg(matrix.place_of_group + r * matrix.group_count + column.group) + word.y +
                               __popc(word.x & ((1u << c % 32) - 1));
     place = __ldg(matrix.kept_before + r / kBlockRows * matrix.group_count + column.group) + in_block;
   }
   const uint64_t bit = group.codes_bit + place * group.bits;
-  if (bit / 32 > matrix.last_code_word) return 0.0f;  // of a file that has changed since it was opened
-  const uint32_t code = Bits(matrix.codes, bit, group.bits);
+  if (bit / 32 > matrix.last_code_word) return kNoCode;  // of a file that has changed since it was opened
+  return Bits(matrix.codes, bit, group.bits);
+}
+
+__device__ uint32_t ZeroOf(const StoredMatrix& matrix, const StoredGroup& group, uint64_t r) {
+  return Bits(matrix.zeros, group.zeros_bit + (matrix.first_row + r) * group.bits, group.bits);
+}
+
+__device__ float Weight(const StoredMatrix& matrix, const StoredGroup& group, uint32_t code, uint64_t r) {
+  if (code == kNoCode) return 0.0f;
   if (group.scaled == 0) return ToFloat(__ushort_as_half(static_cast<uint16_t>(code))) * matrix.unit;
-  const uint32_t zero = Bits(matrix.zeros, group.zeros_bit + row * group.bits, group.bits);
-  const float scale = ScaleOf(__ldg(matrix.scales + group.first_scale + row)) * matrix.unit;
+  const uint32_t zero = ZeroOf(matrix, group, r);
+  const float scale = ScaleOf(__ldg(matrix.scales + group.first_scale + matrix.first_row + r)) * matrix.unit;
   return static_cast<float>(static_cast<int>(code) - static_cast<int>(zero)) * scale;
 }
 
@@ -196,19 +208,25 @@ __global__ void __launch_bounds__(kThreads) DecodeBlocks(const StoredMatrix* mat
     const StoredColumn column = Load(matrix.columns + p);
     const StoredGroup group = matrix.groups[column.group];
     for (uint64_t r = first; r < end; ++r) {
-      const float weight = Weight(matrix, group, column, r) * column.unit;
+      const uint32_t code = CodeOf(matrix, group, column, r);
+      const float weight = Weight(matrix, group, code, r) * column.unit;
       if (group.bits == 16 && !isfinite(weight)) {
         atomicMin(matrix.not_finite,
                   2 * ((matrix.first_row + r) * cols + column.target) + (isnan(weight) ? 1 : 0));
       }
-      if (in_shared) {
+      if constexpr (std::is_same_v<T, uint16_t>) {
+        out[(r - first) * matrix.stride + p] = static_cast<uint16_t>(code);
+        if (column.place == 0 && group.scaled != 0)
+          matrix.zeros_out[r * matrix.group_count + column.group] =
+              static_cast<uint8_t>(ZeroOf(matrix, group, r));
+      } else if (in_shared) {
         together[(r - first) * cols + column.target] = FromFloat<T>(weight);
       } else {
         out[(r - first) * matrix.stride + column.target] = FromFloat<T>(weight);
       }
     }
   }
-  if (!in_shared) return;
+  if (std::is_same_v<T, uint16_t> || !in_shared) return;
   __syncthreads();
   for (uint64_t r = 0; r < end - first; ++r) {
     for (uint32_t c = threadIdx.x; c < cols; c += kThreads)
@@ -224,7 +242,7 @@ struct Work {
     masked = parts.mask != MaskKind::kNone;
     mask_words = masked ? (parts.coded_cols + 31) / 32 : 0;
     const size_t row_bytes = parts.cols * DTypeBytes(target.out.dtype);
-    in_shared = !parts.columns.empty() && row_bytes <= largest_shared;
+    in_shared = !parts.columns.empty() && target.out.dtype != DType::kU16 && row_bytes <= largest_shared;
     rows_at_once =
         in_shared ? std::clamp<size_t>(kSharedBytes / row_bytes, 1, kMostRowsAtOnce) : kMostRowsAtOnce;
     shared_bytes = in_shared ? rows_at_once * row_bytes : 0;
@@ -334,9 +352,8 @@ struct Work {
   Array codes, zeros, scales, mask, kept, places;
 };
 
-}  // namespace
-
-void DecodeFixed(std::span<const RowsOf<FixedParts>> all) {
+// Of weights, or of codes of one matrix with zeros_out [rows, groups].
+void DecodeAll(std::span<const RowsOf<FixedParts>> all, uint8_t* zeros_out) {
   std::vector<std::unique_ptr<Work>> works;
   for (const RowsOf<FixedParts>& rows : all) {
     if (!rows.out.empty()) works.push_back(std::make_unique<Work>(rows, LargestSharedBytes(rows.out.device)));
@@ -357,6 +374,7 @@ void DecodeFixed(std::span<const RowsOf<FixedParts>> all) {
     Work& work = *works[i];
     work.Upload();
     staged.Host(matrix_place)[i] = work.Describe(staged, not_finite + i);
+    staged.Host(matrix_place)[i].zeros_out = zeros_out;
     staged.Host(not_finite_place)[i] = ~0ull;
     if (work.masked) {
       rows = std::max(rows, Blocks(work.rows, kThreads / kWarp));
@@ -373,10 +391,14 @@ void DecodeFixed(std::span<const RowsOf<FixedParts>> all) {
   const unsigned count = static_cast<unsigned>(works.size());
   Launch(device, CountKept, dim3(rows, count), kThreads, 0, matrices);
   Launch(device, PlaceGroups, dim3(blocks_of_groups, count), kThreads, 0, matrices);
-  DispatchFloat(all[0].out.dtype, [&](auto type) {
-    Launch(device, DecodeBlocks<OnDevice<decltype(type)>>, dim3(blocks_of_rows, count), kThreads,
-           shared_bytes, matrices);
-  });
+  const dim3 blocks(blocks_of_rows, count);
+  if (all[0].out.dtype == DType::kU16) {
+    Launch(device, DecodeBlocks<uint16_t>, blocks, kThreads, shared_bytes, matrices);
+  } else {
+    DispatchFloat(all[0].out.dtype, [&](auto type) {
+      Launch(device, DecodeBlocks<OnDevice<decltype(type)>>, blocks, kThreads, shared_bytes, matrices);
+    });
+  }
   if (!halves) return;
   std::vector<unsigned long long> found(works.size());
   const size_t bytes = found.size() * sizeof(found[0]);
@@ -386,6 +408,17 @@ void DecodeFixed(std::span<const RowsOf<FixedParts>> all) {
     const size_t cols = works[i]->parts.cols, at = found[i] / 2;
     FailNotFinite(works[i]->parts, at / cols, at % cols, found[i] % 2 == 1);
   }
+}
+
+}  // namespace
+
+void DecodeFixed(std::span<const RowsOf<FixedParts>> all) { DecodeAll(all, nullptr); }
+
+void DecodeCodes(const FixedParts& parts, Tensor codes, Tensor zeros) {
+  MICA_CHECK(codes.dtype == DType::kU16 && codes.rows == parts.rows && codes.cols == parts.cols);
+  MICA_CHECK(zeros.dtype == DType::kU8 && zeros.rows == parts.rows && zeros.stride == parts.groups.size());
+  const RowsOf<FixedParts> one{&parts, 0, codes};
+  DecodeAll({&one, 1}, reinterpret_cast<uint8_t*>(zeros.data));
 }
 
 }  // namespace mica::cuda

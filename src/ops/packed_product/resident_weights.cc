@@ -1,8 +1,10 @@
 #include "ops/packed_product/resident_weights.h"
 
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
+#include "ops/packed_product/device_forms.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/packed_product/value_forms.h"
 
@@ -12,6 +14,12 @@ ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
   const EntropyParts* entropy = std::get_if<EntropyParts>(&parts);
   if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy))
     return ResidentWeights(TrellisForm(*entropy));
+  if (device.is_cuda()) {
+    std::unique_ptr<const ResidentForm> form;
+    if (const auto* of_entropy = std::get_if<EntropyParts>(&parts)) form = LevelsOnCuda(*of_entropy, device);
+    if (const auto* of_fixed = std::get_if<FixedParts>(&parts)) form = FixedOnCuda(*of_fixed, device);
+    if (form != nullptr) return ResidentWeights(std::move(form));
+  }
   return std::visit(
       [&](const auto& of_coding) {
         Array values(of_coding.rows, of_coding.cols, device.is_cuda() ? DType::kBF16 : DType::kF32, device);
@@ -22,6 +30,7 @@ ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
 }
 
 ResidentWeights ResidentWeights::OfValues(Array values) {
+  if (values.device().is_cuda()) return ResidentWeights(ValuesOnCuda(std::move(values)));
   return ResidentWeights(PlainForm(std::move(values)));
 }
 
@@ -30,7 +39,14 @@ ResidentWeights ResidentWeights::OfRows(size_t outputs, size_t inputs, size_t by
 }
 
 void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products) {
-  for (const ResidentProduct& product : products) product.weights->form().Multiply(x, product.bias, product.y);
+  if (x.device.is_cuda()) {
+    std::vector<FormProduct> of_forms;
+    for (const ResidentProduct& product : products)
+      of_forms.push_back({&product.weights->form(), product.bias, product.y});
+    return MultiplyOnCuda(x, of_forms);
+  }
+  for (const ResidentProduct& product : products)
+    product.weights->form().Multiply(x, product.bias, product.y);
 }
 
 }  // namespace mica

@@ -1,0 +1,248 @@
+// Products of all forms of a CUDA device: what they have in common on the host, and inputs in 8 bits.
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "ops/cuda_ops.h"
+#include "ops/packed_product/forms_cuda.h"
+#include "ops/product/product_cuda.h"
+
+namespace mica::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+
+// As in int8_inputs.cc.
+constexpr float kLeastLargest = 1e-30f;
+
+// Of decoded rows: large enough for tensor cores, a small part of a device's memory.
+constexpr size_t kDecodedBytes = size_t{64} << 20;
+// What a use has from the beginning, so that it seldom grows.
+constexpr size_t kFirstBytes = size_t{4} << 20;
+
+// The memory of one thread, on one device.
+struct Held {
+  std::map<Use, std::vector<Array>> of_use;  // the last is in use
+};
+struct Pool {
+  std::mutex mutex;
+  std::map<int, std::vector<Held>> free;
+};
+// Never destroyed, as the driver may be gone when the program ends.
+Pool& ThePool() {
+  static Pool* const pool = new Pool;
+  return *pool;
+}
+
+class OfThread {
+ public:
+  ~OfThread() {
+    for (auto& [index, held] : held_) {
+      // The next thread has another queue, so that nothing may be under way; a failure has been reported.
+      if (cudaSetDevice(index) == cudaSuccess) cudaStreamSynchronize(cudaStreamPerThread);
+      const std::lock_guard<std::mutex> lock(ThePool().mutex);
+      ThePool().free[index].push_back(std::move(held));
+    }
+  }
+  Held& On(Device device) {
+    const auto found = held_.find(device.index());
+    if (found != held_.end()) return found->second;
+    Held held;
+    {
+      const std::lock_guard<std::mutex> lock(ThePool().mutex);
+      std::vector<Held>& free = ThePool().free[device.index()];
+      if (!free.empty()) {
+        held = std::move(free.back());
+        free.pop_back();
+      }
+    }
+    return held_.emplace(device.index(), std::move(held)).first->second;
+  }
+
+ private:
+  std::map<int, Held> held_;
+};
+
+__global__ void __launch_bounds__(256) AddBias(const float* bias, View<float> y) {
+  for (size_t r = blockIdx.y; r < y.rows; r += gridDim.y) {
+    for (size_t c = blockIdx.x * size_t{256} + threadIdx.x; c < y.cols; c += size_t{gridDim.x} * 256)
+      y.row(r)[c] += bias[c];
+  }
+}
+
+struct RoundProduct {
+  InputPlan plan;
+  uint4* values;
+  int2* heads;
+  float* apart;
+  uint32_t steps;
+};
+struct RoundLaunch {
+  RoundProduct products[kMostProducts];
+};
+
+// A warp a block of columns: four chunks at a time, four columns a lane.
+__global__ void __launch_bounds__(kThreads)
+    RoundColumns(const __grid_constant__ RoundLaunch launch, View<const float> x) {
+  cudaTriggerProgrammaticLaunchCompletion();
+  const RoundProduct& product = launch.products[blockIdx.z];
+  const InputPlan& plan = product.plan;
+  const uint32_t token = blockIdx.y, lane = threadIdx.x % kWarp;
+  const uint32_t block = blockIdx.x * kWarps + threadIdx.x / kWarp;
+  const float* const row = x.row(token);
+  const auto value_of = [&](uint32_t slot) {
+    const uint32_t column = plan.columns == nullptr ? slot : __ldg(plan.columns + slot);
+    return column < plan.cols ? row[column] * __ldg(plan.factors + slot) : 0.0f;
+  };
+  if (block >= plan.blocks) {
+    const uint32_t i = (block - plan.blocks) * kWarp + lane;
+    if (i >= plan.apart_count) return;
+    const uint32_t column = __ldg(plan.apart + i);
+    product.apart[size_t{token} * plan.apart_count + i] =
+        column < plan.cols ? row[column] * __ldg(plan.apart_factors + i) : 0.0f;
+    return;
+  }
+  const uint32_t first = plan.block_begin == nullptr ? 8 * block : __ldg(plan.block_begin + block);
+  const uint32_t end =
+      plan.block_begin == nullptr ? min(first + 8, plan.chunks) : __ldg(plan.block_begin + block + 1);
+  // Bits of magnitudes are ordered as these are, NaN above all.
+  unsigned most = 0;
+  for (uint32_t k = first + lane / 8; k < end; k += 4) {
+#pragma unroll
+    for (uint32_t b = 0; b < 4; ++b)
+      most = max(most, __float_as_uint(fabsf(value_of(kChunk * k + lane % 8 * 4 + b))));
+  }
+  const float largest = __uint_as_float(__reduce_max_sync(kAllLanes, most));
+  const bool zeros = largest < kLeastLargest;
+  const float inverse = zeros ? 0.0f : 127.0f / largest, scale = zeros ? 0.0f : largest / 127.0f;
+  for (uint32_t begin = first; begin < end; begin += 4) {
+    const uint32_t k = begin + lane / 8;
+    uint32_t word = 0;
+    int sum = 0;
+    if (k < end) {
+#pragma unroll
+      for (uint32_t b = 0; b < 4; ++b) {
+        const int value = __float2int_rn(value_of(kChunk * k + lane % 8 * 4 + b) * inverse);
+        word |= (static_cast<uint32_t>(value) & 0xFF) << 8 * b;
+        sum += value;
+      }
+    }
+    for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(kAllLanes, sum, d);
+    if (k >= end) continue;
+    const uint32_t i = lane % 8;
+    uint32_t* const words = reinterpret_cast<uint32_t*>(product.values + size_t{token} * product.steps * 64);
+    words[((k / 32 * 2 + i / 4) * 32 + k % 32) * 4 + i % 4] = word;
+    if (i == 0) product.heads[size_t{token} * plan.chunks + k] = make_int2(__float_as_int(scale), sum);
+  }
+}
+
+const CudaForm& FormOf(const ResidentForm& form) {
+  const auto* const of_device = dynamic_cast<const CudaForm*>(&form);
+  MICA_CHECK(of_device != nullptr);
+  return *of_device;
+}
+
+}  // namespace
+
+void* ThreadMemory(Device device, Use use, size_t bytes) {
+  thread_local OfThread memory;
+  std::vector<Array>& arrays = memory.On(device).of_use[use];
+  if (arrays.empty() || arrays.back().cols() < bytes) {
+    // Twice as much as before: all that stays behind is then less than the last.
+    const size_t before = arrays.empty() ? kFirstBytes / 2 : arrays.back().cols();
+    arrays.emplace_back(1, std::max(bytes, 2 * before), DType::kU8, device);
+  }
+  return arrays.back().view().data;
+}
+
+Tensor NarrowInputs(ConstTensor x) {
+  const size_t stride = (x.cols + 7) / 8 * 8;
+  void* const memory = ThreadMemory(x.device, Use::kNarrowInputs, x.rows * stride * sizeof(BF16));
+  const Tensor narrow(static_cast<std::byte*>(memory), x.rows, x.cols, stride, DType::kBF16, x.device);
+  cuda::Convert(x, narrow);
+  return narrow;
+}
+
+Tensor DecodedRows(Device device, size_t outputs, size_t cols, DType dtype) {
+  const size_t stride = (cols + 7) / 8 * 8, row_bytes = stride * DTypeBytes(dtype);
+  const size_t rows = std::min(outputs, std::max<size_t>(kDecodedBytes / row_bytes / 64 * 64, 64));
+  void* const memory = ThreadMemory(device, Use::kDecodedRows,
+                                    std::max(rows * row_bytes, std::min(kDecodedBytes, outputs * row_bytes)));
+  return Tensor(static_cast<std::byte*>(memory), rows, cols, stride, dtype, device);
+}
+
+void ProductOf(ConstTensor x, ConstTensor w, Tensor y) { Product(x, w, 0, y); }
+
+void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out) {
+  MICA_CHECK(plans.size() <= kMostProducts);
+  const auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
+  const auto steps_of = [](const InputPlan& plan) { return (plan.chunks + 31) / 32; };
+  const auto bytes_of = [&](const InputPlan& plan) {
+    return aligned(x.rows * steps_of(plan) * 1024) + aligned(x.rows * plan.chunks * sizeof(int2)) +
+           aligned(x.rows * plan.apart_count * sizeof(float));
+  };
+  size_t bytes = 0;
+  for (const InputPlan& plan : plans) bytes += bytes_of(plan);
+  std::byte* memory = static_cast<std::byte*>(ThreadMemory(x.device, Use::kRoundedInputs, bytes));
+  RoundLaunch launch{};
+  unsigned warps = 0;
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const InputPlan& plan = plans[i];
+    RoundProduct& product = launch.products[i];
+    product.plan = plan;
+    product.steps = steps_of(plan);
+    product.values = reinterpret_cast<uint4*>(memory);
+    std::byte* const heads = memory + aligned(x.rows * product.steps * 1024);
+    product.heads = reinterpret_cast<int2*>(heads);
+    product.apart = reinterpret_cast<float*>(heads + aligned(x.rows * plan.chunks * sizeof(int2)));
+    out[i] = {product.values, product.heads, product.apart, product.steps, plan.chunks, plan.apart_count};
+    memory += bytes_of(plan);
+    warps = std::max(warps, plan.blocks + Blocks(plan.apart_count, kWarp));
+  }
+  Launch(x.device, RoundColumns,
+         dim3(Blocks(warps, kWarps), static_cast<unsigned>(x.rows), static_cast<unsigned>(plans.size())),
+         kThreads, 0, launch, In<float>(x));
+}
+
+void CudaForm::Multiply(ConstTensor x, ConstTensor bias, Tensor y) const {
+  const FormProduct one{this, bias, y};
+  cuda::MultiplyOnCuda(x, {&one, 1});
+}
+
+void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
+  for (const FormProduct& product : products) {
+    MICA_CHECK(product.y.rows == x.rows && product.y.cols == product.form->outputs());
+    MICA_CHECK(product.y.dtype == DType::kF32 && product.y.device == x.device);
+    MICA_CHECK(x.cols == product.form->inputs() && x.dtype == DType::kF32 &&
+               x.device == product.form->device());
+    MICA_CHECK(product.bias.empty() ||
+               (product.bias.cols == product.form->outputs() && product.bias.device == x.device));
+  }
+  if (x.rows == 0) return;
+  if (x.rows <= kFewTokens) {
+    std::vector<bool> done(products.size());
+    for (size_t i = 0; i < products.size(); ++i) {
+      if (done[i]) continue;
+      const CudaForm& form = FormOf(*products[i].form);
+      std::vector<FormProduct> alike;
+      for (size_t j = i; j < products.size() && alike.size() < kMostProducts; ++j) {
+        if (done[j] || !form.GoesWith(FormOf(*products[j].form))) continue;
+        alike.push_back(products[j]);
+        done[j] = true;
+      }
+      form.MultiplyFew(x, alike);
+    }
+    return;
+  }
+  for (const FormProduct& product : products) {
+    FormOf(*product.form).MultiplyMany(x, product.y);
+    if (product.bias.empty()) continue;
+    const dim3 grid(std::min(Blocks(product.y.cols, 256), 64u),
+                    static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
+    Launch(x.device, AddBias, grid, 256, 0, In<float>(product.bias).data, Out<float>(product.y));
+  }
+}
+
+}  // namespace mica::cuda

@@ -1,0 +1,537 @@
+// Levels of coding `entropy` in planes of bits. A warp takes a few rows, a lane 32 columns of each at a time:
+// what is read of the weights is in flight before the first use, and each input serves all the rows. The
+// integer sum of 32 columns is exact, the sums of a lane and then those of the lanes are added in a fixed
+// order, which depends neither on the rows that a warp has nor on the number of tokens.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "ops/codes/decode_levels_cuda.h"
+#include "ops/cuda_ops.h"
+#include "ops/packed_product/forms_cuda.h"
+
+namespace mica::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kLeastWidth = 4, kMostWidth = 8;
+// What a listed level takes in memory, and what it counts when a width is chosen: it takes time as well.
+constexpr size_t kListedBytes = 4, kListedCost = 6;
+
+// A level that its width has no room for: the rest of it.
+struct Listed {
+  uint16_t col;
+  int16_t rest;
+};
+static_assert(sizeof(Listed) == kListedBytes);
+
+// A level stands as level + Bias(width) in `width` bits without sign; in 8 bits as it is, with sign.
+__host__ __device__ constexpr int Least(int width) { return -(1 << (width - 1)); }
+__host__ __device__ constexpr int Most(int width) { return (1 << (width - 1)) - 1; }
+__host__ __device__ constexpr int Bias(int width) { return width == 8 ? 0 : 1 << (width - 1); }
+
+struct LevelsMatrix {
+  const uint8_t* planes;         // [rows, row_bytes]
+  const uint32_t* listed_begin;  // [rows + 1]
+  const Listed* listed;
+  const int16_t* apart;    // [rows, apart_count] levels of the columns that are taken out
+  const float* row_scale;  // [rows]
+  uint64_t row_bytes;
+  uint32_t rows, cols, chunks, apart_count;
+  int32_t width;
+};
+
+struct LevelsProduct {
+  LevelsMatrix matrix;
+  RoundedInputs in;
+  const float* bias;
+  float* y;
+  uint64_t y_stride;
+  uint32_t first_block;
+};
+struct LevelsLaunch {
+  LevelsProduct products[kMostProducts];
+  uint32_t count, tokens;
+};
+
+template <int kWidth>
+__device__ __forceinline__ int Dot(uint32_t levels, uint32_t inputs, int sum) {
+  return DotSigned(levels, inputs, sum);  // below 128 without a sign
+}
+
+// Rows [first_row, first_row + kRows) of a product; kAhead steps of 32 chunks are read together.
+template <int kWidth, int kTokens, int kRows, int kAhead>
+__device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint32_t tokens,
+                                             uint32_t first_row) {
+  const LevelsMatrix& matrix = product.matrix;
+  const RoundedInputs& in = product.in;
+  const uint32_t lane = threadIdx.x % kWarp;
+  float sums[kRows][kTokens] = {};
+  const uint8_t* planes[kRows];
+  uint32_t listed[kRows], listed_end[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const uint32_t row = min(first_row + r, matrix.rows - 1);
+    planes[r] = matrix.planes + row * matrix.row_bytes;
+    listed[r] = LoadOnce(matrix.listed_begin + row) + lane;
+    listed_end[r] = LoadOnce(matrix.listed_begin + row + 1);
+  }
+  bool waited = false;
+  for (uint32_t step = 0; step < in.steps; step += kAhead) {
+    PlaneBits bits[kAhead][kRows];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const uint32_t k = (step + a) * kWarp + lane;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (k < matrix.chunks) bits[a][r] = LoadPlanes<kWidth>(planes[r], matrix.chunks, k);
+      }
+    }
+    if (!waited) {
+      cudaGridDependencySynchronize();  // the inputs
+      waited = true;
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const uint32_t k = (step + a) * kWarp + lane;
+      if (k >= matrix.chunks) continue;
+      uint32_t words[kRows][8];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) Unpack<kWidth>(bits[a][r], words[r]);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
+        const uint4* const values = in.values + (size_t{token} * in.steps + step + a) * 64 + lane;
+        const uint4 u = values[0], v = values[32];
+        const int2 head = in.heads[size_t{token} * in.chunks + k];
+        const float scale = __int_as_float(head.x);
+        const int less = -Bias(kWidth) * head.y;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          int dot = Dot<kWidth>(words[r][0], u.x, less);
+          dot = Dot<kWidth>(words[r][1], u.y, dot);
+          dot = Dot<kWidth>(words[r][2], u.z, dot);
+          dot = Dot<kWidth>(words[r][3], u.w, dot);
+          dot = Dot<kWidth>(words[r][4], v.x, dot);
+          dot = Dot<kWidth>(words[r][5], v.y, dot);
+          dot = Dot<kWidth>(words[r][6], v.z, dot);
+          dot = Dot<kWidth>(words[r][7], v.w, dot);
+          sums[r][t] = fmaf(scale, static_cast<float>(dot), sums[r][t]);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const uint32_t row = min(first_row + r, matrix.rows - 1);
+    for (uint32_t i = listed[r]; i < listed_end[r]; i += kWarp) {
+      const uint32_t entry = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + i);
+      const uint32_t col = entry & 0xFFFF;
+      const int rest = static_cast<int>(entry) >> 16;
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
+        const float scale = __int_as_float(in.heads[size_t{token} * in.chunks + col / kChunk].x);
+        sums[r][t] = fmaf(scale, static_cast<float>(rest * ValueOf(in, token, col)), sums[r][t]);
+      }
+    }
+    for (uint32_t i = lane; i < matrix.apart_count; i += kWarp) {
+      const float level = static_cast<float>(matrix.apart[size_t{row} * matrix.apart_count + i]);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
+        sums[r][t] = fmaf(in.apart[size_t{token} * in.apart_count + i], level, sums[r][t]);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const uint32_t row = first_row + r;
+    const bool mine = row < matrix.rows;
+    const float scale = mine ? matrix.row_scale[row] : 0.0f;
+    const float bias = mine && product.bias != nullptr ? product.bias[row] : 0.0f;
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float sum = WarpSum(sums[r][t]);
+      if (!mine || t >= tokens || lane != (r * kTokens + t) % kWarp) continue;
+      const float y = __fmul_rn(sum, scale);
+      product.y[t * product.y_stride + row] = product.bias == nullptr ? y : __fadd_rn(y, bias);
+    }
+  }
+}
+
+template <int kTokens>
+constexpr int kRowsOfWarp = kTokens <= 2 ? 2 : 4;
+
+template <int kTokens>
+__global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3)
+    MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
+  constexpr int kRows = kRowsOfWarp<kTokens>, kAhead = kTokens == 1 ? 3 : kTokens == 2 ? 2 : 1;
+  uint32_t p = 0;
+  while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_block) ++p;
+  const LevelsProduct& product = launch.products[p];
+  const uint32_t row = ((blockIdx.x - product.first_block) * kWarps + threadIdx.x / kWarp) * kRows;
+  if (row >= product.matrix.rows) return;
+  switch (product.matrix.width) {
+    case 4:
+      return MultiplyRows<4, kTokens, kRows, kAhead>(product, launch.tokens, row);
+    case 5:
+      return MultiplyRows<5, kTokens, kRows, kAhead>(product, launch.tokens, row);
+    case 6:
+      return MultiplyRows<6, kTokens, kRows, kAhead>(product, launch.tokens, row);
+    case 7:
+      return MultiplyRows<7, kTokens, kRows, kAhead>(product, launch.tokens, row);
+    default:
+      return MultiplyRows<8, kTokens, kRows, kAhead>(product, launch.tokens, row);
+  }
+}
+
+template <int kWidth>
+__device__ __forceinline__ void LevelsOfChunk(const uint8_t* row, uint32_t chunks, uint32_t k,
+                                              int (&levels)[kChunk]) {
+  uint32_t words[8];
+  Unpack<kWidth>(LoadPlanes<kWidth>(row, chunks, k), words);
+#pragma unroll
+  for (int c = 0; c < static_cast<int>(kChunk); ++c) {
+    const uint32_t byte = words[c / 4] >> 8 * (c % 4) & 0xFF;
+    levels[c] = kWidth == 8 ? static_cast<int8_t>(byte) : static_cast<int>(byte) - Bias(kWidth);
+  }
+}
+
+// A block a row: out row i = weights of row ids[i], or first + i.
+template <typename T, bool kById>
+__global__ void __launch_bounds__(kThreads)
+    DecodeRows(LevelsMatrix matrix, const float* factors, const float* apart_factors,
+               const uint32_t* apart_cols, const __grid_constant__ RowIds ids, uint32_t first, View<T> out) {
+  const uint32_t row = kById ? static_cast<uint32_t>(ids.ids[blockIdx.x]) : first + blockIdx.x;
+  const uint8_t* const planes = matrix.planes + row * matrix.row_bytes;
+  T* const target = out.row(blockIdx.x);
+  const float row_scale = matrix.row_scale[row];
+  const auto weight = [&](int level, float factor) {
+    return FromFloat<T>(__fmul_rn(static_cast<float>(level), __fmul_rn(row_scale, factor)));
+  };
+  for (uint32_t k = threadIdx.x; k < matrix.chunks; k += kThreads) {
+    int levels[kChunk];
+    switch (matrix.width) {
+      case 4:
+        LevelsOfChunk<4>(planes, matrix.chunks, k, levels);
+        break;
+      case 5:
+        LevelsOfChunk<5>(planes, matrix.chunks, k, levels);
+        break;
+      case 6:
+        LevelsOfChunk<6>(planes, matrix.chunks, k, levels);
+        break;
+      case 7:
+        LevelsOfChunk<7>(planes, matrix.chunks, k, levels);
+        break;
+      default:
+        LevelsOfChunk<8>(planes, matrix.chunks, k, levels);
+    }
+    if constexpr (sizeof(T) == 2) {
+      if (kChunk * (k + 1) <= matrix.cols) {
+#pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          __align__(16) T values[8];
+#pragma unroll
+          for (int i = 0; i < 8; ++i)
+            values[i] = weight(levels[8 * part + i], factors[kChunk * k + 8 * part + i]);
+          reinterpret_cast<uint4*>(target + kChunk * k)[part] = *reinterpret_cast<const uint4*>(values);
+        }
+        continue;
+      }
+    }
+#pragma unroll
+    for (int c = 0; c < static_cast<int>(kChunk); ++c) {
+      if (kChunk * k + c < matrix.cols) target[kChunk * k + c] = weight(levels[c], factors[kChunk * k + c]);
+    }
+  }
+  __syncthreads();
+  const uint32_t end = matrix.listed_begin[row + 1];
+  for (uint32_t i = matrix.listed_begin[row] + threadIdx.x; i < end; i += kThreads) {
+    const Listed entry = matrix.listed[i];
+    const int level = (entry.rest > 0 ? Most(matrix.width) : Least(matrix.width)) + entry.rest;
+    target[entry.col] = weight(level, factors[entry.col]);
+  }
+  for (uint32_t i = threadIdx.x; i < matrix.apart_count; i += kThreads)
+    target[apart_cols[i]] = weight(matrix.apart[size_t{row} * matrix.apart_count + i], apart_factors[i]);
+}
+
+// -- Making them.
+
+// counts[w, c] += levels of column c that do not fit into kLeastWidth + w bits.
+constexpr int kWidths = kMostWidth - kLeastWidth + 1;
+__global__ void __launch_bounds__(kThreads)
+    CountBeyond(View<const int16_t> levels, uint32_t rows_each, uint32_t* counts) {
+  const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
+  if (c >= levels.cols) return;
+  const size_t first = size_t{blockIdx.y} * rows_each, end = min(first + rows_each, levels.rows);
+  uint32_t beyond[kWidths] = {};
+  for (size_t r = first; r < end; ++r) {
+    const int level = levels.row(r)[c];
+#pragma unroll
+    for (int w = 0; w < kWidths; ++w)
+      beyond[w] += level < Least(kLeastWidth + w) || level > Most(kLeastWidth + w);
+  }
+#pragma unroll
+  for (int w = 0; w < kWidths; ++w) {
+    if (beyond[w] > 0) atomicAdd(counts + w * levels.cols + c, beyond[w]);
+  }
+}
+
+// Moves the columns that are taken out to `apart` and leaves zeros.
+__global__ void __launch_bounds__(kThreads)
+    TakeOut(View<int16_t> levels, const uint32_t* cols, uint32_t count, int16_t* apart) {
+  const size_t i = size_t{blockIdx.x} * kThreads + threadIdx.x, r = i / count;
+  if (r >= levels.rows) return;
+  int16_t& level = levels.row(r)[cols[i % count]];
+  apart[i] = level;
+  level = 0;
+}
+
+// A warp a row. kWrite: lists what does not fit from begin[row] on; else begin[row] = how many do not.
+template <bool kWrite>
+__global__ void __launch_bounds__(kThreads)
+    ListBeyond(View<const int16_t> levels, int width, uint32_t* begin, Listed* listed) {
+  const uint32_t r = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (r >= levels.rows) return;
+  uint32_t count = kWrite ? begin[r] : 0;
+  for (uint32_t first = 0; first < levels.cols; first += kWarp) {
+    const uint32_t c = first + lane;
+    const int level = c < levels.cols ? levels.row(r)[c] : 0;
+    const int rest = level - min(max(level, Least(width)), Most(width));
+    const unsigned lanes = __ballot_sync(kAllLanes, rest != 0);
+    if (kWrite && rest != 0)
+      listed[count + __popc(lanes & ((1u << lane) - 1))] = {static_cast<uint16_t>(c),
+                                                            static_cast<int16_t>(rest)};
+    count += __popc(lanes);
+  }
+  if (!kWrite && lane == 0) begin[r] = count;
+}
+
+// A thread a chunk.
+template <int kWidth>
+__global__ void __launch_bounds__(kThreads)
+    PackLevels(View<const int16_t> levels, uint32_t chunks, uint8_t* planes, uint64_t row_bytes) {
+  const uint32_t k = blockIdx.x * kThreads + threadIdx.x;
+  if (k >= chunks) return;
+  for (size_t r = blockIdx.y; r < levels.rows; r += gridDim.y) {
+    uint32_t words[8] = {};
+#pragma unroll
+    for (uint32_t c = 0; c < kChunk; ++c) {
+      const int level = kChunk * k + c < levels.cols ? levels.row(r)[kChunk * k + c] : 0;
+      const int held = min(max(level, Least(kWidth)), Most(kWidth)) + Bias(kWidth);
+      words[c / 4] |= (static_cast<uint32_t>(held) & 0xFF) << 8 * (c % 4);
+    }
+    StorePlanes<kWidth>(words, planes + r * row_bytes, chunks, k);
+  }
+}
+
+template <typename T>
+Array ToDevice(Device device, std::span<const T> values) {
+  Array there(1, std::max<size_t>(values.size_bytes(), 16), DType::kU8, device);
+  if (!values.empty()) {
+    CopyBytes(device, there.view().data, values.size_bytes(), Device::Cpu(), values.data(),
+              values.size_bytes(), values.size_bytes(), 1);
+  }
+  return there;
+}
+template <typename T>
+T* At(const Array& array) {
+  return reinterpret_cast<T*>(const_cast<std::byte*>(array.view().data));
+}
+
+class Levels : public CudaForm {
+ public:
+  // levels: [rows, cols] I16 on the device, overwritten.
+  Levels(const EntropyParts& parts, Tensor levels) : device_(levels.device) {
+    matrix_.rows = static_cast<uint32_t>(parts.rows);
+    matrix_.cols = static_cast<uint32_t>(parts.cols);
+    matrix_.chunks = Blocks(parts.cols, kChunk);
+    const View<int16_t> view{reinterpret_cast<int16_t*>(levels.data), levels.rows, levels.cols,
+                             levels.stride};
+    const View<const int16_t> read{view.data, view.rows, view.cols, view.stride};
+    ChooseWidth(read);
+    // The blocks of 256 columns do not know of those that are taken out.
+    std::vector<float> factors(kChunk * matrix_.chunks, 0.0f), apart_factors;
+    std::copy(parts.col_scale.begin(), parts.col_scale.end(), factors.begin());
+    for (const uint32_t c : apart_cols_) {
+      apart_factors.push_back(factors[c]);
+      factors[c] = 0;
+    }
+    factors_ = ToDevice<float>(device_, factors);
+    apart_factors_ = ToDevice<float>(device_, apart_factors);
+    apart_cols_there_ = ToDevice<uint32_t>(device_, apart_cols_);
+    std::vector<float> row_scale;
+    for (const int16_t step : parts.row_step) row_scale.push_back(EntropyStep(step, parts.row_resolution));
+    row_scale_ = ToDevice<float>(device_, row_scale);
+    matrix_.row_scale = At<const float>(row_scale_);
+
+    matrix_.apart_count = static_cast<uint32_t>(apart_cols_.size());
+    apart_ = Array(1, std::max<size_t>(matrix_.rows * apart_cols_.size() * sizeof(int16_t), 16), DType::kU8,
+                   device_);
+    matrix_.apart = At<const int16_t>(apart_);
+    if (matrix_.apart_count > 0) {
+      Launch(device_, TakeOut, Blocks(size_t{matrix_.rows} * matrix_.apart_count, kThreads), kThreads, 0,
+             view, At<const uint32_t>(apart_cols_there_), matrix_.apart_count, At<int16_t>(apart_));
+    }
+
+    std::vector<uint32_t> begin(matrix_.rows + 1, 0);
+    listed_begin_ = ToDevice<uint32_t>(device_, begin);
+    const unsigned of_rows = Blocks(matrix_.rows, kWarps);
+    Launch(device_, ListBeyond<false>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_),
+           static_cast<Listed*>(nullptr));
+    const size_t begin_bytes = matrix_.rows * sizeof(uint32_t);
+    CopyBytes(Device::Cpu(), begin.data(), begin_bytes, device_, listed_begin_.view().data, begin_bytes,
+              begin_bytes, 1);
+    std::exclusive_scan(begin.begin(), begin.end(), begin.begin(), 0u);
+    listed_begin_ = ToDevice<uint32_t>(device_, begin);
+    listed_ = Array(1, std::max<size_t>(begin.back() * sizeof(Listed), 16), DType::kU8, device_);
+    Launch(device_, ListBeyond<true>, of_rows, kThreads, 0, read, matrix_.width, At<uint32_t>(listed_begin_),
+           At<Listed>(listed_));
+    matrix_.listed_begin = At<const uint32_t>(listed_begin_);
+    matrix_.listed = At<const Listed>(listed_);
+
+    matrix_.row_bytes = (size_t{matrix_.chunks} * ChunkBytes(matrix_.width) + 15) / 16 * 16;
+    planes_ = Array(1, std::max<size_t>(matrix_.rows * matrix_.row_bytes, 16), DType::kU8, device_);
+    matrix_.planes = At<const uint8_t>(planes_);
+    const auto pack = [&](auto* kernel) {
+      Launch(device_, kernel, dim3(Blocks(matrix_.chunks, kThreads), std::min(matrix_.rows, 32768u)),
+             kThreads, 0, read, matrix_.chunks, At<uint8_t>(planes_), matrix_.row_bytes);
+    };
+    if (matrix_.width == 4) pack(PackLevels<4>);
+    if (matrix_.width == 5) pack(PackLevels<5>);
+    if (matrix_.width == 6) pack(PackLevels<6>);
+    if (matrix_.width == 7) pack(PackLevels<7>);
+    if (matrix_.width == 8) pack(PackLevels<8>);
+    bytes_ = planes_.cols() + listed_.cols() + listed_begin_.cols() + apart_.cols() + row_scale_.cols() +
+             factors_.cols() + apart_factors_.cols() + apart_cols_there_.cols();
+    // Another thread may be the first to use them.
+    Synchronize(device_);
+  }
+
+  const char* name() const override { return "levels"; }
+  size_t outputs() const override { return matrix_.rows; }
+  size_t inputs() const override { return matrix_.cols; }
+  Device device() const override { return device_; }
+  size_t bytes() const override { return bytes_; }
+
+  bool GoesWith(const CudaForm& other) const override {
+    return dynamic_cast<const Levels*>(&other) != nullptr;
+  }
+
+  void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
+    std::array<InputPlan, kMostProducts> plans;
+    std::array<RoundedInputs, kMostProducts> inputs;
+    for (size_t i = 0; i < products.size(); ++i)
+      plans[i] = static_cast<const Levels*>(products[i].form)->Plan();
+    RoundInputs(x, {plans.data(), products.size()}, inputs.data());
+    if (x.rows == 1) {
+      Start<1>(x, products, inputs.data());
+    } else if (x.rows == 2) {
+      Start<2>(x, products, inputs.data());
+    } else if (x.rows <= 4) {
+      Start<4>(x, products, inputs.data());
+    } else {
+      Start<8>(x, products, inputs.data());
+    }
+  }
+
+  void MultiplyMany(ConstTensor x, Tensor y) const override {
+    MultiplyDecoded(NarrowInputs(x), matrix_.rows, DType::kBF16, y, [&](size_t first, Tensor rows) {
+      Launch(device_, DecodeRows<__nv_bfloat16, false>, static_cast<unsigned>(rows.rows), kThreads, 0,
+             matrix_, At<const float>(factors_), At<const float>(apart_factors_),
+             At<const uint32_t>(apart_cols_there_), RowIds{}, static_cast<uint32_t>(first), Out<BF16>(rows));
+    });
+  }
+
+  void Rows(std::span<const int32_t> ids, Tensor out) const override {
+    MICA_CHECK(out.rows == ids.size() && out.cols == matrix_.cols);
+    ForIds(ids, matrix_.rows, [&](const RowIds& some, size_t first, size_t count) {
+      Launch(device_, DecodeRows<float, true>, static_cast<unsigned>(count), kThreads, 0, matrix_,
+             At<const float>(factors_), At<const float>(apart_factors_),
+             At<const uint32_t>(apart_cols_there_), some, 0u, Out<float>(out.Rows(first, count)));
+    });
+  }
+
+ private:
+  // Least memory, where a listed level counts kListedCost bytes or its column is taken out whole.
+  void ChooseWidth(const View<const int16_t>& levels) {
+    const size_t cols = matrix_.cols;
+    std::vector<uint32_t> counts(kWidths * cols, 0);
+    const Array there = ToDevice<uint32_t>(device_, counts);
+    constexpr uint32_t kRowsEach = 256;
+    Launch(device_, CountBeyond, dim3(Blocks(cols, kThreads), Blocks(matrix_.rows, kRowsEach)), kThreads, 0,
+           levels, kRowsEach, At<uint32_t>(there));
+    const size_t count_bytes = counts.size() * sizeof(uint32_t);
+    CopyBytes(Device::Cpu(), counts.data(), count_bytes, device_, there.view().data, count_bytes, count_bytes,
+              1);
+    const auto out_whole = [&](uint32_t count) {
+      return kListedBytes * count > sizeof(int16_t) * matrix_.rows;
+    };
+    size_t least = SIZE_MAX;
+    for (int w = 0; w < kWidths; ++w) {
+      size_t cost = size_t{matrix_.rows} * matrix_.chunks * ChunkBytes(kLeastWidth + w);
+      for (size_t c = 0; c < cols; ++c) {
+        const uint32_t count = counts[w * cols + c];
+        cost += out_whole(count) ? sizeof(int16_t) * matrix_.rows : kListedCost * count;
+      }
+      if (cost >= least) continue;
+      least = cost;
+      matrix_.width = kLeastWidth + w;
+    }
+    for (size_t c = 0; c < cols; ++c) {
+      if (out_whole(counts[(matrix_.width - kLeastWidth) * cols + c]))
+        apart_cols_.push_back(static_cast<uint32_t>(c));
+    }
+  }
+
+  InputPlan Plan() const {
+    InputPlan plan{};
+    plan.factors = At<const float>(factors_);
+    plan.cols = matrix_.cols;
+    plan.chunks = matrix_.chunks;
+    plan.blocks = Blocks(matrix_.chunks, 8);
+    plan.apart = At<const uint32_t>(apart_cols_there_);
+    plan.apart_factors = At<const float>(apart_factors_);
+    plan.apart_count = matrix_.apart_count;
+    return plan;
+  }
+
+  template <int kTokens>
+  static void Start(ConstTensor x, std::span<const FormProduct> products, const RoundedInputs* inputs) {
+    LevelsLaunch launch{};
+    launch.count = static_cast<uint32_t>(products.size());
+    launch.tokens = static_cast<uint32_t>(x.rows);
+    unsigned blocks = 0;
+    for (size_t i = 0; i < products.size(); ++i) {
+      const Levels& form = *static_cast<const Levels*>(products[i].form);
+      const View<float> y = Out<float>(products[i].y);
+      const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
+      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks};
+      blocks += Blocks(form.matrix_.rows, kWarps * kRowsOfWarp<kTokens>);
+    }
+    LaunchBehind(x.device, MultiplyLevels<kTokens>, blocks, kThreads, 0, launch);
+  }
+
+  Device device_;
+  LevelsMatrix matrix_{};
+  std::vector<uint32_t> apart_cols_;
+  Array planes_, listed_begin_, listed_, apart_, row_scale_, factors_, apart_factors_, apart_cols_there_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<const ResidentForm> LevelsOnCuda(const EntropyParts& parts, Device device) {
+  if (parts.cols > 65536) return nullptr;
+  Array levels(parts.rows, parts.cols, DType::kI16, device);
+  if (!DecodeLevels(parts, levels.view())) return nullptr;
+  return std::make_unique<Levels>(parts, levels.view());
+}
+
+}  // namespace mica::cuda
