@@ -212,10 +212,10 @@ __device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, 
                                        const float (&sums)[kTokens]) {
   const uint32_t lane = threadIdx.x % kWarp;
 #pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-    const float sum = WarpSum(sums[t]);
+  for (int t = 0; t < kTokens; t += 2) {
+    const float sum = __fadd_rn(WarpSum(sums[t]), WarpSum(sums[t + 1]));
     if (mine && t < tokens && lane == t)
-      product.y[t * product.y_stride + row] =
+      product.y[t / 2 * product.y_stride + row] =
           product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
   }
 }
@@ -672,17 +672,17 @@ class Fixed : public CudaForm {
     return fixed != nullptr && fixed->matrix_.masked == matrix_.masked;
   }
 
+  size_t few_tokens() const override { return kFewDigits / 2; }
   void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
     std::array<InputPlan, kMostProducts> plans;
     std::array<RoundedInputs, kMostProducts> inputs;
     for (size_t i = 0; i < products.size(); ++i)
       plans[i] = static_cast<const Fixed*>(products[i].form)->Plan();
     RoundInputs(x, {plans.data(), products.size()}, inputs.data());
+    static_assert(kFewDigits == 8);
     if (x.rows == 1) {
-      Start<1>(x, products, inputs.data());
-    } else if (x.rows == 2) {
       Start<2>(x, products, inputs.data());
-    } else if (x.rows <= 4) {
+    } else if (x.rows == 2) {
       Start<4>(x, products, inputs.data());
     } else {
       Start<8>(x, products, inputs.data());
@@ -732,7 +732,7 @@ class Fixed : public CudaForm {
   void Start(ConstTensor x, std::span<const FormProduct> products, const RoundedInputs* inputs) const {
     ProductLaunch launch{};
     launch.count = static_cast<uint32_t>(products.size());
-    launch.tokens = static_cast<uint32_t>(x.rows);
+    launch.tokens = static_cast<uint32_t>(2 * x.rows);
     unsigned first = 0;
     for (size_t i = 0; i < products.size(); ++i) {
       const Fixed& form = *static_cast<const Fixed*>(products[i].form);

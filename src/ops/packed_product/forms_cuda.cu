@@ -89,9 +89,9 @@ __global__ void __launch_bounds__(kThreads)
   cudaTriggerProgrammaticLaunchCompletion();
   const RoundProduct& product = launch.products[blockIdx.z];
   const InputPlan& plan = product.plan;
-  const uint32_t token = blockIdx.y, lane = threadIdx.x % kWarp;
+  const uint32_t token = 2 * blockIdx.y, lane = threadIdx.x % kWarp;
   const uint32_t block = blockIdx.x * kWarps + threadIdx.x / kWarp;
-  const float* const row = x.row(token);
+  const float* const row = x.row(blockIdx.y);
   const auto value_of = [&](uint32_t slot) {
     const uint32_t column = plan.columns == nullptr ? slot : __ldg(plan.columns + slot);
     return column < plan.cols ? row[column] * __ldg(plan.factors + slot) : 0.0f;
@@ -102,6 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     const uint32_t column = __ldg(plan.apart + i);
     product.apart[size_t{token} * plan.apart_count + i] =
         column < plan.cols ? row[column] * __ldg(plan.apart_factors + i) : 0.0f;
+    product.apart[size_t{token + 1} * plan.apart_count + i] = 0.0f;  // nothing is left of them
     return;
   }
   const uint32_t first = plan.block_begin == nullptr ? 8 * block : __ldg(plan.block_begin + block);
@@ -117,24 +118,40 @@ __global__ void __launch_bounds__(kThreads)
   const float largest = __uint_as_float(__reduce_max_sync(kAllLanes, most));
   const bool zeros = largest < kLeastLargest;
   const float inverse = zeros ? 0.0f : 127.0f / largest, scale = zeros ? 0.0f : largest / 127.0f;
+  // What the first digit leaves is at most half of its scale.
+  const float rest_inverse = zeros ? 0.0f : 254.0f / scale, rest_scale = scale / 254.0f;
   for (uint32_t begin = first; begin < end; begin += 4) {
     const uint32_t k = begin + lane / 8;
-    uint32_t word = 0;
-    int sum = 0;
+    uint32_t word = 0, rest_word = 0;
+    int sum = 0, rest_sum = 0;
     if (k < end) {
 #pragma unroll
       for (uint32_t b = 0; b < 4; ++b) {
-        const int value = __float2int_rn(value_of(kChunk * k + lane % 8 * 4 + b) * inverse);
-        word |= (static_cast<uint32_t>(value) & 0xFF) << 8 * b;
-        sum += value;
+        const float value = value_of(kChunk * k + lane % 8 * 4 + b);
+        const int digit = __float2int_rn(__fmul_rn(value, inverse));
+        const float left = __fmaf_rn(-scale, static_cast<float>(digit), value);
+        const int rest = __float2int_rn(__fmul_rn(left, rest_inverse));
+        word |= (static_cast<uint32_t>(digit) & 0xFF) << 8 * b;
+        rest_word |= (static_cast<uint32_t>(rest) & 0xFF) << 8 * b;
+        sum += digit;
+        rest_sum += rest;
       }
     }
-    for (int d = 1; d < 8; d *= 2) sum += __shfl_xor_sync(kAllLanes, sum, d);
+    for (int d = 1; d < 8; d *= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, d);
+      rest_sum += __shfl_xor_sync(kAllLanes, rest_sum, d);
+    }
     if (k >= end) continue;
     const uint32_t i = lane % 8;
-    uint32_t* const words = reinterpret_cast<uint32_t*>(product.values + size_t{token} * product.steps * 64);
-    words[((k / 32 * 2 + i / 4) * 32 + k % 32) * 4 + i % 4] = word;
-    if (i == 0) product.heads[size_t{token} * plan.chunks + k] = make_int2(__float_as_int(scale), sum);
+    const size_t words_of_token = size_t{product.steps} * 256;
+    uint32_t* const words = reinterpret_cast<uint32_t*>(product.values) + token * words_of_token;
+    const size_t at = ((k / 32 * 2 + i / 4) * 32 + k % 32) * 4 + i % 4;
+    words[at] = word;
+    words[words_of_token + at] = rest_word;
+    if (i != 0) continue;
+    int2* const heads = product.heads + size_t{token} * plan.chunks + k;
+    heads[0] = make_int2(__float_as_int(scale), sum);
+    heads[plan.chunks] = make_int2(__float_as_int(rest_scale), rest_sum);
   }
 }
 
@@ -177,11 +194,12 @@ void ProductOf(ConstTensor x, ConstTensor w, Tensor y) { Product(x, w, 0, y); }
 
 void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out) {
   MICA_CHECK(plans.size() <= kMostProducts);
+  const size_t digits = 2 * x.rows;
   const auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
   const auto steps_of = [](const InputPlan& plan) { return (plan.chunks + 31) / 32; };
   const auto bytes_of = [&](const InputPlan& plan) {
-    return aligned(x.rows * steps_of(plan) * 1024) + aligned(x.rows * plan.chunks * sizeof(int2)) +
-           aligned(x.rows * plan.apart_count * sizeof(float));
+    return aligned(digits * steps_of(plan) * 1024) + aligned(digits * plan.chunks * sizeof(int2)) +
+           aligned(digits * plan.apart_count * sizeof(float));
   };
   size_t bytes = 0;
   for (const InputPlan& plan : plans) bytes += bytes_of(plan);
@@ -194,9 +212,9 @@ void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs*
     product.plan = plan;
     product.steps = steps_of(plan);
     product.values = reinterpret_cast<uint4*>(memory);
-    std::byte* const heads = memory + aligned(x.rows * product.steps * 1024);
+    std::byte* const heads = memory + aligned(digits * product.steps * 1024);
     product.heads = reinterpret_cast<int2*>(heads);
-    product.apart = reinterpret_cast<float*>(heads + aligned(x.rows * plan.chunks * sizeof(int2)));
+    product.apart = reinterpret_cast<float*>(heads + aligned(digits * plan.chunks * sizeof(int2)));
     out[i] = {product.values, product.heads, product.apart, product.steps, plan.chunks, plan.apart_count};
     memory += bytes_of(plan);
     warps = std::max(warps, plan.blocks + Blocks(plan.apart_count, kWarp));
@@ -221,27 +239,25 @@ void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
                (product.bias.cols == product.form->outputs() && product.bias.device == x.device));
   }
   if (x.rows == 0) return;
-  if (x.rows <= kFewTokens) {
-    std::vector<bool> done(products.size());
-    for (size_t i = 0; i < products.size(); ++i) {
-      if (done[i]) continue;
-      const CudaForm& form = FormOf(*products[i].form);
-      std::vector<FormProduct> alike;
-      for (size_t j = i; j < products.size() && alike.size() < kMostProducts; ++j) {
-        if (done[j] || !form.GoesWith(FormOf(*products[j].form))) continue;
-        alike.push_back(products[j]);
-        done[j] = true;
-      }
-      form.MultiplyFew(x, alike);
+  std::vector<bool> done(products.size());
+  for (size_t i = 0; i < products.size(); ++i) {
+    if (done[i]) continue;
+    const CudaForm& form = FormOf(*products[i].form);
+    if (x.rows > form.few_tokens()) {
+      form.MultiplyMany(x, products[i].y);
+      if (products[i].bias.empty()) continue;
+      const dim3 grid(std::min(Blocks(products[i].y.cols, 256), 64u),
+                      static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
+      Launch(x.device, AddBias, grid, 256, 0, In<float>(products[i].bias).data, Out<float>(products[i].y));
+      continue;
     }
-    return;
-  }
-  for (const FormProduct& product : products) {
-    FormOf(*product.form).MultiplyMany(x, product.y);
-    if (product.bias.empty()) continue;
-    const dim3 grid(std::min(Blocks(product.y.cols, 256), 64u),
-                    static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
-    Launch(x.device, AddBias, grid, 256, 0, In<float>(product.bias).data, Out<float>(product.y));
+    std::vector<FormProduct> alike;
+    for (size_t j = i; j < products.size() && alike.size() < kMostProducts; ++j) {
+      if (done[j] || !form.GoesWith(FormOf(*products[j].form))) continue;
+      alike.push_back(products[j]);
+      done[j] = true;
+    }
+    form.MultiplyFew(x, alike);
   }
 }
 

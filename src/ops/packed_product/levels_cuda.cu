@@ -155,11 +155,11 @@ __device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint3
     const float scale = mine ? matrix.row_scale[row] : 0.0f;
     const float bias = mine && product.bias != nullptr ? product.bias[row] : 0.0f;
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      const float sum = WarpSum(sums[r][t]);
+    for (int t = 0; t < kTokens; t += 2) {
+      const float sum = __fadd_rn(WarpSum(sums[r][t]), WarpSum(sums[r][t + 1]));
       if (!mine || t >= tokens || lane != (r * kTokens + t) % kWarp) continue;
       const float y = __fmul_rn(sum, scale);
-      product.y[t * product.y_stride + row] = product.bias == nullptr ? y : __fadd_rn(y, bias);
+      product.y[t / 2 * product.y_stride + row] = product.bias == nullptr ? y : __fadd_rn(y, bias);
     }
   }
 }
@@ -424,17 +424,17 @@ class Levels : public CudaForm {
     return dynamic_cast<const Levels*>(&other) != nullptr;
   }
 
+  size_t few_tokens() const override { return kFewDigits / 2; }
   void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
     std::array<InputPlan, kMostProducts> plans;
     std::array<RoundedInputs, kMostProducts> inputs;
     for (size_t i = 0; i < products.size(); ++i)
       plans[i] = static_cast<const Levels*>(products[i].form)->Plan();
     RoundInputs(x, {plans.data(), products.size()}, inputs.data());
+    static_assert(kFewDigits == 8);
     if (x.rows == 1) {
-      Start<1>(x, products, inputs.data());
-    } else if (x.rows == 2) {
       Start<2>(x, products, inputs.data());
-    } else if (x.rows <= 4) {
+    } else if (x.rows == 2) {
       Start<4>(x, products, inputs.data());
     } else {
       Start<8>(x, products, inputs.data());
@@ -506,7 +506,7 @@ class Levels : public CudaForm {
   static void Start(ConstTensor x, std::span<const FormProduct> products, const RoundedInputs* inputs) {
     LevelsLaunch launch{};
     launch.count = static_cast<uint32_t>(products.size());
-    launch.tokens = static_cast<uint32_t>(x.rows);
+    launch.tokens = static_cast<uint32_t>(2 * x.rows);
     unsigned blocks = 0;
     for (size_t i = 0; i < products.size(); ++i) {
       const Levels& form = *static_cast<const Levels*>(products[i].form);

@@ -31,6 +31,28 @@ inline float SumOfLanes(LaneSums sums) {
   return sums[0];
 }
 
+// The digits of RoundToInt8's blocks, the second of what the first leaves, with scales 254 times as small.
+inline std::array<Int8Inputs, 2> TwoDigits(MatrixView<const float> x, std::span<const float> factors,
+                                           std::span<const uint32_t> order, std::span<const uint32_t> begin) {
+  std::array<Int8Inputs, 2> digits;
+  const size_t blocks = begin.size() - 1, cols = begin[blocks];
+  RoundToInt8(x, factors, order, begin, cols, digits[0]);
+  digits[1] = digits[0];
+  for (size_t t = 0; t < x.rows; ++t) {
+    for (size_t b = 0; b < blocks; ++b) {
+      const float scale = digits[0].scales[t * blocks + b];
+      const float inverse = scale == 0 ? 0.0f : 254.0f / scale;
+      digits[1].scales[t * blocks + b] = scale / 254.0f;
+      for (size_t c = begin[b]; c < begin[b + 1]; ++c) {
+        const float value = x.row(t)[order.empty() ? c : order[c]] * factors[c];
+        const float left = std::fma(-scale, static_cast<float>(digits[0].values[t * cols + c]), value);
+        digits[1].values[t * cols + c] = static_cast<int8_t>(std::nearbyint(left * inverse));
+      }
+    }
+  }
+  return digits;
+}
+
 // y = x w^T by a form, in a frame of NaN that must stay whole; every value must be written.
 inline Matrix<float> Product(const ResidentWeights& weights, ConstTensor x, ConstTensor bias) {
   const Device device = weights.form().device();
