@@ -76,6 +76,11 @@ inline std::vector<WrongOptionValue> WrongValues(const Option& option) {
     wrong.push_back({4, "4"});
     wrong.push_back({"", ""});
   }
+  if (option.kind == OptionKind::kTexts) {
+    wrong.push_back({"text", "text"});
+    wrong.push_back({{"text", ""}, ""});
+    wrong.push_back({{"text", 4}, "4"});
+  }
   if (option.kind == OptionKind::kSources) wrong.push_back({"text=FILE", "text=FILE"});
   return wrong;
 }
@@ -101,6 +106,8 @@ inline std::vector<Json> Borders(const Option& option) {
     case OptionKind::kText:
     case OptionKind::kPath:
       return {option.value.is_string() ? option.value : Json("cpu")};
+    case OptionKind::kTexts:
+      return {Json::array({"a text"})};
     case OptionKind::kSources:
       return {Json::array({{{"kind", "text"}, {"path", "FILE"}}})};
   }

@@ -17,7 +17,8 @@ const std::vector<std::span<const Option>>& AllTables() {
   static const std::vector<std::span<const Option>> tables = {
       CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(),
       ComparisonOptionTable(),  ExportOptionTable(),     InspectionOptionTable(),
-      StatusOptionTable(),      TokenizingOptionTable(), CommonOptionTable()};
+      StatusOptionTable(),      TokenizingOptionTable(), GenerationOptionTable(),
+      PromptOptionTable(),      BenchOptionTable(),      CommonOptionTable()};
   return tables;
 }
 
@@ -57,7 +58,7 @@ TEST_P(EveryOption, ReadsTheTextOfAFlag) {
   for (const Json& value : Borders(option)) {
     const std::vector<std::string> texts = value.is_array() ? [&] {
       std::vector<std::string> items;
-      for (const Json& item : value) items.push_back(item.dump());
+      for (const Json& item : value) items.push_back(item.is_string() ? item.get<std::string>() : item.dump());
       return items;
     }()
                                                             : std::vector<std::string>{value.is_string() ? value.get<std::string>() : value.dump()};
