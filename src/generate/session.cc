@@ -68,6 +68,8 @@ Generated Session::Continue(std::span<const int32_t> prompt, const GenerationOpt
       break;
     }
     read_ = text;
+    // Rows that only pad the vocabulary have no text.
+    logits.resize(std::min(logits.size(), static_cast<size_t>(tokenizer_->vocab_size_with_added())));
     const std::vector<float> own = options.alternatives > 0 ? logits : std::vector<float>();
     const int32_t id = sampler.Choose(logits, text);
     if (result.tokens.empty()) first = MonotonicSeconds();

@@ -20,7 +20,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kLeastWidth = 4, kMostWidth = 8;
 // What a listed level takes in memory, and what it counts when a width is chosen: it takes time as well.
-constexpr size_t kListedBytes = 4, kListedCost = 6;
+constexpr size_t kListedBytes = 4, kListedCost = 32;
 
 // A level that its width has no room for: the rest of it.
 struct Listed {

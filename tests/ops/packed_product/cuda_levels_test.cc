@@ -43,7 +43,7 @@ Form Choose(const Matrix<int32_t>& levels) {
       for (size_t r = 0; r < levels.rows(); ++r)
         beyond += levels(r, c) < -(1 << (width - 1)) || levels(r, c) >= 1 << (width - 1);
       form.apart[c] = 4 * beyond > 2 * levels.rows();
-      cost += form.apart[c] ? 2 * levels.rows() : 6 * beyond;
+      cost += form.apart[c] ? 2 * levels.rows() : 32 * beyond;
     }
     if (cost >= least) continue;
     least = cost;
