@@ -53,11 +53,11 @@ Windows CutWindows(const std::vector<int32_t>& text_ids, const Bos& bos, size_t 
 
 struct PerplexitySettings {
   Arithmetic arithmetic;
+  // Budget of the residual stream of a chunk, which has at least one window; none: what suits the device.
+  std::optional<uint64_t> activation_bytes;
   // The model (not a reference) computes in the form that running models keep, so that what that costs can be
   // measured.
   bool as_running = false;
-  // Budget of the residual stream of a chunk, which has at least one window; none: what suits the device.
-  std::optional<uint64_t> activation_bytes;
 };
 
 // Seconds of wall clock that parts of an evaluation took.
