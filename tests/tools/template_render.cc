@@ -1,6 +1,6 @@
-// Renders templates for tests/chat_template_test.py. Each line of stdin is an object {"template", "variables",
-// "now" (seconds)}, each line of stdout {"text", "content": [[begin, end], ...]} (bytes that came from the messages),
-// or {"error", "refused": by the template itself}.
+// Renders templates for tests/chat_template_test.py. Each line of stdin is an object {"template",
+// "variables", "now" (seconds)}, each line of stdout {"text", "content": [[begin, end], ...]} (bytes that
+// came from the messages), or {"error", "refused": by the template itself}.
 #include <cstdio>
 #include <iostream>
 

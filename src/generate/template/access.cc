@@ -165,7 +165,8 @@ Value Repeated(const Context& context, const Value& value, int64_t count) {
 }
 
 bool IsSequence(const Value& value) {
-  return As<Text>(value) != nullptr || IsOfKind(value, List::Kind::kList) || IsOfKind(value, List::Kind::kTuple);
+  return As<Text>(value) != nullptr || IsOfKind(value, List::Kind::kList) ||
+         IsOfKind(value, List::Kind::kTuple);
 }
 
 }  // namespace
@@ -228,7 +229,8 @@ Value Slice(const Context& context, const Value& value, const Value* begin, cons
     Text part;
     if (bounds.step == 1) {
       if (bounds.begin < bounds.end)
-        part.Append(*text, starts[static_cast<size_t>(bounds.begin)], starts[static_cast<size_t>(bounds.end)]);
+        part.Append(*text, starts[static_cast<size_t>(bounds.begin)],
+                    starts[static_cast<size_t>(bounds.end)]);
     } else {
       ForEachIn(bounds, [&](size_t at) { part.Append(*text, starts[at], starts[at + 1]); });
     }
@@ -238,7 +240,8 @@ Value Slice(const Context& context, const Value& value, const Value* begin, cons
 }
 
 Value Arithmetic(const Context& context, std::string_view op, const Value& a, const Value& b) {
-  if (const auto left = WholeOf(a), right = WholeOf(b); left && right) return WholeArithmetic(op, *left, *right);
+  if (const auto left = WholeOf(a), right = WholeOf(b); left && right)
+    return WholeArithmetic(op, *left, *right);
   if (const auto left = NumberOf(a), right = NumberOf(b); left && right)
     return FloatArithmetic(op, *left, *right);
   if (op == "+") {

@@ -26,7 +26,8 @@ Value Negated(const Value& value);
 
 // Methods of texts and dicts. Throws Error for wrong arguments.
 bool HasMethod(const Value& value, std::string_view name);
-Value CallMethod(const Context& context, const Value& self, const std::string& name, const Arguments& arguments);
+Value CallMethod(const Context& context, const Value& self, const std::string& name,
+                 const Arguments& arguments);
 // Throws Error when Python's value has a method or attribute of that name, which is none of ours.
 void RefuseForeignMethod(const Value& value, std::string_view name);
 

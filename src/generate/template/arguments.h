@@ -22,8 +22,8 @@ class Bound {
  public:
   // Parameters: names; the `required` first of them must be given. Throws Error, naming `what` ("filter
   // 'join'"), for more arguments, unknown names and those that are missing.
-  Bound(const std::string& what, const Arguments& arguments, std::initializer_list<std::string_view> parameters,
-        size_t required = 0);
+  Bound(const std::string& what, const Arguments& arguments,
+        std::initializer_list<std::string_view> parameters, size_t required = 0);
 
   bool Has(size_t i) const { return values_[i].has_value(); }
   // Of one that is given.

@@ -1,5 +1,5 @@
-// What one rendering of a template may use. A template comes from outside: one that never ends, that doubles a
-// text again and again or that calls itself ends in an Error after a bounded time and in bounded memory.
+// What one rendering of a template may use. A template comes from outside: one that never ends, that doubles
+// a text again and again or that calls itself ends in an Error after a bounded time and in bounded memory.
 #pragma once
 
 #include <cstddef>

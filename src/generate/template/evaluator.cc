@@ -203,8 +203,7 @@ class Evaluator {
         const auto* space = std::get_if<std::shared_ptr<Namespace>>(&holder);
         if (space == nullptr)
           Fail("an attribute of {} is set; only those of a namespace can be", KindOf(holder));
-        if (!(*space)->values.contains(target.name))
-          context_.budget->Step(8);
+        if (!(*space)->values.contains(target.name)) context_.budget->Step(8);
         (*space)->values[target.name] = value;
       }
     }
@@ -399,8 +398,9 @@ class Evaluator {
     }
     std::vector<std::pair<Value, Value>> more;
     for (const auto& [name, value] : arguments.named) {
-      const auto at = std::find_if(parameters.begin(), parameters.end(),
-                                   [&, key = &name](const auto& parameter) { return parameter.first == *key; });
+      const auto at =
+          std::find_if(parameters.begin(), parameters.end(),
+                       [&, key = &name](const auto& parameter) { return parameter.first == *key; });
       if (at == parameters.end()) {
         if (!statement.takes_named)
           Fail("macro '{}' has no argument '{}'", Printable(statement.name, 40), Printable(name, 40));
@@ -408,7 +408,8 @@ class Evaluator {
         continue;
       }
       const auto i = static_cast<size_t>(at - parameters.begin());
-      if (given[i]) Fail("macro '{}' has argument '{}' twice", Printable(statement.name, 40), Printable(name, 40));
+      if (given[i])
+        Fail("macro '{}' has argument '{}' twice", Printable(statement.name, 40), Printable(name, 40));
       scope_->values[name] = value;
       given[i] = true;
     }
@@ -425,9 +426,9 @@ class Evaluator {
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (given[i]) continue;
       scope_->values[parameters[i].first] =
-          parameters[i].second != nullptr
-              ? Evaluate(*parameters[i].second)
-              : MakeUndefined(fmt::format("parameter '{}' was not provided", Printable(parameters[i].first, 40)));
+          parameters[i].second != nullptr ? Evaluate(*parameters[i].second)
+                                          : MakeUndefined(fmt::format("parameter '{}' was not provided",
+                                                                      Printable(parameters[i].first, 40)));
     }
     Execute(statement.body);
     return context_.New(std::move(text));
@@ -449,8 +450,8 @@ Text Evaluate(const Block& block, std::map<std::string, Value, std::less<>> vari
   try {
     return evaluator.Run(block);
   } catch (const Refusal& refusal) {
-    throw Refusal(fmt::format("{}, line {}: the template refuses the conversation: {}", where, evaluator.line(),
-                              Printable(refusal.what(), 400)));
+    throw Refusal(fmt::format("{}, line {}: the template refuses the conversation: {}", where,
+                              evaluator.line(), Printable(refusal.what(), 400)));
   } catch (const Error& failure) {
     Fail("{}, line {}: {}", where, evaluator.line(), failure.what());
   }

@@ -9,8 +9,8 @@
 
 namespace mica::jinja {
 
-// The text that `block` writes with these variables. Throws Error, and Refusal where the template does so, with
-// `where` and the line in front.
+// The text that `block` writes with these variables. Throws Error, and Refusal where the template does so,
+// with `where` and the line in front.
 Text Evaluate(const Block& block, std::map<std::string, Value, std::less<>> variables, const Context& context,
               const std::string& where);
 

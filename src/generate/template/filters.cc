@@ -84,13 +84,15 @@ Arguments Behind(A arguments, size_t count) {
 
 std::string NameAt(const char* filter, A arguments, size_t i, const char* what) {
   const Text* name = As<Text>(arguments.positional[i]);
-  if (name == nullptr) Fail("filter '{}': {} is {}, expected a text", filter, what, KindOf(arguments.positional[i]));
+  if (name == nullptr)
+    Fail("filter '{}': {} is {}, expected a text", filter, what, KindOf(arguments.positional[i]));
   return name->bytes();
 }
 
 Value Selected(C context, V value, A arguments, const char* filter, bool by_attribute, bool keep) {
   const size_t test_at = by_attribute ? 1 : 0;
-  if (by_attribute && arguments.positional.empty()) Fail("filter '{}' lacks the name of an attribute", filter);
+  if (by_attribute && arguments.positional.empty())
+    Fail("filter '{}' lacks the name of an attribute", filter);
   Test test = nullptr;
   Arguments rest;
   if (arguments.positional.size() > test_at) {
@@ -139,12 +141,14 @@ std::optional<int64_t> ParsedWhole(std::string text, int64_t base) {
   if (base == 16 && (text.starts_with("0x") || text.starts_with("0X"))) text.erase(0, 2);
   if (base == 8 && (text.starts_with("0o") || text.starts_with("0O"))) text.erase(0, 2);
   if (base == 2 && (text.starts_with("0b") || text.starts_with("0B"))) text.erase(0, 2);
-  if (text.starts_with('_') || text.ends_with('_') || text.find("__") != std::string::npos) return std::nullopt;
+  if (text.starts_with('_') || text.ends_with('_') || text.find("__") != std::string::npos)
+    return std::nullopt;
   std::erase(text, '_');
   if (text.empty() || text[0] == '-') return std::nullopt;
   int64_t number = 0;
   if (negative) text.insert(0, "-");
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number, static_cast<int>(base));
+  const auto [end, failure] =
+      std::from_chars(text.data(), text.data() + text.size(), number, static_cast<int>(base));
   if (end != text.data() + text.size()) return std::nullopt;
   if (failure == std::errc::result_out_of_range) Fail("filter 'int': the number is beyond 64 bits");
   if (failure != std::errc()) return std::nullopt;
@@ -283,7 +287,8 @@ Value Join(C context, V value, A arguments) {
   bool first = true;
   for (const Value& element : Elements(context, value)) {
     if (!std::exchange(first, false)) AppendWithin(context, between, joined);
-    AppendWithin(context, ToText(context, bound.IsNone(1) ? element : Path(context, element, bound[1])), joined);
+    AppendWithin(context, ToText(context, bound.IsNone(1) ? element : Path(context, element, bound[1])),
+                 joined);
   }
   return context.New(std::move(joined));
 }
@@ -291,8 +296,8 @@ Value Join(C context, V value, A arguments) {
 Value Replace(C context, V value, A arguments) {
   const Bound bound("filter 'replace'", arguments, {"old", "new", "count"}, 2);
   const int64_t most = bound.IsNone(2) ? -1 : bound.Whole(2, -1);
-  return context.New(Replaced(context, ToText(context, value), ToText(context, bound[0]),
-                              ToText(context, bound[1]), most));
+  return context.New(
+      Replaced(context, ToText(context, value), ToText(context, bound[0]), ToText(context, bound[1]), most));
 }
 
 Value Json(C context, V value, A arguments) {
@@ -398,7 +403,8 @@ Value Items(C context, V value, A arguments) {
 Value DictSort(C context, V value, A arguments) {
   const Bound bound("filter 'dictsort'", arguments, {"case_sensitive", "by", "reverse"});
   const std::string by = bound.TextOr(1, "key").bytes();
-  if (by != "key" && by != "value") Fail("filter 'dictsort': by '{}', expected key or value", Printable(by, 40));
+  if (by != "key" && by != "value")
+    Fail("filter 'dictsort': by '{}', expected key or value", Printable(by, 40));
   if (IsUndefined(value)) RefuseUndefined(value);
   const Dict* dict = As<Dict>(value);
   if (dict == nullptr) Fail("filter 'dictsort' has {}, expected a dict", KindOf(value));
@@ -453,7 +459,8 @@ Value Sum(C context, V value, A arguments) {
 Value Batch(C context, V value, A arguments) {
   const Bound bound("filter 'batch'", arguments, {"linecount", "fill_with"}, 1);
   const int64_t count = bound.Whole(0, 0);
-  if (count < 1 || count > kLongestRange) Fail("filter 'batch': {} elements, expected 1 to {}", count, kLongestRange);
+  if (count < 1 || count > kLongestRange)
+    Fail("filter 'batch': {} elements, expected 1 to {}", count, kLongestRange);
   std::vector<Value> batches, batch;
   for (const Value& element : Elements(context, value)) {
     if (batch.size() == static_cast<size_t>(count)) batches.push_back(context.New(std::exchange(batch, {})));

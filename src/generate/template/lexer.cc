@@ -166,7 +166,8 @@ class Lexer {
         Refuse(tag, fmt::format("the tag '{}' has no end; expected '{}'", kind == '%' ? "{%" : "{{", end));
       const char c = source_[at_];
       if (open.empty()) {
-        const bool signed_end = (c == '-' || (c == '+' && kind == '%')) && source_.compare(at_ + 1, 2, end) == 0;
+        const bool signed_end =
+            (c == '-' || (c == '+' && kind == '%')) && source_.compare(at_ + 1, 2, end) == 0;
         if (signed_end || source_.compare(at_, 2, end) == 0) {
           Put(kind == '%' ? Token::Kind::kTagEnd : Token::Kind::kOutputEnd, {}, at_);
           at_ = BehindEnd(at_ + (signed_end ? 1 : 0), signed_end ? c : '\0', kind == '%');
@@ -209,9 +210,8 @@ class Lexer {
 
   // Digits with single underscores between them, from `at` on.
   size_t DigitsEnd(size_t at) const {
-    while (at < source_.size() &&
-           (IsDigit(source_[at]) ||
-            (source_[at] == '_' && at + 1 < source_.size() && IsDigit(source_[at + 1]))))
+    while (at < source_.size() && (IsDigit(source_[at]) || (source_[at] == '_' && at + 1 < source_.size() &&
+                                                            IsDigit(source_[at + 1]))))
       ++at;
     return at;
   }

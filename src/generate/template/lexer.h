@@ -10,14 +10,14 @@ namespace mica::jinja {
 
 struct Token {
   enum class Kind {
-    kText,           // outside of tags
-    kOutputBegin,    // {{
-    kOutputEnd,      // }}
-    kTagBegin,       // {%
-    kTagEnd,         // %}
+    kText,         // outside of tags
+    kOutputBegin,  // {{
+    kOutputEnd,    // }}
+    kTagBegin,     // {%
+    kTagEnd,       // %}
     kName,
-    kString,         // text: its value
-    kWhole,          // text: digits without underscores, "0x" and the like as written
+    kString,  // text: its value
+    kWhole,   // text: digits without underscores, "0x" and the like as written
     kFloat,
     kOperator,
     kEnd
@@ -27,7 +27,8 @@ struct Token {
   int line;
 };
 
-// `where` stands in front of errors ("chat template"). `source` must be valid UTF-8. Throws Error with the line.
+// `where` stands in front of errors ("chat template"). `source` must be valid UTF-8. Throws Error with the
+// line.
 std::vector<Token> Tokenize(std::string_view source, const std::string& where);
 
 }  // namespace mica::jinja

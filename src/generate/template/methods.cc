@@ -6,26 +6,28 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "generate/template/access.h"
-#include "generate/template/text_tools.h"
 #include "generate/template/refusal.h"
+#include "generate/template/text_tools.h"
 
 namespace mica::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 26> kTextMethods = {
-    "strip",     "lstrip",     "rstrip",   "split", "rsplit", "splitlines", "startswith",   "endswith", "upper",
-    "lower",     "title",      "capitalize", "replace", "find", "rfind",     "index",        "count",    "join",
-    "isdigit",   "isalpha",    "isalnum",  "isspace", "isupper", "islower",  "removeprefix", "removesuffix"};
+    "strip",    "lstrip",  "rstrip",  "split",        "rsplit",      "splitlines", "startswith",
+    "endswith", "upper",   "lower",   "title",        "capitalize",  "replace",    "find",
+    "rfind",    "index",   "count",   "join",         "isdigit",     "isalpha",    "isalnum",
+    "isspace",  "isupper", "islower", "removeprefix", "removesuffix"};
 constexpr std::array<std::string_view, 4> kDictMethods = {"items", "keys", "values", "get"};
 
 // What Python has besides.
 constexpr std::string_view kForeignOfText[] = {
-    "casefold",  "center",    "encode", "expandtabs", "format",    "format_map", "isascii",   "isdecimal",
-    "isidentifier", "isnumeric", "isprintable", "istitle", "ljust", "maketrans", "partition", "rindex",
-    "rjust",     "rpartition", "swapcase", "translate", "zfill"};
-constexpr std::string_view kForeignOfDict[] = {"clear", "copy", "fromkeys", "pop", "popitem", "setdefault", "update"};
-constexpr std::string_view kForeignOfList[] = {"append", "clear",  "copy",   "count", "extend", "index",
-                                               "insert", "pop",    "remove", "reverse", "sort"};
+    "casefold",  "center",       "encode",    "expandtabs",  "format",   "format_map", "isascii",
+    "isdecimal", "isidentifier", "isnumeric", "isprintable", "istitle",  "ljust",      "maketrans",
+    "partition", "rindex",       "rjust",     "rpartition",  "swapcase", "translate",  "zfill"};
+constexpr std::string_view kForeignOfDict[] = {"clear",   "copy",       "fromkeys", "pop",
+                                               "popitem", "setdefault", "update"};
+constexpr std::string_view kForeignOfList[] = {"append", "clear", "copy",   "count",   "extend", "index",
+                                               "insert", "pop",   "remove", "reverse", "sort"};
 
 template <typename Names>
 bool IsAmong(const Names& names, std::string_view name) {
@@ -125,7 +127,9 @@ class TextMethod {
           if (from_right) {
             while (word.begin < word.end && !SpaceBefore(word.end)) word.end = Before(word.end);
             word = {word.end, rest.end};
-            rest = {rest.begin, rest.begin + Stripped(text_.substr(rest.begin, word.begin - rest.begin), false, true).end};
+            rest = {
+                rest.begin,
+                rest.begin + Stripped(text_.substr(rest.begin, word.begin - rest.begin), false, true).end};
           } else {
             word.end = word.begin;
             while (word.end < rest.end && !SpaceAt(word.end)) word.end = After(word.end);
@@ -143,7 +147,8 @@ class TextMethod {
       if (separator.empty()) Fail("method '{}' has an empty separator", name_);
       Extent rest{0, text_.size()};
       while (more()) {
-        const size_t at = from_right ? RightFind(rest.end, separator) : FindPart(text_, separator, rest.begin);
+        const size_t at =
+            from_right ? RightFind(rest.end, separator) : FindPart(text_, separator, rest.begin);
         if (at == std::string::npos) break;
         if (from_right) {
           parts.push_back({at + separator.size(), rest.end});
@@ -184,9 +189,7 @@ class TextMethod {
     while (at > 0 && (static_cast<unsigned char>(text_[at]) & 0xC0) == 0x80);
     return at;
   }
-  bool SpaceAt(size_t at) const {
-    return Stripped(text_.substr(at, After(at) - at), true, false).begin != 0;
-  }
+  bool SpaceAt(size_t at) const { return Stripped(text_.substr(at, After(at) - at), true, false).begin != 0; }
   bool SpaceBefore(size_t at) const { return SpaceAt(Before(at)); }
 
   Value HasEnd() const {
@@ -197,7 +200,8 @@ class TextMethod {
       const Text* part = As<Text>(one);
       if (part == nullptr) Fail("method '{}' has {}, expected a text", name_, KindOf(one));
       context_.budget->Read(part->size());
-      if (name_ == "startswith" ? text_.starts_with(part->bytes()) : text_.ends_with(part->bytes())) return true;
+      if (name_ == "startswith" ? text_.starts_with(part->bytes()) : text_.ends_with(part->bytes()))
+        return true;
     }
     return false;
   }
@@ -264,8 +268,7 @@ Value Range(const Context& context, const Arguments& arguments) {
   if (step == 0) Fail("function 'range' has step 0");
   const auto distance = static_cast<__int128>(end) - begin;
   const __int128 count = (step > 0) == (distance > 0) ? (distance + step - (step > 0 ? 1 : -1)) / step : 0;
-  if (count > kLongestRange)
-    Fail("function 'range' makes more than {} numbers", kLongestRange);
+  if (count > kLongestRange) Fail("function 'range' makes more than {} numbers", kLongestRange);
   std::vector<Value> numbers;
   for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) numbers.emplace_back(begin + i * step);
   return context.New(std::move(numbers), List::Kind::kRange);
@@ -276,7 +279,8 @@ std::vector<std::pair<Value, Value>> Pairs(const Context& context, const std::st
                                            const Arguments& arguments) {
   std::vector<std::pair<Value, Value>> items;
   if (arguments.positional.size() > 1)
-    Fail("function '{}' has {} arguments without a name, expected at most one", name, arguments.positional.size());
+    Fail("function '{}' has {} arguments without a name, expected at most one", name,
+         arguments.positional.size());
   for (const Value& given : arguments.positional) {
     if (const Dict* dict = As<Dict>(given)) {
       items = dict->items;
@@ -284,7 +288,8 @@ std::vector<std::pair<Value, Value>> Pairs(const Context& context, const std::st
     }
     for (const Value& pair : Elements(context, given)) {
       const std::vector<Value> two = Elements(context, pair);
-      if (two.size() != 2) Fail("function '{}' is given {} values, expected a key and its value", name, two.size());
+      if (two.size() != 2)
+        Fail("function '{}' is given {} values, expected a key and its value", name, two.size());
       Put(context, items, two[0], two[1]);
     }
   }

@@ -16,8 +16,7 @@ namespace {
 
 using Kind = Expression::Kind;
 
-constexpr const char* kKnownTags =
-    "for, if, set, macro, with, raw, generation, break, continue";
+constexpr const char* kKnownTags = "for, if, set, macro, with, raw, generation, break, continue";
 
 class Parser {
  public:
@@ -122,7 +121,8 @@ class Parser {
       switch (Now().kind) {
         case Token::Kind::kEnd:
           if (ends.size() > 0)
-            RefuseAt(begin, fmt::format("the block that begins here has no end, expected '{{% {} %}}'", *(ends.end() - 1)));
+            RefuseAt(begin, fmt::format("the block that begins here has no end, expected '{{% {} %}}'",
+                                        *(ends.end() - 1)));
           return block;
         case Token::Kind::kText: {
           auto text = Make(Statement::Kind::kText);
@@ -178,8 +178,7 @@ class Parser {
     }
     if (tag.starts_with("end") || tag == "else" || tag == "elif")
       RefuseAt(Now().line, fmt::format("'{}' ends nothing that is open", Printable(tag, 40)));
-    RefuseAt(Now().line,
-             fmt::format("tag '{}' is not known; known are {}", Printable(tag, 40), kKnownTags));
+    RefuseAt(Now().line, fmt::format("tag '{}' is not known; known are {}", Printable(tag, 40), kKnownTags));
   }
 
   std::unique_ptr<const Statement> For() {
@@ -189,7 +188,8 @@ class Parser {
     if (!SkipWord("in")) Unexpected("'in'");
     loop->expression = Tuple(false);
     if (SkipWord("if")) loop->condition = Condition();
-    if (IsWord("recursive")) RefuseAt(Now().line, "loops that call themselves ('recursive') are not known; use a macro");
+    if (IsWord("recursive"))
+      RefuseAt(Now().line, "loops that call themselves ('recursive') are not known; use a macro");
     ExpectTagEnd();
     ++loops_;
     loop->body = Statements({"else", "endfor"});
@@ -304,8 +304,8 @@ class Parser {
     return Done(std::move(expression));
   }
 
-  // An expression whose parts are there. What is a chain in the source, such as a + b + c or a.b.c, is as deep
-  // as it is long.
+  // An expression whose parts are there. What is a chain in the source, such as a + b + c or a.b.c, is as
+  // deep as it is long.
   ExpressionPtr Done(std::unique_ptr<Expression> expression) const {
     int depth = 0;
     for (const ExpressionPtr& part : expression->parts) depth = std::max(depth, part ? part->depth : 0);
@@ -440,7 +440,8 @@ class Parser {
         Next();
       } else if (SkipWord("in")) {
         op = "in";
-      } else if (IsWord("not") && tokens_[at_ + 1].kind == Token::Kind::kName && tokens_[at_ + 1].text == "in") {
+      } else if (IsWord("not") && tokens_[at_ + 1].kind == Token::Kind::kName &&
+                 tokens_[at_ + 1].text == "in") {
         Next();
         Next();
         op = "not in";
@@ -640,15 +641,16 @@ class Parser {
         if (IsOperator(")")) break;
       }
       if (IsOperator("*") || IsOperator("**"))
-        RefuseAt(Now().line, fmt::format("arguments unpacked by '{}' are not known; write them one by one",
-                                         Now().text));
+        RefuseAt(Now().line,
+                 fmt::format("arguments unpacked by '{}' are not known; write them one by one", Now().text));
       if (Now().kind == Token::Kind::kName && tokens_[at_ + 1].kind == Token::Kind::kOperator &&
           tokens_[at_ + 1].text == "=") {
         std::string name = Next().text;
         Next();
         call.named.emplace_back(std::move(name), Condition());
       } else {
-        if (!call.named.empty()) RefuseAt(Now().line, "an argument without a name stands behind one with a name");
+        if (!call.named.empty())
+          RefuseAt(Now().line, "an argument without a name stands behind one with a name");
         call.parts.push_back(Condition());
       }
     }
@@ -703,8 +705,8 @@ class Parser {
                 IsOperator("[") || IsOperator("{"))) {
       if (IsWord("is")) RefuseAt(Now().line, "a test stands behind a test; join them by 'and'");
       // Jinja takes any word for the test's argument, also the 'if' and 'in' that people mean otherwise.
-        test->parts.push_back(Postfix(Primary()));
-      }
+      test->parts.push_back(Postfix(Primary()));
+    }
     if (branches_ == 0) CheckName(*test);
     ExpressionPtr done = Done(std::move(test));
     return negated ? Make(Kind::kNot, line, std::move(done)) : std::move(done);

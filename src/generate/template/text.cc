@@ -29,9 +29,7 @@ std::string UpperOf(char32_t code) {
   return Utf8(static_cast<char32_t>(utf8proc_toupper(Code(code))));
 }
 
-std::string LowerOf(char32_t code) {
-  return Utf8(static_cast<char32_t>(utf8proc_tolower(Code(code))));
-}
+std::string LowerOf(char32_t code) { return Utf8(static_cast<char32_t>(utf8proc_tolower(Code(code)))); }
 
 std::string TitleOf(char32_t code) {
   if (code == 0xDF) return "Ss";

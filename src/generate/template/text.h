@@ -1,6 +1,6 @@
 // Text in which each byte says where it comes from: from the template, or from what it was given to write
-// (a message's content). Every operation keeps that mark, so that at the end the special tokens of the template
-// can be told from the same characters in somebody's message.
+// (a message's content). Every operation keeps that mark, so that at the end the special tokens of the
+// template can be told from the same characters in somebody's message.
 #pragma once
 
 #include <cstddef>

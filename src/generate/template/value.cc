@@ -171,8 +171,7 @@ bool Truth(const Value& value) {
   if (const auto* whole = std::get_if<int64_t>(&value)) return *whole != 0;
   if (const auto* number = std::get_if<double>(&value)) return *number != 0;
   if (const Text* text = As<Text>(value)) return !text->empty();
-  if (const List* list = As<List>(value))
-    return list->kind == List::Kind::kGenerator || !list->items.empty();
+  if (const List* list = As<List>(value)) return list->kind == List::Kind::kGenerator || !list->items.empty();
   if (const Dict* dict = As<Dict>(value)) return !dict->items.empty();
   return !IsUndefined(value) && !IsNone(value);
 }
@@ -207,7 +206,9 @@ bool Equal(const Context& context, const Value& a, const Value& b) {
   return a == b;
 }
 
-bool Less(const Context& context, const Value& a, const Value& b) { return CheckedOrder(context, a, b) == -1; }
+bool Less(const Context& context, const Value& a, const Value& b) {
+  return CheckedOrder(context, a, b) == -1;
+}
 
 bool LessOrEqual(const Context& context, const Value& a, const Value& b) {
   return CheckedOrder(context, a, b) <= 0;

@@ -1,5 +1,5 @@
-// The values of a template: those of JSON, and what templates make besides. All but namespaces are immutable, as
-// in transformers' sandbox, and behave as Python's values do.
+// The values of a template: those of JSON, and what templates make besides. All but namespaces are immutable,
+// as in transformers' sandbox, and behave as Python's values do.
 #pragma once
 
 #include <cstdint>
@@ -35,10 +35,10 @@ struct None {
   bool operator==(const None&) const = default;
 };
 
-using Value = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
-                           std::shared_ptr<const List>, std::shared_ptr<const Dict>,
-                           std::shared_ptr<Namespace>, std::shared_ptr<const LoopState>,
-                           std::shared_ptr<const Callable>>;
+using Value =
+    std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
+                 std::shared_ptr<const List>, std::shared_ptr<const Dict>, std::shared_ptr<Namespace>,
+                 std::shared_ptr<const LoopState>, std::shared_ptr<const Callable>>;
 
 struct List {
   enum class Kind {
@@ -80,7 +80,7 @@ struct Callable {
   enum class Kind { kFunction, kMethod, kMacro };
   Kind kind;
   std::string name;
-  Value self = None();             // of a method
+  Value self = None();  // of a method
   std::shared_ptr<const Macro> macro = nullptr;
 };
 

@@ -185,9 +185,8 @@ class JsonWriter {
     Items items = dict.items;
     if (style_.sort_keys) {
       context_.budget->Step(items.size() * 20);
-      std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
-        return Less(context_, a.first, b.first);
-      });
+      std::stable_sort(items.begin(), items.end(),
+                       [&](const auto& a, const auto& b) { return Less(context_, a.first, b.first); });
     }
     return items;
   }
@@ -198,8 +197,7 @@ class JsonWriter {
       out.Append(JsonString(*text));
       return;
     }
-    if (!IsNone(key) && !NumberOf(key))
-      Fail("tojson: {} is no key of JSON", KindOf(key));
+    if (!IsNone(key) && !NumberOf(key)) Fail("tojson: {} is no key of JSON", KindOf(key));
     out.Append("\"");
     Write(key, 0);
     out.Append("\"");
