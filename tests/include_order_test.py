@@ -23,13 +23,14 @@ ARROWS = {  # folder -> what it stands on
 STAGES = {
     "compress": ["calibrate", "curvature", "inform", "budget", "coder", "fixed", "blocks", "entropy"],
     "eval": ["measure", "report"],
+    "generate": ["template"],
     "io": ["text", "container", "packed"],
 }
 # A back end's headers stay in the back end's own library.
 BACKENDS = {
     r"dnnl": {"ops"}, r"cblas|lapacke": {"ops"}, r"hwy/": {"ops"}, r"omp\.h": {"base", "ops"},
     r"Spectra|Eigen": {"compress"}, r"sentencepiece": {"io"}, r"zlib|zstd": {"io"},
-    r"pcre2|utf8proc": {"io/text"}, r"openssl": {"base"},
+    r"pcre2": {"io/text"}, r"utf8proc": {"io/text", "generate/template"}, r"openssl": {"base"},
     r"spdlog": {"base"}, r"CLI/": {"cli"}, r"cuda|cublas|cusolver": {"device", "ops"},
 }
 
