@@ -131,6 +131,10 @@ void CatchInterrupts() {
   ::sigaction(SIGTERM, &action, nullptr);
 }
 
+void ForgetInterrupt() {
+  if (g_signal == SIGINT) g_signal = 0;
+}
+
 bool InterruptRequested() { return g_signal != 0; }
 
 void ThrowIfInterrupted() {

@@ -8,6 +8,7 @@ namespace mica {
 Subcommand InspectCommand();
 Subcommand TokenizeCommand();
 Subcommand GenerateCommand();
+Subcommand ChatCommand();
 Subcommand BenchCommand();
 Subcommand EvalCommand();
 Subcommand CompressCommand();

@@ -357,6 +357,21 @@ std::vector<Option> MakePromptOptions() {
   };
 }
 
+std::vector<Option> MakeChatOptions() {
+  return {
+      {.name = "system",
+       .kind = OptionKind::kText,
+       .group = "Chat",
+       .help = "What the model is told first, as the system's message",
+       .place = OptionPlace::kFlag},
+      {.name = "tokenizer",
+       .kind = OptionKind::kPath,
+       .group = "Chat",
+       .help = "Its tokenizer: a directory, tokenizer.model, tokenizer.json or a GGUF file [beside the model, or inside]",
+       .place = OptionPlace::kFlag},
+  };
+}
+
 std::vector<Option> MakeBenchOptions() {
   return {
       Whole("prompt-tokens", "Bench", "Tokens of the prompt; 0: none is measured", 512, 0, 1 << 20, "tokens"),
@@ -457,6 +472,11 @@ std::span<const Option> GenerationOptionTable() {
 
 std::span<const Option> PromptOptionTable() {
   static const std::vector<Option> options = MakePromptOptions();
+  return options;
+}
+
+std::span<const Option> ChatOptionTable() {
+  static const std::vector<Option> options = MakeChatOptions();
   return options;
 }
 

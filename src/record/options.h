@@ -90,6 +90,8 @@ std::span<const Option> TokenizingOptionTable();
 // `mica generate` and `mica chat`: how a text goes on, and where it begins (`mica generate` alone).
 std::span<const Option> GenerationOptionTable();
 std::span<const Option> PromptOptionTable();
+// `mica chat`.
+std::span<const Option> ChatOptionTable();
 // `mica bench`.
 std::span<const Option> BenchOptionTable();
 // Flags of every working command.

@@ -18,7 +18,7 @@ const std::vector<std::span<const Option>>& AllTables() {
       CompressionOptionTable(), EvaluationOptionTable(), SynthesisOptionTable(),
       ComparisonOptionTable(),  ExportOptionTable(),     InspectionOptionTable(),
       StatusOptionTable(),      TokenizingOptionTable(), GenerationOptionTable(),
-      PromptOptionTable(),      BenchOptionTable(),      CommonOptionTable()};
+      PromptOptionTable(),      ChatOptionTable(),       BenchOptionTable(),      CommonOptionTable()};
   return tables;
 }
 
