@@ -46,7 +46,7 @@ void PrepareStreams();
 // From now on SIGINT and SIGTERM only raise a flag; a second signal ends the process at once.
 void CatchInterrupts();
 bool InterruptRequested();
-// What was interrupted has ended, and the program goes on.
+// What SIGINT interrupted has ended, and the program goes on; other signals stay.
 void ForgetInterrupt();
 // Throws Interrupted once a signal has come; long loops call it between steps.
 void ThrowIfInterrupted();

@@ -78,7 +78,8 @@ Measured Measure(const std::filesystem::path& path, const BenchOptions& options)
                repetitions = value("repetitions");
   const int bits = std::stoi(value("kv-bits").get<std::string>());
   const size_t context = std::max<size_t>({2, prompt_tokens, generated});
-  const OpenedModel opened(path, context, bits, options.common.device);
+  OpenedModel opened(path, context, bits, options.common.device);
+  opened.Load();
   const RunningModel& model = opened.running();
   Measured measured = {.model = path.string(),
                        .file_bytes = 0,

@@ -43,7 +43,7 @@ std::optional<std::string> NextLine(bool terminal) {
 void Chat(ChatOptions& options) {
   ApplyCommonOptions(options.common);
   if (options.common.json) throw UsageError("--json is not for mica chat; mica generate has it");
-  const OpenedModel opened(options.model, GenerationValue(options.generation, "ctx"),
+  OpenedModel opened(options.model, GenerationValue(options.generation, "ctx"),
                            CacheBits(options.generation), options.common.device);
   const ChatTemplate chat = ChatTemplate::Open(opened.weights().checkpoint());
   const auto value = [&](const char* name) {
@@ -53,6 +53,7 @@ void Chat(ChatOptions& options) {
   const Tokenizer tokenizer = OpenTokenizer(options.model, opened.weights().config(), value("tokenizer"));
   GenerationOptions generation = GenerationOptionsOf(options.generation, options.common.seed, false);
   generation.ends = EndTokens(opened.weights(), options.model, tokenizer);
+  opened.Load();
   Session session(opened.running(), tokenizer, opened.context(), CacheBits(options.generation));
 
   std::vector<ChatMessage> messages;
@@ -73,8 +74,9 @@ void Chat(ChatOptions& options) {
       StreamStdout("\n");
       LogInfo("{}; ends with \"{}\"", SpeedText(answer), FinishName(answer.finish));
       messages.push_back({"assistant", answer.text});
-      // Ctrl-C ends the answer alone.
+      // Ctrl-C ends the answer alone, another signal the program.
       if (answer.finish == Finish::kInterrupted) ForgetInterrupt();
+      ThrowIfInterrupted();
     } catch (const Interrupted&) {
       throw;
     } catch (const Error& error) {

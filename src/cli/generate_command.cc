@@ -90,7 +90,7 @@ void Generate(GenerateOptions& options) {
   const std::string text = ReadPrompt(options);
   GenerationOptions generation =
       GenerationOptionsOf(options.generation, options.common.seed, options.common.json);
-  const OpenedModel opened(options.model, GenerationValue(options.generation, "ctx"),
+  OpenedModel opened(options.model, GenerationValue(options.generation, "ctx"),
                            CacheBits(options.generation), options.common.device);
   const Json* own = ValueIn(options.prompt, FindOption(PromptOptionTable(), "tokenizer"));
   const Tokenizer tokenizer = OpenTokenizer(options.model, opened.weights().config(),
@@ -104,6 +104,8 @@ void Generate(GenerateOptions& options) {
   } else if (ids.empty() && tokenizer.has_bos()) {
     ids = {tokenizer.bos()};
   }
+  CheckPrompt(ids.size(), opened.context());
+  opened.Load();
   Session session(opened.running(), tokenizer, opened.context(), CacheBits(options.generation));
   const bool json = options.common.json;
   const Generated generated = session.Continue(

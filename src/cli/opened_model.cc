@@ -27,15 +27,19 @@ size_t ContextTokens(const Json& asked, const ModelConfig& config) {
 
 OpenedModel::OpenedModel(const std::filesystem::path& path, const Json& context, int cache_bits, Device device)
     : weights_(std::make_unique<ModelWeights>(ModelWeights::Open(path))),
+      device_(device),
       context_(ContextTokens(context, weights_->config())) {
   const MemoryPlan plan = PlanRunning(*weights_, context_, cache_bits, device);
   planned_bytes_ = plan.total();
   LogInfo("memory: {}", plan.Describe());
   plan.Check("running the model", "use a smaller --ctx, or --kv-bits 8");
+}
+
+void OpenedModel::Load() {
   ResetPeakResidentBytes();
   const double began = MonotonicSeconds();
-  running_ = std::make_unique<RunningModel>(*weights_, device);
-  Synchronize(device);
+  running_ = std::make_unique<RunningModel>(*weights_, device_);
+  Synchronize(device_);
   load_seconds_ = MonotonicSeconds() - began;
   const uint64_t bytes = running_->weight_bytes();
   const double weights = static_cast<double>(running_->weights_per_token());
@@ -45,8 +49,7 @@ OpenedModel::OpenedModel(const std::filesystem::path& path, const Json& context,
 }
 
 uint64_t OpenedModel::PeakBytes() const {
-  const Device device = running_->device();
-  return device.is_cuda() ? MemoryOf(device).peak_bytes : PeakResidentBytes();
+  return device_.is_cuda() ? MemoryOf(device_).peak_bytes : PeakResidentBytes();
 }
 
 }  // namespace mica

@@ -22,6 +22,14 @@ const char* FinishName(Finish finish) {
   MICA_CHECK(false);
 }
 
+void CheckPrompt(size_t tokens, size_t context) {
+  if (tokens == 0) Fail("the prompt is empty and the model has no token that begins a text; give some text");
+  if (tokens < context) return;
+  Fail("the prompt has {} tokens, but the context has room for {} and at least one of them is to be generated; "
+       "shorten the prompt or give a larger --ctx",
+       tokens, context);
+}
+
 Session::Session(const RunningModel& model, const Tokenizer& tokenizer, size_t context, int cache_bits)
     : model_(&model),
       tokenizer_(&tokenizer),
@@ -30,12 +38,7 @@ Session::Session(const RunningModel& model, const Tokenizer& tokenizer, size_t c
 Generated Session::Continue(std::span<const int32_t> prompt, const GenerationOptions& options,
                             const std::function<void(const std::string&)>& show,
                             const std::function<bool()>& stop) {
-  if (prompt.empty()) Fail("the prompt is empty and the model has no token that begins a text; give some text");
-  if (prompt.size() >= context()) {
-    Fail("the prompt has {} tokens, but the context has room for {} and at least one of them is to be generated; "
-         "shorten the prompt or give a larger --ctx",
-         prompt.size(), context());
-  }
+  CheckPrompt(prompt.size(), context());
   Generated result;
   result.prompt_tokens = prompt.size();
   // The last token is read again where all of them were: its logits are not kept.

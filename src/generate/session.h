@@ -44,6 +44,9 @@ struct Generated {
   double decode_seconds = 0;                    // of the tokens behind it
 };
 
+// Throws Error for an empty prompt and for one that leaves no room for an answer in the context.
+void CheckPrompt(size_t tokens, size_t context);
+
 class Session {
  public:
   Session(const RunningModel& model, const Tokenizer& tokenizer, size_t context, int cache_bits);
@@ -51,7 +54,7 @@ class Session {
   size_t context() const { return cache_.capacity(); }
   // Continues `prompt`, whose beginning may be what the session has read already; show is given text as it
   // becomes certain, in whole characters. `stop`, asked before every token, ends it with kInterrupted. Throws
-  // Error for an empty prompt and for one that leaves no room in the context.
+  // Error as CheckPrompt does.
   Generated Continue(std::span<const int32_t> prompt, const GenerationOptions& options,
                      const std::function<void(const std::string&)>& show, const std::function<bool()>& stop);
 

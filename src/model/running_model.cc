@@ -109,13 +109,9 @@ Matrix<float> RunningModel::ContinueAll(std::span<const int32_t> ids, KeyCache& 
 
 MemoryPlan PlanRunning(const ModelWeights& weights, size_t context, int cache_bits, Device device) {
   const ModelConfig& config = weights.config();
-  uint64_t stored = 0;
-  for (const TensorView& tensor : weights.checkpoint().tensors()) stored += tensor.stored_bytes();
-  // Resident integers of coding `entropy` are wider than stored ones by up to 1.35 bits of some three.
-  const uint64_t of_weights = weights.packed() ? stored + stored / 2 : stored;
   const uint64_t widest = std::max({config.ffn * 3, config.q_width() * 4, config.vocab / kPromptTokens});
   MemoryPlan plan(device);
-  plan.Add("weights", of_weights);
+  plan.Add("weights", weights.PlannedResidentBytes(device));
   plan.Add("keys and values", KeyCache::Bytes(config, context, cache_bits));
   plan.Add("activations",
            sizeof(float) * std::min(context, kPromptTokens) * (3 * config.hidden + widest) + 4 * config.vocab);

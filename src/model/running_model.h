@@ -55,8 +55,8 @@ class RunningModel {
   Array norm_;
 };
 
-// What a model and a text of `context` tokens take: weights (estimated by what is stored), keys and values,
-// activations.
+// What a model and a text of `context` tokens take: weights (ModelWeights::PlannedResidentBytes), keys and
+// values, activations.
 MemoryPlan PlanRunning(const ModelWeights& weights, size_t context, int cache_bits, Device device);
 
 }  // namespace mica

@@ -1,3 +1,4 @@
+#include "io/packed/facts.h"
 #include "model/weights.h"
 
 #include <algorithm>
@@ -322,6 +323,32 @@ ResidentWeights ModelWeights::ResidentEmbedding(Device device) const {
 }
 ResidentWeights ModelWeights::ResidentHead(Device device) const {
   return Resident(device, head_name(), config_.vocab, config_.hidden);
+}
+
+uint64_t ModelWeights::PlannedResidentBytes(Device device) const {
+  // Integers of coding `entropy` in a width that is one for the matrix: some 1.5 bits more than their mean on the
+  // processor; on a GPU their levels, a bit or two wider.
+  constexpr double kOnProcessor = 1.5, kOnGpu = 3.0;
+  const auto of_matrix = [&](const std::string& name, size_t rows, size_t cols) {
+    const double weights = static_cast<double>(rows) * static_cast<double>(cols);
+    if (HasPacked(checkpoint_, name)) {
+      const double bits = static_cast<double>(OpenPacked(checkpoint_, name, false).bits().total());
+      const bool entropy = PartReader(checkpoint_, name, false).coding() == "entropy";
+      return (bits + (entropy ? (device.is_cuda() ? kOnGpu : kOnProcessor) * weights : 0)) / 8;
+    }
+    const TensorView& tensor = checkpoint_.Get(WeightName(name));
+    // What is not values becomes BF16 on a GPU.
+    return device.is_cuda() && !tensor.is_plain() ? 2 * weights : static_cast<double>(tensor.stored_bytes());
+  };
+  double bytes = of_matrix(config_.family->names.embedding, config_.vocab, config_.hidden);
+  if (!config_.tied_head) bytes += of_matrix(head_name(), config_.vocab, config_.hidden);
+  for (size_t layer = 0; layer < config_.layers; ++layer) {
+    for (const LinearKind kind : kLinearKinds) {
+      const MatrixShape shape = LinearShape(config_, kind);
+      bytes += of_matrix(LinearTensorName(*config_.family, layer, kind), shape.rows, shape.cols);
+    }
+  }
+  return static_cast<uint64_t>(bytes);
 }
 
 void ModelWeights::Embed(std::span<const int32_t> ids, Tensor out) const {

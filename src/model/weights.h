@@ -90,6 +90,8 @@ class ModelWeights {
   // The embedding and the output head; of a model whose head is the embedding the same matrix.
   ResidentWeights ResidentEmbedding(Device device) const;
   ResidentWeights ResidentHead(Device device) const;
+  // What all of these take, known before they are read: at most about so many bytes.
+  uint64_t PlannedResidentBytes(Device device) const;
 
  private:
   ModelWeights() = default;

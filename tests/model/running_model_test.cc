@@ -15,15 +15,6 @@
 namespace mica {
 namespace {
 
-Matrix<float> Expected(const ModelWeights& weights, std::span<const int32_t> ids) {
-  Matrix<float> x(ids.size(), weights.config().hidden), logits(ids.size(), weights.config().vocab);
-  weights.Embed(ids, x);
-  for (size_t layer = 0; layer < weights.config().layers; ++layer)
-    DecoderLayer(weights, layer, Precision::kFp32).Forward(x, ids.size());
-  OutputHead(weights, Precision::kFp32).Logits(x, logits);
-  return logits;
-}
-
 double Spread(const float* values, size_t count) {
   const auto [least, most] = std::minmax_element(values, values + count);
   return *most - *least;
@@ -44,7 +35,7 @@ TEST_P(RunningModelTest, ContinuesAsTheWholePassDoes) {
   const ModelWeights weights = ModelWeights::Open(directory_.path());
   const RunningModel model(weights, Device::Cpu());
   const std::vector<int32_t> ids = RandomIds(23, weights.config().vocab, 5);
-  const Matrix<float> expected = Expected(weights, ids);
+  const Matrix<float> expected = LogitsOf(weights, ids);
   KeyCache cache(weights.config(), ids.size(), 16, Device::Cpu());
   // Keys in 16 bits are off by 2^-11 of themselves.
   const auto near = [&](const float* got, size_t t) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <ostream>
 #include <random>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "base/json.h"
 #include "io/container/safetensors.h"
 #include "model/config.h"
+#include "model/layer.h"
 #include "model/weights.h"
 #include "tests/temporary_directory.h"
 
@@ -152,6 +154,16 @@ class TinyModel {
   Tensors tensors_;
   std::unique_ptr<ModelWeights> weights_;
 };
+
+// Of one window of ids, in FP32: [ids, vocab].
+inline Matrix<float> LogitsOf(const ModelWeights& weights, std::span<const int32_t> ids) {
+  Matrix<float> x(ids.size(), weights.config().hidden), logits(ids.size(), weights.config().vocab);
+  weights.Embed(ids, x);
+  for (size_t layer = 0; layer < weights.config().layers; ++layer)
+    DecoderLayer(weights, layer, Precision::kFp32).Forward(x, ids.size());
+  OutputHead(weights, Precision::kFp32).Logits(x, logits);
+  return logits;
+}
 
 inline std::vector<int32_t> RandomIds(size_t count, size_t vocab, uint32_t seed) {
   std::mt19937 generator(seed);

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -248,6 +249,24 @@ struct RoundedInputs {
 // Inputs of each plan in memory of the thread, x: [tokens, cols] FP32. The kernel lets the next one begin
 // before it ends: that one waits for it by cudaGridDependencySynchronize (LaunchBehind).
 void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out);
+
+// The products of forms of one class with both digits of x: form.Plan() says how its inputs are made, and
+// form.Start<digits>(x, products, inputs) starts the kernel, `digits` at least twice the tokens.
+template <typename Form>
+void MultiplyDigits(const Form& form, ConstTensor x, std::span<const FormProduct> products) {
+  std::array<InputPlan, kMostProducts> plans;
+  std::array<RoundedInputs, kMostProducts> inputs;
+  for (size_t i = 0; i < products.size(); ++i) plans[i] = static_cast<const Form*>(products[i].form)->Plan();
+  RoundInputs(x, {plans.data(), products.size()}, inputs.data());
+  static_assert(kFewDigits == 8);
+  if (x.rows == 1) {
+    form.template Start<2>(x, products, inputs.data());
+  } else if (x.rows == 2) {
+    form.template Start<4>(x, products, inputs.data());
+  } else {
+    form.template Start<8>(x, products, inputs.data());
+  }
+}
 
 // The integer of slot c.
 __device__ __forceinline__ int ValueOf(const RoundedInputs& in, uint32_t token, uint32_t c) {

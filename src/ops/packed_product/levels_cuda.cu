@@ -426,19 +426,7 @@ class Levels : public CudaForm {
 
   size_t few_tokens() const override { return kFewDigits / 2; }
   void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
-    std::array<InputPlan, kMostProducts> plans;
-    std::array<RoundedInputs, kMostProducts> inputs;
-    for (size_t i = 0; i < products.size(); ++i)
-      plans[i] = static_cast<const Levels*>(products[i].form)->Plan();
-    RoundInputs(x, {plans.data(), products.size()}, inputs.data());
-    static_assert(kFewDigits == 8);
-    if (x.rows == 1) {
-      Start<2>(x, products, inputs.data());
-    } else if (x.rows == 2) {
-      Start<4>(x, products, inputs.data());
-    } else {
-      Start<8>(x, products, inputs.data());
-    }
+    MultiplyDigits(*this, x, products);
   }
 
   void MultiplyMany(ConstTensor x, Tensor y) const override {
@@ -490,6 +478,7 @@ class Levels : public CudaForm {
     }
   }
 
+  friend void MultiplyDigits<Levels>(const Levels&, ConstTensor, std::span<const FormProduct>);
   InputPlan Plan() const {
     InputPlan plan{};
     plan.factors = At<const float>(factors_);

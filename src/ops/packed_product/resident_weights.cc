@@ -20,6 +20,10 @@ ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
     if (const auto* of_fixed = std::get_if<FixedParts>(&parts)) form = FixedOnCuda(*of_fixed, device);
     if (form != nullptr) return ResidentWeights(std::move(form));
   }
+  if (const auto* fixed = std::get_if<FixedParts>(&parts); fixed != nullptr && !device.is_cuda()) {
+    return OfRows(fixed->rows, fixed->cols, (BitsOf(*fixed).total() + 7) / 8,
+                  [own = *fixed](size_t first, MatrixView<float> out) { Decode(own, first, out); });
+  }
   return std::visit(
       [&](const auto& of_coding) {
         Array values(of_coding.rows, of_coding.cols, device.is_cuda() ? DType::kBF16 : DType::kF32, device);

@@ -150,10 +150,7 @@ class TrellisOnProcessor : public ResidentForm {
         const size_t rows = w_.layout.RowsOf(tile);
         float* sums = Scratch<float, 70>(rounded.tokens * rows);
         kernel_(w_, tile, rounded, 0, {sums, rounded.tokens, rows});
-        for (size_t i = 0; i < rounded.rest.size(); ++i) {
-          float* to = sums + rounded.rest[i] * rows;
-          for (size_t r = 0; r < rows; ++r) to[r] += sums[(tokens + i) * rows + r];
-        }
+        for (size_t i = 0; i < tokens * rows; ++i) sums[i] += sums[tokens * rows + i];
         const size_t first_position = tile * w_.layout.tile_rows;
         for (size_t t = 0; t < tokens; ++t) {
           for (size_t r = 0; r < rows; ++r) {
@@ -260,42 +257,23 @@ std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts) {
 
 namespace {
 
-// What rounding left of the tokens that are not rounded well enough, behind the others.
+// What rounding left of all tokens, behind them.
 void AddRest(const TrellisWeights& w, MatrixView<const float> x, std::span<const uint32_t> begin,
-             TrellisInputs& out) {
+             Int8Inputs& rounded) {
   const size_t cols = w.layout.cols, blocks = begin.size() - 1;
-  Int8Inputs& rounded = out.rounded;
   static thread_local Matrix<float> left;
   if (left.rows() != x.rows || left.cols() != cols) left = Matrix<float>(x.rows, cols);
-  Matrix<float>& rest = left;
-  std::vector<uint8_t> coarse(x.rows, 0);
+  Matrix<float>& rest = left;  // this thread's, for all
   ParallelFor(x.rows, [&](size_t t) {
     const int8_t* values = rounded.values.data() + t * rounded.stride;
-    double energy = 0, lost = 0;
     for (size_t k = 0; k < blocks; ++k) {
       const float scale = rounded.scales[t * blocks + k];
-      float of_block = 0, lost_of_block = 0;
-      for (size_t c = begin[k]; c < begin[k + 1]; ++c) {
-        const float scaled = x.row(t)[c] * w.col_scale[c];
-        const float error = scaled - scale * static_cast<float>(values[c]);
-        rest(t, c) = error;
-        of_block += scaled * scaled;
-        lost_of_block += error * error;
-      }
-      energy += of_block;
-      lost += lost_of_block;
+      for (size_t c = begin[k]; c < begin[k + 1]; ++c)
+        rest(t, c) = x.row(t)[c] * w.col_scale[c] - scale * static_cast<float>(values[c]);
     }
-    coarse[t] = lost > kRoundingLeaves * energy;
   });
-  out.rest.clear();
-  for (size_t t = 0; t < x.rows; ++t) {
-    if (coarse[t] == 0) continue;
-    if (out.rest.size() != t) std::copy_n(rest.row(t), cols, rest.row(out.rest.size()));
-    out.rest.push_back(static_cast<uint32_t>(t));
-  }
-  if (out.rest.empty()) return;
   static thread_local Int8Inputs more;
-  RoundToInt8(std::as_const(rest).view().Rows(0, out.rest.size()), {}, {}, begin, rounded.stride, more);
+  RoundToInt8(std::as_const(rest), {}, {}, begin, rounded.stride, more);
   rounded.values.insert(rounded.values.end(), more.values.begin(), more.values.end());
   rounded.scales.insert(rounded.scales.end(), more.scales.begin(), more.scales.end());
   rounded.sums.insert(rounded.sums.end(), more.sums.begin(), more.sums.end());
@@ -309,8 +287,8 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
   for (size_t k = 0; k <= blocks; ++k)
     begin.push_back(static_cast<uint32_t>(std::min(cols, k * kTrellisBlock)));
   RoundToInt8(x, w.col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
-  AddRest(w, x, begin, out);
-  out.tokens = x.rows + out.rest.size();
+  AddRest(w, x, begin, out.rounded);
+  out.tokens = 2 * x.rows;
   const bool beside = !w.taken.empty() || std::any_of(w.exceptions.begin(), w.exceptions.end(),
                                                       [](const TrellisWeights::Exceptions& of_tile) {
                                                         return !of_tile.items.empty();
@@ -319,7 +297,7 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
     out.values = Matrix<float>();
     return;
   }
-  const size_t width = out.tokens == 1 ? 1 : (out.tokens + 15) / 16 * 16;
+  const size_t width = out.tokens == 2 ? 2 : (out.tokens + 15) / 16 * 16;
   if (out.values.rows() != cols || out.values.cols() != width) out.values = Matrix<float>(cols, width);
   ParallelFor(blocks, [&](size_t k) {
     for (size_t first = 0; first < out.tokens; first += 16) {

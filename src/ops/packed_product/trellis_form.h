@@ -3,9 +3,9 @@
 //   y_r = a_r (sum_k s_k sum_{c in block k} q_c level(r, c) + what the width does not hold)
 //
 // a_r is the row's step; q_c and s_k are the activations times the columns' steps, rounded to 8 bits in
-// blocks of 256 columns (int8_inputs.h). A few large values make this coarse for the others of their block:
-// where rounding leaves more than kRoundingLeaves of a token's energy, what it left is rounded in the same way
-// and multiplied as a token of its own, whose products are added. Sums of integers are exact and sums of
+// blocks of 256 columns (int8_inputs.h). That alone is too coarse (docs/experiments.md, "Activations in 8
+// bits"): what it leaves is rounded in the same way and multiplied as a token of its own, whose products are
+// added. Sums of integers are exact and sums of
 // floats have one order, so the bits of y depend on neither tokens beside it, threads nor the instruction
 // set.
 #pragma once
@@ -59,15 +59,11 @@ struct TrellisWeights {
 // `choice`: of columns and width.
 TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice);
 
-// Normal values leave some 5e-5 of their energy.
-inline constexpr double kRoundingLeaves = 1e-5;
-
-// Activations of such products: those of all tokens, then what is left of some.
+// Activations of such products: those of all tokens, then what rounding left of each.
 struct TrellisInputs {
-  size_t tokens = 0;           // of both
-  std::vector<uint32_t> rest;  // tokens that leave something, rising
+  size_t tokens = 0;   // of both
   Int8Inputs rounded;          // in blocks of kTrellisBlock columns; stride: those of all blocks
-  // [cols, 1 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
+  // [cols, 2 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
   Matrix<float> values;
 };
 void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInputs& out);

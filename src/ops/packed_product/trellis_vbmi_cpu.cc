@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
 #include "device/scratch.h"
@@ -183,12 +182,13 @@ inline __m512i SumsOf(const __m512i* a) {
   return Joined(Joined(of_four[0], of_four[1]), Joined(of_four[2], of_four[3]));
 }
 
-// One token or two (what the first left), `blocks` apart in scales and sums and `stride` in values: sums[t][r]
-// += scale * (the block's sum of integers).
-template <int kWidth, size_t kTokens, typename Block>
+// Two tokens (one and what rounding left of it), `blocks` apart in scales and sums and `stride` in values:
+// sums[t][r] += scale * (the block's sum of integers).
+template <int kWidth, typename Block>
 void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows, const int8_t* x,
               size_t stride, const float* scale, const int32_t* value_sums, size_t blocks, int offset,
               MatrixView<float> sums) {
+  constexpr size_t kTokens = 2;
   __m512i state[4], values[kTokens][4], offsets[kTokens];
   __m512 scales[kTokens];
   for (int s = 0; s < 4; ++s) state[s] = _mm512_set1_epi8(static_cast<char>(start));
@@ -420,17 +420,12 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
   for (size_t k = 0; k < blocks; ++k) {
     const uint8_t* bytes = w.codes.data() + layout.Begin(tile, k);
     const auto add = [&](const auto& block) {
-      const auto few = [&](auto add_block) {
+      if (y.rows == 2) {
         const size_t at = first * blocks + k;
-        add_block(block, machine, start, rows,
-                  x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock, x.rounded.stride,
-                  x.rounded.scales.data() + at, x.rounded.sums.data() + at, blocks, offset, y);
-      };
-      using Block = std::decay_t<decltype(block)>;
-      if (y.rows == 1) {
-        few(AddBlock<kWidth, 1, Block>);
-      } else if (y.rows == 2) {
-        few(AddBlock<kWidth, 2, Block>);
+        AddBlock<kWidth>(block, machine, start, rows,
+                         x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock,
+                         x.rounded.stride, x.rounded.scales.data() + at, x.rounded.sums.data() + at, blocks,
+                         offset, y);
       } else {
         AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, y);
       }
@@ -447,11 +442,12 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
     const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
     const float scale = w.row_scale[position];
-    if (y.rows == 1) {
-      const float sum =
-          y(0, r) +
-          (beside ? Beside(w, exceptions, position, r, x.values.data() + first, x.values.cols()) : 0.0f);
-      y(0, r) = scale * sum;
+    if (y.rows <= 2) {
+      for (size_t t = 0; t < y.rows; ++t) {
+        const float* values = x.values.data() + first + t;
+        const float more = beside ? Beside(w, exceptions, position, r, values, x.values.cols()) : 0.0f;
+        y(t, r) = scale * (y(t, r) + more);
+      }
       continue;
     }
     for (size_t t = 0; t < y.rows; t += 16) {

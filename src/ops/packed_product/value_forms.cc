@@ -1,6 +1,7 @@
 #include "ops/packed_product/value_forms.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "device/scratch.h"
+#include "format/fixed/layout.h"
 #include "ops/tile/kernels.h"
 
 namespace mica {
@@ -15,6 +17,9 @@ namespace {
 
 // Rows that are read together: their values stay in the second-level cache.
 constexpr size_t kRowValues = size_t{1} << 16;
+// A power of two of them, so that they lie in one block of coding `fixed`.
+constexpr size_t kMostRows = 64;
+static_assert(kBlockRows % kMostRows == 0);
 
 // Decodes blocks of rows and multiplies them: FP32 throughout.
 class ValuesOnProcessor : public ResidentForm {
@@ -34,7 +39,7 @@ class ValuesOnProcessor : public ResidentForm {
     MICA_CHECK(x.cols == inputs_ && y.cols == outputs_ && y.rows == x.rows);
     const float* bias = bias_tensor.empty() ? nullptr : bias_tensor.host<float>().data;
     // The blocks do not depend on the number of tokens: nor do the sums.
-    const size_t rows_each = std::clamp<size_t>(kRowValues / inputs_, 1, 64);
+    const size_t rows_each = std::bit_floor(std::clamp<size_t>(kRowValues / inputs_, 1, kMostRows));
     const auto& kernels = Kernels(Backend::kCpu);
     ParallelFor((outputs_ + rows_each - 1) / rows_each, [&](size_t block) {
       const size_t first = block * rows_each, count = std::min(rows_each, outputs_ - first);

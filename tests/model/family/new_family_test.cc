@@ -28,15 +28,6 @@ constexpr TensorNames kNames = {
                 "attn.attention.out_proj", "mlp.c_fc_0", "mlp.c_fc_1", "mlp.c_proj"}};
 const Family kExaone = {.types = kTypes, .keys = kKeys, .names = kNames};
 
-Matrix<float> LogitsOf(const ModelWeights& weights, const std::vector<int32_t>& ids) {
-  Matrix<float> x(ids.size(), weights.config().hidden), logits(ids.size(), weights.config().vocab);
-  weights.Embed(ids, x);
-  for (size_t layer = 0; layer < weights.config().layers; ++layer)
-    DecoderLayer(weights, layer, Precision::kFp32).Forward(x, ids.size());
-  OutputHead(weights, Precision::kFp32).Logits(x, logits);
-  return logits;
-}
-
 TEST(NewFamily, IsAFileAndATableEntry) {
   AddFamily(kExaone);
   const TinyModel llama(TinyConfig());

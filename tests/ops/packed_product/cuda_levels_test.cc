@@ -161,11 +161,7 @@ TEST(CudaLevels, EqualTheOracleForFewTokens) {
     const Matrix<float> x = RandomInputs(4, c.cols, 5);
     const std::vector<float> bias = RandomValues(c.rows, 6);
     const Matrix<float> expected = Oracle(sampled, x, bias);
-    for (const size_t tokens : {1, 2, 3, 4}) {
-      const Matrix<float> some = RowsFrom(x, 4 - tokens, tokens);
-      EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsFrom(expected, 4 - tokens, tokens)))
-          << tokens << " tokens";
-    }
+    ExpectFewTokens(weights, x, bias, expected);
     EXPECT_TRUE(SameBytes(Product(weights, x, {}), Oracle(sampled, x, {})));
   }
   for (int width = 4; width <= 8; ++width)

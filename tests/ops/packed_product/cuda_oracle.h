@@ -84,6 +84,16 @@ inline Matrix<float> RowsFrom(const Matrix<float>& x, size_t first, size_t count
   return rows;
 }
 
+// Products of one to as many tokens as x has, the last ones, are rows of `expected` bit by bit.
+inline void ExpectFewTokens(const ResidentWeights& weights, const Matrix<float>& x, ConstTensor bias,
+                            const Matrix<float>& expected) {
+  for (size_t tokens = 1; tokens <= x.rows(); ++tokens) {
+    const Matrix<float> some = RowsFrom(x, x.rows() - tokens, tokens);
+    EXPECT_TRUE(SameBytes(Product(weights, some, bias), RowsFrom(expected, x.rows() - tokens, tokens)))
+        << tokens << " tokens";
+  }
+}
+
 // Rows(ids) in any order and with repetitions equals the decoded weights, bit by bit.
 inline void ExpectRows(const ResidentWeights& weights, const Matrix<float>& decoded) {
   const Device device = weights.form().device();
