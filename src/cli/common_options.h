@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "device/device.h"
+#include "device/group.h"
 
 namespace mica {
 
@@ -14,13 +15,17 @@ struct CommonOptions {
   uint64_t seed = 0;
   bool json = false;  // the result is wanted as JSON
   Device device;
+  const Group* group = &Group::Alone();  // the ranks that do it together
 
   Json given = Json::object();
 };
 
 FlagTable CommonFlags(CommonOptions& options);
+// Whether a command can be done by several ranks.
+enum class SeveralRanks { kNo, kYes };
 // Sets threads and log level and fills in the other members; throws Error for a device that this build or
-// this machine does not have.
-void ApplyCommonOptions(CommonOptions& options);
+// this machine does not have. Returns on the rank that leads (cli/ranks.h): others do what it asks of them, and
+// CommandEnd is thrown.
+void ApplyCommonOptions(CommonOptions& options, SeveralRanks several = SeveralRanks::kNo);
 
 }  // namespace mica

@@ -88,7 +88,7 @@ void WarnOfDifferences(const CompressionRecord& run, const CompressionRecord& re
 }
 
 void Compress(CompressOptions& options) {
-  ApplyCommonOptions(options.common);
+  ApplyCommonOptions(options.common, SeveralRanks::kYes);
   const bool like = !options.like.empty();
   if (options.paths.model.empty() || (!like && options.paths.out.empty()))
     FailMissing(like || !options.paths.model.empty() ? "out" : "model");
@@ -99,6 +99,7 @@ void Compress(CompressOptions& options) {
   if (like) TakeFromRun(run.emplace(ReadCompression(options.like)), options);
   CompressionSettings settings = SettingsFromJson(options.given, "");
   settings.arithmetic.device = options.common.device;
+  settings.arithmetic.group = options.common.group;
   RefuseIdleOptions(settings, GivenIn(given));
 
   Progress progress(!options.common.json);

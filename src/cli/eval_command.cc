@@ -45,11 +45,12 @@ bool MayLieInAModel(const std::filesystem::path& out) {
 }
 
 void Eval(EvalOptions& options) {
-  ApplyCommonOptions(options.common);
+  ApplyCommonOptions(options.common, SeveralRanks::kYes);
   EvaluationRequest request = RequestFromJson(options.given, "");
   request.model = options.model;
   request.seed = options.common.seed;
   request.device = options.common.device;
+  request.group = options.common.group;
   const std::filesystem::path out = options.given.value("output", "");
   if (!out.empty()) {
     CommandFiles files{.inputs = {request.model, request.reference, request.tokenizer},

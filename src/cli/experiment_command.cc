@@ -3,9 +3,10 @@
 namespace mica {
 
 Experiment OpenExperiment(ExperimentOptions& options) {
-  ApplyCommonOptions(options.common);
+  ApplyCommonOptions(options.common, SeveralRanks::kYes);
   Experiment experiment = ReadExperiment(options.experiment);
   experiment.evaluation.device = experiment.compression.arithmetic.device = options.common.device;
+  experiment.evaluation.group = experiment.compression.arithmetic.group = options.common.group;
   return experiment;
 }
 

@@ -18,6 +18,7 @@
 #include "base/units.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/ranks.h"
 
 namespace mica {
 namespace {
@@ -44,7 +45,7 @@ std::string OutOfMemory() {
 }
 
 // The one place in which whatever ends a command becomes a line and an exit code.
-int Run(int argc, char** argv) {
+int DoCommand(int argc, char** argv) {
   try {
     const std::vector<Subcommand> commands = {
         InspectCommand(), TokenizeCommand(), EvalCommand(),   CompressCommand(), CompareCommand(),
@@ -53,6 +54,8 @@ int Run(int argc, char** argv) {
     if (const Subcommand* command = ParseCommandLine(commands, argc, argv)) command->run();
     CloseStdout();
     return 0;
+  } catch (const CommandEnd& end) {
+    return end.code;
   } catch (const Interrupted& interrupt) {
     LogFailure(std::string(interrupt.what()) + "; what was finished is kept, run the same command to go on");
     return 130;
@@ -70,6 +73,17 @@ int Run(int argc, char** argv) {
     LogFailure("internal error: an exception of a library; please report this with the command");
   }
   return 1;
+}
+
+int Run(int argc, char** argv) {
+  const int code = DoCommand(argc, argv);
+  try {
+    LeaveRanks(code == 0);
+  } catch (const Error& failure) {
+    LogFailure(failure.what());
+    return 1;
+  }
+  return code;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& sett
 }
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {
-  const CoderTask task{settings.budget, settings.sparsity};
+  const CoderTask task{settings.budget, settings.sparsity, settings.arithmetic.group};
   if (settings.coding == Coding::kEntropy)
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
   if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings, config)) {

@@ -97,7 +97,7 @@ PackedMatrix Ends::Solve(const std::string& name, ConstTensor h, ConstTensor dri
   solver.col_exponents = ColumnExponents(w.view());
   if (!drift.empty()) {
     Array target(w.rows(), w.cols(), DType::kF32, w.device());
-    CompensateDrift(w.view(), {h, drift, {}}, factor, settings_.drift.compensation, target.view());
+    CompensateDrift(w.view(), {h, drift, {}}, factor, settings_.drift.compensation, target.view(), Group::Alone());
     w = std::move(target);
     CheckFinite(w.view(), "weights that make up for drift");
   }
@@ -121,7 +121,7 @@ PackedMatrix Ends::SolveForTarget(const std::string& name, Array w, ConstTensor 
   if (!h.empty()) factor.emplace(h, std::vector<uint32_t>(), settings_.damping);
   if (!drift.empty()) {
     Array aimed(w.rows(), w.cols(), DType::kF32, w.device());
-    CompensateDrift(w.view(), {h, drift, {}}, *factor, settings_.drift.compensation, aimed.view());
+    CompensateDrift(w.view(), {h, drift, {}}, *factor, settings_.drift.compensation, aimed.view(), Group::Alone());
     w = std::move(aimed);
     CheckFinite(w.view(), "weights that make up for drift");
   }

@@ -93,6 +93,7 @@ class Compression {
 
  private:
   const ModelConfig& config() const { return weights_.config(); }
+  const Group& group() const { return *settings_.arithmetic.group; }
   // Those before the layers, one a layer, that of the head.
   size_t shards() const { return kShardsBeforeLayers + config().layers + (ends_.has_head() ? 1 : 0); }
 
@@ -114,6 +115,7 @@ class Compression {
   ShardRecord WriteHead(const ResidualStream& stream, const Original& original);
   void CompressLayer(LayerWeights& weights, ResidualStream& stream, ResidualStream* original);
   void FinishLayer();
+  void WriteLayer(size_t layer);
   void SettleWriting();
   void PassFinishedLayer(size_t layer, ResidualStream& stream, ResidualStream* original);
   TokenWeights WeightsOfLayer(size_t layer) const;
@@ -141,7 +143,8 @@ class Compression {
   std::optional<WorkDirectory> work_;
   std::vector<ShardRecord> finished_;
   std::optional<size_t> solved_;      // layer whose matrices are solved and may still be at their packing
-  std::future<ShardRecord> writing_;  // of the layer before it, which belongs to finished_
+  std::optional<size_t> written_;     // the layer before it, which belongs to finished_
+  std::future<ShardRecord> writing_;  // of that, on the rank that writes
   double began_ = MonotonicSeconds();
   const Ordered<double> phases_before_ = progress_.PhaseSeconds();  // of what else the progress has shown
 };
@@ -191,14 +194,23 @@ CompressionNeeds Compression::Needs() {
 
 CompressionRecord Compression::Run() {
   Check();
-  Identify();
-  if (std::optional<CompressionRecord> finished = FinishedRun()) return *finished;
+  std::optional<CompressionRecord> finished;
+  if (group().leads()) {
+    Identify();
+    finished = FinishedRun();
+  }
+  if (!group().Broadcast(0, finished ? "finished" : "").empty()) return finished.value_or(CompressionRecord());
   Begin();
+  if (!group().leads()) return Work();
   try {
     return Work();
   } catch (const Interrupted&) {
-    if (solved_) FinishLayer();
-    SettleWriting();
+    // Other ranks end with this one: nothing more is said to them.
+    if (writing_.valid()) writing_.get();
+    if (solved_) {
+      WriteLayer(*solved_);
+      writing_.get();
+    }
     throw;
   } catch (const std::exception&) {
     // Settings that cannot be met, or a model that cannot be read: a corrected command finds the place free.
@@ -208,7 +220,9 @@ CompressionRecord Compression::Run() {
 }
 
 CompressionRecord Compression::Work() {
-  std::future<void> checked = Later([this] { ends_.Check(); });
+  std::future<void> checked = Later([this] {
+    if (group().leads()) ends_.Check();
+  });
   // Statistics leave the processors idle where there is a GPU; where not, what fails should fail before hours
   // are spent.
   if (!settings_.arithmetic.device.is_cuda()) checked.get();
@@ -222,7 +236,7 @@ CompressionRecord Compression::Work() {
   } catch (const Error&) {
     // Settings that cannot be met: statistics alone are nothing to go on with.
     if (saved.valid()) saved.wait();
-    if (!work_->Finished(kShardsBeforeLayers + 1)) work_->Discard();
+    if (group().leads() && !work_->HasFinished(kShardsBeforeLayers + 1)) work_->Discard();
     throw;
   }
   if (format_) FinishBeforeLayers();
@@ -241,10 +255,10 @@ CompressionRecord Compression::Work() {
           GatherRows(table.view(), ids, out);
           if (config().embedding_factor != 1.0f) ScaleValues(config().embedding_factor, out, out);
         },
-        config().hidden, *calibration_, ResidualStream::kPortionTokens, device, rest_);
+        config().hidden, *calibration_, ResidualStream::kPortionTokens, settings_.arithmetic, rest_);
   }();
   std::optional<ResidualStream> original;
-  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, device, rest_);
+  if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, settings_.arithmetic, rest_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
   std::optional<ReadAhead<LayerWeights>> ahead;
   for (size_t l = 0; l < config().layers; ++l) {
@@ -285,15 +299,17 @@ CompressionRecord Compression::Work() {
                              : WriteHead(stream, {nullptr, original_stream, settings_.drift.windows}));
   }
   progress_.End();
-  return Finish();
+  return group().leads() ? Finish() : CompressionRecord();
 }
 
 // The shard before the layers', unless an earlier run has written it.
 void Compression::FinishBeforeLayers() {
   const std::optional<ShardRecord> finished = work_->Finished(kShardsBeforeLayers);
-  finished_.push_back(
-      finished ? *finished
-               : WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt));
+  if (finished) return finished_.push_back(*finished);
+  ShardRecord record;
+  if (group().leads())
+    record = WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt);
+  finished_.push_back(work_->Share(record));
 }
 
 // A file of statistics that is given must be one, or a new one in a directory that is there.
@@ -359,13 +375,15 @@ std::optional<CompressionRecord> Compression::FinishedRun() const {
 }
 
 void Compression::Begin() {
-  CheckDisk(coder_->LeastBits(ends_.EstimatedBytes()), ends_.EstimatedBytes());
-  lock_ = WorkDirectory::Lock(place_.directory);
+  if (group().leads()) {
+    CheckDisk(coder_->LeastBits(ends_.EstimatedBytes()), ends_.EstimatedBytes());
+    lock_ = WorkDirectory::Lock(place_.directory);
+  }
   // A stopped run goes on where its arithmetic is that of the layers which are finished.
   Identity identity = CompressionIdentity(record_);
   identity.Add("device", settings_.arithmetic.device.Describe());
   identity.Add("instruction set", InstructionSet());
-  work_.emplace(place_.directory, identity, shards(), !format_);
+  work_.emplace(place_.directory, identity, shards(), !format_, group());
   const std::string warning = CalibrationWarning(*calibration_, InputCols(config(), InputKind::kDown));
   if (!warning.empty()) LogWarning("{}", warning);
 }
@@ -400,6 +418,14 @@ std::future<void> Compression::ObtainStatistics() {
                             .rest = rest_};
   coder_->Require(wanted);
   const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
+  if (!group().leads()) {
+    if (group().Broadcast(0, std::string()).empty()) {
+      statistics_ = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
+    } else {
+      statistics_ = LoadStatistics(path);
+    }
+    return {};
+  }
   const Identity identity =
       StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.arithmetic);
   if (fs::exists(path)) {
@@ -407,11 +433,13 @@ std::future<void> Compression::ObtainStatistics() {
     const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
     if (differences.empty()) {
       statistics_ = std::move(kept);
+      group().Broadcast(0, "kept");
       return {};
     }
     LogInfo("{}: holds statistics of another kind ({}); collecting anew", path.string(),
             JoinClauses(differences));
   }
+  group().Broadcast(0, std::string());
   statistics_ = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
   statistics_.identity = identity;
   return std::async(std::launch::async, [this, path] { SaveStatistics(statistics_, path); });
@@ -426,7 +454,7 @@ ShardRecord Compression::WriteHead(const ResidualStream& stream, const Original&
   const HeadMoments moments =
       MeasureHeadInputs(weights_, stream, original, {}, settings_.arithmetic,
                         [&](uint64_t tokens) { progress_.Advance(tokens, "output head"); });
-  return WriteShard(shards(), ends_.Head(moments), std::nullopt);
+  return group().leads() ? WriteShard(shards(), ends_.Head(moments), std::nullopt) : ShardRecord();
 }
 
 // Solves a layer's matrices. They are packed beside the layer that follows, and FinishLayer takes them up
@@ -466,7 +494,8 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
       if (original_layer) original_layer->SetLinear(kind, w.view());
       if (!moments.drift.empty()) {
         Array target(w.rows(), w.cols(), DType::kF32, w.device());
-        CompensateDrift(w.view(), moments, *factor, settings_.drift.compensation, target.view());
+        CompensateDrift(w.view(), moments, *factor, settings_.drift.compensation, target.view(),
+                        group());
         w = std::move(target);
       }
       CheckFinite(w.view(), LinearTensorName(*config().family, l, kind));
@@ -490,8 +519,12 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
 // Begins to write the layer that is solved.
 void Compression::FinishLayer() {
   SettleWriting();
-  const size_t l = *solved_;
-  solved_.reset();
+  written_ = std::exchange(solved_, std::nullopt);
+  if (group().leads()) WriteLayer(*written_);
+}
+
+// Packs it and begins to write.
+void Compression::WriteLayer(size_t l) {
   PackedShard shard;
   LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
   for (CodedMatrix& coded : coder_->Collect(kLinearKinds.size())) {
@@ -506,7 +539,9 @@ void Compression::FinishLayer() {
 }
 
 void Compression::SettleWriting() {
-  if (writing_.valid()) finished_.push_back(writing_.get());
+  if (!written_) return;
+  written_.reset();
+  finished_.push_back(work_->Share(group().leads() ? writing_.get() : ShardRecord()));
 }
 
 void Compression::PassFinishedLayer(size_t l, ResidualStream& stream, ResidualStream* original) {
@@ -624,6 +659,19 @@ CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const Compres
   return Compression(paths, settings, progress).Needs();
 }
 
+void FollowCompression(const Json& task, Device device, const Group& group) {
+  CompressionPaths paths;
+  paths.model = task.at("model").get<std::string>();
+  paths.out = task.at("out").get<std::string>();
+  paths.statistics = task.at("statistics").get<std::string>();
+  CompressionSettings settings = SettingsFromJson(task.at("settings"), "settings of the leading rank");
+  MICA_CHECK(SettingsToJson(settings) == task.at("settings"));
+  settings.arithmetic.device = device;
+  settings.arithmetic.group = &group;
+  Progress progress(false);
+  Compression(paths, settings, progress).Run();
+}
+
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress) {
   const OutputPlace place = PlaceOf(paths.out, settings.coding);
@@ -634,7 +682,18 @@ CompressionRecord CompressModel(const CompressionPaths& paths, const Compression
     if (source.kind != DataKind::kBuiltIn) files.inputs.push_back(source.path);
   }
   CheckFiles(files);
-  return Compression(paths, settings, progress).Run();
+  Compression compression(paths, settings, progress);
+  const Group& group = *settings.arithmetic.group;
+  if (!group.alone()) {
+    const auto named = [](const fs::path& path) { return path.empty() ? "" : fs::absolute(path).string(); };
+    const Json task = {{"task", "compress"},
+                       {"model", named(paths.model)},
+                       {"out", named(paths.out)},
+                       {"statistics", named(paths.statistics)},
+                       {"settings", SettingsToJson(settings)}};
+    group.Broadcast(0, task.dump());
+  }
+  return compression.Run();
 }
 
 }  // namespace mica

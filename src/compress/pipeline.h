@@ -3,6 +3,10 @@
 
 #include <filesystem>
 
+#include "base/json.h"
+#include "device/device.h"
+#include "device/group.h"
+
 #include "base/progress.h"
 #include "compress/settings.h"
 #include "device/memory_plan.h"
@@ -38,5 +42,8 @@ CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const Compres
 // before there was something to go on with leaves nothing.
 CompressionRecord CompressModel(const CompressionPaths& paths, const CompressionSettings& settings,
                                 Progress& progress);
+// What ranks do that settings.arithmetic.group of the leading one's CompressModel has besides. task: as they are told,
+// {"task": "compress", ...}.
+void FollowCompression(const Json& task, Device device, const Group& group);
 
 }  // namespace mica

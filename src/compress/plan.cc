@@ -6,6 +6,7 @@
 #include "compress/budget/demands.h"
 #include "compress/calibrate/layer_pass.h"
 #include "compress/calibrate/residual_stream.h"
+#include "compress/calibrate/token_blocks.h"
 #include "compress/curvature/fisher.h"
 #include "compress/ends.h"
 #include "model/weights.h"
@@ -19,7 +20,7 @@ constexpr uint64_t kSolverCopies = 4;  // FP32 matrices of an input that solving
 constexpr uint64_t kSolverCopiesOnGpu = 7, kInputMatricesOnGpu = 6;  // where matrices are solved at once
 constexpr uint64_t kInputMatrices = 4;  // FP32 cols x cols: H, D, and the factor with its work
 constexpr uint64_t kEndCopies = 2;      // FP32 matrices of a whole vocabulary
-constexpr uint64_t kSweepMatrices = 4;  // the same while it sums: H and D in FP64
+constexpr uint64_t kSweepMatrices = 6;  // the same while it sums: H and D of a block, in FP64, and of those before
 
 // Whether statistics hold the moments of all matrices' outputs.
 bool HasOutputMoments(const CompressionSettings& settings) {
@@ -31,9 +32,13 @@ bool HasOutputMoments(const CompressionSettings& settings) {
 MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident) {
   const Arithmetic& arithmetic = settings.arithmetic;
   const bool on_gpu = arithmetic.device.is_cuda(), drifts = settings.drift.compensation > 0;
-  const uint64_t window = settings.calibration.seqlen.value(), tokens = settings.calibration.samples * window;
+  const uint64_t window = settings.calibration.seqlen.value();
+  const TokenBlocks blocks(settings.calibration.samples * window, window, *arithmetic.group);
+  // Of the rank that has most: the first.
+  uint64_t tokens = 0;
+  for (size_t step = 0; step < blocks.steps(); ++step) tokens += blocks.Block(step * arithmetic.group->size()).count;
   const uint64_t of_original =
-      drifts ? std::min<uint64_t>(settings.drift.windows, settings.calibration.samples) * window : 0;
+      drifts ? std::min<uint64_t>(settings.drift.windows * window * tokens / blocks.tokens() + window, tokens) : 0;
   const uint64_t value_bytes = DTypeBytes(arithmetic.operands());
 
   uint64_t weights = 0, widest = 0, of_input = 0;

@@ -45,8 +45,14 @@ std::unique_ptr<FileLock> WorkDirectory::Lock(const fs::path& out) {
   return lock;
 }
 
-WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards, bool shards_stay)
-    : out_(out), work_(out / kUnfinishedDirectory), shards_(shards), shards_stay_(shards_stay) {
+WorkDirectory::WorkDirectory(const fs::path& out, const Identity& identity, size_t shards, bool shards_stay,
+                             const Group& group)
+    : out_(out), work_(out / kUnfinishedDirectory), shards_(shards), shards_stay_(shards_stay), group_(&group) {
+  if (group.leads()) Begin(identity);
+  group.Barrier();
+}
+
+void WorkDirectory::Begin(const Identity& identity) {
   const fs::path identity_path = work_ / kIdentity;
   std::error_code code;
   if (fs::exists(out_, code)) {
@@ -76,7 +82,7 @@ fs::path WorkDirectory::ShardPath(size_t shard) const {
 
 fs::path WorkDirectory::RecordPath(size_t shard) const { return work_ / RecordName(shard); }
 
-std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
+std::optional<ShardRecord> WorkDirectory::ReadFinished(size_t shard) const {
   const fs::path record = RecordPath(shard);
   std::error_code code;
   if (!fs::exists(record, code)) return std::nullopt;
@@ -94,6 +100,25 @@ std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
         file.string(), finished.bytes, out_.string());
   }
   return finished;
+}
+
+std::optional<ShardRecord> WorkDirectory::Finished(size_t shard) const {
+  if (group_->alone()) return ReadFinished(shard);
+  const std::optional<ShardRecord> found = group_->leads() ? ReadFinished(shard) : std::nullopt;
+  const std::string text = group_->Broadcast(0, found ? ToJson(*found).dump() : std::string());
+  if (text.empty()) return std::nullopt;
+  return ShardFromJson(Json::parse(text), RecordPath(shard).string());
+}
+
+bool WorkDirectory::HasFinished(size_t shard) const {
+  std::error_code code;
+  return fs::exists(RecordPath(shard), code);
+}
+
+ShardRecord WorkDirectory::Share(const ShardRecord& shard) const {
+  if (group_->alone()) return shard;
+  return ShardFromJson(Json::parse(group_->Broadcast(0, group_->leads() ? ToJson(shard).dump() : std::string())),
+                       out_.string());
 }
 
 void WorkDirectory::Record(size_t shard, const ShardRecord& finished) const {

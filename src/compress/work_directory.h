@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "device/group.h"
 #include "record/compression.h"
 #include "record/identity.h"
 
@@ -29,16 +30,21 @@ class WorkDirectory {
   // Opens `out` for a run that depends on `identity`: a new or empty directory, or one in which a run of the
   // same identity was stopped, be it before it could say which it was. What is there of a run that has
   // nothing to go on with is discarded. Throws Error when it holds anything else, naming what differs.
-  // shards_stay: whether they are what the run ends in, or go with the rest.
+  // shards_stay: whether they are what the run ends in, or go with the rest. Of several ranks the one that leads does
+  // so, before the others go on.
   WorkDirectory(const std::filesystem::path& out, const Identity& identity, size_t shards,
-                bool shards_stay = true);
+                bool shards_stay = true, const Group& group = Group::Alone());
 
   const std::filesystem::path& out() const { return out_; }
   // Where the statistics are kept until Clear.
   std::filesystem::path StatisticsPath() const { return work_ / "statistics.safetensors"; }
   std::filesystem::path ShardPath(size_t shard) const;
-  // The record of a shard finished by an earlier run; the file's size is checked.
+  // The record of a shard finished by an earlier run; the file's size is checked. Called by all ranks.
   std::optional<ShardRecord> Finished(size_t shard) const;
+  // Whether there is one, as this rank sees it.
+  bool HasFinished(size_t shard) const;
+  // What the leading rank has of a shard, which others need not give: for all. Called by all ranks.
+  ShardRecord Share(const ShardRecord& shard) const;
   void Record(size_t shard, const ShardRecord& finished) const;
   // Whether a later run has something to go on with: statistics, or the shard of a layer.
   bool Resumable() const;
@@ -50,12 +56,16 @@ class WorkDirectory {
   static void Clear(const std::filesystem::path& out);
 
  private:
+  void Begin(const Identity& identity);
   std::filesystem::path RecordPath(size_t shard) const;
   void RemoveWritten() const;
+
+  std::optional<ShardRecord> ReadFinished(size_t shard) const;
 
   std::filesystem::path out_, work_;
   size_t shards_;
   bool shards_stay_;
+  const Group* group_;
 };
 
 }  // namespace mica

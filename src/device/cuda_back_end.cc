@@ -140,4 +140,16 @@ void* RecordWork(Device device, const std::function<void()>& work) {
 void ReplayWork(Device device, void* recorded) { Functions().ReplayWork(device, recorded); }
 void ForgetWork(Device device, void* recorded) { Functions().ForgetWork(device, recorded); }
 
+std::string NcclNewGroup() { return Functions().NcclNewGroup(); }
+void* NcclJoin(Device device, const std::string& group, size_t rank, size_t size) {
+  return Functions().NcclJoin(device, group, rank, size);
+}
+void NcclExchange(Device device, void* communicator, std::span<const std::span<const std::byte>> to,
+                  std::span<const std::span<std::byte>> from) {
+  Functions().NcclExchange(device, communicator, to, from);
+}
+void NcclBroadcast(Device device, void* communicator, size_t root, std::span<std::byte> bytes) {
+  Functions().NcclBroadcast(device, communicator, root, bytes);
+}
+
 }  // namespace mica

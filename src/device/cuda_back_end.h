@@ -11,10 +11,11 @@
 #include <vector>
 
 #include "device/cuda.h"
+#include "device/nccl.h"
 
 namespace mica {
 
-// The functions of cuda.h whose code is in the back end, in the namespace mica::cuda; each is named as the
+// The functions of cuda.h and nccl.h whose code is in the back end, in the namespace mica::cuda; each is named as the
 // program's, which calls it, and means the same.
 // clang-format off
 #define MICA_CUDA_FUNCTIONS(function)                                                              \
@@ -22,7 +23,9 @@ namespace mica {
       function(LimitDeviceMemory) function(AllocateOnDevice) function(FreeOnDevice)                \
           function(AllocatePinned) function(FreePinned) function(CopyBytes) function(UploadBytes)  \
               function(DownloadBytes) function(FillBytes) function(Synchronize)            \
-                  function(RecordWork) function(ReplayWork) function(ForgetWork)
+                  function(RecordWork) function(ReplayWork) function(ForgetWork)   \
+                      function(NcclNewGroup) function(NcclJoin) function(NcclExchange)     \
+                          function(NcclBroadcast)
 // clang-format on
 
 namespace cuda {

@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "device/device.h"
+#include "device/group.h"
 
 namespace mica {
 
@@ -14,15 +15,16 @@ const char* PrecisionName(Precision precision);  // "fp32", "bf16"
 // The type of the operands of products: what everything below the settings works with.
 DType OperandType(Precision precision);
 
-// How and where a model computes.
+// How and where a model computes, and with whom.
 struct Arithmetic {
   Arithmetic() = default;
-  Arithmetic(Precision precision_, Device device_ = Device::Cpu())
-      : precision(precision_), device(device_) {}
+  Arithmetic(Precision precision_, Device device_ = Device::Cpu(), const Group& group_ = Group::Alone())
+      : precision(precision_), device(device_), group(&group_) {}
   DType operands() const { return OperandType(precision); }
 
   Precision precision = Precision::kFp32;
   Device device;
+  const Group* group = &Group::Alone();
 };
 
 }  // namespace mica

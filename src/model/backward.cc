@@ -196,9 +196,19 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
   // Whole runs, so that the sums over tokens do not depend on where a group ends.
   const size_t run_bytes = config.layers * RunTokens(window) * config.hidden * sizeof(float);
   const size_t group = std::max<size_t>(1, stored_bytes / run_bytes) * RunTokens(window);
+  const size_t all = std::max(ids.size(), settings.most_runs * RunTokens(window));
+  const auto place = [&](size_t token) {
+    if (settings.places.empty()) return token;
+    return settings.places[token / RunTokens(window)] + token % RunTokens(window);
+  };
   BackwardResult result;
-  for (size_t group_first = 0; group_first < ids.size(); group_first += group) {
-    const size_t tokens = std::min(group, ids.size() - group_first);
+  for (size_t group_first = 0; group_first < all; group_first += group) {
+    const size_t tokens = std::min(group, ids.size() - std::min(group_first, ids.size()));
+    if (tokens == 0) {
+      // Others have one run more.
+      for (size_t index = config.layers; index-- > 0;) settings.layer_done(index, true);
+      continue;
+    }
     const auto group_ids = ids.subspan(group_first, tokens);
     const Device device = settings.arithmetic.device;
     std::vector<Array> inputs;  // of each layer
@@ -223,7 +233,7 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       if ((t + 1) % window == 0) continue;  // the last token of a window predicts nothing
       targets[t] = group_ids[t + 1];
       ++result.predictions;
-      if (settings.sample_labels) uniforms[t] = Uniform(settings.seed, group_first + t);
+      if (settings.sample_labels) uniforms[t] = Uniform(settings.seed, place(group_first + t));
     }
     Array gradient(tokens, config.hidden, DType::kF32, device);
     ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
@@ -247,13 +257,15 @@ BackwardResult RunBackward(const ModelWeights& weights, std::span<const int32_t>
       ForRuns(tokens, RunTokens(window), [&](size_t first, size_t count) {
         ThrowIfInterrupted();
         const Tensor of_run = gradient.view().Rows(first, count);
-        layer.Run(inputs[index].view().Rows(first, count), window, group_first + first, of_run, hook);
+        layer.Run(inputs[index].view().Rows(first, count), window, place(group_first + first), of_run, hook);
         if (index == 0 && settings.at_embedding) {
           if (config.embedding_factor != 1.0f) ScaleValues(config.embedding_factor, of_run, of_run);
-          settings.at_embedding(group_first + first, of_run);
+          settings.at_embedding(place(group_first + first), of_run);
         }
+        if (settings.run_done) settings.run_done(index);
         settings.advance(count);
       });
+      if (settings.layer_done) settings.layer_done(index, group_first + group >= all);
       inputs.pop_back();
     }
   }

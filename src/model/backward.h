@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "device/precision.h"
 #include "device/tensor.h"
@@ -19,7 +20,7 @@ namespace mica {
 struct LinearGradient {
   size_t layer = 0;
   LinearKind kind = LinearKind::kQ;
-  size_t first_token = 0;  // place in `ids` of row 0
+  size_t first_token = 0;  // place of row 0: in `ids`, or where BackwardSettings::places says its run is
   ConstTensor inputs;      // [tokens, cols], as the forward pass had them
   ConstTensor gradient;    // [tokens, rows] FP32: d(sum of negative log likelihoods) / d(outputs)
 };
@@ -38,6 +39,16 @@ struct BackwardSettings {
   // FP32 on the device that computes, after the hooks of that layer for a run. first_token:
   // place in `ids` of row 0.
   std::function<void(size_t first_token, ConstTensor gradient)> at_embedding;
+  // Of the first token of each run of ids (model/window.h), where they are not a whole text: the place in that which
+  // the hooks are told, and which labels are drawn by.
+  std::vector<size_t> places = {};
+  // Where given, called after the hooks of a layer for a run: the gradients of all its matrices have come.
+  std::function<void(size_t layer)> run_done;
+  // Where given, called after the last run of a layer in a group; last: in the last group. Ranks that do this together
+  // have as many groups, though one may have a run less than others, and none in the last group.
+  std::function<void(size_t layer, bool last)> layer_done;
+  // The most runs that a rank has, where several do it together; 0: as many as ids have.
+  size_t most_runs = 0;
   // Called with the number of tokens one layer has been done for, forward and backward: 2 * layers *
   // ids.size() in all.
   std::function<void(size_t tokens)> advance = [](size_t) {};

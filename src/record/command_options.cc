@@ -402,7 +402,8 @@ std::vector<Option> MakeCommonOptions() {
       {.name = "device",
        .kind = OptionKind::kText,
        .group = "General",
-       .help = "Where to compute: cpu, cuda, cuda:1 (the second GPU), or auto: on a GPU where there is one",
+       .help = "Where to compute: cpu, cuda, cuda:1 (the second GPU), several as in cuda:0-3, cuda:0,2 or all, or auto: on a "
+               "GPU where there is one",
        .value = "auto",
        .place = OptionPlace::kFlag},
       {.name = "device-memory",

@@ -9,7 +9,7 @@
 namespace mica {
 
 inline Matrix<float> Loaded(const ResidualStream& stream, size_t portion) {
-  const Array loaded = stream.Load(portion);
+  const Array loaded = stream.Load(stream.portions()[portion]);
   Matrix<float> matrix(loaded.rows(), loaded.cols());
   std::copy_n(loaded.view().host<float>().data, matrix.size(), matrix.data());
   return matrix;

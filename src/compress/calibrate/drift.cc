@@ -25,11 +25,25 @@ Matrix<float> Drift::Mean() const {
   return mean;
 }
 
-Array Drift::TakeMean() {
-  MICA_CHECK(tokens_ > 0);
-  const Tensor sum = sum_.view();
-  ScaleValues(1.0f / static_cast<float>(tokens_), sum, sum);
-  return std::move(sum_);
+void BlockDrift::Add(ConstTensor original, ConstTensor moved, ConstTensor x) {
+  if (!block_) block_.emplace(rows_, cols_, device_);
+  block_->Add(original, moved, x);
+}
+
+void BlockDrift::EndStep(bool has_block) {
+  if (has_block && !block_) block_.emplace(rows_, cols_, device_);
+  const std::vector<double> tokens(block_ ? 1 : 0, block_ ? static_cast<double>(block_->tokens()) : 0);
+  Array sum = block_ ? block_->TakeSum() : Array();
+  block_.reset();
+  sum_.Add(std::move(sum));
+  tokens_.Add(tokens);
+}
+
+Array BlockDrift::TakeMean() {
+  MICA_CHECK(tokens_.sum().at(0) > 0);
+  Array mean = sum_.Take();
+  ScaleValues(static_cast<float>(1.0 / tokens_.sum()[0]), std::as_const(mean).view(), mean.view());
+  return mean;
 }
 
 }  // namespace mica

@@ -16,18 +16,18 @@ namespace mica {
 
 std::vector<float> HeadTokenWeights(const ModelWeights& weights, std::span<const int32_t> ids,
                                     const ResidualStream& stream, const Arithmetic& arithmetic) {
-  MICA_CHECK(ids.size() == stream.tokens());
+  MICA_CHECK(ids.size() == stream.blocks().tokens());
   const OutputHead head(weights, arithmetic);
   std::vector<float> of_tokens(stream.tokens());
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+  for (const StreamPortion& portion : stream.portions()) {
     ThrowIfInterrupted();
     const Array x = stream.Load(portion);
-    const size_t first = portion * stream.portion_tokens();
     std::vector<int32_t> targets(x.rows(), -1);
     for (size_t t = 0; t < x.rows(); ++t) {
-      if ((first + t + 1) % stream.window() != 0) targets[t] = ids[first + t + 1];
+      const size_t next = portion.place + t + 1;
+      if (next % stream.window() != 0) targets[t] = ids[next];
     }
-    const std::span<float> losses = std::span(of_tokens).subspan(first, x.rows());
+    const std::span<float> losses = std::span(of_tokens).subspan(portion.first, x.rows());
     head.NegativeLogLikelihood(x.view(), targets, losses);
     for (float& value : losses) value = -std::expm1(-value);
   }
@@ -46,31 +46,36 @@ HeadMoments MeasureHeadInputs(const ModelWeights& model, const ResidualStream& s
     RmsNorm(x.view(), norm.view(), config.norm_epsilon, out.view());
     return out;
   };
-  std::optional<PortionsTaken> of_original;
-  if (original.stream != nullptr) of_original = PortionsTaken::Of(original, stream);
-  Moments moments(config.hidden, device);
-  std::optional<Drift> drift;
-  if (of_original) drift.emplace(config.hidden, config.hidden, device);
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
-    ThrowIfInterrupted();
-    const Array moved = normed(stream.Load(portion));
-    const size_t begin = portion * stream.portion_tokens();
-    ForRuns(moved.rows(), stream.run_tokens(), [&](size_t first, size_t count) {
-      const std::span<const float> of_run =
-          weights.empty() ? weights : weights.subspan(begin + first, count);
-      Array scaled[2];  // keep what the views below show
-      const ConstTensor x = Weighted(moved.view().Rows(first, count), of_run, scaled[0]);
-      InContext("inputs of the output head", [&] { moments.Add(x); });
-      const size_t run = (begin + first) / stream.run_tokens();
-      if (!of_original || !of_original->Takes(run)) return;
-      const Array from = normed(original.stream->Load(run));
-      drift->Add(Weighted(from.view(), of_run, scaled[1]), x, x);
-    });
-    progress(moved.rows());
+  std::optional<RunsTaken> of_original;
+  if (original.stream != nullptr) of_original = RunsTaken::Of(original, stream);
+  const TokenBlocks& blocks = stream.blocks();
+  BlockMoments moments(config.hidden, device, blocks);
+  std::optional<BlockDrift> drift;
+  if (of_original) drift.emplace(config.hidden, config.hidden, device, blocks);
+  auto portion = stream.portions().begin();
+  for (size_t step = 0; step < blocks.steps(); ++step) {
+    for (; portion != stream.portions().end() && portion->step == step; ++portion) {
+      ThrowIfInterrupted();
+      const Array moved = normed(stream.Load(*portion));
+      ForRuns(moved.rows(), stream.run_tokens(), [&](size_t first, size_t count) {
+        const std::span<const float> of_run =
+            weights.empty() ? weights : weights.subspan(portion->first + first, count);
+        Array scaled[2];  // keep what the views below show
+        const ConstTensor x = Weighted(moved.view().Rows(first, count), of_run, scaled[0]);
+        InContext("inputs of the output head", [&] { moments.Add(x); });
+        if (!of_original || !of_original->Takes((portion->place + first) / stream.run_tokens())) return;
+        // Its portions are this rank's runs.
+        const Array from =
+            normed(original.stream->Load(original.stream->portions()[(portion->first + first) / stream.run_tokens()]));
+        drift->Add(Weighted(from.view(), of_run, scaled[1]), x, x);
+      });
+      progress(moved.rows() * blocks.tokens() / stream.tokens());
+    }
+    InContext("inputs of the output head", [&] { moments.EndStep(); });
+    if (drift) drift->EndStep(!blocks.Mine(step).empty());
   }
   HeadMoments result;
-  result.h = Array(config.hidden, config.hidden, DType::kF32, device);
-  moments.SecondMoment(result.h.view());
+  result.h = moments.TakeSecondMoment();
   if (drift) result.drift = drift->TakeMean();
   return result;
 }

@@ -24,15 +24,19 @@ namespace {
 struct Side {
   const DecoderLayer* layer;
   ResidualStream* stream;
-  PortionsTaken taken;
+  RunsTaken taken;
   std::vector<Array> stored;  // by portion: what the last sweep left for the next one
 
-  bool Takes(size_t portion) const { return taken.Takes(portion); }
+  const StreamPortion& portion(size_t index) const { return stream->portions()[index]; }
+  // Whether the portion passes, one run where not all do.
+  bool Takes(size_t index) const {
+    return taken.taken == taken.runs || taken.Takes(portion(index).place / stream->run_tokens());
+  }
 };
 
-// The input of the next linear layers for one portion of tokens. `x` is the residual stream; a stage that
+// The input of the next linear layers for the portion of this index. `x` is the residual stream; a stage that
 // ends a block adds to it first, what the sweep before has stored.
-using Stage = std::function<void(Side& side, size_t portion, Tensor x, Array& input)>;
+using Stage = std::function<void(Side& side, size_t index, Tensor x, Array& input)>;
 
 class Pass {
  public:
@@ -45,9 +49,9 @@ class Pass {
         solve_(solve),
         weights_(weights),
         progress_(progress) {
-    sides_.push_back({&layer, &stream, {&stream, stream.portions()}, {}});
+    sides_.push_back({&layer, &stream, RunsTaken::All(), {}});
     if (original.layer == nullptr) return;
-    sides_.push_back({original.layer, original.stream, PortionsTaken::Of(original, stream), {}});
+    sides_.push_back({original.layer, original.stream, RunsTaken::Of(original, stream), {}});
   }
 
   void Run() {
@@ -71,25 +75,31 @@ class Pass {
     if (solve_) {
       Sweep(InputKind::kAttention, attention, false, false);
     } else {
-      progress_(stream_tokens());  // of the sweep that nobody asks for
+      progress_(sides_[0].stream->blocks().tokens());  // of the sweep that nobody asks for
     }
     Sweep(InputKind::kOutput, context, false, true);
     Sweep(InputKind::kMlp, mlp, true, false);
     Sweep(InputKind::kDown, hidden, false, true);
     for (Side& side : sides_) {
-      for (size_t portion = 0; portion < side.stream->portions(); ++portion) {
-        if (!side.Takes(portion)) continue;
+      for (size_t index = 0; index < side.stream->portions().size(); ++index) {
+        if (!side.Takes(index)) continue;
         ThrowIfInterrupted();
-        Array x = side.stream->Load(portion);
-        side.layer->AddMlp(TakeStored(side, portion).view(), x.view());
-        side.stream->Store(portion, x.view());
-        if (&side == &sides_[0]) progress_(x.rows());
+        Array x = side.stream->Load(side.portion(index));
+        side.layer->AddMlp(TakeStored(side, index).view(), x.view());
+        side.stream->Store(side.portion(index), x.view());
+        if (&side == &sides_[0]) progress_(Progressed(x.rows()));
       }
     }
   }
 
  private:
-  size_t stream_tokens() const { return sides_[0].stream->tokens(); }
+  // Tokens of all ranks that these of this rank stand for.
+  uint64_t Progressed(size_t tokens) {
+    const ResidualStream& stream = *sides_[0].stream;
+    done_ += tokens;
+    const uint64_t now = done_ * stream.blocks().tokens() / stream.tokens();
+    return now - std::exchange(reported_, now);
+  }
 
   // What the next sweep needs of a stage's result goes to where the stream rests; with it there, `input`
   // stays in use.
@@ -118,61 +128,70 @@ class Pass {
   // them.
   void Sweep(InputKind kind, const Stage& stage, bool updates, bool kept) {
     const size_t cols = InputCols(config_, kind);
-    std::unique_ptr<Moments> moments;
-    std::unique_ptr<Drift> drift, residual;
-    if (solve_) moments = std::make_unique<Moments>(cols, device_);
+    const ResidualStream& stream = *sides_[0].stream;
+    const TokenBlocks& blocks = stream.blocks();
+    std::optional<BlockMoments> moments;
+    std::optional<BlockDrift> drift, residual;
+    if (solve_) moments.emplace(cols, device_, blocks);
     if (solve_ && sides_.size() > 1) {
-      drift = std::make_unique<Drift>(cols, cols, device_);
+      drift.emplace(cols, cols, device_, blocks);
       // Behind a norm what a matrix gives is no longer what the stream lacks.
-      if (kept && !config_.Has(OutputNormOf(kind)))
-        residual = std::make_unique<Drift>(config_.hidden, cols, device_);
+      if (kept && !config_.Has(OutputNormOf(kind))) residual.emplace(config_.hidden, cols, device_, blocks);
     }
     const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
-    const ResidualStream& stream = *sides_[0].stream;
-    MICA_CHECK(weights.empty() || weights.size() == stream.tokens());
+    MICA_CHECK(weights.empty() || weights.size() == blocks.tokens());
     // What a side has in a portion, after the stage.
     struct Here {
       Array x;
       Array inputs;
       ConstTensor view;  // of inputs, which may be stored already
     };
-    const auto advance = [&](Side& side, size_t portion) {
+    const auto advance = [&](Side& side, size_t index) {
+      const StreamPortion& portion = side.portion(index);
       Here here{side.stream->Load(portion), {}, {}};
       here.inputs = Array(here.x.rows(), cols, operands_, device_);
-      stage(side, portion, here.x.view(), here.inputs);
+      stage(side, index, here.x.view(), here.inputs);
       if (updates) side.stream->Store(portion, here.x.view());
       here.view = here.inputs.view();
-      if (kept) KeepStored(side, portion, here.inputs);
+      if (kept) KeepStored(side, index, here.inputs);
       return here;
     };
-    for (size_t portion = 0; portion < stream.portions(); ++portion) {
-      ThrowIfInterrupted();
-      const Here moved = advance(sides_[0], portion);
-      const size_t begin = portion * stream.portion_tokens();
-      ForRuns(moved.view.rows, stream.run_tokens(), [&](size_t first, size_t count) {
-        const size_t run = (begin + first) / stream.run_tokens();
-        std::optional<Here> original;
-        if (sides_.size() > 1 && sides_[1].Takes(run)) original = advance(sides_[1], run);
-        if (!solve_) return;
-        const std::span<const float> of_run =
-            weights.empty() ? weights : weights.subspan(begin + first, count);
-        Array scaled[4];  // keep what the views below show
-        const ConstTensor x = Weighted(moved.view.Rows(first, count), of_run, scaled[0]);
-        InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(x); });
-        if (!original) return;
-        drift->Add(Weighted(original->view, of_run, scaled[1]), x, x);
-        if (!residual) return;
-        Array from(count, moved.x.cols(), operands_, device_), to(count, moved.x.cols(), operands_, device_);
-        Convert(original->x.view(), from.view());
-        Convert(moved.x.view().Rows(first, count), to.view());
-        residual->Add(Weighted(std::as_const(from).view(), of_run, scaled[2]),
-                      Weighted(std::as_const(to).view(), of_run, scaled[3]), x);
-      });
-      progress_(moved.view.rows);
+    size_t index = 0;
+    for (size_t step = 0; step < blocks.steps(); ++step) {
+      for (; index < stream.portions().size() && stream.portions()[index].step == step; ++index) {
+        ThrowIfInterrupted();
+        const StreamPortion& portion = stream.portions()[index];
+        const Here moved = advance(sides_[0], index);
+        ForRuns(moved.view.rows, stream.run_tokens(), [&](size_t first, size_t count) {
+          // The original's portions are this rank's runs.
+          const size_t run = (portion.first + first) / stream.run_tokens();
+          std::optional<Here> original;
+          if (sides_.size() > 1 && sides_[1].Takes(run)) original = advance(sides_[1], run);
+          if (!solve_) return;
+          const std::span<const float> of_run =
+              weights.empty() ? weights : weights.subspan(portion.place + first, count);
+          Array scaled[4];  // keep what the views below show
+          const ConstTensor x = Weighted(moved.view.Rows(first, count), of_run, scaled[0]);
+          InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->Add(x); });
+          if (!original) return;
+          drift->Add(Weighted(original->view, of_run, scaled[1]), x, x);
+          if (!residual) return;
+          Array from(count, moved.x.cols(), operands_, device_), to(count, moved.x.cols(), operands_, device_);
+          Convert(original->x.view(), from.view());
+          Convert(moved.x.view().Rows(first, count), to.view());
+          residual->Add(Weighted(std::as_const(from).view(), of_run, scaled[2]),
+                        Weighted(std::as_const(to).view(), of_run, scaled[3]), x);
+        });
+        progress_(Progressed(moved.view.rows));
+      }
+      if (!solve_) continue;
+      InContext(fmt::format("inputs of {}", InputName(kind)), [&] { moments->EndStep(); });
+      const bool has_block = !blocks.Mine(step).empty();
+      if (drift) drift->EndStep(has_block);
+      if (residual) residual->EndStep(has_block);
     }
     if (!solve_) return;
-    Array h(cols, cols, DType::kF32, device_);
-    moments->SecondMoment(h.view());
+    const Array h = moments->TakeSecondMoment();
     moments.reset();
     const Array d = drift ? drift->TakeMean() : Array();
     drift.reset();
@@ -190,31 +209,26 @@ class Pass {
   const TokenWeights& weights_;
   const TokenProgress& progress_;
   std::vector<Side> sides_;
+  uint64_t done_ = 0, reported_ = 0;  // tokens of this rank, of all
 };
 
 }  // namespace
 
-PortionsTaken PortionsTaken::Of(const Original& original, const ResidualStream& stream) {
-  MICA_CHECK(original.stream->portion_tokens() == stream.run_tokens());
-  const size_t windows = stream.tokens() / stream.window();
+RunsTaken RunsTaken::Of(const Original& original, const ResidualStream& stream) {
+  const TokenBlocks& blocks = stream.blocks();
+  MICA_CHECK(original.stream->blocks().tokens() == blocks.tokens());
+  const size_t run = blocks.run_tokens(), windows = blocks.tokens() / stream.window();
   const size_t wanted = std::clamp<size_t>(original.windows, 1, windows);
-  PortionsTaken portions{original.stream, (stream.runs() * wanted + windows - 1) / windows};
-  while (portions.Windows() < wanted) ++portions.taken;  // the last run may be short
-  return portions;
-}
-
-bool PortionsTaken::Takes(size_t portion) const {
-  const size_t all = stream->portions();
-  return (portion + 1) * taken / all != portion * taken / all;
-}
-
-size_t PortionsTaken::Windows() const {
-  size_t tokens = 0;
-  for (size_t portion = 0; portion < stream->portions(); ++portion) {
-    const size_t first = portion * stream->portion_tokens();
-    if (Takes(portion)) tokens += std::min(stream->portion_tokens(), stream->tokens() - first);
-  }
-  return tokens / stream->window();
+  RunsTaken runs{blocks.runs(), (blocks.runs() * wanted + windows - 1) / windows};
+  const auto enough = [&] {
+    size_t tokens = 0;
+    for (size_t i = 0; i < runs.runs; ++i) {
+      if (runs.Takes(i)) tokens += std::min(run, blocks.tokens() - i * run);
+    }
+    return tokens / stream.window() >= wanted;
+  };
+  while (!enough()) ++runs.taken;  // the last run may be short
+  return runs;
 }
 
 size_t InputCols(const ModelConfig& config, InputKind kind) {

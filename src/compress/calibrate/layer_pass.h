@@ -34,18 +34,17 @@ struct Original {
   size_t windows = 0;
 };
 
-// Some of the portions of a stream, evenly spaced.
-struct PortionsTaken {
-  const ResidualStream* stream = nullptr;
-  size_t taken = 0;  // how many
+// Some of the runs of all ranks, evenly spaced.
+struct RunsTaken {
+  size_t runs = 0, taken = 0;  // of how many, how many
 
-  // So many of the original's that they hold at least original.windows. stream: the compressed model's.
-  static PortionsTaken Of(const Original& original, const ResidualStream& stream);
-  bool Takes(size_t portion) const;
-  size_t Windows() const;  // in the portions taken
+  // So many that they hold at least original.windows. stream: the compressed model's.
+  static RunsTaken Of(const Original& original, const ResidualStream& stream);
+  static RunsTaken All() { return {1, 1}; }
+  bool Takes(size_t run) const { return (run + 1) * taken / runs != run * taken / runs; }
 };
 
-// How much each calibration token counts in the moments and the drift of an input; empty: all alike.
+// How much each calibration token of all ranks counts in the moments and the drift of an input; empty: all alike.
 using TokenWeights = std::array<std::span<const float>, kInputKinds.size()>;
 
 // Called after each portion of work; tokens: how many tokens went through how large a share of the layer.

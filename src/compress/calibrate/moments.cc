@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ops/convert/convert.h"
+#include "ops/linalg/arrange.h"
 
 namespace mica {
 
@@ -18,15 +19,21 @@ void Moments::Add(ConstTensor x, std::span<const float> weights) {
   }
 }
 
-double Moments::Normaliser() const {
-  if (!(weight_ > 0)) {
+namespace {
+
+double Inverse(double weight, size_t tokens) {
+  if (!(weight > 0)) {
     Fail(
         "second moments: {} tokens of total weight {}, expected at least one token of positive weight; give "
         "more calibration text",
-        tokens_, weight_);
+        tokens, weight);
   }
-  return 1.0 / weight_;
+  return 1.0 / weight;
 }
+
+}  // namespace
+
+double Moments::Normaliser() const { return Inverse(weight_, tokens_); }
 
 void Moments::SecondMoment(Tensor out) const { gram_.CopyScaled(Normaliser(), out); }
 
@@ -40,6 +47,47 @@ Matrix<float> Moments::SecondMoment() const {
 std::vector<double> Moments::Mean() const {
   const double factor = Normaliser();
   std::vector<double> mean = gram_.ColumnSums();
+  for (double& value : mean) value *= factor;
+  return mean;
+}
+
+BlockMoments::BlockMoments(size_t cols, Device device, const TokenBlocks& blocks)
+    : cols_(cols), device_(device), sum_(blocks, cols, cols, device), small_(blocks) {}
+
+void BlockMoments::Add(ConstTensor x, std::span<const float> weights) {
+  if (!block_) block_.emplace(cols_, device_);
+  block_->Add(x, weights);
+}
+
+void BlockMoments::EndStep() {
+  Array sum;
+  std::vector<double> small;
+  if (block_) {
+    sum.Resize(cols_, cols_, DType::kF32, device_);
+    block_->Sum(sum.view());
+    small = block_->ColumnSums();
+    small.insert(small.end(), {block_->weight(), static_cast<double>(block_->tokens())});
+  }
+  block_.reset();  // its memory goes back before sums of other ranks come
+  sum_.Add(std::move(sum));
+  small_.Add(small);
+}
+
+double BlockMoments::Normaliser() const {
+  const std::vector<double>& small = small_.sum();
+  return small.empty() ? Inverse(0, 0) : Inverse(small[cols_], static_cast<size_t>(small[cols_ + 1]));
+}
+
+Array BlockMoments::TakeSecondMoment() {
+  const double factor = Normaliser();
+  Array h = sum_.Take();
+  ScaleValues(static_cast<float>(factor), std::as_const(h).view(), h.view());
+  return h;
+}
+
+std::vector<double> BlockMoments::Mean() const {
+  const double factor = Normaliser();
+  std::vector<double> mean(small_.sum().begin(), small_.sum().begin() + static_cast<ptrdiff_t>(cols_));
   for (double& value : mean) value *= factor;
   return mean;
 }

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/matrix.h"
+#include "compress/calibrate/ordered_sum.h"
+#include "compress/calibrate/token_blocks.h"
 #include "device/array.h"
 #include "device/tensor.h"
 #include "ops/gram/gram.h"
@@ -36,6 +39,9 @@ class Moments {
   void SecondMoment(Tensor out) const;  // FP32 on the processor or the device
   // sum_t w_t x_t / sum_t w_t, [cols]. Throws Error when the weight is 0.
   std::vector<double> Mean() const;
+  // The sums before they are divided: of w_t x_t x_t^T, FP32, and of w_t x_t.
+  void Sum(Tensor out) const { gram_.CopyScaled(1.0, out); }
+  std::vector<double> ColumnSums() const { return gram_.ColumnSums(); }
 
  private:
   double Normaliser() const;
@@ -43,6 +49,30 @@ class Moments {
   Gram gram_;
   size_t tokens_ = 0;
   double weight_ = 0;
+};
+
+// The same over the blocks of all ranks (token_blocks.h), whose sums are added in their order.
+class BlockMoments {
+ public:
+  BlockMoments(size_t cols, Device device, const TokenBlocks& blocks);
+
+  // Adds tokens of this rank's block; as Moments::Add.
+  void Add(ConstTensor x, std::span<const float> weights = {});
+  // After the tokens of each step, on all ranks, whether they had any or not.
+  void EndStep();
+
+  // After the last step. H, [cols, cols] FP32 on the device, on all ranks; once. Throws Error when the weight is 0.
+  Array TakeSecondMoment();
+  std::vector<double> Mean() const;
+
+ private:
+  double Normaliser() const;
+
+  const size_t cols_;
+  const Device device_;
+  std::optional<Moments> block_;
+  OrderedSum sum_;
+  OrderedValues small_;  // [cols + 2] of w_t x_t; weights; tokens
 };
 
 // x [tokens, cols] with each token times the square root of its weight, in `scaled`, rounded to the type of x;

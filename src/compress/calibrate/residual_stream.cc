@@ -7,32 +7,40 @@
 namespace mica {
 
 ResidualStream::ResidualStream(const ModelWeights& weights, const Calibration& calibration,
-                               size_t wanted_tokens, Device device, Device rest)
+                               size_t wanted_tokens, const Arithmetic& arithmetic, Device rest)
     : ResidualStream([&](std::span<const int32_t> ids, Tensor out) { weights.Embed(ids, out); },
-                     weights.config().hidden, calibration, wanted_tokens, device, rest) {}
+                     weights.config().hidden, calibration, wanted_tokens, arithmetic, rest) {}
 
 ResidualStream::ResidualStream(const Embedding& embed, size_t hidden, const Calibration& calibration,
-                               size_t wanted_tokens, Device device, Device rest)
-    : window_(calibration.seqlen),
-      portion_tokens_(std::max<size_t>(1, wanted_tokens / run_tokens()) * run_tokens()),
-      device_(device),
-      stream_(NewResting(calibration.tokens(), hidden, DType::kBF16, device, rest)) {
+                               size_t wanted_tokens, const Arithmetic& arithmetic, Device rest)
+    : blocks_(calibration.tokens(), calibration.seqlen, *arithmetic.group),
+      window_(calibration.seqlen),
+      device_(arithmetic.device),
+      stream_(NewResting(blocks_.MineTokens(), hidden, DType::kBF16, device_, rest)) {
+  const size_t whole = std::max<size_t>(1, wanted_tokens / run_tokens()) * run_tokens();
+  size_t row = 0;
+  for (size_t step = 0; step < blocks_.steps(); ++step) {
+    const TokenRange block = blocks_.Mine(step);
+    for (size_t first = 0; first < block.count; first += whole) {
+      const size_t count = std::min(whole, block.count - first);
+      portions_.push_back({row, count, block.first + first, step});
+      row += count;
+    }
+  }
   // On a GPU the whole table of embeddings goes there for each call.
-  const size_t step =
-      device.is_cuda() ? std::max(portion_tokens(), kPortionTokens * 8) / portion_tokens() : 1;
-  const std::span<const int32_t> ids(calibration.ids);
-  for (size_t portion = 0; portion < portions(); portion += step) {
-    const size_t first = portion * portion_tokens();
-    Array x(std::min(step * portion_tokens(), tokens() - first), stream_.cols(), DType::kF32, device);
-    embed(ids.subspan(first, x.rows()), x.view());
-    Store(portion, x.view());
+  const size_t at_once = device_.is_cuda() ? std::max(whole, kPortionTokens * 8) : whole;
+  const std::vector<int32_t> ids = blocks_.MineOf(std::span<const int32_t>(calibration.ids));
+  for (size_t first = 0; first < ids.size(); first += at_once) {
+    StreamPortion part{first, std::min(at_once, ids.size() - first)};
+    Array x(part.tokens, hidden, DType::kF32, device_);
+    embed(std::span<const int32_t>(ids).subspan(part.first, part.tokens), x.view());
+    Store(part, x.view());
   }
 }
 
-Array ResidualStream::Load(size_t portion) const {
-  const size_t first = portion * portion_tokens();
-  Array x(std::min(portion_tokens(), tokens() - first), stream_.cols(), DType::kF32, device_);
-  const ConstTensor part = stream_.view().Rows(first, x.rows());
+Array ResidualStream::Load(const StreamPortion& portion) const {
+  Array x(portion.tokens, stream_.cols(), DType::kF32, device_);
+  const ConstTensor part = stream_.view().Rows(portion.first, portion.tokens);
   if (rest() == device_) {
     Convert(part, x.view());
   } else {
@@ -42,8 +50,8 @@ Array ResidualStream::Load(size_t portion) const {
   return x;
 }
 
-void ResidualStream::Store(size_t portion, ConstTensor x) {
-  const Tensor part = stream_.view().Rows(portion * portion_tokens(), x.rows);
+void ResidualStream::Store(const StreamPortion& portion, ConstTensor x) {
+  const Tensor part = stream_.view().Rows(portion.first, x.rows);
   if (rest() == device_) {
     Convert(x, part);
     return;

@@ -11,6 +11,7 @@
 
 #include "base/matrix.h"
 #include "device/array.h"
+#include "device/group.h"
 #include "device/tensor.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/budget.h"
@@ -29,6 +30,7 @@ namespace mica {
 struct CoderTask {
   Budget budget;
   SparsityPattern sparsity;
+  const Group* group = &Group::Alone();
 };
 
 // What the weight files hold besides the matrices, bytes.
@@ -59,7 +61,8 @@ struct StageInput {
 
 // Matrices come layer by layer in the order of kLinearKinds, those that share an input (a *stage*) together,
 // each once: by Solve, or by Replay when an earlier run solved them. What is solved is packed beside the work
-// that follows. Not for several threads at once.
+// that follows. Not for several threads at once. Of several ranks all solve the same stages, by parts or by waiting for
+// the one that leads, and get the same weights; what is packed only the one that leads has.
 class Coder {
  public:
   // Keeps the address of config.
@@ -99,7 +102,8 @@ class Coder {
   virtual std::vector<uint32_t> ColumnOrder(size_t layer, InputKind input) const = 0;
   // The matrices of a stage, all that take the input.
   virtual void Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) = 0;
-  // The first `count` matrices that are solved and not collected yet, in order; waits until they are packed.
+  // The first `count` matrices that are solved and not collected yet, in order; waits until they are packed. On the
+  // rank that leads.
   virtual std::vector<CodedMatrix> Collect(size_t count) = 0;
   virtual void Replay(const std::vector<const MatrixRecord*>& stage) = 0;
 

@@ -18,11 +18,27 @@ namespace mica {
 
 class StageQueue {
  public:
-  // Solves all matrices: solve(matrix) is complete on return. Each is then packed by finish(solved), one at a
-  // time, as that takes all threads and much memory, beside what the caller does next. finish must stay what
-  // it is until the matrix is collected.
+  // Solves all matrices, on the rank that leads; the others get their weights. solve(matrix) is complete on
+  // return. Each is then packed by finish(solved), one at a time, as that takes all threads and much memory,
+  // beside what the caller does next. finish must stay what it is until the matrix is collected.
   template <typename Solve, typename Finish>
-  void Run(Device device, std::vector<StageMatrix>& stage, const Solve& solve, const Finish& finish) {
+  void Run(Device device, const Group& group, std::vector<StageMatrix>& stage, const Solve& solve,
+           const Finish& finish) {
+    if (group.leads()) SolveAll(device, stage, solve, finish);
+    for (StageMatrix& matrix : stage) group.Broadcast(0, matrix.weights.view());
+  }
+
+  // As Coder::Collect.
+  std::vector<CodedMatrix> Collect(size_t count) {
+    MICA_CHECK(count <= packing_.size());
+    std::vector<CodedMatrix> collected;
+    for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
+    return collected;
+  }
+
+ private:
+  template <typename Solve, typename Finish>
+  void SolveAll(Device device, std::vector<StageMatrix>& stage, const Solve& solve, const Finish& finish) {
     const auto pack = [this, finish](auto solved) {
       packing_.push_back(Later([this, finish, solved = std::move(solved)]() mutable {
         const std::lock_guard<std::mutex> lock(finishing_);
@@ -43,15 +59,6 @@ class StageQueue {
     for (auto& one : solving) pack(one.get());
   }
 
-  // As Coder::Collect.
-  std::vector<CodedMatrix> Collect(size_t count) {
-    MICA_CHECK(count <= packing_.size());
-    std::vector<CodedMatrix> collected;
-    for (; count > 0; --count, packing_.pop_front()) collected.push_back(packing_.front().get());
-    return collected;
-  }
-
- private:
   std::mutex finishing_;
   std::deque<std::future<CodedMatrix>> packing_;  // of the matrices that are not collected
 };

@@ -17,9 +17,10 @@ struct DriftSettings {
 // weights for r_original + W x_original given r and x: the matrix makes up for what its inputs and the stream
 // beside it have lost (asymmetric calibration: Li et al., GPTAQ, 2504.02692, extended to the residual
 // stream). A strength below 1 trusts the estimates less. w, out: [rows, cols] FP32, not
-// overlapping, on the device of the moments; factor: of moments.h. The second one is for the processor.
+// overlapping, dense, on the device of the moments; factor: of moments.h. Each rank of the group works out some rows,
+// all get all. The second one is for the processor.
 void CompensateDrift(ConstTensor w, const InputMoments& moments, const DampedFactor& factor, double strength,
-                     Tensor out);
+                     Tensor out, const Group& group);
 Matrix<float> CompensateDrift(MatrixView<const float> w, const InputMoments& moments,
                               const DampedFactor& factor, double strength);
 

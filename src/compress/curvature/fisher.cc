@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/calibrate/moments.h"
+#include "compress/calibrate/ordered_sum.h"
+#include "compress/calibrate/token_blocks.h"
 #include "compress/curvature/output_information.h"
 #include "device/array.h"
 #include "device/precision.h"
@@ -17,6 +20,7 @@
 #include "ops/census/census.h"
 #include "ops/convert/convert.h"
 #include "ops/gram/block_gram.h"
+#include "ops/linalg/arrange.h"
 
 namespace mica {
 namespace {
@@ -46,29 +50,82 @@ void FinishWeights(std::vector<float>& weights) {
   for (float& weight : weights) weight *= static_cast<float>(static_cast<double>(weights.size()) / sum);
 }
 
-// The moments of one matrix's gradients, block by block.
-class OutputGram {
+// What is known of the gradients of one matrix, run by run on all ranks.
+class OutputGradients {
  public:
-  OutputGram(size_t rows, size_t block, Device device) : grams_(rows, block, device) {}
-
-  // gradient: [tokens, rows] on the device; its products are taken with operands of this type.
-  void Add(ConstTensor gradient, DType operands) {
-    Array buffer;
-    grams_.Add(Converted(gradient, operands, buffer));
+  // moments: whether products of different outputs are wanted.
+  OutputGradients(size_t rows, size_t block, bool moments, Device device, const TokenBlocks& runs)
+      : rows_(rows), block_(block), device_(device), squares_(runs) {
+    if (moments) moments_.emplace(runs, rows, block, device);
   }
 
-  OutputInformation Mean(double tokens) const {
+  // This rank's of a run; `operands`: the type that products are taken in.
+  void Add(ConstTensor gradient, DType operands) {
+    if (moments_) {
+      if (!products_) products_.emplace(rows_, block_, device_);
+      Array buffer;
+      products_->Add(Converted(gradient, operands, buffer));
+      return;
+    }
+    if (sums_.empty()) {
+      sums_.Resize(1, rows_, DType::kF64, device_);
+      FillZero(sums_.view());
+    }
+    AddColumnSquares(gradient, {}, sums_.view());
+  }
+  // After each run, on all ranks.
+  void EndStep() {
+    if (moments_) {
+      Array sum;
+      if (products_) {
+        sum.Resize(rows_, block_, DType::kF32, device_);
+        products_->CopyScaled(1.0, sum.view());
+      }
+      products_.reset();
+      moments_->Add(std::move(sum));
+      return;
+    }
+    squares_.Add(sums_.empty() ? std::vector<double>() : DoublesOf(sums_.view()));
+    sums_ = Array();
+  }
+
+  OutputInformation TakeMean(double tokens) {
     OutputInformation outputs;
-    outputs.moments = Matrix<float>(grams_.cols(), grams_.block());
-    grams_.CopyScaled(1.0 / tokens, outputs.moments);
-    outputs.fisher = grams_.Diagonal();
-    for (double& energy : outputs.fisher) energy /= tokens;
+    if (!moments_) {
+      outputs.fisher = squares_.sum();
+      for (double& energy : outputs.fisher) energy /= tokens;
+      return outputs;
+    }
+    Array mean = moments_->Take();
+    ScaleValues(static_cast<float>(1.0 / tokens), std::as_const(mean).view(), mean.view());
+    outputs.moments = Matrix<float>(rows_, block_);
+    Copy(mean.view(), outputs.moments);
+    for (size_t r = 0; r < rows_; ++r) outputs.fisher.push_back(outputs.moments(r, r % block_));
     return outputs;
   }
 
  private:
-  BlockGram grams_;
+  const size_t rows_, block_;
+  const Device device_;
+  std::optional<BlockGram> products_;   // of the run at hand
+  std::optional<OrderedSum> moments_;
+  Array sums_;  // [1, rows] FP64 of squares in the run at hand
+  OrderedValues squares_;
 };
+
+// norms: [1, tokens of all ranks], each with its own tokens' and zeros -> those of all.
+void ShareNorms(const Group& group, Array& norms) {
+  if (group.alone()) return;
+  std::vector<float> values(norms.cols());
+  const MatrixView<float> row(values.data(), 1, values.size());
+  Copy(norms.view(), row);
+  const std::vector<double> mine(values.begin(), values.end());
+  std::fill(values.begin(), values.end(), 0.0f);
+  for (const std::vector<double>& of_rank : group.Gather(mine)) {
+    for (size_t t = 0; t < values.size(); ++t) values[t] += static_cast<float>(of_rank[t]);
+  }
+  Copy(row, norms.view());
+}
 
 }  // namespace
 
@@ -83,11 +140,10 @@ size_t OutputBlock(const ModelConfig& config, size_t rows) {
 uint64_t OutputSumBytes(const ModelConfig& config) {
   uint64_t values = 0;
   for (const LinearKind kind : kLinearKinds) {
-    const size_t rows = LinearShape(config, kind).rows, block = OutputBlock(config, rows);
-    const uint64_t edge = (block + Gram::kTile - 1) / Gram::kTile, blocks = (rows + block - 1) / block;
-    values += config.layers * blocks * (edge * (edge + 1) / 2) * Gram::kTile * Gram::kTile;
+    const size_t rows = LinearShape(config, kind).rows;
+    values += config.layers * rows * OutputBlock(config, rows);
   }
-  return values * sizeof(double);
+  return values * sizeof(float);
 }
 
 FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& calibration,
@@ -101,24 +157,20 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   const ModelConfig& config = weights.config();
   const Calibration part = calibration.Subset(settings.windows);
   const double tokens = static_cast<double>(part.tokens());
-  fisher.outputs.resize(config.layers);
-  std::vector<std::vector<OutputGram>> grams(config.layers);
-  // Of the gradients of each matrix, on the device: sums over tokens of squares [1, rows], FP64; squared
-  // norms of tokens [1, tokens], FP32.
-  std::vector<std::array<Array, kLinearKinds.size()>> squares(config.layers), norms(config.layers);
+  const Group& group = *settings.arithmetic.group;
+  const TokenBlocks runs(part.tokens(), part.seqlen, group, 0);  // a block each
   const Device device = settings.arithmetic.device;
+  std::vector<std::vector<OutputGradients>> outputs(config.layers);
+  // Squared norms of the tokens' gradients at the outputs of each matrix [1, tokens], FP32 on the device.
+  std::vector<std::array<Array, kLinearKinds.size()>> norms(config.layers);
   for (size_t l = 0; l < config.layers; ++l) {
     for (const LinearKind kind : kLinearKinds) {
       const size_t rows = LinearShape(config, kind).rows;
-      if (settings.output_moments) {
-        grams[l].emplace_back(rows, OutputBlock(config, rows), device);
-      } else {
-        Array& sums = squares[l][static_cast<size_t>(kind)];
-        sums.Resize(1, rows, DType::kF64, device);
-        FillZero(sums.view());
-      }
-      if (settings.token_weights)
-        norms[l][static_cast<size_t>(kind)].Resize(1, part.tokens(), DType::kF32, device);
+      outputs[l].emplace_back(rows, OutputBlock(config, rows), settings.output_moments, device, runs);
+      if (!settings.token_weights) continue;
+      Array& of_matrix = norms[l][static_cast<size_t>(kind)];
+      of_matrix.Resize(1, part.tokens(), DType::kF32, device);
+      FillZero(of_matrix.view());
     }
   }
   progress.Begin("fisher", 2 * config.layers * part.tokens(), "tokens");
@@ -126,33 +178,52 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
   backward.arithmetic = settings.arithmetic;
   backward.sample_labels = settings.sampled_labels;
   backward.seed = settings.seed;
-  Moments embedding(config.hidden, device);
+  backward.most_runs = runs.steps();
+  for (size_t step = 0; step < runs.steps(); ++step) {
+    if (const TokenRange run = runs.Mine(step); !run.empty()) backward.places.push_back(run.first);
+  }
+  BlockMoments embedding(config.hidden, device, runs);
+  const auto end_step = [&](size_t layer) {
+    for (OutputGradients& of_matrix : outputs[layer]) of_matrix.EndStep();
+    if (layer == 0) InContext("gradients at the embedding", [&] { embedding.EndStep(); });
+  };
   backward.at_embedding = [&](size_t, ConstTensor gradient) {
     InContext("gradients at the embedding", [&] { embedding.Add(gradient); });
   };
-  backward.advance = [&](size_t done) { progress.Advance(done); };
-  RunBackward(
-      weights, part.ids, part.seqlen, settings.stored_bytes, backward, [&](const LinearGradient& gradient) {
-        const size_t kind = static_cast<size_t>(gradient.kind);
-        if (settings.output_moments) {
-          grams[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
-        } else {
-          AddColumnSquares(gradient.gradient, {}, squares[gradient.layer][kind].view());
-        }
-        if (settings.token_weights)
-          RowSquares(gradient.gradient,
-                     norms[gradient.layer][kind].view().Cols(gradient.first_token, gradient.gradient.rows));
-      });
+  backward.run_done = end_step;
+  backward.layer_done = [&](size_t layer, bool last) {
+    if (last && runs.Mine(runs.steps() - 1).empty()) end_step(layer);
+  };
+  uint64_t done = 0, reported = 0;
+  backward.advance = [&](size_t count) {
+    done += count;
+    const uint64_t now = done * part.tokens() / runs.MineTokens();  // other ranks are about as far
+    progress.Advance(now - std::exchange(reported, now));
+  };
+  // Groups of runs are the same on all ranks.
+  size_t stored_bytes = settings.stored_bytes;
+  const std::vector<double> own{static_cast<double>(stored_bytes)};
+  for (const std::vector<double>& of_rank : group.Gather(own))
+    stored_bytes = std::min(stored_bytes, static_cast<size_t>(of_rank[0]));
+  RunBackward(weights, runs.MineOf(std::span<const int32_t>(part.ids)), part.seqlen, stored_bytes, backward,
+              [&](const LinearGradient& gradient) {
+                const size_t kind = static_cast<size_t>(gradient.kind);
+                outputs[gradient.layer][kind].Add(gradient.gradient, settings.arithmetic.operands());
+                if (settings.token_weights)
+                  RowSquares(gradient.gradient, norms[gradient.layer][kind].view().Cols(gradient.first_token,
+                                                                                        gradient.gradient.rows));
+              });
   progress.End();
-  fisher.embedding = InContext("gradients at the embedding", [&] { return embedding.SecondMoment(); });
+  fisher.outputs.resize(config.layers);
+  fisher.embedding = Matrix<float>(config.hidden, config.hidden);
+  InContext("gradients at the embedding",
+            [&] {
+              const Array h = embedding.TakeSecondMoment();
+              Copy(h.view(), fisher.embedding);
+            });
   for (size_t l = 0; l < config.layers; ++l) {
     for (size_t kind = 0; kind < kLinearKinds.size(); ++kind) {
-      if (settings.output_moments) {
-        fisher.outputs[l][kind] = grams[l][kind].Mean(tokens);
-      } else {
-        fisher.outputs[l][kind].fisher = DoublesOf(squares[l][kind].view());
-        for (double& sum : fisher.outputs[l][kind].fisher) sum /= tokens;
-      }
+      fisher.outputs[l][kind] = outputs[l][kind].TakeMean(tokens);
       for (const double energy : fisher.outputs[l][kind].fisher) {
         if (std::isfinite(energy)) continue;
         Fail(
@@ -161,9 +232,10 @@ FisherInformation MeasureFisher(const ModelWeights& weights, const Calibration& 
             l, LinearName(kLinearKinds[kind]), energy);
       }
     }
-    grams[l].clear();
+    outputs[l].clear();
     if (!settings.token_weights) continue;
     auto& weights = fisher.token_weights.emplace_back();
+    for (Array& of_matrix : norms[l]) ShareNorms(group, of_matrix);
     for (const InputKind input : kInputKinds) {
       std::vector<float>& of_input = weights[static_cast<size_t>(input)];
       of_input.assign(part.tokens(), 0.0f);

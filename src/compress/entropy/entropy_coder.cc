@@ -142,7 +142,8 @@ std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const S
                                                     .window = settings_.trellis_window,
                                                     .ahead = settings_.trellis_ahead,
                                                     .lambda = settings_.lambda,
-                                                    .zero_price = choice.zero_price});
+                                                    .zero_price = choice.zero_price},
+                                                   *task_.group);
   std::vector<Solved> solved;
   for (size_t m = 0; m < stage.size(); ++m) {
     solved.push_back({layer, stage[m].kind, std::move(solutions[m]), choice.log2_c, choice.zero_price,
@@ -189,11 +190,26 @@ void EntropyCoder::RecordStages(size_t open) {
   while (recorded_ + open < stages_.size()) {
     Stage& stage = stages_[recorded_++];
     Settle(stage);
+    if (!stage.known) ShareSizes(stage.took);
     for (const ControlRecord& took : stage.took)
       control_->Record(static_cast<double>(took.bits.value()), took.zeros.value());
     if (control_->bits_so_far() > budget_bits_) FailOnBudget(stage.last, control_->bits_so_far());
   }
   while (recorded_ > 0 && stages_.front().packed.empty()) stages_.pop_front(), --recorded_;
+}
+
+void EntropyCoder::ShareSizes(std::vector<ControlRecord>& took) const {
+  std::vector<double> mine;
+  for (const ControlRecord& of_matrix : took)
+    mine.insert(mine.end(), {static_cast<double>(of_matrix.bits.value()), of_matrix.zeros.value()});
+  const std::vector<double> leaders = task_.group->Gather(mine)[0];
+  if (task_.group->leads()) return;
+  took.clear();
+  for (size_t i = 0; i < leaders.size(); i += 2) {
+    ControlRecord& of_matrix = took.emplace_back();
+    of_matrix.bits = static_cast<uint64_t>(leaders[i]);
+    of_matrix.zeros = leaders[i + 1];
+  }
 }
 
 void EntropyCoder::FailOnBudget(const std::string& name, double bits) const {
@@ -248,6 +264,7 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
   for (size_t m = 0; m < stage.size(); ++m) stage[m].weights = std::move(decoded[m]);
   Stage& next = stages_.emplace_back();
   next.last = LinearTensorName(*config_.family, layer, stage.back().kind);
+  if (!task_.group->leads()) return;
   next.packing = Later([this, solved = std::move(solved)]() mutable {
     std::vector<CodedMatrix> packed;
     for (Solved& one : solved) packed.push_back(Finish(std::move(one)));
@@ -263,7 +280,16 @@ void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<
   std::vector<Array> decoded;
   const auto attempt_at = [&](double log2_c) {
     choice.log2_c = log2_c;
-    return Finish(std::move(SolveStage(layer, input, choice, stage, decoded)[0]));
+    std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
+    CodedMatrix coded{stage[0].kind, {}, {}};
+    std::vector<ControlRecord> took;
+    if (task_.group->leads()) {
+      coded = Finish(std::move(solved[0]));
+      took.push_back(*coded.record.control);
+    }
+    ShareSizes(took);
+    coded.record.control = took[0];
+    return coded;
   };
   CodedMatrix attempt = attempt_at(choice.log2_c);
   // The total comes to just below the budget; a step of 1 / 512 octave changes it by less than the slack.
@@ -294,7 +320,8 @@ void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<
   Stage& last = stages_.emplace_back();
   last.last = name;
   last.took.push_back(attempt.record.control.value());
-  last.packed.push_back(std::move(attempt));
+  last.known = true;
+  if (task_.group->leads()) last.packed.push_back(std::move(attempt));
   RecordStages(0);
 }
 
@@ -313,6 +340,7 @@ std::vector<CodedMatrix> EntropyCoder::Collect(size_t count) {
 void EntropyCoder::Replay(const std::vector<const MatrixRecord*>& stage) {
   RecordStages(1);
   Stage& next = stages_.emplace_back();
+  next.known = true;
   std::vector<RateControl::Prediction> predicted;
   for (const MatrixRecord* record : stage) {
     next.took.push_back(record->control.value());

@@ -51,6 +51,7 @@ class EntropyCoder final : public Coder {
     std::future<std::vector<CodedMatrix>> packing;
     std::vector<CodedMatrix> packed;
     std::vector<ControlRecord> took;  // by matrix, once that is known
+    bool known = false;               // what it took, on all ranks
     std::string last;                 // name of its last matrix, for messages
   };
 
@@ -62,6 +63,8 @@ class EntropyCoder final : public Coder {
   void SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage);
   // Waits for a stage.
   static void Settle(Stage& stage);
+  // What the leading rank knows of matrices, for all.
+  void ShareSizes(std::vector<ControlRecord>& took) const;
   // Tells the rate control of all stages but the last `open` ones.
   void RecordStages(size_t open);
 

@@ -8,6 +8,7 @@
 
 #include "compress/inform/steps.h"
 #include "device/array.h"
+#include "device/group.h"
 #include "device/tensor.h"
 #include "format/entropy/entropy_matrix.h"
 #include "ops/trellis/step_chooser.h"
@@ -46,8 +47,9 @@ struct StepSolution {
 };
 
 // Row steps are c a_i, rounded to eighths of an octave. Runs where the weights are
-// (ops/trellis/tile_solver.h); does not depend on threads.
+// (ops/trellis/tile_solver.h); does not depend on threads. Each rank of the group solves some tiles of rows; all get
+// weights and report, the integers only the one that leads.
 std::vector<StepSolution> SolveSteps(const std::vector<StepTask>& tasks, double log2_c,
-                                     const StepPrices& prices);
+                                     const StepPrices& prices, const Group& group = Group::Alone());
 
 }  // namespace mica

@@ -161,7 +161,7 @@ CodedMatrix FixedCoder::Finish(Solved solved) const {
 
 void FixedCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
   queue_.Run(
-      input.h.device, stage, [&](StageMatrix& matrix) { return SolveMatrix(layer, input, matrix); },
+      input.h.device, *task_.group, stage, [&](StageMatrix& matrix) { return SolveMatrix(layer, input, matrix); },
       [this](Solved solved) { return Finish(std::move(solved)); });
 }
 

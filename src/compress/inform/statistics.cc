@@ -39,7 +39,7 @@
 namespace mica {
 namespace {
 
-constexpr int kFileVersion = 6;  // of what a statistics file holds
+constexpr int kFileVersion = 7;  // of what a statistics file holds
 
 Array OnHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
 
@@ -51,18 +51,27 @@ class TokenSample {
 
   void Add(size_t first_token, ConstTensor x) {
     const size_t first = (stride_ - first_token % stride_) % stride_;
-    if (first >= x.rows) return;
-    const size_t count = std::min((x.rows - first + stride_ - 1) / stride_, rows_.rows() - used_);
+    const size_t row = (first_token + first) / stride_;  // of the sample
+    if (first >= x.rows || row >= rows_.rows()) return;
+    const size_t count = std::min((x.rows - first + stride_ - 1) / stride_, rows_.rows() - row);
     ConstTensor picked = x.Rows(first, count);
     picked.stride *= stride_;
-    Convert(OnHost(picked).view(), rows_.view().Rows(used_, count));
-    used_ += count;
+    Convert(OnHost(picked).view(), rows_.view().Rows(row, count));
   }
-  MatrixView<const float> view() const { return MatrixView<const float>(rows_.view()).Rows(0, used_); }
+  // Every rank gets what each has picked of its blocks.
+  void Share(const TokenBlocks& blocks) {
+    const Group& group = blocks.group();
+    for (size_t block = 0; !group.alone() && block < blocks.count(); ++block) {
+      const TokenRange tokens = blocks.Block(block);
+      const auto row = [&](size_t token) { return std::min((token + stride_ - 1) / stride_, rows_.rows()); };
+      const size_t first = row(tokens.first), count = row(tokens.first + tokens.count) - first;
+      group.Broadcast(block % group.size(), Tensor(rows_.view().Rows(first, count)));
+    }
+  }
+  MatrixView<const float> view() const { return rows_.view(); }
 
  private:
   size_t stride_;
-  size_t used_ = 0;
   Matrix<float> rows_;
 };
 
@@ -248,13 +257,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   statistics.ends.embedding = std::move(fisher.embedding);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   const Device device = arithmetic.device;
-  ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, device, settings.rest);
+  ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, arithmetic, settings.rest);
   ReadAhead<LayerWeights> ahead(config.layers, device, [&](size_t layer) {
     auto matrices = std::make_unique<LayerWeights>(weights, layer, device);
     matrices->ReadAhead();
     return matrices;
   });
   Beside grouping(device);
+  uint64_t done = 0, reported = 0;  // tokens of this rank, and of all
   for (size_t l = 0; l < config.layers; ++l) {
     const std::unique_ptr<LayerWeights> read = ahead.Next();
     LayerWeights& layer_weights = *read;
@@ -275,40 +285,45 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
       if (!weights_wanted) layer_weights.Take(kind);  // its last use
     }
-    std::vector<Moments> moments;
+    std::vector<BlockMoments> moments;
     std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
-      moments.emplace_back(InputCols(config, kind), device);
+      moments.emplace_back(InputCols(config, kind), device, stream.blocks());
       if (sampled)
         samples.emplace_back(calibration.tokens(), InputCols(config, kind),
                              SampleTokens(settings.information.estimator));
     }
-    for (size_t portion = 0; portion < stream.portions(); ++portion) {
-      ThrowIfInterrupted();
-      const size_t first_token = portion * stream.portion_tokens();
-      Array x = stream.Load(portion);
-      layer->Forward(x.view(), stream.window(), [&](InputKind kind, ConstTensor inputs) {
-        InContext(InputPlace(l, kind), [&] {
-          ForRuns(inputs.rows, stream.run_tokens(), [&](size_t first, size_t count) {
-            moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
+    size_t index = 0;
+    for (size_t step = 0; step < stream.blocks().steps(); ++step) {
+      for (; index < stream.portions().size() && stream.portions()[index].step == step; ++index) {
+        ThrowIfInterrupted();
+        const StreamPortion& portion = stream.portions()[index];
+        Array x = stream.Load(portion);
+        layer->Forward(x.view(), stream.window(), [&](InputKind kind, ConstTensor inputs) {
+          InContext(InputPlace(l, kind), [&] {
+            ForRuns(inputs.rows, stream.run_tokens(), [&](size_t first, size_t count) {
+              moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
+            });
           });
+          if (sampled) samples[static_cast<size_t>(kind)].Add(portion.place, inputs);
         });
-        if (sampled) samples[static_cast<size_t>(kind)].Add(first_token, inputs);
-      });
-      stream.Store(portion, x.view());
-      progress.Advance(x.rows(), fmt::format("layer {}/{}", l + 1, config.layers));
+        stream.Store(portion, x.view());
+        done += x.rows();
+        const uint64_t now = done * calibration.tokens() / stream.tokens();  // other ranks are about as far
+        progress.Advance(now - std::exchange(reported, now), fmt::format("layer {}/{}", l + 1, config.layers));
+      }
+      for (const InputKind kind : kInputKinds)
+        InContext(InputPlace(l, kind), [&] { moments[static_cast<size_t>(kind)].EndStep(); });
     }
+    for (TokenSample& sample : samples) sample.Share(stream.blocks());
     layer.reset();
     grouping.Wait();  // one layer behind at most, for the memory of its pairs
     for (const InputKind input : kInputKinds) {
       ThrowIfInterrupted();
       const size_t k = static_cast<size_t>(input);
-      const size_t cols = moments[k].cols();
-      Array second(cols, cols, DType::kF32, device);
-      moments[k].SecondMoment(second.view());
+      Array second = InContext(InputPlace(l, input), [&] { return moments[k].TakeSecondMoment(); });
       const ConstTensor h = second.view();
       const std::vector<double> mean = moments[k].Mean();
-      moments[k] = Moments(1);  // its memory goes back before the next one is summarised
       const auto factor = InContext(InputPlace(l, input), [&] {
         return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
       });

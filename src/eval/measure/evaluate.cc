@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "base/threads.h"
 #include "base/units.h"
+#include "eval/measure/follow_evaluation.h"
 #include "eval/measure/standard_error.h"
 #include "eval/measure/token_classes.h"
 #include "io/text/tokenizer.h"
@@ -239,7 +240,7 @@ Evaluation::State::State(const EvaluationRequest& asked)
       bos(BosOf(request.bos, tokenizer, weights.config().model_type)),
       seqlen(WindowTokens(request.seqlen, weights.config())),
       compression(CompressionOf(weights)) {
-  settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device};
+  settings.arithmetic = {request.precision.value_or(FastestPrecision(request.device)), request.device, *request.group};
   settings.as_running = request.as_running;
   settings.activation_bytes = request.activation_bytes;
   if (!request.reference.empty()) reference.emplace(ModelWeights::Open(request.reference));
@@ -309,12 +310,14 @@ const EvaluationRecord& Evaluation::Describe() {
 EvaluationRecord Evaluation::Measure(Progress& progress) {
   EvaluationRecord result = Describe();
   State& state = *state_;
+  const EvaluationRequest& request = state.request;
   Ordered<double> sums;  // of the sets' phases
   for (size_t i = 0; i < state.sets.size(); ++i) {
     PreparedSet& set = state.sets[i];
     const double start = MonotonicSeconds();
     // A set may have the name of another phase.
     progress.Begin("eval " + set.spec.name, set.windows.ids.size(), "tokens");
+    ShareEvaluation(request, set.windows, state.settings);
     const Perplexity measured = EvaluatePerplexity(
         state.weights, set.windows, state.settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },

@@ -32,6 +32,7 @@ struct EvaluationRequest {
   std::optional<Precision> precision;  // none: the fastest of the device
   bool as_running = false;             // layers in the form that a running model keeps (model/running_model.h)
   Device device{};
+  const Group* group = &Group::Alone();  // the ranks that measure together; this one leads
   std::optional<uint64_t> activation_bytes;  // none: what suits the device
   bool force = false;                        // a packed model may be measured on a text it was calibrated on
   uint64_t seed = 0;                         // recorded; evaluation itself draws nothing at random

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "base/error.h"
@@ -35,6 +36,7 @@ uint64_t ActivationBytes(const PerplexitySettings& settings) {
 
 size_t ChunkWindows(const ModelConfig& config, size_t window, size_t windows, uint64_t activation_bytes) {
   const uint64_t window_bytes = uint64_t{window} * config.hidden * sizeof(float);
+  if (windows == 0) return 0;
   const size_t most = std::clamp<uint64_t>(activation_bytes / window_bytes, 1, windows);
   const size_t chunks = (windows + most - 1) / most;
   return (windows + chunks - 1) / chunks;  // chunks of nearly equal size
@@ -230,6 +232,15 @@ void PassLayers(const ModelWeights& weights, std::span<const int32_t> ids, size_
   }
 }
 
+// The values of all ranks, in the order of their windows.
+template <typename Value>
+void GatherWindows(const Group& group, std::vector<Value>& values) {
+  if (group.alone()) return;
+  const std::vector<double> mine(values.begin(), values.end());
+  values.clear();
+  for (const std::vector<double>& part : group.Gather(mine)) values.insert(values.end(), part.begin(), part.end());
+}
+
 double MeanOf(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
@@ -246,7 +257,13 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
   MICA_CHECK(windows.window > windows.first_scored);
   CheckEvaluation(config, windows, settings, reference != nullptr ? &reference->config() : nullptr);
 
-  const size_t window = windows.window, count = windows.count();
+  const Group& group = *settings.arithmetic.group;
+  const size_t window = windows.window;
+  // Ranks have whole steps of windows, which pass together wherever they are.
+  const size_t step_windows = StepWindows(window, settings.arithmetic.device);
+  const Part steps = PartOf((windows.count() + step_windows - 1) / step_windows, group.rank(), group.size());
+  const size_t begin = steps.first * step_windows;
+  const size_t end = std::min(windows.count(), begin + steps.count * step_windows), count = end - begin;
   const size_t chunk_windows = ChunkWindows(config, window, count, ActivationBytes(settings));
   const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
   const Work work = WorkPerToken(config, window);
@@ -258,7 +275,9 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     token_work +=
         reference_work.layer * static_cast<double>(reference->config().layers) + reference_work.head;
   }
-  TokenMeter meter(token_work, tokens_done);
+  // What this rank has done stands for what all have.
+  const auto all = static_cast<double>(windows.count());
+  TokenMeter meter(token_work * static_cast<double>(count) / all, tokens_done);
 
   Perplexity result;
   result.window_nll.reserve(count);
@@ -273,8 +292,8 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
                             arithmetic.device);
   }
   uint64_t same_tops = 0;
-  for (size_t first = 0; first < count; first += chunk_windows) {
-    const size_t chunk = std::min(chunk_windows, count - first);
+  for (size_t first = begin; first < end; first += chunk_windows) {
+    const size_t chunk = std::min(chunk_windows, end - first);
     const Tensor x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
     PassSeconds& seconds = result.seconds;
@@ -331,12 +350,16 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
     watch.AddTo(seconds.divergence);
   }
 
+  GatherWindows(group, result.window_nll);
+  GatherWindows(group, result.token_nll);
   result.nll = MeanOf(result.window_nll);
   result.perplexity = std::exp(result.nll);
   if (reference != nullptr) {
+    GatherWindows(group, result.window_kl);
+    std::vector<double> same{static_cast<double>(same_tops)};
+    GatherWindows(group, same);
     result.kl = MeanOf(result.window_kl);
-    result.same_top =
-        static_cast<double>(same_tops) / static_cast<double>(count * windows.scored_per_window());
+    result.same_top = std::accumulate(same.begin(), same.end(), 0.0) / (all * static_cast<double>(windows.scored_per_window()));
   }
   return result;
 }

@@ -139,11 +139,13 @@ void CheckTensorFinite(ConstTensor values, std::string_view what) {
 void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out) {
   MICA_CHECK(out.rows == ids.size());
   MICA_CHECK(out.cols == table.cols);
+  MICA_CHECK(out.dtype == table.dtype);
   if (out.device.is_cuda()) return Cuda().GatherRows(table, ids, out);
-  const MatrixView<const float> rows = table.host<float>();
-  const MatrixView<float> gathered = out.host<float>();
+  MICA_CHECK(!table.device.is_cuda());
+  const size_t bytes = DTypeBytes(out.dtype);
   for (size_t t = 0; t < ids.size(); ++t)
-    std::copy_n(rows.row(static_cast<size_t>(ids[t])), rows.cols, gathered.row(t));
+    std::copy_n(table.data + static_cast<size_t>(ids[t]) * table.stride * bytes, table.cols * bytes,
+                out.data + t * out.stride * bytes);
 }
 
 uint64_t FirstNotFiniteOn(ConstTensor values) {

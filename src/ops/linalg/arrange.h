@@ -23,8 +23,8 @@ void ArrangeSymmetric(ConstTensor h, const std::vector<uint32_t>& order, const s
 // out[r, p] = x[r, order[p]]. x, out: [rows, n], not overlapping.
 void GatherColumns(ConstTensor x, const std::vector<uint32_t>& order, Tensor out);
 
-// out[r] = table[ids[r]]. table: [any, cols], on the device of out; ids: one a row of out, each a row of the
-// table.
+// out[r] = table[ids[r]]. table: [any, cols], on the device of out and of its type, of 32 or 16 bits; ids: one a row of
+// out, each a row of the table.
 void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out);
 
 // u[i, j] *= factors[j] for j >= i. u: [n, n].

@@ -114,9 +114,10 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    CopyRows(View<const float> table, const int32_t* ids, View<float> out) {
-  const float* from = table.row(static_cast<size_t>(ids[blockIdx.x]));
+    CopyRows(View<const T> table, const int32_t* ids, View<T> out) {
+  const T* from = table.row(static_cast<size_t>(ids[blockIdx.x]));
   for (size_t c = threadIdx.x; c < table.cols; c += kThreads) out.row(blockIdx.x)[c] = from[c];
 }
 
@@ -203,7 +204,12 @@ uint64_t FirstNotFiniteOn(ConstTensor values) {
 
 void GatherRows(ConstTensor table, std::span<const int32_t> ids, Tensor out) {
   const Values<int32_t> of_rows(out.device, ids);
-  Launch(out.device, CopyRows, OfRows(out.rows), kThreads, 0, In<float>(table), of_rows.data(),
+  if (DTypeBytes(out.dtype) == sizeof(uint16_t)) {
+    const View<const uint16_t> from{reinterpret_cast<const uint16_t*>(table.data), table.rows, table.cols, table.stride};
+    const View<uint16_t> to{reinterpret_cast<uint16_t*>(out.data), out.rows, out.cols, out.stride};
+    return Launch(out.device, CopyRows<uint16_t>, OfRows(out.rows), kThreads, 0, from, of_rows.data(), to);
+  }
+  Launch(out.device, CopyRows<float>, OfRows(out.rows), kThreads, 0, In<float>(table), of_rows.data(),
          Out<float>(out));
 }
 

@@ -24,7 +24,7 @@ class HeadPass : public testing::Test {
     const ResidualStream stream(weights, calibration_);
     const std::vector<float> norm = model_.weights().FinalNorm();
     Matrix<double> normed(calibration_.tokens(), norm.size());
-    for (size_t portion = 0; portion < stream.portions(); ++portion) {
+    for (size_t portion = 0; portion < stream.portions().size(); ++portion) {
       const Matrix<float> x = Loaded(stream, portion);
       for (size_t t = 0; t < x.rows(); ++t) {
         double square = 0;
@@ -32,7 +32,7 @@ class HeadPass : public testing::Test {
         const double scale =
             1 / std::sqrt(square / static_cast<double>(x.cols()) + model_.config().norm_epsilon);
         for (size_t c = 0; c < x.cols(); ++c)
-          normed(portion * stream.portion_tokens() + t, c) = x(t, c) * scale * norm[c];
+          normed(stream.portions()[portion].first + t, c) = x(t, c) * scale * norm[c];
       }
     }
     return normed;
@@ -57,7 +57,7 @@ TEST_F(HeadPass, MomentsAndDriftAreThoseOfTheNormsOutputs) {
                             weighted ? std::span<const float>(weights) : std::span<const float>(),
                             Precision::kFp32, [&](uint64_t more) { tokens += more; });
       EXPECT_EQ(tokens, calibration_.tokens());
-      const PortionsTaken taken = PortionsTaken::Of(beside, stream);
+      const RunsTaken taken = RunsTaken::Of(beside, stream);
       const size_t hidden = model_.config().hidden;
       for (size_t i = 0; i < hidden; ++i) {
         for (size_t j = 0; j < hidden; ++j) {
@@ -87,12 +87,12 @@ TEST_F(HeadPass, TokensWeighWhatTheirNextTokenIsUnexpected) {
       HeadTokenWeights(model_.weights(), calibration_.ids, stream, Precision::kFp32);
   const OutputHead head(model_.weights(), Precision::kFp32);
   const size_t vocab = model_.config().vocab;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+  for (size_t portion = 0; portion < stream.portions().size(); ++portion) {
     const Matrix<float> x = Loaded(stream, portion);
     Matrix<float> logits(x.rows(), vocab);
     head.Logits(x, logits);
     for (size_t r = 0; r < x.rows(); r += 37) {
-      const size_t t = portion * stream.portion_tokens() + r;
+      const size_t t = stream.portions()[portion].first + r;
       if ((t + 1) % kWindow == 0) {
         EXPECT_EQ(weights[t], 0);
         continue;

@@ -37,20 +37,28 @@ INSTANTIATE_TEST_SUITE_P(Windows, ResidualStreamOf,
                                   std::to_string(info.param.window);
                          });
 
-TEST_P(ResidualStreamOf, PortionsAreWholeRunsAndCoverEveryTokenOnce) {
+TEST_P(ResidualStreamOf, PortionsAreWholeRunsOfABlockAndCoverEveryTokenOnce) {
   const auto [windows, window, portion_windows] = GetParam();
   const ResidualStream stream(model_.weights(), calibration_);
   EXPECT_EQ(stream.tokens(), windows * window);
   EXPECT_EQ(stream.window(), window);
-  EXPECT_EQ(stream.portion_tokens(), portion_windows * window);
-  EXPECT_EQ(stream.portions(), (windows + portion_windows - 1) / portion_windows);
   size_t tokens = 0;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
-    EXPECT_EQ(tokens, portion * stream.portion_tokens());
-    const Matrix<float> x = Loaded(stream, portion);
+  for (size_t i = 0; i < stream.portions().size(); ++i) {
+    const StreamPortion& portion = stream.portions()[i];
+    EXPECT_EQ(portion.first, tokens);
+    EXPECT_EQ(portion.place, tokens);
+    EXPECT_LE(portion.tokens, portion_windows * window);
+    EXPECT_EQ(tokens % stream.run_tokens(), 0u);
+    const TokenRange block = stream.blocks().Block(portion.step);
+    EXPECT_GE(portion.place, block.first);
+    EXPECT_LE(portion.place + portion.tokens, block.first + block.count);
+    // As few as there can be.
+    if (portion.tokens < portion_windows * window)
+      EXPECT_EQ(portion.place + portion.tokens, block.first + block.count);
+    const Matrix<float> x = Loaded(stream, i);
     EXPECT_EQ(x.cols(), model_.config().hidden);
-    EXPECT_EQ(x.rows(), std::min(portion_windows, windows - portion * portion_windows) * window);
-    tokens += x.rows();
+    EXPECT_EQ(x.rows(), portion.tokens);
+    tokens += portion.tokens;
   }
   EXPECT_EQ(tokens, stream.tokens());
 }
@@ -62,10 +70,10 @@ TEST_P(ResidualStreamOf, BeginsAsTheEmbeddingRoundedToBf16) {
   model_.weights().Embed(all, embedding);
   const ResidualStream stream(model_.weights(), calibration_);
   size_t rounded = 0;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+  for (size_t portion = 0; portion < stream.portions().size(); ++portion) {
     const Matrix<float> x = Loaded(stream, portion);
     for (size_t t = 0; t < x.rows(); ++t) {
-      const auto id = static_cast<size_t>(calibration_.ids[portion * stream.portion_tokens() + t]);
+      const auto id = static_cast<size_t>(calibration_.ids[stream.portions()[portion].first + t]);
       for (size_t c = 0; c < x.cols(); ++c) {
         ASSERT_EQ(x(t, c), ToFloat(ToBF16(embedding(id, c)))) << "portion " << portion << " token " << t;
         rounded += x(t, c) != embedding(id, c);
@@ -82,25 +90,25 @@ TEST_P(ResidualStreamOf, BeginsAsAnEmbeddingOfItsOwn) {
         for (size_t t = 0; t < ids.size(); ++t)
           std::fill_n(out.host<float>().row(t), 5, static_cast<float>(ids[t]));
       },
-      hidden, calibration_, ResidualStream::kPortionTokens, Device::Cpu(), Device::Cpu());
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+      hidden, calibration_, ResidualStream::kPortionTokens, Arithmetic(), Device::Cpu());
+  for (size_t portion = 0; portion < stream.portions().size(); ++portion) {
     const Matrix<float> x = Loaded(stream, portion);
     ASSERT_EQ(x.cols(), hidden);
     for (size_t t = 0; t < x.rows(); ++t)
-      ASSERT_EQ(x(t, 4), static_cast<float>(calibration_.ids[portion * stream.portion_tokens() + t]));
+      ASSERT_EQ(x(t, 4), static_cast<float>(calibration_.ids[stream.portions()[portion].first + t]));
   }
 }
 
 TEST_P(ResidualStreamOf, StoreRoundsOnePortionAndLeavesTheOthers) {
   ResidualStream stream(model_.weights(), calibration_);
-  const size_t changed = stream.portions() / 2, cols = model_.config().hidden;
+  const size_t changed = stream.portions().size() / 2, cols = model_.config().hidden;
   std::vector<Matrix<float>> before;
-  for (size_t portion = 0; portion < stream.portions(); ++portion) before.push_back(Loaded(stream, portion));
+  for (size_t portion = 0; portion < stream.portions().size(); ++portion) before.push_back(Loaded(stream, portion));
   const size_t tokens = before[changed].rows();
   // Rows with gaps between them.
   const std::vector<float> values = RandomValues(tokens * (cols + 2), 9, 10.0f);
-  stream.Store(changed, MatrixView<const float>(values.data(), tokens, cols, cols + 2));
-  for (size_t portion = 0; portion < stream.portions(); ++portion) {
+  stream.Store(stream.portions()[changed], MatrixView<const float>(values.data(), tokens, cols, cols + 2));
+  for (size_t portion = 0; portion < stream.portions().size(); ++portion) {
     const Matrix<float> after = Loaded(stream, portion);
     ASSERT_EQ(after.rows(), before[portion].rows());
     if (portion != changed) {
@@ -112,7 +120,7 @@ TEST_P(ResidualStreamOf, StoreRoundsOnePortionAndLeavesTheOthers) {
         ASSERT_EQ(after(t, c), ToFloat(ToBF16(values[t * (cols + 2) + c]))) << "token " << t;
     }
     // What has been rounded once stays as it is.
-    stream.Store(portion, after);
+    stream.Store(stream.portions()[portion], after);
     const Matrix<float> again = Loaded(stream, portion);
     EXPECT_EQ(std::memcmp(after.data(), again.data(), after.size() * sizeof(float)), 0);
   }
@@ -133,7 +141,7 @@ TEST(ResidualStream, StoreRoundsToNearestTiesToEven) {
       {0x1.fffffep127f, std::numeric_limits<float>::infinity()}};
   for (size_t i = 0; i < std::size(cases); ++i) x(0, i) = cases[i].first;
   x(0, 23) = std::numeric_limits<float>::quiet_NaN();
-  stream.Store(0, x);
+  stream.Store(stream.portions()[0], x);
   const Matrix<float> after = Loaded(stream, 0);
   for (size_t i = 0; i < std::size(cases); ++i) {
     EXPECT_EQ(after(0, i), cases[i].second) << cases[i].first;
