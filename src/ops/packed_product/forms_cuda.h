@@ -13,6 +13,7 @@
 #include "device/cuda_kernel.h"
 #include "ops/packed_product/device_forms.h"
 #include "ops/packed_product/resident_form.h"
+#include "ops/thread_memory_cuda.h"
 
 namespace mica::cuda {
 
@@ -31,11 +32,6 @@ class CudaForm : public ResidentForm {
   virtual void MultiplyMany(ConstTensor x, Tensor y) const = 0;
   void Multiply(ConstTensor x, ConstTensor bias, Tensor y) const final;
 };
-// Memory of the calling thread on a device, at least `bytes` of it, by use. It stays where it is until a call
-// wants more, and is not given back then: a captured graph may have its address.
-enum class Use { kRoundedInputs, kNarrowInputs, kDecodedRows };
-void* ThreadMemory(Device device, Use use, size_t bytes);
-
 // x in BF16, in memory of the thread.
 Tensor NarrowInputs(ConstTensor x);
 // y = x w^T for weights that decode(first, rows) writes, BF16, some thousand rows at a time: rows [first,
