@@ -129,6 +129,11 @@ void DecoderLayer::Enter(NormKind norm, ConstTensor x, Array& normed) const {
   RmsNorm(x, this->norm(norm), config_->norm_epsilon, normed.view());
 }
 
+ProductInputs DecoderLayer::Entering(NormKind norm, ConstTensor x) const {
+  if (!config_->Has(norm)) return ProductInputs::Plain(x);
+  return ProductInputs::Normed(x, this->norm(norm), config_->norm_epsilon);
+}
+
 void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const {
   Enter(NormKind::kAttentionInput, x, normed);
 }
@@ -156,6 +161,10 @@ void DecoderLayer::Apply(ConstTensor x, std::initializer_list<OneLinear> linears
     for (const OneLinear& one : linears) Multiply(x, linear(one.kind), bias(one.kind), one.y);
     return;
   }
+  ApplyResident(ProductInputs::Plain(x), linears);
+}
+
+void DecoderLayer::ApplyResident(const ProductInputs& x, std::initializer_list<OneLinear> linears) const {
   std::vector<ResidentProduct> products;
   for (const OneLinear& one : linears)
     products.push_back({&residents_[static_cast<size_t>(one.kind)], bias(one.kind), one.y});
@@ -197,13 +206,12 @@ void DecoderLayer::Continue(Tensor x, KeyCache& cache, size_t index, PassMemory&
   MICA_CHECK(resident());
   const size_t tokens = x.rows, head_dim = config_->head_dim;
   PrepareRope(cache.capacity());
-  AttentionInput(x, memory.normed);
   memory.raw_q.Resize(tokens, config_->q_width(), DType::kF32, device());
   memory.raw_k.Resize(tokens, config_->kv_width(), DType::kF32, device());
   memory.raw_v.Resize(tokens, config_->kv_width(), DType::kF32, device());
-  Apply(memory.normed.view(), {{LinearKind::kQ, memory.raw_q.view()},
-                               {LinearKind::kK, memory.raw_k.view()},
-                               {LinearKind::kV, memory.raw_v.view()}});
+  ApplyResident(Entering(NormKind::kAttentionInput, x), {{LinearKind::kQ, memory.raw_q.view()},
+                                                         {LinearKind::kK, memory.raw_k.view()},
+                                                         {LinearKind::kV, memory.raw_v.view()}});
   memory.q.Resize(config_->heads * tokens, head_dim, DType::kF32, device());
   const CachedKeys keys = cache.Layer(index);
   CacheHeads({NormedHeads(memory.raw_q.view(), NormKind::kQuery, memory.normed_q),
@@ -214,29 +222,29 @@ void DecoderLayer::Continue(Tensor x, KeyCache& cache, size_t index, PassMemory&
   CachedAttention({tokens, config_->heads, config_->kv_heads, head_dim},
                   {memory.q.view(), cache.past(), config_->score_factor, config_->attention_cap, traits_.sliding},
                   keys, memory.context.view());
-  AddResident(LinearKind::kO, NormKind::kAttentionOutput, memory.context.view(), x, memory);
-  MlpInput(x, memory.normed);
+  AddResident(LinearKind::kO, NormKind::kAttentionOutput, ProductInputs::Plain(memory.context.view()), x, memory);
   memory.gate.Resize(tokens, config_->ffn, DType::kF32, device());
   memory.up.Resize(tokens, config_->ffn, DType::kF32, device());
-  memory.hidden.Resize(tokens, config_->ffn, DType::kF32, device());
-  Apply(memory.normed.view(), {{LinearKind::kGate, memory.gate.view()}, {LinearKind::kUp, memory.up.view()}});
-  Gated(config_->activation, memory.gate.view(), memory.up.view(), memory.hidden.view());
-  AddResident(LinearKind::kDown, NormKind::kMlpOutput, memory.hidden.view(), x, memory);
+  ApplyResident(Entering(NormKind::kMlpInput, x),
+                {{LinearKind::kGate, memory.gate.view()}, {LinearKind::kUp, memory.up.view()}});
+  AddResident(LinearKind::kDown, NormKind::kMlpOutput,
+              ProductInputs::Gated(config_->activation, memory.gate.view(), memory.up.view()), x, memory);
 }
 
-void DecoderLayer::AddResident(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x,
+void DecoderLayer::AddResident(LinearKind kind, NormKind norm, const ProductInputs& inputs, Tensor x,
                                PassMemory& memory) const {
-  memory.outputs.Resize(x.rows, x.cols, DType::kF32, device());
-  Apply(inputs, {{kind, memory.outputs.view()}});
-  Array* added = &memory.outputs;
-  if (config_->Has(norm)) {
-    memory.normed_outputs.Resize(x.rows, x.cols, DType::kF32, device());
-    RmsNorm(std::as_const(memory.outputs).view(), this->norm(norm), config_->norm_epsilon,
-            memory.normed_outputs.view());
-    added = &memory.normed_outputs;
+  if (!config_->Has(norm)) {
+    const ResidentProduct product = {&residents_[static_cast<size_t>(kind)], bias(kind), x,
+                                     config_->residual_factor};
+    return MultiplyResident(inputs, {&product, 1});
   }
-  ScaleAndAdd(x, config_->residual_factor, added->view());
-  Copy(std::as_const(*added).view(), x);
+  memory.outputs.Resize(x.rows, x.cols, DType::kF32, device());
+  ApplyResident(inputs, {{kind, memory.outputs.view()}});
+  memory.normed_outputs.Resize(x.rows, x.cols, DType::kF32, device());
+  RmsNorm(std::as_const(memory.outputs).view(), this->norm(norm), config_->norm_epsilon,
+          memory.normed_outputs.view());
+  ScaleAndAdd(x, config_->residual_factor, memory.normed_outputs.view());
+  Copy(std::as_const(memory.normed_outputs).view(), x);
 }
 
 AttentionInputs DecoderLayer::AttentionOf(const Projections& projections) const {

@@ -42,7 +42,7 @@ size_t PortionTokens(Device device);
 // What Continue computes in. It may be used again for the next layer; work that is recorded needs one whose
 // arrays do not grow afterwards.
 struct PassMemory {
-  Array normed, raw_q, raw_k, raw_v, normed_q, normed_k, q, context, gate, up, hidden, outputs, normed_outputs;
+  Array raw_q, raw_k, raw_v, normed_q, normed_k, q, context, gate, up, outputs, normed_outputs;
 };
 
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32 on the
@@ -117,12 +117,15 @@ class DecoderLayer {
   const RopeTable* key_rope() const;
 
  private:
-  // What enters a block of the layer: the norm of x, or x where there is none.
+  // What enters a block of the layer, as products take it: the norm of x, or x where there is none.
+  ProductInputs Entering(NormKind norm, ConstTensor x) const;
+  // The same, written.
   void Enter(NormKind norm, ConstTensor x, Array& normed) const;
   // x += residual_factor norm(linear(inputs)).
   void AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const;
   // The same of resident weights.
-  void AddResident(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x, PassMemory& memory) const;
+  void AddResident(LinearKind kind, NormKind norm, const ProductInputs& inputs, Tensor x,
+                   PassMemory& memory) const;
   bool resident() const { return !residents_[0].empty(); }
   // y = linear(x), FP32, in whichever form its weights are; kinds share x.
   struct OneLinear {
@@ -130,6 +133,7 @@ class DecoderLayer {
     Tensor y;
   };
   void Apply(ConstTensor x, std::initializer_list<OneLinear> linears) const;
+  void ApplyResident(const ProductInputs& x, std::initializer_list<OneLinear> linears) const;
   void PrepareRope(size_t window) const;
   // The rows of raw with the norm of the heads, if there is one: raw itself, or `values`.
   ConstTensor NormedHeads(ConstTensor raw, NormKind norm, Array& values) const;

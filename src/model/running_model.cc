@@ -13,7 +13,7 @@
 #include "model/token_pass.h"
 #include "ops/head/head.h"
 #include "ops/linalg/arrange.h"
-#include "ops/norm/norm.h"
+#include "ops/packed_product/resident_weights.h"
 
 namespace mica {
 namespace {
@@ -112,7 +112,7 @@ ConstTensor RunningModel::PassToken(int32_t id, KeyCache& cache) const {
   pass.logits.Resize(1, config().vocab, DType::kF32, device_);
   const auto work = [&] {
     Layers(pass.x.view(), cache, pass.memory);
-    Head(std::as_const(pass.x).view(), pass.normed, pass.logits.view());
+    Head(std::as_const(pass.x).view(), pass.logits.view());
   };
   if (pass.owner != owner) {
     // Not recorded: the first time takes memory, which recorded work must not.
@@ -130,17 +130,15 @@ ConstTensor RunningModel::PassToken(int32_t id, KeyCache& cache) const {
   return std::as_const(pass.logits_here).view();
 }
 
-void RunningModel::Head(ConstTensor x, Array& normed, Tensor logits) const {
-  normed.Resize(x.rows, x.cols, DType::kF32, device_);
-  RmsNorm(x, norm_.view(), config().norm_epsilon, normed.view());
+void RunningModel::Head(ConstTensor x, Tensor logits) const {
   const ResidentProduct product = {own_head_.empty() ? &embedding_ : &own_head_, {}, logits};
-  MultiplyResident(std::as_const(normed).view(), {&product, 1});
+  MultiplyResident(ProductInputs::Normed(x, norm_.view(), config().norm_epsilon), {&product, 1});
   if (config().logit_cap > 0) CapLogits(config().logit_cap, logits);
 }
 
 std::vector<float> RunningModel::Continue(std::span<const int32_t> ids, KeyCache& cache) const {
   const size_t before = cache.tokens();
-  thread_local Array x, normed, on_device;
+  thread_local Array x, on_device;
   try {
     std::vector<float> logits(config().vocab);
     const MatrixView<float> row(logits.data(), 1, logits.size());
@@ -150,7 +148,7 @@ std::vector<float> RunningModel::Continue(std::span<const int32_t> ids, KeyCache
       for (size_t first = 0; first < ids.size(); first += kPromptTokens)
         Pass(ids.subspan(first, std::min(kPromptTokens, ids.size() - first)), cache, x);
       on_device.Resize(1, config().vocab, DType::kF32, device_);
-      Head(std::as_const(x).view().Rows(x.rows() - 1, 1), normed, on_device.view());
+      Head(std::as_const(x).view().Rows(x.rows() - 1, 1), on_device.view());
       Copy(std::as_const(on_device).view(), row);
     }
     for (const float logit : logits) {
@@ -169,13 +167,13 @@ std::vector<float> RunningModel::Continue(std::span<const int32_t> ids, KeyCache
 Matrix<float> RunningModel::ContinueAll(std::span<const int32_t> ids, KeyCache& cache) const {
   const size_t before = cache.tokens();
   Matrix<float> logits(ids.size(), config().vocab);
-  thread_local Array x, normed, on_device;
+  thread_local Array x, on_device;
   try {
     for (size_t first = 0; first < ids.size(); first += kPromptTokens) {
       const size_t count = std::min(kPromptTokens, ids.size() - first);
       Pass(ids.subspan(first, count), cache, x);
       on_device.Resize(count, config().vocab, DType::kF32, device_);
-      Head(std::as_const(x).view(), normed, on_device.view());
+      Head(std::as_const(x).view(), on_device.view());
       Copy(std::as_const(on_device).view(), logits.view().Rows(first, count));
     }
   } catch (...) {

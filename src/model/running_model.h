@@ -46,14 +46,15 @@ class RunningModel {
  private:
   // x: the embeddings of ids, which come behind the tokens in `cache`.
   void Begin(std::span<const int32_t> ids, KeyCache& cache, Array& x) const;
-  // The residual stream through all layers, whose keys are written into `cache`; it does not have the tokens yet.
+  // The residual stream through all layers, whose keys are written into `cache`; it does not have the tokens
+  // yet.
   void Layers(Tensor x, KeyCache& cache, PassMemory& memory) const;
   // Passes ids through the layers; x: the residual stream behind the last layer.
   void Pass(std::span<const int32_t> ids, KeyCache& cache, Array& x) const;
   // One token on a CUDA device; its logits, on the processor.
   ConstTensor PassToken(int32_t id, KeyCache& cache) const;
   // logits of rows of x.
-  void Head(ConstTensor x, Array& normed, Tensor logits) const;
+  void Head(ConstTensor x, Tensor logits) const;
   // The number of what the layers' tables of angles are now: they change with the capacity of the cache.
   uint64_t TablesFor(const KeyCache& cache) const;
 

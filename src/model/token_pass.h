@@ -19,11 +19,10 @@ struct TokenPass {
     bool operator==(const Owner&) const = default;
   };
   Owner owner;
-  Array x;                   // [1, hidden] FP32, the residual stream
-  PassMemory memory;         // of the layers
-  Array normed, logits;      // of the head, [1, vocab] the second
-  Array logits_here;         // on the processor
-  RecordedWork work;         // from the embedding in x to the logits
+  Array x;                    // [1, hidden] FP32, the residual stream
+  PassMemory memory;          // of the layers
+  Array logits, logits_here;  // [1, vocab] FP32, on the device and on the processor
+  RecordedWork work;          // from the embedding in x to the logits
   bool recordable = true;
 };
 

@@ -1,5 +1,3 @@
-#include "ops/thread_memory_cuda.h"
-
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -8,6 +6,7 @@
 
 #include "device/array.h"
 #include "device/cuda_check.h"
+#include "ops/thread_memory_cuda.h"
 
 namespace mica::cuda {
 namespace {

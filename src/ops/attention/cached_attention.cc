@@ -100,7 +100,8 @@ void CacheHeads(const NewHeads& in, ConstTensor past_tensor, Tensor q_tensor, co
   CheckCache(cache, kv_heads, head_dim);
   CheckPast(past_tensor, cache);
   MICA_CHECK(in.q.cols == heads * head_dim && q_tensor.rows == heads * tokens);
-  for (const ConstTensor& rows : {in.k, in.v}) MICA_CHECK(rows.rows == tokens && rows.cols == kv_heads * head_dim);
+  for (const ConstTensor& rows : {in.k, in.v})
+    MICA_CHECK(rows.rows == tokens && rows.cols == kv_heads * head_dim);
   for (const RopeTable* rope : {in.query_rope, in.key_rope})
     MICA_CHECK(rope == nullptr || (rope->positions() >= cache.capacity && rope->channels() <= head_dim));
   MICA_CHECK(tokens <= cache.capacity);
@@ -144,51 +145,52 @@ void CachedAttention(const CachedAttentionShape& shape, const CachedQueries& in,
   // The queries that share keys are rows of one block: those of a group of heads at consecutive tokens.
   const size_t group = heads / kv_heads, block_tokens = std::max<size_t>(1, kQueries / group);
   const size_t blocks = (tokens + block_tokens - 1) / block_tokens;
-  ParallelFor(blocks * kv_heads, [&, tokens = tokens, kv_heads = kv_heads, head_dim = head_dim](size_t index) {
-    const size_t kv_head = index % kv_heads, first = (blocks - 1 - index / kv_heads) * block_tokens;
-    const size_t count = std::min(block_tokens, tokens - first), rows = group * count;
-    float* queries = Scratch<float, 70>(rows * head_dim);
-    float* keys = Scratch<float, 71>(kKeys * head_dim);
-    float* scores = Scratch<float, 72>(rows * kKeys);
-    float* sums = Scratch<float, 73>(rows * head_dim);
-    thread_local std::vector<RunningSum> states;
-    states.assign(rows, {});
-    for (size_t r = 0; r < rows; ++r) {
-      const size_t head = kv_head * group + r / count, t = first + r % count;
-      std::copy_n(q.row(head * tokens + t), head_dim, queries + r * head_dim);
-    }
-    const size_t begin = FirstSeen(in.sliding, past + first), end = past + first + count;
-    for (size_t key = begin; key < end; key += kKeys) {
-      const size_t here = std::min(kKeys, end - key);
-      LoadRows(cache.k, cache.k_scales, kv_head * cache.capacity + key, here, keys);
-      TileProduct(queries, keys, true, rows, here, head_dim, false, scores);
-      for (size_t r = 0; r < rows; ++r) {
-        const size_t position = past + first + r % count;
-        const size_t visible = position < key ? 0 : std::min(here, position - key + 1);
-        const size_t hidden = std::min(visible, std::max(key, FirstSeen(in.sliding, position)) - key);
-        float* row = scores + r * here;
-        std::fill(row, row + hidden, 0.0f);
-        std::fill(row + visible, row + here, 0.0f);
-        if (visible == hidden) continue;
-        float factor = in.factor;
-        if (in.soft_cap > 0) {
-          kernels.scale(factor, visible - hidden, row + hidden);
-          kernels.soft_cap(in.soft_cap, visible - hidden, row + hidden);
-          factor = 1.0f;
+  ParallelFor(
+      blocks * kv_heads, [&, tokens = tokens, kv_heads = kv_heads, head_dim = head_dim](size_t index) {
+        const size_t kv_head = index % kv_heads, first = (blocks - 1 - index / kv_heads) * block_tokens;
+        const size_t count = std::min(block_tokens, tokens - first), rows = group * count;
+        float* queries = Scratch<float, 70>(rows * head_dim);
+        float* keys = Scratch<float, 71>(kKeys * head_dim);
+        float* scores = Scratch<float, 72>(rows * kKeys);
+        float* sums = Scratch<float, 73>(rows * head_dim);
+        thread_local std::vector<RunningSum> states;
+        states.assign(rows, {});
+        for (size_t r = 0; r < rows; ++r) {
+          const size_t head = kv_head * group + r / count, t = first + r % count;
+          std::copy_n(q.row(head * tokens + t), head_dim, queries + r * head_dim);
         }
-        const float rescale =
-            kernels.f32.softmax_step(row + hidden, visible - hidden, factor, &states[r], row + hidden);
-        if (key > begin && rescale != 1.0f) kernels.scale(rescale, head_dim, sums + r * head_dim);
-      }
-      LoadRows(cache.v, cache.v_scales, kv_head * cache.capacity + key, here, keys);
-      TileProduct(scores, keys, false, rows, head_dim, here, key > begin, sums);
-    }
-    for (size_t r = 0; r < rows; ++r) {
-      kernels.scale(1.0f / states[r].sum, head_dim, sums + r * head_dim);
-      const size_t head = kv_head * group + r / count;
-      std::copy_n(sums + r * head_dim, head_dim, out.row(first + r % count) + head * head_dim);
-    }
-  });
+        const size_t begin = FirstSeen(in.sliding, past + first), end = past + first + count;
+        for (size_t key = begin; key < end; key += kKeys) {
+          const size_t here = std::min(kKeys, end - key);
+          LoadRows(cache.k, cache.k_scales, kv_head * cache.capacity + key, here, keys);
+          TileProduct(queries, keys, true, rows, here, head_dim, false, scores);
+          for (size_t r = 0; r < rows; ++r) {
+            const size_t position = past + first + r % count;
+            const size_t visible = position < key ? 0 : std::min(here, position - key + 1);
+            const size_t hidden = std::min(visible, std::max(key, FirstSeen(in.sliding, position)) - key);
+            float* row = scores + r * here;
+            std::fill(row, row + hidden, 0.0f);
+            std::fill(row + visible, row + here, 0.0f);
+            if (visible == hidden) continue;
+            float factor = in.factor;
+            if (in.soft_cap > 0) {
+              kernels.scale(factor, visible - hidden, row + hidden);
+              kernels.soft_cap(in.soft_cap, visible - hidden, row + hidden);
+              factor = 1.0f;
+            }
+            const float rescale =
+                kernels.f32.softmax_step(row + hidden, visible - hidden, factor, &states[r], row + hidden);
+            if (key > begin && rescale != 1.0f) kernels.scale(rescale, head_dim, sums + r * head_dim);
+          }
+          LoadRows(cache.v, cache.v_scales, kv_head * cache.capacity + key, here, keys);
+          TileProduct(scores, keys, false, rows, head_dim, here, key > begin, sums);
+        }
+        for (size_t r = 0; r < rows; ++r) {
+          kernels.scale(1.0f / states[r].sum, head_dim, sums + r * head_dim);
+          const size_t head = kv_head * group + r / count;
+          std::copy_n(sums + r * head_dim, head_dim, out.row(first + r % count) + head * head_dim);
+        }
+      });
 }
 
 void CachedAttentionRef(const CachedAttentionShape& shape, const CachedQueries& in, const CachedKeys& cache,

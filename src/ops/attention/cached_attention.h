@@ -22,7 +22,8 @@ struct CachedKeys {
 // thread's work.
 void SetPast(size_t tokens, Tensor past);
 
-// What attention takes of new tokens as products give it, a row a token, FP32, a head's channels side by side.
+// What attention takes of new tokens as products give it, a row a token, FP32, a head's channels side by
+// side.
 struct NewHeads {
   ConstTensor q;     // [tokens, heads * head_dim]
   ConstTensor k, v;  // [tokens, kv_heads * head_dim]
@@ -30,10 +31,10 @@ struct NewHeads {
   const RopeTable* query_rope = nullptr;
   const RopeTable* key_rope = nullptr;
 };
-// Puts all heads where CachedAttention takes them: those of q, turned by the angle of past + t, into q [heads *
-// tokens, head_dim] FP32, head h's rows starting at h * tokens; those of k, turned, and of v behind `past` rows
-// of the cache, past + tokens <= capacity: F16 to nearest, within +-65504, or I8 with the scale largest / 127
-// of each row.
+// Puts all heads where CachedAttention takes them: those of q, turned by the angle of past + t, into q [heads
+// * tokens, head_dim] FP32, head h's rows starting at h * tokens; those of k, turned, and of v behind `past`
+// rows of the cache, past + tokens <= capacity: F16 to nearest, within +-65504, or I8 with the scale largest
+// / 127 of each row.
 void CacheHeads(const NewHeads& heads, ConstTensor past, Tensor q, const CachedKeys& cache);
 
 struct CachedAttentionShape {
@@ -47,12 +48,12 @@ struct CachedQueries {
   float soft_cap = 0;
   size_t sliding = 0;
 };
-// Up to so many new tokens go through a kernel of their own on a CUDA device, which spreads the keys of a query
-// over the device. A row of its result does not depend on the other rows, nor on the capacity.
+// Up to so many new tokens go through a kernel of their own on a CUDA device, which spreads the keys of a
+// query over the device. A row of its result does not depend on the other rows, nor on the capacity.
 inline constexpr size_t kFewQueries = 8;
 
-// out[t, h * head_dim + i] = sum_s softmax_s(factor * q[h, t] . k[h', s]) v[h', s, i] over s <= past + t. out:
-// [tokens, heads * head_dim] FP32. Results do not depend on the number of threads.
+// out[t, h * head_dim + i] = sum_s softmax_s(factor * q[h, t] . k[h', s]) v[h', s, i] over s <= past + t.
+// out: [tokens, heads * head_dim] FP32. Results do not depend on the number of threads.
 void CachedAttention(const CachedAttentionShape& shape, const CachedQueries& in, const CachedKeys& cache,
                      Tensor out);
 

@@ -1,10 +1,11 @@
-// Many new tokens: a block of threads is a query; its warps take keys in turn, each with a softmax of its own,
-// and join at the end in a fixed order.
+// Many new tokens: a block of threads is a query; its warps take keys in turn, each with a softmax of its
+// own, and join at the end in a fixed order.
 //
 // Few: the keys of a query are cut into pieces of kPieceKeys that begin at multiples of it, and blocks take
 // pieces in turn, for all queries that share the keys. A few lanes are a team that takes one key at a time,
 // eight channels a lane, with a softmax of its own; teams, then warps, then pieces join in a fixed order. The
-// block that is done last joins the pieces. So a result depends on its query, its position and the keys alone.
+// block that is done last joins the pieces. So a result depends on its query, its position and the keys
+// alone.
 #include <algorithm>
 #include <bit>
 #include <cfloat>
@@ -309,8 +310,7 @@ __global__ void __launch_bounds__(kFewThreads)
 #pragma unroll
         for (int j = 0; j < kQueries; ++j) {
 #pragma unroll
-          for (int a = 0; a < kKeysAhead; ++a)
-            score[j][a] += __shfl_xor_sync(kAllLanes, score[j][a], d);
+          for (int a = 0; a < kKeysAhead; ++a) score[j][a] += __shfl_xor_sync(kAllLanes, score[j][a], d);
         }
       }
 #pragma unroll
@@ -450,8 +450,9 @@ void StartFew(FewProblem few, const CachedQueries& in, const CachedKeys& cache, 
   CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device.index()),
             "asking for its size");
   // How many blocks share the pieces changes nothing but the time.
-  const unsigned splits = std::min(static_cast<unsigned>(few.pieces),
-                                   Blocks(static_cast<size_t>(kFewBlocks * multiprocessors), blocks * tokens));
+  const unsigned splits =
+      std::min(static_cast<unsigned>(few.pieces),
+               Blocks(static_cast<size_t>(kFewBlocks * multiprocessors), blocks * tokens));
   Launch(device, AttendFew<Value, kWide, kQueries>, dim3(blocks, splits, tokens), kFewThreads, 0, few,
          In<float>(in.q).data, reinterpret_cast<const Value*>(cache.k.data),
          reinterpret_cast<const float*>(cache.k_scales.data), reinterpret_cast<const Value*>(cache.v.data),

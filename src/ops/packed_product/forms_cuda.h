@@ -25,13 +25,15 @@ class CudaForm : public ResidentForm {
   // From how many tokens on weights are decoded to 16 bits for a product: more than these.
   virtual size_t few_tokens() const { return kFewTokens; }
   // At most few_tokens() tokens; `products` are of forms of this class, at most kMostProducts.
-  virtual void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const = 0;
+  virtual void MultiplyFew(const ProductInputs& x, std::span<const FormProduct> products) const = 0;
   // Whether MultiplyFew takes products of both.
   virtual bool GoesWith(const CudaForm& other) const = 0;
-  // Any number of tokens, without bias.
+  // Any number of tokens, without bias; y is overwritten.
   virtual void MultiplyMany(ConstTensor x, Tensor y) const = 0;
   void Multiply(ConstTensor x, ConstTensor bias, Tensor y) const final;
 };
+// The inputs as values, in memory of the thread where they have to be made.
+ConstTensor ValuesOf(const ProductInputs& x);
 // x in BF16, in memory of the thread.
 Tensor NarrowInputs(ConstTensor x);
 // y = x w^T for weights that decode(first, rows) writes, BF16, some thousand rows at a time: rows [first,
@@ -216,9 +218,9 @@ __device__ __forceinline__ int DotSigned(uint32_t codes, uint32_t inputs, int su
   return __dp4a(static_cast<int>(codes), static_cast<int>(inputs), sum);
 }
 
-// -- Inputs in two digits of 8 bits: an activation is scale * digit + scale / 254 * rest, the second rounded of
-// what the first leaves. To a kernel they are two tokens, 2 t and 2 t + 1, whose sums are added at the end.
-// One digit alone moved the next token's distribution by a KL of 1e-3 (docs/experiments.md).
+// -- Inputs in two digits of 8 bits: an activation is scale * digit + scale / 254 * rest, the second rounded
+// of what the first leaves. To a kernel they are two tokens, 2 t and 2 t + 1, whose sums are added at the
+// end. One digit alone moved the next token's distribution by a KL of 1e-3 (docs/experiments.md).
 inline constexpr size_t kFewDigits = 8;
 
 // How x becomes the inputs of one matrix; on the device.
@@ -242,25 +244,32 @@ struct RoundedInputs {
   uint32_t steps, chunks, apart_count;
 };
 
-// Inputs of each plan in memory of the thread, x: [tokens, cols] FP32. The kernel lets the next one begin
+// What becomes of the sum of an output: y = sum + bias[row], or y gets `added` times that more.
+__device__ __forceinline__ void PutProduct(float sum, const float* bias, size_t row, float added, float* y) {
+  const float value = bias == nullptr ? sum : __fadd_rn(sum, bias[row]);
+  *y = added == 0.0f ? value : __fmaf_rn(added, value, *y);
+}
+
+// Inputs of each plan in memory of the thread, made of x on the way. The kernel lets the next one begin
 // before it ends: that one waits for it by cudaGridDependencySynchronize (LaunchBehind).
-void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out);
+void RoundInputs(const ProductInputs& x, std::span<const InputPlan> plans, RoundedInputs* out);
 
 // The products of forms of one class with both digits of x: form.Plan() says how its inputs are made, and
-// form.Start<digits>(x, products, inputs) starts the kernel, `digits` at least twice the tokens.
+// form.Start<digits>(x, products, inputs) starts the kernel, `digits` at least twice the tokens, for the rows
+// of x on its device.
 template <typename Form>
-void MultiplyDigits(const Form& form, ConstTensor x, std::span<const FormProduct> products) {
+void MultiplyDigits(const Form& form, const ProductInputs& x, std::span<const FormProduct> products) {
   std::array<InputPlan, kMostProducts> plans;
   std::array<RoundedInputs, kMostProducts> inputs;
   for (size_t i = 0; i < products.size(); ++i) plans[i] = static_cast<const Form*>(products[i].form)->Plan();
   RoundInputs(x, {plans.data(), products.size()}, inputs.data());
   static_assert(kFewDigits == 8);
-  if (x.rows == 1) {
-    form.template Start<2>(x, products, inputs.data());
-  } else if (x.rows == 2) {
-    form.template Start<4>(x, products, inputs.data());
+  if (x.rows() == 1) {
+    form.template Start<2>(x.x, products, inputs.data());
+  } else if (x.rows() == 2) {
+    form.template Start<4>(x.x, products, inputs.data());
   } else {
-    form.template Start<8>(x, products, inputs.data());
+    form.template Start<8>(x.x, products, inputs.data());
   }
 }
 

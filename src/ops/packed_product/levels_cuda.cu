@@ -52,6 +52,7 @@ struct LevelsProduct {
   float* y;
   uint64_t y_stride;
   uint32_t first_block;
+  float added;
 };
 struct LevelsLaunch {
   LevelsProduct products[kMostProducts];
@@ -153,13 +154,12 @@ __device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint3
     const uint32_t row = first_row + r;
     const bool mine = row < matrix.rows;
     const float scale = mine ? matrix.row_scale[row] : 0.0f;
-    const float bias = mine && product.bias != nullptr ? product.bias[row] : 0.0f;
 #pragma unroll
     for (int t = 0; t < kTokens; t += 2) {
       const float sum = __fadd_rn(WarpSum(sums[r][t]), WarpSum(sums[r][t + 1]));
       if (!mine || t >= tokens || lane != (r * kTokens + t) % kWarp) continue;
-      const float y = __fmul_rn(sum, scale);
-      product.y[t / 2 * product.y_stride + row] = product.bias == nullptr ? y : __fadd_rn(y, bias);
+      PutProduct(__fmul_rn(sum, scale), product.bias, row, product.added,
+                 product.y + t / 2 * product.y_stride + row);
     }
   }
 }
@@ -425,7 +425,7 @@ class Levels : public CudaForm {
   }
 
   size_t few_tokens() const override { return kFewDigits / 2; }
-  void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
+  void MultiplyFew(const ProductInputs& x, std::span<const FormProduct> products) const override {
     MultiplyDigits(*this, x, products);
   }
 
@@ -478,7 +478,7 @@ class Levels : public CudaForm {
     }
   }
 
-  friend void MultiplyDigits<Levels>(const Levels&, ConstTensor, std::span<const FormProduct>);
+  friend void MultiplyDigits<Levels>(const Levels&, const ProductInputs&, std::span<const FormProduct>);
   InputPlan Plan() const {
     InputPlan plan{};
     plan.factors = At<const float>(factors_);
@@ -501,7 +501,7 @@ class Levels : public CudaForm {
       const Levels& form = *static_cast<const Levels*>(products[i].form);
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks};
+      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks, products[i].added};
       blocks += Blocks(form.matrix_.rows, kWarps * kRowsOfWarp<kTokens>);
     }
     LaunchBehind(x.device, MultiplyLevels<kTokens>, blocks, kThreads, 0, launch);

@@ -219,7 +219,10 @@ TEST_P(CachedAttentionTest, FewTokensAreAsOneByOneInCachesOfAnySize) {
           }
           Copy(std::as_const(out).view(), result.view().Rows(t, together));
         }
-        if (first_result.size() == 0) first_result = result;
+        if (first_result.size() == 0) {
+          first_result = std::move(result);
+          continue;
+        }
         SCOPED_TRACE(testing::Message() << capacity << ", " << together << ", " << sliding);
         if (device().is_cuda()) {
           EXPECT_TRUE(SameBytes(result, first_result));
