@@ -115,6 +115,31 @@ void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 thre
   CheckCuda(cudaGetLastError(), "starting a kernel");
 }
 
+// Starts a kernel that may begin while the one before it still runs, once all blocks of that have begun and
+// allow it (cudaTriggerProgrammaticLaunchCompletion) or are done. It calls cudaGridDependencySynchronize
+// before it touches anything that work before it writes or reads.
+template <typename... Parameters, typename... Arguments>
+void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
+                  size_t shared_bytes, Arguments... arguments) {
+  if (blocks.x == 0) return;
+  if (shared_bytes > 48 * 1024) {
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              "asking for shared memory");
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = StreamOn(device);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  CheckCuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "starting a kernel");
+}
+
 inline unsigned Blocks(size_t count, size_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
 __device__ inline float WarpSum(float value) {

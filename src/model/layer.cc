@@ -243,8 +243,9 @@ void DecoderLayer::AddResident(LinearKind kind, NormKind norm, const ProductInpu
   memory.normed_outputs.Resize(x.rows, x.cols, DType::kF32, device());
   RmsNorm(std::as_const(memory.outputs).view(), this->norm(norm), config_->norm_epsilon,
           memory.normed_outputs.view());
-  ScaleAndAdd(x, config_->residual_factor, memory.normed_outputs.view());
-  Copy(std::as_const(memory.normed_outputs).view(), x);
+  const Tensor added = memory.normed_outputs.view();
+  if (config_->residual_factor != 1.0f) ScaleValues(config_->residual_factor, added, added);
+  ScaleAndAdd(added, 1.0f, x);
 }
 
 AttentionInputs DecoderLayer::AttentionOf(const Projections& projections) const {

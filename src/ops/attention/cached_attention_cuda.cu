@@ -77,6 +77,7 @@ __device__ __forceinline__ void ForTurned(const float* values, const Turns& turn
 
 // A warp is a head of a token: first those of queries, then of keys, then of values.
 __global__ void __launch_bounds__(kHeadWarps* kWarp) PlaceHeads(const __grid_constant__ HeadsProblem p) {
+  cudaGridDependencySynchronize();
   const size_t head_dim = p.head_dim, tokens = p.q.rows;
   const size_t row = blockIdx.x * size_t{kHeadWarps} + threadIdx.x / kWarp;
   size_t head = row / tokens;
@@ -244,6 +245,7 @@ __global__ void __launch_bounds__(kFewThreads)
   __shared__ __align__(16) float sums[kFewWarps][kQueries][kMostChannels];
   __shared__ PieceState states[kFewWarps][kQueries];
   __shared__ bool is_last;
+  cudaGridDependencySynchronize();
   const Problem& p = few.of;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int group = p.heads / p.kv_heads;
@@ -453,10 +455,11 @@ void StartFew(FewProblem few, const CachedQueries& in, const CachedKeys& cache, 
   const unsigned splits =
       std::min(static_cast<unsigned>(few.pieces),
                Blocks(static_cast<size_t>(kFewBlocks * multiprocessors), blocks * tokens));
-  Launch(device, AttendFew<Value, kWide, kQueries>, dim3(blocks, splits, tokens), kFewThreads, 0, few,
-         In<float>(in.q).data, reinterpret_cast<const Value*>(cache.k.data),
-         reinterpret_cast<const float*>(cache.k_scales.data), reinterpret_cast<const Value*>(cache.v.data),
-         reinterpret_cast<const float*>(cache.v_scales.data), Out<float>(out).data, out.stride);
+  LaunchBehind(device, AttendFew<Value, kWide, kQueries>, dim3(blocks, splits, tokens), kFewThreads, 0, few,
+               In<float>(in.q).data, reinterpret_cast<const Value*>(cache.k.data),
+               reinterpret_cast<const float*>(cache.k_scales.data),
+               reinterpret_cast<const Value*>(cache.v.data),
+               reinterpret_cast<const float*>(cache.v_scales.data), Out<float>(out).data, out.stride);
 }
 
 template <typename Value>
@@ -497,8 +500,8 @@ void CacheHeads(const NewHeads& in, ConstTensor past, Tensor q, const CachedKeys
                                 static_cast<int>(kv_heads),
                                 static_cast<int>(head_dim)};
   MICA_CHECK(q.stride == head_dim);
-  Launch(q.device, PlaceHeads, Blocks((heads + 2 * kv_heads) * in.q.rows, kHeadWarps), kHeadWarps * kWarp, 0,
-         problem);
+  LaunchBehind(q.device, PlaceHeads, Blocks((heads + 2 * kv_heads) * in.q.rows, kHeadWarps),
+               kHeadWarps * kWarp, 0, problem);
 }
 
 void CachedAttention(const CachedAttentionShape& shape, const CachedQueries& in, const CachedKeys& cache,

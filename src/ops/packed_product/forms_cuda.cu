@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(Source::kThreads)
     RoundColumns(const __grid_constant__ RoundLaunch launch, const Source source) {
   constexpr int kWarps = Source::kThreads / kWarp;
   cudaTriggerProgrammaticLaunchCompletion();
+  cudaGridDependencySynchronize();
   const RoundProduct& product = launch.products[blockIdx.z];
   const InputPlan& plan = product.plan;
   const uint32_t token = 2 * blockIdx.y, lane = threadIdx.x % kWarp;
@@ -210,10 +211,10 @@ void RoundInputs(const ProductInputs& x, std::span<const InputPlan> plans, Round
     warps = std::max(warps, plan.blocks + Blocks(plan.apart_count, kWarp));
   }
   const auto start = [&]<typename Source>(const Source& source) {
-    Launch(x.device(), RoundColumns<Source>,
-           dim3(Blocks(warps, Source::kThreads / kWarp), static_cast<unsigned>(x.rows()),
-                static_cast<unsigned>(plans.size())),
-           Source::kThreads, 0, launch, source);
+    LaunchBehind(x.device(), RoundColumns<Source>,
+                 dim3(Blocks(warps, Source::kThreads / kWarp), static_cast<unsigned>(x.rows()),
+                      static_cast<unsigned>(plans.size())),
+                 Source::kThreads, 0, launch, source);
   };
   switch (x.kind) {
     case ProductInputs::Kind::kPlain:

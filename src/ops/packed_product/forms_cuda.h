@@ -280,27 +280,4 @@ __device__ __forceinline__ int ValueOf(const RoundedInputs& in, uint32_t token, 
   return values[((k / 32 * 2 + within / 16) * 32 + k % 32) * 16 + within % 16];
 }
 
-// Starts a kernel that may begin while the one before it still runs, if that allows it.
-template <typename... Parameters, typename... Arguments>
-void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
-                  size_t shared_bytes, Arguments... arguments) {
-  if (blocks.x == 0) return;
-  if (shared_bytes > 48 * 1024) {
-    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "asking for shared memory");
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = threads;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = StreamOn(device);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  CheckCuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "starting a kernel");
-}
-
 }  // namespace mica::cuda
