@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <nv/target>
 #include <span>
 #include <type_traits>
 
@@ -115,9 +116,17 @@ void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 thre
   CheckCuda(cudaGetLastError(), "starting a kernel");
 }
 
-// Starts a kernel that may begin while the one before it still runs, once all blocks of that have begun and
-// allow it (cudaTriggerProgrammaticLaunchCompletion) or are done. It calls cudaGridDependencySynchronize
-// before it touches anything that work before it writes or reads.
+// For kernels that LaunchBehind starts, on devices that can start them so (compute capability 9.0 and later);
+// nothing on others. A kernel calls the first before it touches anything that work before it writes or reads.
+// When all blocks of a kernel have called the second or are done, the kernel behind it may begin.
+__device__ __forceinline__ void WaitForWorkBefore() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaGridDependencySynchronize();))
+}
+__device__ __forceinline__ void LetNextBegin() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaTriggerProgrammaticLaunchCompletion();))
+}
+
+// Starts a kernel that may begin while the one before it still runs, and calls WaitForWorkBefore.
 template <typename... Parameters, typename... Arguments>
 void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
                   size_t shared_bytes, Arguments... arguments) {
@@ -136,7 +145,10 @@ void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  int major = 0;
+  CheckCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()),
+            "asking for its capabilities");
+  config.numAttrs = major >= 9 ? 1 : 0;
   CheckCuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "starting a kernel");
 }
 

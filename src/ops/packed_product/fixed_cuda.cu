@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
       });
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
 #pragma unroll
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
       }
     }
   }
-  if (!waited) cudaGridDependencySynchronize();  // what y was before
+  if (!waited) WaitForWorkBefore();  // what y was before
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
     Finish(product, launch.tokens, first_row + r, first_row + r < matrix.rows, sums[r]);
@@ -378,7 +378,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant
       __syncwarp();
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
     const uint8_t* const data = kStaged

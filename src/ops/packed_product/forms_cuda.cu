@@ -79,8 +79,8 @@ template <typename Source>
 __global__ void __launch_bounds__(Source::kThreads)
     RoundColumns(const __grid_constant__ RoundLaunch launch, const Source source) {
   constexpr int kWarps = Source::kThreads / kWarp;
-  cudaTriggerProgrammaticLaunchCompletion();
-  cudaGridDependencySynchronize();
+  LetNextBegin();
+  WaitForWorkBefore();
   const RoundProduct& product = launch.products[blockIdx.z];
   const InputPlan& plan = product.plan;
   const uint32_t token = 2 * blockIdx.y, lane = threadIdx.x % kWarp;

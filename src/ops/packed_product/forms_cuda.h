@@ -251,7 +251,7 @@ __device__ __forceinline__ void PutProduct(float sum, const float* bias, size_t 
 }
 
 // Inputs of each plan in memory of the thread, made of x on the way. The kernel lets the next one begin
-// before it ends: that one waits for it by cudaGridDependencySynchronize (LaunchBehind).
+// before it ends: that one waits for it by WaitForWorkBefore.
 void RoundInputs(const ProductInputs& x, std::span<const InputPlan> plans, RoundedInputs* out);
 
 // The products of forms of one class with both digits of x: form.Plan() says how its inputs are made, and

@@ -93,7 +93,7 @@ __device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint3
       }
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
 #pragma unroll
