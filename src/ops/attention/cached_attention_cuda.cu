@@ -77,6 +77,7 @@ __device__ __forceinline__ void ForTurned(const float* values, const Turns& turn
 
 // A warp is a head of a token: first those of queries, then of keys, then of values.
 __global__ void __launch_bounds__(kHeadWarps* kWarp) PlaceHeads(const __grid_constant__ HeadsProblem p) {
+  LetNextBegin();
   WaitForWorkBefore();
   const size_t head_dim = p.head_dim, tokens = p.q.rows;
   const size_t row = blockIdx.x * size_t{kHeadWarps} + threadIdx.x / kWarp;
@@ -245,6 +246,7 @@ __global__ void __launch_bounds__(kFewThreads)
   __shared__ __align__(16) float sums[kFewWarps][kQueries][kMostChannels];
   __shared__ PieceState states[kFewWarps][kQueries];
   __shared__ bool is_last;
+  LetNextBegin();
   WaitForWorkBefore();
   const Problem& p = few.of;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;

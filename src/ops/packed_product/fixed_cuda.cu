@@ -224,6 +224,7 @@ __device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, 
 constexpr int kRows = 2;
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant__ ProductLaunch launch) {
+  LetNextBegin();
   constexpr int kAhead = 2;
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first) ++p;
@@ -344,6 +345,7 @@ template <int kTokens, bool kStaged>
 __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant__ ProductLaunch launch) {
   extern __shared__ __align__(16) uint8_t stages[];
   __shared__ uint32_t selections[16];
+  LetNextBegin();
   FillSelections(selections);
   __syncthreads();
   const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

@@ -170,6 +170,7 @@ constexpr int kRowsOfWarp = kTokens <= 2 ? 2 : 4;
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3)
     MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
+  LetNextBegin();
   constexpr int kRows = kRowsOfWarp<kTokens>, kAhead = kTokens == 1 ? 3 : kTokens == 2 ? 2 : 1;
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_block) ++p;
