@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <nv/target>
 #include <span>
 #include <type_traits>
 
@@ -113,6 +114,42 @@ void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 thre
   }
   kernel<<<blocks, threads, shared_bytes, stream>>>(Parameters(arguments)...);
   CheckCuda(cudaGetLastError(), "starting a kernel");
+}
+
+// For kernels that LaunchBehind starts, on devices that can start them so (compute capability 9.0 and later);
+// nothing on others. A kernel calls the first before it touches anything that work before it writes or reads.
+// When all blocks of a kernel have called the second or are done, the kernel behind it may begin.
+__device__ __forceinline__ void WaitForWorkBefore() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaGridDependencySynchronize();))
+}
+__device__ __forceinline__ void LetNextBegin() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaTriggerProgrammaticLaunchCompletion();))
+}
+
+// Starts a kernel that may begin while the one before it still runs, and calls WaitForWorkBefore.
+template <typename... Parameters, typename... Arguments>
+void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
+                  size_t shared_bytes, Arguments... arguments) {
+  if (blocks.x == 0) return;
+  if (shared_bytes > 48 * 1024) {
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              "asking for shared memory");
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = StreamOn(device);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  int major = 0;
+  CheckCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()),
+            "asking for its capabilities");
+  config.numAttrs = major >= 9 ? 1 : 0;
+  CheckCuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "starting a kernel");
 }
 
 inline unsigned Blocks(size_t count, size_t each) { return static_cast<unsigned>((count + each - 1) / each); }

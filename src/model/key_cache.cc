@@ -1,11 +1,14 @@
 #include "model/key_cache.h"
 
+#include <memory>
+
 #include "base/error.h"
+#include "model/token_pass.h"
 
 namespace mica {
 
 KeyCache::KeyCache(const ModelConfig& config, size_t capacity, int bits, Device device)
-    : capacity_(capacity), layers_(config.layers) {
+    : capacity_(capacity), layers_(config.layers), past_(1, 1, DType::kI32, device) {
   MICA_CHECK(capacity > 0);
   MICA_CHECK(bits == 16 || bits == 8);
   const size_t rows = config.kv_heads * capacity;
@@ -17,6 +20,15 @@ KeyCache::KeyCache(const ModelConfig& config, size_t capacity, int bits, Device 
     layer.k_scales.Resize(rows, 1, DType::kF32, device);
     layer.v_scales.Resize(rows, 1, DType::kF32, device);
   }
+}
+
+KeyCache::KeyCache(KeyCache&& other) noexcept = default;
+KeyCache& KeyCache::operator=(KeyCache&& other) noexcept = default;
+KeyCache::~KeyCache() = default;
+
+TokenPass& KeyCache::token_pass() {
+  if (token_pass_ == nullptr) token_pass_ = std::make_unique<TokenPass>();
+  return *token_pass_;
 }
 
 void KeyCache::Truncate(size_t tokens) {

@@ -129,6 +129,11 @@ void DecoderLayer::Enter(NormKind norm, ConstTensor x, Array& normed) const {
   RmsNorm(x, this->norm(norm), config_->norm_epsilon, normed.view());
 }
 
+ProductInputs DecoderLayer::Entering(NormKind norm, ConstTensor x) const {
+  if (!config_->Has(norm)) return ProductInputs::Plain(x);
+  return ProductInputs::Normed(x, this->norm(norm), config_->norm_epsilon);
+}
+
 void DecoderLayer::AttentionInput(ConstTensor x, Array& normed) const {
   Enter(NormKind::kAttentionInput, x, normed);
 }
@@ -156,6 +161,10 @@ void DecoderLayer::Apply(ConstTensor x, std::initializer_list<OneLinear> linears
     for (const OneLinear& one : linears) Multiply(x, linear(one.kind), bias(one.kind), one.y);
     return;
   }
+  ApplyResident(ProductInputs::Plain(x), linears);
+}
+
+void DecoderLayer::ApplyResident(const ProductInputs& x, std::initializer_list<OneLinear> linears) const {
   std::vector<ResidentProduct> products;
   for (const OneLinear& one : linears)
     products.push_back({&residents_[static_cast<size_t>(one.kind)], bias(one.kind), one.y});
@@ -193,34 +202,50 @@ void DecoderLayer::Project(ConstTensor normed, size_t window, Projections& out) 
   SplitHeads(raw_v.view(), nullptr, window, out.v.view());
 }
 
-void DecoderLayer::Continue(Tensor x, KeyCache& cache, size_t index) const {
+void DecoderLayer::Continue(Tensor x, KeyCache& cache, size_t index, PassMemory& memory) const {
   MICA_CHECK(resident());
-  const size_t tokens = x.rows, past = cache.tokens(), head_dim = config_->head_dim;
+  const size_t tokens = x.rows, head_dim = config_->head_dim;
   PrepareRope(cache.capacity());
-  thread_local Array normed, raw_q, raw_k, raw_v, values, q, k, v, context, hidden;
-  AttentionInput(x, normed);
-  raw_q.Resize(tokens, config_->q_width(), DType::kF32, device());
-  raw_k.Resize(tokens, config_->kv_width(), DType::kF32, device());
-  raw_v.Resize(tokens, config_->kv_width(), DType::kF32, device());
-  Apply(normed.view(), {{LinearKind::kQ, raw_q.view()},
-                        {LinearKind::kK, raw_k.view()},
-                        {LinearKind::kV, raw_v.view()}});
-  q.Resize(config_->heads * tokens, head_dim, DType::kF32, device());
-  k.Resize(config_->kv_heads * tokens, head_dim, DType::kF32, device());
-  v.Resize(config_->kv_heads * tokens, head_dim, DType::kF32, device());
-  SplitHeadsFrom(NormedHeads(raw_q.view(), NormKind::kQuery, values), query_rope(), past, q.view());
-  SplitHeadsFrom(NormedHeads(raw_k.view(), NormKind::kKey, values), key_rope(), past, k.view());
-  SplitHeadsFrom(raw_v.view(), nullptr, past, v.view());
+  memory.raw_q.Resize(tokens, config_->q_width(), DType::kF32, device());
+  memory.raw_k.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  memory.raw_v.Resize(tokens, config_->kv_width(), DType::kF32, device());
+  ApplyResident(Entering(NormKind::kAttentionInput, x), {{LinearKind::kQ, memory.raw_q.view()},
+                                                         {LinearKind::kK, memory.raw_k.view()},
+                                                         {LinearKind::kV, memory.raw_v.view()}});
+  memory.q.Resize(config_->heads * tokens, head_dim, DType::kF32, device());
   const CachedKeys keys = cache.Layer(index);
-  AppendKeys(k.view(), v.view(), past, keys);
-  context.Resize(tokens, config_->q_width(), DType::kF32, device());
-  CachedAttention({tokens, past, config_->heads, config_->kv_heads, head_dim},
-                  {q.view(), config_->score_factor, config_->attention_cap, traits_.sliding}, keys,
-                  context.view());
-  AddAttention(context.view(), x);
-  MlpInput(x, normed);
-  MlpHidden(normed.view(), hidden);
-  AddMlp(hidden.view(), x);
+  CacheHeads({NormedHeads(memory.raw_q.view(), NormKind::kQuery, memory.normed_q),
+              NormedHeads(memory.raw_k.view(), NormKind::kKey, memory.normed_k), memory.raw_v.view(),
+              query_rope(), key_rope()},
+             cache.past(), memory.q.view(), keys);
+  memory.context.Resize(tokens, config_->q_width(), DType::kF32, device());
+  CachedAttention({tokens, config_->heads, config_->kv_heads, head_dim},
+                  {memory.q.view(), cache.past(), config_->score_factor, config_->attention_cap, traits_.sliding},
+                  keys, memory.context.view());
+  AddResident(LinearKind::kO, NormKind::kAttentionOutput, ProductInputs::Plain(memory.context.view()), x, memory);
+  memory.gate.Resize(tokens, config_->ffn, DType::kF32, device());
+  memory.up.Resize(tokens, config_->ffn, DType::kF32, device());
+  ApplyResident(Entering(NormKind::kMlpInput, x),
+                {{LinearKind::kGate, memory.gate.view()}, {LinearKind::kUp, memory.up.view()}});
+  AddResident(LinearKind::kDown, NormKind::kMlpOutput,
+              ProductInputs::Gated(config_->activation, memory.gate.view(), memory.up.view()), x, memory);
+}
+
+void DecoderLayer::AddResident(LinearKind kind, NormKind norm, const ProductInputs& inputs, Tensor x,
+                               PassMemory& memory) const {
+  if (!config_->Has(norm)) {
+    const ResidentProduct product = {&residents_[static_cast<size_t>(kind)], bias(kind), x,
+                                     config_->residual_factor};
+    return MultiplyResident(inputs, {&product, 1});
+  }
+  memory.outputs.Resize(x.rows, x.cols, DType::kF32, device());
+  ApplyResident(inputs, {{kind, memory.outputs.view()}});
+  memory.normed_outputs.Resize(x.rows, x.cols, DType::kF32, device());
+  RmsNorm(std::as_const(memory.outputs).view(), this->norm(norm), config_->norm_epsilon,
+          memory.normed_outputs.view());
+  const Tensor added = memory.normed_outputs.view();
+  if (config_->residual_factor != 1.0f) ScaleValues(config_->residual_factor, added, added);
+  ScaleAndAdd(added, 1.0f, x);
 }
 
 AttentionInputs DecoderLayer::AttentionOf(const Projections& projections) const {

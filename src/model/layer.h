@@ -39,6 +39,12 @@ using InputHook = std::function<void(InputKind kind, ConstTensor inputs)>;
 // to fill its waves.
 size_t PortionTokens(Device device);
 
+// What Continue computes in. It may be used again for the next layer; work that is recorded needs one whose
+// arrays do not grow afterwards.
+struct PassMemory {
+  Array raw_q, raw_k, raw_v, normed_q, normed_k, q, context, gate, up, outputs, normed_outputs;
+};
+
 // One decoder layer, ready to compute. The residual stream x is [tokens, hidden] FP32 on the
 // layer's device: windows of `window`
 // consecutive tokens (tokens is a multiple of window); positions start at 0 in each window and attention is
@@ -65,9 +71,10 @@ class DecoderLayer {
   void Forward(Tensor x, size_t window, const InputHook& hook = {}) const;
 
   // The same for tokens [tokens, hidden] that follow those in `cache`, of which this is layer `index`; their keys
-  // are written behind the others. Of a resident layer. Ropes that depend on
-  // the length of the text take the cache's capacity for it.
-  void Continue(Tensor x, KeyCache& cache, size_t index) const;
+  // are written behind the others. How many there are is cache.past(). Of a resident layer. Ropes that depend on
+  // the length of the text take the cache's capacity for it. On a CUDA device all of it can be recorded, once it
+  // was done with the same memory; the record holds until it is done with a cache of another capacity.
+  void Continue(Tensor x, KeyCache& cache, size_t index, PassMemory& memory) const;
 
   // The same in stages; each result is the input of the next linear layers. Forward is their composition.
   // Output buffers are resized.
@@ -110,10 +117,15 @@ class DecoderLayer {
   const RopeTable* key_rope() const;
 
  private:
-  // What enters a block of the layer: the norm of x, or x where there is none.
+  // What enters a block of the layer, as products take it: the norm of x, or x where there is none.
+  ProductInputs Entering(NormKind norm, ConstTensor x) const;
+  // The same, written.
   void Enter(NormKind norm, ConstTensor x, Array& normed) const;
   // x += residual_factor norm(linear(inputs)).
   void AddBranch(LinearKind kind, NormKind norm, ConstTensor inputs, Tensor x) const;
+  // The same of resident weights.
+  void AddResident(LinearKind kind, NormKind norm, const ProductInputs& inputs, Tensor x,
+                   PassMemory& memory) const;
   bool resident() const { return !residents_[0].empty(); }
   // y = linear(x), FP32, in whichever form its weights are; kinds share x.
   struct OneLinear {
@@ -121,6 +133,7 @@ class DecoderLayer {
     Tensor y;
   };
   void Apply(ConstTensor x, std::initializer_list<OneLinear> linears) const;
+  void ApplyResident(const ProductInputs& x, std::initializer_list<OneLinear> linears) const;
   void PrepareRope(size_t window) const;
   // The rows of raw with the norm of the heads, if there is one: raw itself, or `values`.
   ConstTensor NormedHeads(ConstTensor raw, NormKind norm, Array& values) const;

@@ -20,6 +20,7 @@ namespace mica {
 // Tokens of a prompt that pass through the model together.
 inline constexpr size_t kPromptTokens = 512;
 
+// Call from one thread at a time.
 class RunningModel {
  public:
   // Reads and decodes all weights. Keeps the address of `weights`. Throws Error where a tensor is damaged or
@@ -43,13 +44,25 @@ class RunningModel {
   Matrix<float> ContinueAll(std::span<const int32_t> ids, KeyCache& cache) const;
 
  private:
+  // x: the embeddings of ids, which come behind the tokens in `cache`.
+  void Begin(std::span<const int32_t> ids, KeyCache& cache, Array& x) const;
+  // The residual stream through all layers, whose keys are written into `cache`; it does not have the tokens
+  // yet.
+  void Layers(Tensor x, KeyCache& cache, PassMemory& memory) const;
   // Passes ids through the layers; x: the residual stream behind the last layer.
   void Pass(std::span<const int32_t> ids, KeyCache& cache, Array& x) const;
+  // One token on a CUDA device; its logits, on the processor.
+  ConstTensor PassToken(int32_t id, KeyCache& cache) const;
   // logits of rows of x.
   void Head(ConstTensor x, Tensor logits) const;
+  // The number of what the layers' tables of angles are now: they change with the capacity of the cache.
+  uint64_t TablesFor(const KeyCache& cache) const;
 
   const ModelWeights* weights_;
   Device device_;
+  uint64_t number_;  // of this model in the process
+  mutable size_t tables_capacity_ = 0;
+  mutable uint64_t tables_ = 0;
   std::vector<DecoderLayer> layers_;
   ResidentWeights embedding_, own_head_;  // the head is the embedding where it has none of its own
   Array norm_;

@@ -35,10 +35,10 @@ namespace mica {
 #define MICA_CUDA_OPS(op) \
   op(Convert) op(ConvertScaled) \
   op(RmsNorm) op(AddRmsNormGradient) \
-  op(SplitHeads) op(SplitHeadsFrom) op(JoinHeads) \
+  op(SplitHeads) op(JoinHeads) \
   op(Gated) op(GatedGradient) \
   op(Multiply) op(MultiplyAdd) op(ProjectHeads) op(MultiplyGated) \
-  op(Attention) op(AttentionGradient) op(AppendKeys) op(CachedAttention) \
+  op(Attention) op(AttentionGradient) op(SetPast) op(CacheHeads) op(CachedAttention) \
   op(AddScores) op(AddHeadGradient) op(CapLogits) op(Divergence) \
   op(NewDeviceGram) op(AddDriftSum) \
   op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \

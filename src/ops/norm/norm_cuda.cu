@@ -1,22 +1,22 @@
 // A block of threads a row; sums in FP32 in a fixed order.
 #include "device/cuda_kernel.h"
 #include "ops/cuda_ops.h"
+#include "ops/norm/norm_cuda.h"
 #include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kNormThreads;
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     NormRows(View<const float> x, const float* weight, float epsilon, View<T> out) {
   const float* in = x.row(blockIdx.x);
-  float squares = 0;
-  for (size_t c = threadIdx.x; c < x.cols; c += kThreads) squares += in[c] * in[c];
-  const float factor = 1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(x.cols) + epsilon);
+  const float factor = NormFactor(in, x.cols, epsilon);
   T* to = out.row(blockIdx.x);
-  for (size_t c = threadIdx.x; c < x.cols; c += kThreads) to[c] = FromFloat<T>(in[c] * factor * weight[c]);
+  for (size_t c = threadIdx.x; c < x.cols; c += kThreads)
+    to[c] = FromFloat<T>(NormedValue(in[c], factor, weight[c]));
 }
 
 // With r = 1 / sqrt(mean x^2 + epsilon): gradient_c += r w_c g_c - x_c r^3 / n sum_i w_i g_i x_i.

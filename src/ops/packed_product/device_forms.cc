@@ -22,8 +22,8 @@ std::unique_ptr<const ResidentForm> ValuesOnCuda(Array values) {
   return Cuda().ValuesOnCuda(std::move(values));
 }
 
-void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
-  MICA_CHECK(x.device.is_cuda());
+void MultiplyOnCuda(const ProductInputs& x, std::span<const FormProduct> products) {
+  MICA_CHECK(x.device().is_cuda());
   Cuda().MultiplyOnCuda(x, products);
 }
 

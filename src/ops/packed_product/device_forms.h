@@ -14,6 +14,7 @@
 #include "device/array.h"
 #include "format/entropy/parts.h"
 #include "format/fixed/parts.h"
+#include "ops/packed_product/product_inputs.h"
 #include "ops/packed_product/resident_form.h"
 
 namespace mica {
@@ -42,9 +43,10 @@ std::unique_ptr<const ResidentForm> ValuesOnCuda(Array values);
 struct FormProduct {
   const ResidentForm* form = nullptr;  // one of these
   ConstTensor bias;                    // [1, outputs] FP32 or empty
-  Tensor y;                            // [tokens, outputs] FP32, overwritten
+  Tensor y;                            // [tokens, outputs] FP32
+  float added = 0;                     // 0: y is overwritten; else it gets so many times the product more
 };
-// y = x w^T + bias for each, x [tokens, inputs] FP32 on the weights' device.
-void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products);
+// y = x w^T + bias for each, or y += added (x w^T + bias). x: on the weights' device; no y is part of it.
+void MultiplyOnCuda(const ProductInputs& x, std::span<const FormProduct> products);
 
 }  // namespace mica

@@ -58,6 +58,7 @@ struct Product {
   float* y;
   uint64_t y_stride;
   uint32_t first;  // block without a mask, row with one
+  float added;
 };
 struct ProductLaunch {
   Product products[kMostProducts];
@@ -215,8 +216,7 @@ __device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, 
   for (int t = 0; t < kTokens; t += 2) {
     const float sum = __fadd_rn(WarpSum(sums[t]), WarpSum(sums[t + 1]));
     if (mine && t < tokens && lane == t)
-      product.y[t / 2 * product.y_stride + row] =
-          product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
+      PutProduct(sum, product.bias, row, product.added, product.y + t / 2 * product.y_stride + row);
   }
 }
 
@@ -224,6 +224,7 @@ __device__ __forceinline__ void Finish(const Product& product, uint32_t tokens, 
 constexpr int kRows = 2;
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant__ ProductLaunch launch) {
+  LetNextBegin();
   constexpr int kAhead = 2;
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first) ++p;
@@ -258,7 +259,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
       });
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
 #pragma unroll
@@ -278,6 +279,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyWhole(const __grid_constant_
       }
     }
   }
+  if (!waited) WaitForWorkBefore();  // what y was before
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
     Finish(product, launch.tokens, first_row + r, first_row + r < matrix.rows, sums[r]);
@@ -343,6 +345,7 @@ template <int kTokens, bool kStaged>
 __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant__ ProductLaunch launch) {
   extern __shared__ __align__(16) uint8_t stages[];
   __shared__ uint32_t selections[16];
+  LetNextBegin();
   FillSelections(selections);
   __syncthreads();
   const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -377,7 +380,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyMasked(const __grid_constant
       __syncwarp();
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
     const uint8_t* const data = kStaged
@@ -673,7 +676,7 @@ class Fixed : public CudaForm {
   }
 
   size_t few_tokens() const override { return kFewDigits / 2; }
-  void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
+  void MultiplyFew(const ProductInputs& x, std::span<const FormProduct> products) const override {
     MultiplyDigits(*this, x, products);
   }
 
@@ -702,7 +705,7 @@ class Fixed : public CudaForm {
   }
 
  private:
-  friend void MultiplyDigits<Fixed>(const Fixed&, ConstTensor, std::span<const FormProduct>);
+  friend void MultiplyDigits<Fixed>(const Fixed&, const ProductInputs&, std::span<const FormProduct>);
   InputPlan Plan() const {
     InputPlan plan{};
     plan.factors = At<const float>(factors_);
@@ -727,7 +730,7 @@ class Fixed : public CudaForm {
       const Fixed& form = *static_cast<const Fixed*>(products[i].form);
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, first};
+      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, first, products[i].added};
       launch.stage_bytes = std::max(launch.stage_bytes, form.stage_bytes_);
       first += matrix_.masked != 0 ? form.matrix_.rows : Blocks(form.matrix_.rows, kWarps * kRows);
     }

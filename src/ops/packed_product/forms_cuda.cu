@@ -1,76 +1,67 @@
 // Products of all forms of a CUDA device: what they have in common on the host, and inputs in 8 bits.
 #include <algorithm>
-#include <map>
-#include <mutex>
 #include <utility>
 
+#include "ops/activation/activation_cuda.h"
 #include "ops/cuda_ops.h"
+#include "ops/norm/norm_cuda.h"
 #include "ops/packed_product/forms_cuda.h"
 #include "ops/product/product_cuda.h"
 
 namespace mica::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / kWarp;
-
 // As in int8_inputs.cc.
 constexpr float kLeastLargest = 1e-30f;
 
 // Of decoded rows: large enough for tensor cores, a small part of a device's memory.
 constexpr size_t kDecodedBytes = size_t{64} << 20;
-// What a use has from the beginning, so that it seldom grows.
-constexpr size_t kFirstBytes = size_t{4} << 20;
 
-// The memory of one thread, on one device.
-struct Held {
-  std::map<Use, std::vector<Array>> of_use;  // the last is in use
-};
-struct Pool {
-  std::mutex mutex;
-  std::map<int, std::vector<Held>> free;
-};
-// Never destroyed, as the driver may be gone when the program ends.
-Pool& ThePool() {
-  static Pool* const pool = new Pool;
-  return *pool;
-}
-
-class OfThread {
- public:
-  ~OfThread() {
-    for (auto& [index, held] : held_) {
-      // The next thread has another queue, so that nothing may be under way; a failure has been reported.
-      if (cudaSetDevice(index) == cudaSuccess) cudaStreamSynchronize(cudaStreamPerThread);
-      const std::lock_guard<std::mutex> lock(ThePool().mutex);
-      ThePool().free[index].push_back(std::move(held));
-    }
-  }
-  Held& On(Device device) {
-    const auto found = held_.find(device.index());
-    if (found != held_.end()) return found->second;
-    Held held;
-    {
-      const std::lock_guard<std::mutex> lock(ThePool().mutex);
-      std::vector<Held>& free = ThePool().free[device.index()];
-      if (!free.empty()) {
-        held = std::move(free.back());
-        free.pop_back();
-      }
-    }
-    return held_.emplace(device.index(), std::move(held)).first->second;
-  }
-
- private:
-  std::map<int, Held> held_;
-};
-
-__global__ void __launch_bounds__(256) AddBias(const float* bias, View<float> y) {
+// What MultiplyMany has written, which may lie in y.
+__global__ void __launch_bounds__(256)
+    PutProducts(View<const float> sums, const float* bias, float added, View<float> y) {
   for (size_t r = blockIdx.y; r < y.rows; r += gridDim.y) {
     for (size_t c = blockIdx.x * size_t{256} + threadIdx.x; c < y.cols; c += size_t{gridDim.x} * 256)
-      y.row(r)[c] += bias[c];
+      PutProduct(sums.row(r)[c], bias, c, added, y.row(r) + c);
   }
 }
+
+// Where the values of a row of inputs come from: Of(row), called by all threads of a block, gives what has
+// At(column).
+struct PlainSource {
+  static constexpr int kThreads = 128;
+  View<const float> x;
+  struct Row {
+    const float* x;
+    __device__ float At(uint32_t column) const { return x[column]; }
+  };
+  __device__ Row Of(size_t row) const { return {x.row(row)}; }
+};
+struct NormedSource {
+  static constexpr int kThreads = kNormThreads;
+  View<const float> x;
+  const float* weight;
+  float epsilon;
+  struct Row {
+    const float *x, *weight;
+    float factor;
+    __device__ float At(uint32_t column) const { return NormedValue(x[column], factor, weight[column]); }
+  };
+  __device__ Row Of(size_t row) const {
+    return {x.row(row), weight, NormFactor(x.row(row), x.cols, epsilon)};
+  }
+};
+struct GatedSource {
+  static constexpr int kThreads = 128;
+  View<const float> gate, up;
+  Activation activation;
+  struct Row {
+    const float *gate, *up;
+    Activation activation;
+    __device__ float At(uint32_t column) const { return GatedValue(activation, gate[column], up[column]); }
+  };
+  __device__ Row Of(size_t row) const { return {gate.row(row), up.row(row), activation}; }
+};
 
 struct RoundProduct {
   InputPlan plan;
@@ -84,24 +75,27 @@ struct RoundLaunch {
 };
 
 // A warp a block of columns: four chunks at a time, four columns a lane.
-__global__ void __launch_bounds__(kThreads)
-    RoundColumns(const __grid_constant__ RoundLaunch launch, View<const float> x) {
-  cudaTriggerProgrammaticLaunchCompletion();
+template <typename Source>
+__global__ void __launch_bounds__(Source::kThreads)
+    RoundColumns(const __grid_constant__ RoundLaunch launch, const Source source) {
+  constexpr int kWarps = Source::kThreads / kWarp;
+  LetNextBegin();
+  WaitForWorkBefore();
   const RoundProduct& product = launch.products[blockIdx.z];
   const InputPlan& plan = product.plan;
   const uint32_t token = 2 * blockIdx.y, lane = threadIdx.x % kWarp;
   const uint32_t block = blockIdx.x * kWarps + threadIdx.x / kWarp;
-  const float* const row = x.row(blockIdx.y);
+  const auto row = source.Of(blockIdx.y);
   const auto value_of = [&](uint32_t slot) {
     const uint32_t column = plan.columns == nullptr ? slot : __ldg(plan.columns + slot);
-    return column < plan.cols ? row[column] * __ldg(plan.factors + slot) : 0.0f;
+    return column < plan.cols ? __fmul_rn(row.At(column), __ldg(plan.factors + slot)) : 0.0f;
   };
   if (block >= plan.blocks) {
     const uint32_t i = (block - plan.blocks) * kWarp + lane;
     if (i >= plan.apart_count) return;
     const uint32_t column = __ldg(plan.apart + i);
     product.apart[size_t{token} * plan.apart_count + i] =
-        column < plan.cols ? row[column] * __ldg(plan.apart_factors + i) : 0.0f;
+        column < plan.cols ? __fmul_rn(row.At(column), __ldg(plan.apart_factors + i)) : 0.0f;
     product.apart[size_t{token + 1} * plan.apart_count + i] = 0.0f;  // nothing is left of them
     return;
   }
@@ -163,15 +157,12 @@ const CudaForm& FormOf(const ResidentForm& form) {
 
 }  // namespace
 
-void* ThreadMemory(Device device, Use use, size_t bytes) {
-  thread_local OfThread memory;
-  std::vector<Array>& arrays = memory.On(device).of_use[use];
-  if (arrays.empty() || arrays.back().cols() < bytes) {
-    // Twice as much as before: all that stays behind is then less than the last.
-    const size_t before = arrays.empty() ? kFirstBytes / 2 : arrays.back().cols();
-    arrays.emplace_back(1, std::max(bytes, 2 * before), DType::kU8, device);
-  }
-  return arrays.back().view().data;
+ConstTensor ValuesOf(const ProductInputs& x) {
+  if (x.kind == ProductInputs::Kind::kPlain) return x.x;
+  void* const memory = ThreadMemory(x.device(), Use::kMadeInputs, x.rows() * x.cols() * sizeof(float));
+  const Tensor values(static_cast<std::byte*>(memory), x.rows(), x.cols(), x.cols(), DType::kF32, x.device());
+  x.Write(values);
+  return values;
 }
 
 Tensor NarrowInputs(ConstTensor x) {
@@ -192,9 +183,9 @@ Tensor DecodedRows(Device device, size_t outputs, size_t cols, DType dtype) {
 
 void ProductOf(ConstTensor x, ConstTensor w, Tensor y) { Product(x, w, 0, y); }
 
-void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out) {
+void RoundInputs(const ProductInputs& x, std::span<const InputPlan> plans, RoundedInputs* out) {
   MICA_CHECK(plans.size() <= kMostProducts);
-  const size_t digits = 2 * x.rows;
+  const size_t digits = 2 * x.rows();
   const auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
   const auto steps_of = [](const InputPlan& plan) { return (plan.chunks + 31) / 32; };
   const auto bytes_of = [&](const InputPlan& plan) {
@@ -203,7 +194,7 @@ void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs*
   };
   size_t bytes = 0;
   for (const InputPlan& plan : plans) bytes += bytes_of(plan);
-  std::byte* memory = static_cast<std::byte*>(ThreadMemory(x.device, Use::kRoundedInputs, bytes));
+  std::byte* memory = static_cast<std::byte*>(ThreadMemory(x.device(), Use::kRoundedInputs, bytes));
   RoundLaunch launch{};
   unsigned warps = 0;
   for (size_t i = 0; i < plans.size(); ++i) {
@@ -219,36 +210,65 @@ void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs*
     memory += bytes_of(plan);
     warps = std::max(warps, plan.blocks + Blocks(plan.apart_count, kWarp));
   }
-  Launch(x.device, RoundColumns,
-         dim3(Blocks(warps, kWarps), static_cast<unsigned>(x.rows), static_cast<unsigned>(plans.size())),
-         kThreads, 0, launch, In<float>(x));
+  const auto start = [&]<typename Source>(const Source& source) {
+    LaunchBehind(x.device(), RoundColumns<Source>,
+                 dim3(Blocks(warps, Source::kThreads / kWarp), static_cast<unsigned>(x.rows()),
+                      static_cast<unsigned>(plans.size())),
+                 Source::kThreads, 0, launch, source);
+  };
+  switch (x.kind) {
+    case ProductInputs::Kind::kPlain:
+      return start(PlainSource{In<float>(x.x)});
+    case ProductInputs::Kind::kNormed:
+      return start(NormedSource{In<float>(x.x), In<float>(x.with).data, x.epsilon});
+    case ProductInputs::Kind::kGated:
+      return start(GatedSource{In<float>(x.x), In<float>(x.with), x.activation});
+  }
 }
 
 void CudaForm::Multiply(ConstTensor x, ConstTensor bias, Tensor y) const {
   const FormProduct one{this, bias, y};
-  cuda::MultiplyOnCuda(x, {&one, 1});
+  cuda::MultiplyOnCuda(ProductInputs::Plain(x), {&one, 1});
 }
 
-void MultiplyOnCuda(ConstTensor x, std::span<const FormProduct> products) {
-  for (const FormProduct& product : products) {
-    MICA_CHECK(product.y.rows == x.rows && product.y.cols == product.form->outputs());
-    MICA_CHECK(product.y.dtype == DType::kF32 && product.y.device == x.device);
-    MICA_CHECK(x.cols == product.form->inputs() && x.dtype == DType::kF32 &&
-               x.device == product.form->device());
-    MICA_CHECK(product.bias.empty() ||
-               (product.bias.cols == product.form->outputs() && product.bias.device == x.device));
+namespace {
+
+void MultiplyMany(const CudaForm& form, ConstTensor x, const FormProduct& product) {
+  Tensor sums = product.y;
+  if (product.added != 0) {
+    void* const memory =
+        ThreadMemory(x.device, Use::kProducts, product.y.rows * product.y.cols * sizeof(float));
+    sums = Tensor(static_cast<std::byte*>(memory), product.y.rows, product.y.cols, product.y.cols,
+                  DType::kF32, x.device);
   }
-  if (x.rows == 0) return;
+  form.MultiplyMany(x, sums);
+  if (product.bias.empty() && product.added == 0) return;
+  const dim3 grid(std::min(Blocks(sums.cols, 256), 64u),
+                  static_cast<unsigned>(std::min<size_t>(sums.rows, 32768)));
+  Launch(x.device, PutProducts, grid, 256, 0, In<float>(sums),
+         product.bias.empty() ? nullptr : In<float>(product.bias).data, product.added, Out<float>(product.y));
+}
+
+}  // namespace
+
+void MultiplyOnCuda(const ProductInputs& x, std::span<const FormProduct> products) {
+  for (const FormProduct& product : products) {
+    MICA_CHECK(product.y.rows == x.rows() && product.y.cols == product.form->outputs());
+    MICA_CHECK(product.y.dtype == DType::kF32 && product.y.device == x.device());
+    MICA_CHECK(x.cols() == product.form->inputs() && x.device() == product.form->device());
+    MICA_CHECK(product.bias.empty() ||
+               (product.bias.cols == product.form->outputs() && product.bias.device == x.device()));
+  }
+  x.Check();
+  if (x.rows() == 0) return;
+  ConstTensor values;
   std::vector<bool> done(products.size());
   for (size_t i = 0; i < products.size(); ++i) {
     if (done[i]) continue;
     const CudaForm& form = FormOf(*products[i].form);
-    if (x.rows > form.few_tokens()) {
-      form.MultiplyMany(x, products[i].y);
-      if (products[i].bias.empty()) continue;
-      const dim3 grid(std::min(Blocks(products[i].y.cols, 256), 64u),
-                      static_cast<unsigned>(std::min<size_t>(x.rows, 32768)));
-      Launch(x.device, AddBias, grid, 256, 0, In<float>(products[i].bias).data, Out<float>(products[i].y));
+    if (x.rows() > form.few_tokens()) {
+      if (values.data == nullptr) values = ValuesOf(x);
+      MultiplyMany(form, values, products[i]);
       continue;
     }
     std::vector<FormProduct> alike;

@@ -13,6 +13,7 @@
 #include "device/cuda_kernel.h"
 #include "ops/packed_product/device_forms.h"
 #include "ops/packed_product/resident_form.h"
+#include "ops/thread_memory_cuda.h"
 
 namespace mica::cuda {
 
@@ -24,18 +25,15 @@ class CudaForm : public ResidentForm {
   // From how many tokens on weights are decoded to 16 bits for a product: more than these.
   virtual size_t few_tokens() const { return kFewTokens; }
   // At most few_tokens() tokens; `products` are of forms of this class, at most kMostProducts.
-  virtual void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const = 0;
+  virtual void MultiplyFew(const ProductInputs& x, std::span<const FormProduct> products) const = 0;
   // Whether MultiplyFew takes products of both.
   virtual bool GoesWith(const CudaForm& other) const = 0;
-  // Any number of tokens, without bias.
+  // Any number of tokens, without bias; y is overwritten.
   virtual void MultiplyMany(ConstTensor x, Tensor y) const = 0;
   void Multiply(ConstTensor x, ConstTensor bias, Tensor y) const final;
 };
-// Memory of the calling thread on a device, at least `bytes` of it, by use. It stays where it is until a call
-// wants more, and is not given back then: a captured graph may have its address.
-enum class Use { kRoundedInputs, kNarrowInputs, kDecodedRows };
-void* ThreadMemory(Device device, Use use, size_t bytes);
-
+// The inputs as values, in memory of the thread where they have to be made.
+ConstTensor ValuesOf(const ProductInputs& x);
 // x in BF16, in memory of the thread.
 Tensor NarrowInputs(ConstTensor x);
 // y = x w^T for weights that decode(first, rows) writes, BF16, some thousand rows at a time: rows [first,
@@ -220,9 +218,9 @@ __device__ __forceinline__ int DotSigned(uint32_t codes, uint32_t inputs, int su
   return __dp4a(static_cast<int>(codes), static_cast<int>(inputs), sum);
 }
 
-// -- Inputs in two digits of 8 bits: an activation is scale * digit + scale / 254 * rest, the second rounded of
-// what the first leaves. To a kernel they are two tokens, 2 t and 2 t + 1, whose sums are added at the end.
-// One digit alone moved the next token's distribution by a KL of 1e-3 (docs/experiments.md).
+// -- Inputs in two digits of 8 bits: an activation is scale * digit + scale / 254 * rest, the second rounded
+// of what the first leaves. To a kernel they are two tokens, 2 t and 2 t + 1, whose sums are added at the
+// end. One digit alone moved the next token's distribution by a KL of 1e-3 (docs/experiments.md).
 inline constexpr size_t kFewDigits = 8;
 
 // How x becomes the inputs of one matrix; on the device.
@@ -246,25 +244,32 @@ struct RoundedInputs {
   uint32_t steps, chunks, apart_count;
 };
 
-// Inputs of each plan in memory of the thread, x: [tokens, cols] FP32. The kernel lets the next one begin
-// before it ends: that one waits for it by cudaGridDependencySynchronize (LaunchBehind).
-void RoundInputs(ConstTensor x, std::span<const InputPlan> plans, RoundedInputs* out);
+// What becomes of the sum of an output: y = sum + bias[row], or y gets `added` times that more.
+__device__ __forceinline__ void PutProduct(float sum, const float* bias, size_t row, float added, float* y) {
+  const float value = bias == nullptr ? sum : __fadd_rn(sum, bias[row]);
+  *y = added == 0.0f ? value : __fmaf_rn(added, value, *y);
+}
+
+// Inputs of each plan in memory of the thread, made of x on the way. The kernel lets the next one begin
+// before it ends: that one waits for it by WaitForWorkBefore.
+void RoundInputs(const ProductInputs& x, std::span<const InputPlan> plans, RoundedInputs* out);
 
 // The products of forms of one class with both digits of x: form.Plan() says how its inputs are made, and
-// form.Start<digits>(x, products, inputs) starts the kernel, `digits` at least twice the tokens.
+// form.Start<digits>(x, products, inputs) starts the kernel, `digits` at least twice the tokens, for the rows
+// of x on its device.
 template <typename Form>
-void MultiplyDigits(const Form& form, ConstTensor x, std::span<const FormProduct> products) {
+void MultiplyDigits(const Form& form, const ProductInputs& x, std::span<const FormProduct> products) {
   std::array<InputPlan, kMostProducts> plans;
   std::array<RoundedInputs, kMostProducts> inputs;
   for (size_t i = 0; i < products.size(); ++i) plans[i] = static_cast<const Form*>(products[i].form)->Plan();
   RoundInputs(x, {plans.data(), products.size()}, inputs.data());
   static_assert(kFewDigits == 8);
-  if (x.rows == 1) {
-    form.template Start<2>(x, products, inputs.data());
-  } else if (x.rows == 2) {
-    form.template Start<4>(x, products, inputs.data());
+  if (x.rows() == 1) {
+    form.template Start<2>(x.x, products, inputs.data());
+  } else if (x.rows() == 2) {
+    form.template Start<4>(x.x, products, inputs.data());
   } else {
-    form.template Start<8>(x, products, inputs.data());
+    form.template Start<8>(x.x, products, inputs.data());
   }
 }
 
@@ -273,29 +278,6 @@ __device__ __forceinline__ int ValueOf(const RoundedInputs& in, uint32_t token, 
   const uint32_t k = c / kChunk, within = c % kChunk;
   const int8_t* values = reinterpret_cast<const int8_t*>(in.values + size_t{token} * in.steps * 64);
   return values[((k / 32 * 2 + within / 16) * 32 + k % 32) * 16 + within % 16];
-}
-
-// Starts a kernel that may begin while the one before it still runs, if that allows it.
-template <typename... Parameters, typename... Arguments>
-void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
-                  size_t shared_bytes, Arguments... arguments) {
-  if (blocks.x == 0) return;
-  if (shared_bytes > 48 * 1024) {
-    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "asking for shared memory");
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = threads;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = StreamOn(device);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  CheckCuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "starting a kernel");
 }
 
 }  // namespace mica::cuda

@@ -52,6 +52,7 @@ struct LevelsProduct {
   float* y;
   uint64_t y_stride;
   uint32_t first_block;
+  float added;
 };
 struct LevelsLaunch {
   LevelsProduct products[kMostProducts];
@@ -92,7 +93,7 @@ __device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint3
       }
     }
     if (!waited) {
-      cudaGridDependencySynchronize();  // the inputs
+      WaitForWorkBefore();  // the inputs
       waited = true;
     }
 #pragma unroll
@@ -153,13 +154,12 @@ __device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint3
     const uint32_t row = first_row + r;
     const bool mine = row < matrix.rows;
     const float scale = mine ? matrix.row_scale[row] : 0.0f;
-    const float bias = mine && product.bias != nullptr ? product.bias[row] : 0.0f;
 #pragma unroll
     for (int t = 0; t < kTokens; t += 2) {
       const float sum = __fadd_rn(WarpSum(sums[r][t]), WarpSum(sums[r][t + 1]));
       if (!mine || t >= tokens || lane != (r * kTokens + t) % kWarp) continue;
-      const float y = __fmul_rn(sum, scale);
-      product.y[t / 2 * product.y_stride + row] = product.bias == nullptr ? y : __fadd_rn(y, bias);
+      PutProduct(__fmul_rn(sum, scale), product.bias, row, product.added,
+                 product.y + t / 2 * product.y_stride + row);
     }
   }
 }
@@ -170,6 +170,7 @@ constexpr int kRowsOfWarp = kTokens <= 2 ? 2 : 4;
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3)
     MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
+  LetNextBegin();
   constexpr int kRows = kRowsOfWarp<kTokens>, kAhead = kTokens == 1 ? 3 : kTokens == 2 ? 2 : 1;
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_block) ++p;
@@ -425,7 +426,7 @@ class Levels : public CudaForm {
   }
 
   size_t few_tokens() const override { return kFewDigits / 2; }
-  void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
+  void MultiplyFew(const ProductInputs& x, std::span<const FormProduct> products) const override {
     MultiplyDigits(*this, x, products);
   }
 
@@ -478,7 +479,7 @@ class Levels : public CudaForm {
     }
   }
 
-  friend void MultiplyDigits<Levels>(const Levels&, ConstTensor, std::span<const FormProduct>);
+  friend void MultiplyDigits<Levels>(const Levels&, const ProductInputs&, std::span<const FormProduct>);
   InputPlan Plan() const {
     InputPlan plan{};
     plan.factors = At<const float>(factors_);
@@ -501,7 +502,7 @@ class Levels : public CudaForm {
       const Levels& form = *static_cast<const Levels*>(products[i].form);
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks};
+      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks, products[i].added};
       blocks += Blocks(form.matrix_.rows, kWarps * kRowsOfWarp<kTokens>);
     }
     LaunchBehind(x.device, MultiplyLevels<kTokens>, blocks, kThreads, 0, launch);

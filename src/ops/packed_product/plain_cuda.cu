@@ -23,6 +23,7 @@ struct PlainProduct {
   float* y;
   uint64_t y_stride;
   uint32_t rows, first_block;
+  float added;
 };
 struct PlainLaunch {
   PlainProduct products[kMostProducts];
@@ -113,8 +114,7 @@ __global__ void __launch_bounds__(kThreads) MultiplyPlain(const __grid_constant_
     for (int t = 0; t < kTokens; ++t) {
       const float sum = WarpSum(sums[r][t]);
       if (row >= product.rows || t >= launch.tokens || lane != (r * kTokens + t) % kWarp) continue;
-      product.y[t * product.y_stride + row] =
-          product.bias == nullptr ? sum : __fadd_rn(sum, product.bias[row]);
+      PutProduct(sum, product.bias, row, product.added, product.y + t * product.y_stride + row);
     }
   }
 }
@@ -146,7 +146,8 @@ class Plain : public CudaForm {
     return plain != nullptr && plain->values_.dtype() == values_.dtype();
   }
 
-  void MultiplyFew(ConstTensor x, std::span<const FormProduct> products) const override {
+  void MultiplyFew(const ProductInputs& inputs, std::span<const FormProduct> products) const override {
+    const ConstTensor x = ValuesOf(inputs);
     DispatchFloat(values_.dtype(), [&](auto type) {
       using T = OnDevice<decltype(type)>;
       // Both kinds of loads add in the same order.
@@ -197,8 +198,9 @@ class Plain : public CudaForm {
       const ConstTensor values = static_cast<const Plain*>(products[i].form)->values_.view();
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {
-          values.data, values.stride, bias, y.data, y.stride, static_cast<uint32_t>(values.rows), blocks};
+      launch.products[i] = {values.data, values.stride,    bias,
+                            y.data,      y.stride,         static_cast<uint32_t>(values.rows),
+                            blocks,      products[i].added};
       blocks += Blocks(values.rows, kWarps * kRowsOfWarp<kTokens>);
     }
     Launch(x.device, MultiplyPlain<T, kTokens, kWide>, blocks, kThreads, 0, launch);

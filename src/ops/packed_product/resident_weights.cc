@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/array.h"
+#include "ops/linalg/arrange.h"
 #include "ops/packed_product/device_forms.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/packed_product/value_forms.h"
@@ -42,15 +44,31 @@ ResidentWeights ResidentWeights::OfRows(size_t outputs, size_t inputs, size_t by
   return ResidentWeights(RowsForm(outputs, inputs, bytes, std::move(rows)));
 }
 
-void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products) {
-  if (x.device.is_cuda()) {
+void MultiplyResident(const ProductInputs& in, std::span<const ResidentProduct> products) {
+  in.Check();
+  if (in.device().is_cuda()) {
     std::vector<FormProduct> of_forms;
     for (const ResidentProduct& product : products)
-      of_forms.push_back({&product.weights->form(), product.bias, product.y});
-    return MultiplyOnCuda(x, of_forms);
+      of_forms.push_back({&product.weights->form(), product.bias, product.y, product.added});
+    return MultiplyOnCuda(in, of_forms);
   }
-  for (const ResidentProduct& product : products)
-    product.weights->form().Multiply(x, product.bias, product.y);
+  thread_local Array made, sum;
+  ConstTensor x = in.x;
+  if (in.kind != ProductInputs::Kind::kPlain) {
+    made.Resize(in.rows(), in.cols(), DType::kF32);
+    in.Write(made.view());
+    x = made.view();
+  }
+  for (const ResidentProduct& product : products) {
+    if (product.added == 0) {
+      product.weights->form().Multiply(x, product.bias, product.y);
+      continue;
+    }
+    sum.Resize(product.y.rows, product.y.cols, DType::kF32);
+    product.weights->form().Multiply(x, product.bias, sum.view());
+    ScaleAndAdd(product.y, product.added, sum.view());
+    Copy(std::as_const(sum).view(), product.y);
+  }
 }
 
 }  // namespace mica

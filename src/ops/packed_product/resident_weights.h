@@ -1,5 +1,5 @@
-// The weights of a linear layer in the form that a running model keeps: as near to the stored bits as products
-// can be taken from, never all of them in 16 or 32 bits unless they are stored so.
+// The weights of a linear layer in the form that a running model keeps: as near to the stored bits as
+// products can be taken from, never all of them in 16 or 32 bits unless they are stored so.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +13,7 @@
 #include "device/device.h"
 #include "device/tensor.h"
 #include "ops/codes/codes.h"
+#include "ops/packed_product/product_inputs.h"
 #include "ops/packed_product/resident_form.h"
 
 namespace mica {
@@ -27,7 +28,8 @@ class ResidentWeights {
   explicit ResidentWeights(std::unique_ptr<const ResidentForm> form) : form_(std::move(form)) {}
 
   // Of a packed matrix, on any device. Throws Error where a stream is damaged. Of coding `fixed` on the
-  // processor the bytes of `parts` are read for every product and must live as long; of others nothing is kept.
+  // processor the bytes of `parts` are read for every product and must live as long; of others nothing is
+  // kept.
   static ResidentWeights OfParts(const AnyParts& parts, Device device);
   // Values as they are, F32, BF16 or F16, on any device.
   static ResidentWeights OfValues(Array values);
@@ -50,9 +52,13 @@ class ResidentWeights {
 struct ResidentProduct {
   const ResidentWeights* weights = nullptr;
   ConstTensor bias;  // [1, outputs] FP32 or empty
-  Tensor y;          // [tokens, outputs] FP32, overwritten
+  Tensor y;          // [tokens, outputs] FP32
+  float added = 0;   // 0: y is overwritten; else it gets so many times the product more
 };
-// y = x w^T + bias for each, x [tokens, inputs] FP32 on the weights' device.
-void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products);
+// y = x w^T + bias for each, or y += added (x w^T + bias). x: on the weights' device; no y is part of it.
+void MultiplyResident(const ProductInputs& x, std::span<const ResidentProduct> products);
+inline void MultiplyResident(ConstTensor x, std::span<const ResidentProduct> products) {
+  MultiplyResident(ProductInputs::Plain(x), products);
+}
 
 }  // namespace mica

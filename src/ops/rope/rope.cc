@@ -43,11 +43,9 @@ void RopeTable::Extend(size_t positions) {
   on_device_ = {CopyTo(device_, cosines_), CopyTo(device_, sines_)};
 }
 
-namespace {
-
-// position(t): of token t.
-template <typename Position>
-void Split(ConstTensor x, const RopeTable* rope, const Position& position, Tensor by_head) {
+void SplitHeads(ConstTensor x, const RopeTable* rope, size_t window, Tensor by_head) {
+  CheckHeads(x, by_head, rope, window);
+  if (x.device.is_cuda()) return Cuda().SplitHeads(x, rope, window, by_head);
   const size_t tokens = x.rows, head_dim = by_head.cols;
   const MatrixView<const float> in = x.host<float>();
   DispatchOperand(by_head.dtype, [&](auto type) {
@@ -55,26 +53,10 @@ void Split(ConstTensor x, const RopeTable* rope, const Position& position, Tenso
     const MatrixView<T> out = by_head.host<T>();
     ForRows(tokens, [&](size_t t) {
       for (size_t head = 0; head < in.cols / head_dim; ++head)
-        TurnHead<T>(Kernels(Backend::kCpu).of<T>(), in.row(t) + head * head_dim, rope, position(t),
-                    head_dim, out.row(head * tokens + t));
+        TurnHead<T>(Kernels(Backend::kCpu).of<T>(), in.row(t) + head * head_dim, rope, t % window, head_dim,
+                    out.row(head * tokens + t));
     });
   });
-}
-
-}  // namespace
-
-void SplitHeads(ConstTensor x, const RopeTable* rope, size_t window, Tensor by_head) {
-  CheckHeads(x, by_head, rope, window);
-  if (x.device.is_cuda()) return Cuda().SplitHeads(x, rope, window, by_head);
-  Split(x, rope, [&](size_t t) { return t % window; }, by_head);
-}
-
-void SplitHeadsFrom(ConstTensor x, const RopeTable* rope, size_t first, Tensor by_head) {
-  CheckHeads(x, by_head, nullptr, x.rows);
-  MICA_CHECK(rope == nullptr || rope->positions() >= first + x.rows);
-  MICA_CHECK(rope == nullptr || rope->channels() <= by_head.cols);
-  if (x.device.is_cuda()) return Cuda().SplitHeadsFrom(x, rope, first, by_head);
-  Split(x, rope, [&](size_t t) { return first + t; }, by_head);
 }
 
 void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor out) {

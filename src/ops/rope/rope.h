@@ -51,8 +51,6 @@ class RopeTable {
 // window of `window` tokens, rounded once to the type of by_head. x: [tokens, heads * head_dim] FP32; by_head:
 // [heads * tokens, head_dim] FP32 or BF16; rope may be null.
 void SplitHeads(ConstTensor x, const RopeTable* rope, size_t window, Tensor by_head);
-// The same of tokens that follow each other from position `first` on.
-void SplitHeadsFrom(ConstTensor x, const RopeTable* rope, size_t first, Tensor by_head);
 
 // Its transpose: out[t, h * head_dim + i] = by_head[h * tokens + t, i], turned back. All FP32.
 void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor out);

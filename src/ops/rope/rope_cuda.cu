@@ -1,7 +1,6 @@
 #include "ops/rope/rope_cuda.h"
 
 #include "ops/cuda_ops.h"
-#include "ops/tile/dispatch.h"
 
 namespace mica::cuda {
 namespace {
@@ -35,19 +34,6 @@ __global__ void __launch_bounds__(kRopeThreads)
 
 void SplitHeads(ConstTensor x, const RopeTable* rope, size_t window, Tensor by_head) {
   Split(x, nullptr, rope, window, by_head);
-}
-
-void SplitHeadsFrom(ConstTensor x, const RopeTable* rope, size_t first, Tensor by_head) {
-  DispatchOperand(by_head.dtype, [&](auto type) {
-    using T = decltype(type);
-    Turns turns = TurnsOf(rope, x.rows);
-    if (rope != nullptr) {
-      turns.cosines += first * turns.half;
-      turns.sines += first * turns.half;
-    }
-    Launch(x.device, SplitRows<OnDevice<T>>, RopeGrid(x), kRopeThreads, 0, In<float>(x),
-           static_cast<const float*>(nullptr), turns, by_head.cols, Out<T>(by_head).data);
-  });
 }
 
 void JoinHeads(ConstTensor by_head, const RopeTable* rope, size_t window, Tensor out) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "ops/linalg/arrange.h"
 #include "ops/packed_product/device_forms.h"
 #include "tests/ops/codes/testing.h"
 #include "tests/ops/packed_product/cuda_oracle.h"
@@ -97,6 +98,58 @@ TEST_P(ResidentOnDevices, ProductsAreThoseOfTheDecodedWeights) {
     ExpectRows(weights, decoded);
   }
 }
+
+// Norm, gated activation and residual on the way of a product are those taken one by one, bit by bit.
+TEST_P(ResidentOnDevices, WhatIsDoneOnTheWayIsWhatIsDoneApart) {
+  constexpr size_t kRows = 150, kCols = 1000;
+  EntropyMatrix entropy = RandomEntropy(kRows, kCols, 8, 1.0, 3);
+  FitEntropyModel(entropy);
+  const PackedMatrix of_entropy = Pack(entropy),
+                     masked = Pack(RandomFixed(kRows, {{3, 100}, {4, 800}, {16, 100}}, 128, MaskKind::kBitmap, 3)),
+                     whole = Pack(RandomFixed(kRows, {{2, 300}, {6, 660}, {0, 40}}, 128, MaskKind::kNone, 3)),
+                     empty = Pack(RandomFixed(kRows, {{0, kCols}}, 128, MaskKind::kNone, 3));
+  std::vector<ResidentWeights> weights;
+  for (const AnyParts& parts : {AnyParts(OpenedEntropy(of_entropy)), AnyParts(OpenedFixed(masked)),
+                                AnyParts(OpenedFixed(whole)), AnyParts(OpenedFixed(empty))})
+    weights.push_back(ResidentWeights::OfParts(parts, device()));
+  weights.push_back(
+      ResidentWeights::OfValues(CopyTo(device(), RandomTensor(kRows, kCols, DType::kF32, 4).view())));
+  const Array norm = CopyTo(device(), RandomTensor(1, kCols, DType::kF32, 5).view()),
+              bias = CopyTo(device(), RandomTensor(1, kRows, DType::kF32, 6).view());
+  for (const size_t tokens : {1, 2, 4, 5, 9, 20}) {
+    Framed x(device(), RandomInputs(tokens, kCols, 7), 3, 2), up(device(), RandomInputs(tokens, kCols, 8), 1, 0);
+    const Array before = CopyTo(device(), RandomTensor(tokens, kRows, DType::kF32, 9).view());
+    for (const ProductInputs& inputs :
+         {ProductInputs::Plain(x.view()), ProductInputs::Normed(x.view(), norm.view(), 1e-5f),
+          ProductInputs::Gated(Activation::kSilu, x.view(), up.view()),
+          ProductInputs::Gated(Activation::kGeluTanh, x.view(), up.view())}) {
+      Array written(tokens, kCols, DType::kF32, device());
+      inputs.Write(written.view());
+      const ConstTensor made = inputs.kind == ProductInputs::Kind::kPlain ? inputs.x : ConstTensor(written.view());
+      // All forms at once, among which some go together.
+      std::vector<Array> apart, on_the_way, added;
+      std::vector<ResidentProduct> of_apart, of_on_the_way, of_added;
+      for (const ResidentWeights& of : weights) {
+        for (std::vector<Array>* arrays : {&apart, &on_the_way}) arrays->emplace_back(tokens, kRows, DType::kF32, device());
+        added.push_back(CopyTo(device(), before.view()));
+        of_apart.push_back({&of, bias.view(), apart.back().view()});
+        of_on_the_way.push_back({&of, bias.view(), on_the_way.back().view()});
+        of_added.push_back({&of, bias.view(), added.back().view(), 0.7f});
+      }
+      MultiplyResident(made, of_apart);
+      MultiplyResident(inputs, of_on_the_way);
+      MultiplyResident(inputs, of_added);
+      for (size_t i = 0; i < weights.size(); ++i) {
+        SCOPED_TRACE(fmt::format("{} ({}), kind {}, {} tokens", weights[i].form().name(), i,
+                                 static_cast<int>(inputs.kind), tokens));
+        EXPECT_TRUE(SameBytes(OnHost(on_the_way[i].view()), OnHost(apart[i].view())));
+        ScaleAndAdd(before.view(), 0.7f, apart[i].view());
+        EXPECT_TRUE(SameBytes(OnHost(added[i].view()), OnHost(apart[i].view())));
+      }
+    }
+  }
+}
+
 MICA_OVER_DEVICES(ResidentOnDevices);
 
 }  // namespace
