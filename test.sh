@@ -10,14 +10,14 @@ set -eu
 case ${1:-ci} in
   ci|debug)
     preset=${1:-ci}
-    install $BUILD_PACKAGES
+    install $BUILD_PACKAGES $TEST_PACKAGES
     build "$preset"
     ctest --preset "$preset" --no-tests=error
     ;;
   cuda)
-    install $BUILD_PACKAGES
+    install $BUILD_PACKAGES $TEST_PACKAGES
     build ci
-    ctest --preset ci --no-tests=error -R '[Cc]uda|CUDA|Devices/|SolveTiles|StartClasses'
+    ctest --preset ci --no-tests=error -R '[Cc]uda|CUDA|Devices/|SolveTiles|StartClasses'  # several GPUs: cli_cuda_test, where there are two
     ;;
   fuzz)
     install $BUILD_PACKAGES $FUZZ_PACKAGES

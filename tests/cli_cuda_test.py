@@ -66,6 +66,28 @@ class CudaTest(ProgramTest):
     def test_coding_fixed(self):
         self.check_compression("fixed", 4.5, "--coding", "fixed", "--bpw", 4.5)
 
+    def test_several_gpus(self):
+        shown = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+        if len(shown.strip().splitlines()) < 2:
+            self.skipTest("SKIP: one GPU")
+        for coding, bits in (("entropy", 3.2), ("fixed", 4.5)):
+            one, two = (self.compress(f"{coding}{i}", device, "--coding", coding, "--bpw", bits) for i, device in enumerate(("cuda:0", "all")))
+            self.assertEqual(same_bytes(one, two), [])
+            results = [self.evaluate(one, device, "--reference", DEMO)["datasets"]["text"] for device in ("cuda:0", "cuda:0-1")]
+            for key in ("window_nll", "divergence"):
+                self.assertEqual(results[0][key], results[1][key])
+        # A rank that ends ends all, and another number of them goes on.
+        command = self.command(self.folder / "killed", "all", "--coding", "entropy", "--bpw", 3.2)
+        process = subprocess.Popen([MICA, *map(str, command)], stderr=subprocess.PIPE, text=True)
+        time.sleep(6)
+        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+        if ranks:
+            subprocess.run(["kill", "-9", ranks[-1]], check=False)
+            self.assertIn("was ended by signal 9", process.communicate(timeout=60)[1])
+            self.assertEqual(process.returncode, 1)
+        again = self.compress("killed", "cuda:0", "--coding", "entropy", "--bpw", 3.2)
+        self.assertEqual(same_bytes(self.folder / "entropy0", again), [])
+
     def test_activations_rest_on_the_processor(self):
         arguments = ("--coding", "entropy", "--bpw", 3.2, "--log-level", "info")
         done = mica(*self.command(self.folder / "resident", "cuda", *arguments))
