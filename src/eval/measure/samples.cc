@@ -17,7 +17,6 @@
 namespace mica {
 namespace {
 
-constexpr int kCacheBits = 16;
 constexpr size_t kWordSearch = 24;  // tokens in which a word will begin
 // What speed is measured with: enough for figures that repeat to a few percent, little beside an evaluation.
 constexpr size_t kTimedPrompt = 256, kTimedTokens = 32, kTimings = 2;
@@ -26,7 +25,7 @@ SpeedSettings Timed(const ModelConfig& config, uint64_t seed) {
   return {.prompt_tokens = std::min(kTimedPrompt, config.max_positions),
           .generated_tokens = std::min(kTimedTokens, config.max_positions),
           .repetitions = kTimings,
-          .cache_bits = kCacheBits,
+          .cache_bits = kSampleCacheBits,
           .seed = seed};
 }
 
@@ -121,7 +120,7 @@ SamplePrompt CutPrompt(const std::string& set, const Windows& windows, const Tok
   const size_t window = random() % windows.count();
   const auto ids = std::span(windows.ids).subspan(window * windows.window, windows.window);
   // The first token of a window may be the one that begins a text.
-  const size_t count = std::min({kCutTokens, ids.size() - 1, std::max<size_t>(1, max_positions / 2)});
+  const size_t count = std::min({kCutTokens, ids.size() - 1, std::max<size_t>(2, max_positions / 2) - 1});
   const size_t last = ids.size() - count;
   const size_t drawn = 1 + random() % last;
   size_t first = drawn;
@@ -164,7 +163,7 @@ std::vector<SamplePrompt> GivenPrompts(const SampleSettings& settings, const Tok
 size_t SampleTask::Context(const ModelConfig& config) const {
   size_t context = Timed(config, seed).Context();
   for (const SamplePrompt& prompt : prompts) context = std::max(context, prompt.ids.size() + tokens);
-  return context;
+  return std::min(context, config.max_positions);
 }
 
 uint64_t SampleTask::LogitBytes(const ModelConfig& config) const {
@@ -184,8 +183,8 @@ SampledModel SampleModel(const ModelWeights& weights, const std::filesystem::pat
   GenerationOptions options;
   options.max_tokens = task.tokens;
   options.ends = EndTokens(weights, path, tokenizer);
-  Session session(model, tokenizer, task.Context(weights.config()), kCacheBits);
-  KeyCache cache(weights.config(), task.Context(weights.config()), kCacheBits, task.device);
+  Session session(model, tokenizer, task.Context(weights.config()), kSampleCacheBits);
+  KeyCache cache(weights.config(), task.Context(weights.config()), kSampleCacheBits, task.device);
   for (size_t i = 0; i < task.prompts.size(); ++i) {
     size_t told = 0;
     const auto stop = [&] {

@@ -50,6 +50,8 @@ SamplePrompt CutPrompt(const std::string& set, const Windows& windows, const Tok
 std::vector<SamplePrompt> GivenPrompts(const SampleSettings& settings, const Tokenizer& tokenizer,
                                        size_t max_positions);
 
+inline constexpr int kSampleCacheBits = 16;  // of keys and values
+
 // What samples are made of.
 struct SampleTask {
   std::vector<SamplePrompt> prompts;
@@ -57,7 +59,8 @@ struct SampleTask {
   uint64_t seed = 0;
   Device device{};
 
-  // Tokens of the context: the longest prompt and its continuation, and what speed is measured with.
+  // Tokens of the context: the longest prompt and its continuation, and what speed is measured with, as far as
+  // the model has positions.
   size_t Context(const ModelConfig& config) const;
   // Bytes of host memory that the logits of one model's continuations take.
   uint64_t LogitBytes(const ModelConfig& config) const;
