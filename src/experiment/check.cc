@@ -17,7 +17,6 @@
 #include "eval/measure/perplexity.h"
 #include "eval/measure/samples.h"
 #include "experiment/experiment_directory.h"
-#include "experiment/samples_stage.h"
 #include "io/container/hub_cache.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"

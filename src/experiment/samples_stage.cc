@@ -7,20 +7,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/system.h"
-#include "base/units.h"
 #include "eval/measure/samples.h"
-#include "model/running_model.h"
 #include "model/vocabulary.h"
 #include "model/weights.h"
 
 namespace mica {
 namespace fs = std::filesystem;
 namespace {
-
-std::string Sizes(uint64_t needed, uint64_t there) {
-  return fmt::format("{}, and {} are free", FormatBytes(static_cast<double>(needed)),
-                     FormatBytes(static_cast<double>(there)));
-}
 
 SampleTask TaskOf(const ExperimentDirectory& directory) {
   const Experiment& experiment = directory.experiment();
@@ -57,18 +50,6 @@ SamplesRecord Take(const SampleTask& task, const Experiment& experiment, const f
 }
 
 }  // namespace
-
-std::string WhyNoSamples(const ModelWeights& weights, const SampleTask& task, const char* which) {
-  const ModelConfig& config = weights.config();
-  const uint64_t logits = 2 * task.LogitBytes(config);
-  const uint64_t needed = PlanRunning(weights, task.Context(config), kSampleCacheBits, task.device).total() +
-                          (task.device.is_cuda() ? 0 : logits);
-  const uint64_t there = AvailableMemory(task.device);
-  if (needed > there) return fmt::format("generating with the {} model takes about {}", which, Sizes(needed, there));
-  if (const uint64_t host = AvailableMemoryBytes(); logits > host)
-    return fmt::format("the logits of the samples take about {}", Sizes(logits, host));
-  return "";
-}
 
 bool TakeSamples(ExperimentDirectory& directory, const EvaluationRecord& baseline, const fs::path& packed,
                  EvaluationRecord& compressed) {

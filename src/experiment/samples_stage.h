@@ -16,7 +16,4 @@ namespace mica {
 bool TakeSamples(ExperimentDirectory& directory, const EvaluationRecord& baseline,
                  const std::filesystem::path& packed, EvaluationRecord& compressed);
 
-// Why samples of a model cannot be taken here, by what it will hold in memory; empty where they can.
-std::string WhyNoSamples(const ModelWeights& weights, const SampleTask& task, const char* which);
-
 }  // namespace mica

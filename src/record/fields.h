@@ -231,7 +231,10 @@ class FieldWriter {
   static Json Put(const SettingsRecord& value) { return value.values; }
   static Json Put(const NumberLine& value) {
     std::string line;
-    for (const uint64_t number : value.values) line += (line.empty() ? "" : " ") + std::to_string(number);
+    for (const uint64_t number : value.values) {
+      if (!line.empty()) line += ' ';
+      line += std::to_string(number);
+    }
     return line;
   }
   static Json Put(const PhaseTimes& value) {

@@ -7,6 +7,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/system.h"
+#include "base/units.h"
 #include "generate/end_tokens.h"
 #include "generate/text_stream.h"
 #include "model/key_cache.h"
@@ -43,6 +44,11 @@ Matrix<float> LogitsAlong(const RunningModel& model, std::span<const int32_t> pr
   const Matrix<float> rest = model.ContinueAll(ids, cache);
   std::copy_n(rest.data(), rest.size(), logits.row(1));
   return logits;
+}
+
+std::string Sizes(uint64_t needed, uint64_t there) {
+  return fmt::format("{}, and {} are free", FormatBytes(static_cast<double>(needed)),
+                     FormatBytes(static_cast<double>(there)));
 }
 
 // Tokens that both have alike, the end of a text counting as one; none where there is nothing else.
@@ -168,6 +174,18 @@ size_t SampleTask::Context(const ModelConfig& config) const {
 
 uint64_t SampleTask::LogitBytes(const ModelConfig& config) const {
   return uint64_t{prompts.size()} * tokens * config.vocab * sizeof(float);
+}
+
+std::string WhyNoSamples(const ModelWeights& weights, const SampleTask& task, const char* which) {
+  const ModelConfig& config = weights.config();
+  const uint64_t logits = 2 * task.LogitBytes(config);
+  const uint64_t needed = PlanRunning(weights, task.Context(config), kSampleCacheBits, task.device).total() +
+                          (task.device.is_cuda() ? 0 : logits);
+  const uint64_t there = AvailableMemory(task.device);
+  if (needed > there) return fmt::format("generating with the {} model takes about {}", which, Sizes(needed, there));
+  if (const uint64_t host = AvailableMemoryBytes(); logits > host)
+    return fmt::format("the logits of the samples take about {}", Sizes(logits, host));
+  return "";
 }
 
 SampledModel SampleModel(const ModelWeights& weights, const std::filesystem::path& path, const Tokenizer& tokenizer,

@@ -66,6 +66,10 @@ struct SampleTask {
   uint64_t LogitBytes(const ModelConfig& config) const;
 };
 
+// Why samples of a model cannot be taken here, by what it will hold in memory as a whole, with the logits of both
+// models; empty where they can. which: "original" or "compressed".
+std::string WhyNoSamples(const ModelWeights& weights, const SampleTask& task, const char* which);
+
 // A model's part.
 struct SampledModel {
   std::vector<Generated> texts;        // [prompts], greedy

@@ -155,6 +155,17 @@ TEST(CompareSamples, TellsWhereTheyPartAndHowFarTheyAreApart) {
   EXPECT_EQ(record.compressed->peak_memory_bytes, 77u);
 }
 
+TEST(WhyNoSamples, SaysWhatDoesNotFit) {
+  const ModelWeights weights = ModelWeights::Open(kDemo);
+  SampleTask task;
+  task.tokens = 8;
+  task.prompts = {{"a", {1}, "A"}};
+  EXPECT_EQ(WhyNoSamples(weights, task, "original"), "");
+  task.tokens = size_t{1} << 30;  // of 16,000 logits each
+  EXPECT_THAT(WhyNoSamples(weights, task, "original"),
+              testing::ContainsRegex("generating with the original model takes about .*, and .* are free"));
+}
+
 TEST(SampleModel, AModelIsAsItselfAndAsItGenerates) {
   const ModelWeights weights = ModelWeights::Open(kDemo);
   const Tokenizer tokenizer = Tokenizer::Open(kDemo);
