@@ -24,11 +24,11 @@ class Builder {
     document.language = language_;
     document.title = T("title");
     document.summary = Summary();
-    document.sections = {Verdict(), Quality()};
+    document.sections = {Verdict(), Quality(), Compression(), Cost()};
     if (Section samples = SamplesSection(comparison_, language_); !samples.blocks.empty())
       document.sections.push_back(std::move(samples));
-    for (Section section : {Compression(), Cost(), AdviceSection(), Configuration()})
-      document.sections.push_back(std::move(section));
+    document.sections.push_back(AdviceSection());
+    document.sections.push_back(Configuration());
     document.footing = T("footing", Version(), Commit(), UtcTime());
     return document;
   }

@@ -133,7 +133,7 @@ std::string CellOf(const char* tag, const std::string& text, bool figure) {
 
 std::string PartHtml(const Passage::Part& part) {
   std::string html = "<p dir=\"auto\">";
-  if (!part.label.empty()) html += "<span class=\"label\">" + Escaped(part.label) + "</span>";
+  if (!part.label.empty()) html += fmt::format("<span class=\"label\">{}</span>", Escaped(part.label));
   for (const Passage::Piece& piece : part.pieces) {
     std::string classes = piece.shade > 0 ? fmt::format("s{}", piece.shade) : "";
     if (piece.marked) classes += classes.empty() ? "mark" : " mark";
@@ -144,7 +144,7 @@ std::string PartHtml(const Passage::Part& part) {
     html += "<span";
     if (!classes.empty()) html += fmt::format(" class=\"{}\"", classes);
     if (!piece.note.empty()) html += fmt::format(" title=\"{}\"", Escaped(piece.note));
-    html += ">" + Escaped(piece.text) + "</span>";
+    html += fmt::format(">{}</span>", Escaped(piece.text));
   }
   return html + "</p>\n";
 }
@@ -177,7 +177,7 @@ struct HtmlRenderer {
     return "<figure><figcaption>" + Escaped(chart.caption) + "</figcaption>\n" + Svg(chart) + "</figure>\n";
   }
   std::string operator()(const Passage& passage) const {
-    std::string html = "<div class=\"passage\">\n<h3>" + Escaped(passage.caption) + "</h3>\n";
+    std::string html = fmt::format("<div class=\"passage\">\n<h3>{}</h3>\n", Escaped(passage.caption));
     for (const Passage::Part& part : passage.above) html += PartHtml(part);
     if (!passage.beside.empty()) {
       html += "<div class=\"beside\">\n";

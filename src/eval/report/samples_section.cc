@@ -100,7 +100,7 @@ Table LostTable(const EvaluationRecord& result, Language language) {
   for (const auto& [name, set] : result.sets) {
     for (const LostTokenRecord& token : set.lost_tokens) {
       if (!token.original || !token.compressed) continue;
-      table.rows.push_back({name, "…" + OneLine(token.context.value_or("")) + "▸" + OneLine(token.token.value_or("")),
+      table.rows.push_back({name, fmt::format("…{}▸{}", OneLine(token.context.value_or("")), OneLine(token.token.value_or(""))),
                             fmt::format("{:.2f}", *token.original), fmt::format("{:.2f}", *token.compressed),
                             fmt::format("{:.2f}", *token.compressed - *token.original)});
     }
@@ -126,7 +126,7 @@ Section SamplesSection(const Comparison& comparison, Language language) {
     std::string summary =
         Say(language, "samples.summary", samples->texts.size(), samples->tokens.value_or(0), same);
     if (samples->kl)
-      summary += (language == Language::kChinese ? "" : " ") + Say(language, "samples.kl", *samples->kl);
+      summary += fmt::format("{}{}", language == Language::kChinese ? "" : " ", Say(language, "samples.kl", *samples->kl));
     section.blocks.push_back(Paragraph{summary});
     section.blocks.push_back(Shades(language));
     for (size_t i = 0; i < samples->texts.size(); ++i)
