@@ -129,14 +129,18 @@ SamplePrompt CutPrompt(const std::string& set, const Windows& windows, const Tok
   const size_t count = std::min({kCutTokens, ids.size() - 1, std::max<size_t>(2, max_positions / 2) - 1});
   const size_t last = ids.size() - count;
   const size_t drawn = 1 + random() % last;
-  size_t first = drawn;
+  size_t first = 0;
   TokenText before(tokenizer, ids.first(drawn));
   for (size_t at = drawn; at <= std::min(last, drawn + kWordSearch); ++at) {
     const std::string text = before.Add(ids[at]);
-    if (!text.starts_with(' ') && !text.starts_with('\n')) continue;
-    first = at;
-    break;
+    if (text.starts_with(' ') || text.starts_with('\n')) {
+      first = at;
+      break;
+    }
+    // In a language without blanks, behind the first character that is whole.
+    if (first == 0 && !text.empty() && at < last) first = at + 1;
   }
+  if (first == 0) first = drawn;
   SamplePrompt prompt{set, {}, {}};
   if (tokenizer.text_bos()) prompt.ids.push_back(*tokenizer.text_bos());
   TokenText text(tokenizer, ids.first(first));
