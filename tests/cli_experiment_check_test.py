@@ -59,10 +59,11 @@ class CheckTest(ProgramTest):
                                            "lines": {"eval.txt": (self.folder / "eval.txt").read_text().count("\n")}}))
         self.assertIn("2 windows of 64", self.states["text docs"][1])
         self.assertIn("4 windows of 64", self.states["calibration text"][1])
+        self.assertEqual(self.states["samples"], ("ok", "12 prompts, 32 tokens behind each"))
         for check in ("options", "weights", "expected model", "tokenizer", "texts differ", "budget", "memory, measuring", "memory, compressing",
                       "disk", "directory"):
             self.assertEqual(self.states[check][0], "ok", check)
-        self.assertEqual(self.stages, dict.fromkeys(("baseline", "compress", "evaluate", "compare"), "to do"))
+        self.assertEqual(self.stages, dict.fromkeys(("baseline", "compress", "evaluate", "samples", "compare"), "to do"))
 
     def test_each_fault_has_its_line(self):
         one = {"kind": "text", "path": "eval.txt", "name": "docs"}
@@ -78,6 +79,7 @@ class CheckTest(ProgramTest):
                 ("texts differ", "calib.txt: is calibration text and evaluation text (docs)", {"evaluate__data": [{**one, "path": "calib.txt"}]}),
                 ("budget", "--bits is 1", {"compress__budget": {"kind": "bits", "value": 1}}),
                 ("expected model", "layers 8 instead of 40; dtype fp16 instead of bf16", {"expect": {"layers": 40, "dtype": "bf16"}}),
+                ("samples", "prompt 2 of the samples has ", {"samples": {"prompts": ["one", "two " * 3000]}}),
                 ("directory", "is not empty and holds no experiment", {"directory": "."}),
                 ("directory", "is not a directory", {"directory": "eval.txt/run"}),
                 ("directory", "is the same as", {"directory": str(DEMO)})):
@@ -127,7 +129,10 @@ class CheckTest(ProgramTest):
         (self.folder / "out" / "comparison.json").unlink()
         (self.folder / "out" / "compressed.json").unlink()
         self.check(experiment)
-        self.assertEqual((self.stages["baseline"], self.stages["evaluate"], self.stages["compare"]), ("finished before", "to do", "to do"))
+        self.assertEqual([self.stages[stage] for stage in ("baseline", "evaluate", "samples", "compare")],
+                         ["finished before", "to do", "to do", "to do"])
+        self.check(self.experiment(model="model", samples={"count": 0}))
+        self.assertNotIn("samples", self.stages)
         # Another window: the baseline is of something else, as mica run says.
         other = self.experiment(model="model", evaluate__seqlen=32)
         wrong = self.check(other, code=1)

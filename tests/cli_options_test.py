@@ -206,7 +206,8 @@ class OptionsTest(ProgramTest):
         experiment = self.folder / "experiment.json"
         base = {"name": "n", "model": str(DEMO), "directory": "out", "force": False,
                 "evaluate": {"data": [{"kind": "text", "path": "missing", "name": "t"}]},
-                "compress": {"calib": [{"kind": "text", "path": "missing", "weight": 1}], "budget": {"kind": "bits", "value": 4}}}
+                "compress": {"calib": [{"kind": "text", "path": "missing", "weight": 1}], "budget": {"kind": "bits", "value": 4}},
+                "samples": {"tokens": 8}}
 
         def refusal(content):
             experiment.write_text(content)
@@ -216,7 +217,7 @@ class OptionsTest(ProgramTest):
             text = refusal(json.dumps({**base, part: {**base[part], "?": 1}} if part else {**base, "?": 1})).stderr
             return text.rsplit("expected one of ", 1)[1].strip().split(", ")
 
-        places = [(key,) for key in keys(None)] + [(part, key) for part in ("evaluate", "compress") for key in keys(part)]
+        places = [(key,) for key in keys(None)] + [(part, key) for part in ("evaluate", "compress", "samples") for key in keys(part)]
         places += [("compress", "budget", "kind"), ("compress", "budget", "value"), ("compress", "calib", 0, "kind"), ("compress", "calib", 0, "path"),
                    ("compress", "calib", 0, "weight"), ("evaluate", "data", 0, "kind"), ("evaluate", "data", 0, "path"), ("evaluate", "data", 0, "name")]
         self.assertGreater(len(places), 50)

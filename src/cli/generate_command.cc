@@ -98,12 +98,7 @@ void Generate(GenerateOptions& options) {
   generation.ends = EndTokens(opened.weights(), options.model, tokenizer);
   const bool special =
       ValueOf(options.prompt, FindOption(PromptOptionTable(), "special-tokens")).get<bool>();
-  std::vector<int32_t> ids = special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
-  if (tokenizer.text_bos()) {
-    if (ids.empty() || ids.front() != *tokenizer.text_bos()) ids.insert(ids.begin(), *tokenizer.text_bos());
-  } else if (ids.empty() && tokenizer.has_bos()) {
-    ids = {tokenizer.bos()};
-  }
+  const std::vector<int32_t> ids = PromptTokens(tokenizer, text, special);
   CheckPrompt(ids.size(), opened.context());
   opened.Load();
   Session session(opened.running(), tokenizer, opened.context(), CacheBits(options.generation));

@@ -7,6 +7,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "device/cuda.h"
+#include "generate/speed.h"
 
 namespace mica {
 namespace {
@@ -49,7 +50,7 @@ void OpenedModel::Load() {
 }
 
 uint64_t OpenedModel::PeakBytes() const {
-  return device_.is_cuda() ? MemoryOf(device_).peak_bytes : PeakResidentBytes();
+  return PeakBytesOn(device_);
 }
 
 }  // namespace mica

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/text.h"
@@ -200,6 +201,8 @@ Ablation RunAblation(const Experiment& experiment, bool quiet) {
     if (given(option))
       Fail("--{} is what the variants of an ablation differ in; leave it out of the experiment", option);
   }
+  if (experiment.json.contains("samples"))
+    LogWarning("\"samples\" are taken by mica run; an ablation takes none");
   const std::vector<Variant> variants = AblationVariants(experiment.compression);
   for (const Variant& variant : variants) CheckSettings(variant.compression);
   ExperimentDirectory directory(experiment, variants.front().compression, quiet);

@@ -15,6 +15,7 @@
 #include "compress/pipeline.h"
 #include "compress/work_directory.h"
 #include "eval/measure/perplexity.h"
+#include "eval/measure/samples.h"
 #include "experiment/experiment_directory.h"
 #include "io/container/hub_cache.h"
 #include "io/text/datasets.h"
@@ -58,6 +59,7 @@ class Checker {
       Text("text " + set.name, set, sets_, [&](const LoadedText& text) { return WindowsOf(set, text); });
     Calibration();
     TextsDiffer();
+    Samples();
     Room();
     Directory();
     Stages();
@@ -251,6 +253,24 @@ class Checker {
     });
   }
 
+  void Samples() {
+    const SampleSettings& settings = experiment_.samples;
+    if (!settings.wanted()) return;
+    if (!weights_ || !tokenizer_) return unseen_.push_back("samples");
+    SampleTask task = {.prompts = {},
+                       .tokens = settings.tokens,
+                       .seed = experiment_.compression.seed,
+                       .device = experiment_.evaluation.device};
+    const bool fit = Look("samples", [&] {
+      task.prompts = GivenPrompts(settings, *tokenizer_, config_->max_positions);
+      task.prompts.resize(task.prompts.size() + settings.count, {"", std::vector<int32_t>(kCutTokens + 1), ""});
+      return fmt::format("{} prompts, {} tokens behind each", task.prompts.size(), task.tokens);
+    });
+    if (!fit) return;
+    if (const std::string why = WhyNoSamples(*weights_, task, "original"); !why.empty())
+      Add(CheckState::kNote, "samples", "none will be taken: " + why);
+  }
+
   // Memory of the device and room on the disk.
   void Room() {
     if (!weights_) {
@@ -353,7 +373,20 @@ class Checker {
       left = "goes on after the statistics";
     add("compress", WasWritten(Packed() / kCompressionFile), left);
     measured("evaluate", kCompressedFile);
+    if (experiment_.samples.wanted()) add("samples", HasSamples(directory / kCompressedFile), "to do");
     add("compare", WasWritten(directory / kComparisonFile), "to do");
+  }
+
+  static bool HasSamples(const fs::path& result) {
+    if (!WasWritten(result)) return false;
+    try {
+      const EvaluationRecord record = EvaluationFromJson(ReadJson(result), result.string());
+      return record.samples && !record.samples->skipped;
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const Error&) {  // the line of the kept result says so
+      return false;
+    }
   }
 
   // What a kept result was made of, the weights aside, against what is there now.

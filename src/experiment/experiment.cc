@@ -16,6 +16,7 @@
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "experiment/samples_stage.h"
 #include "record/compression.h"
 #include "record/options.h"
 
@@ -23,7 +24,7 @@ namespace mica {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"};
+constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "samples", "compare"};
 
 }  // namespace
 
@@ -45,6 +46,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   reader.Read("force", experiment.force);
   const Json* evaluate = reader.Find("evaluate");
   const Json* compress = reader.Find("compress");
+  const Json* samples = reader.Find("samples");
   const Json* expect = reader.Find("expect");
   reader.Finish();
   if (experiment.json.contains("name") && !IsLabel(experiment.name))
@@ -68,6 +70,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
     Fail("{}, \"compress\": \"calib\" names no text to calibrate on; leave it out for the built-in text",
          where);
   CheckSettings(experiment.compression);
+  if (samples != nullptr) experiment.samples = SampleSettingsFromJson(*samples, where + ", \"samples\"");
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {
     const auto is_it = [&](const DataSpec& text) { return text.path == path; };
@@ -90,7 +93,9 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   directory.Stage("compress");
   CompressModel({experiment.evaluation.model, packed, directory.path() / kStatisticsFile},
                 experiment.compression, directory.progress());
-  const EvaluationRecord compressed = directory.Evaluated("evaluate", packed, kCompressedFile);
+  EvaluationRecord compressed = directory.Evaluated("evaluate", packed, kCompressedFile);
+  directory.Stage("samples");
+  if (TakeSamples(directory, baseline, packed, compressed)) WriteJson(compressed_path, ToJson(compressed));
   directory.Stage("compare");
   const Comparison comparison =
       Compare(baseline, baseline_path.string(), compressed, compressed_path.string(), false);

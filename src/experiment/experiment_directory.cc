@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/output.h"
 #include "base/system.h"
 #include "compress/pipeline.h"
@@ -83,6 +84,7 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
   CheckDirectory(experiment);
   CheckExpectations(experiment);
   original_.emplace(Prepare(experiment.evaluation.model));
+  prompts_ = original_->Prompts(experiment.samples);
   CheckTextsDiffer(experiment, original_->Describe());
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
   lock_ = LockDirectory(experiment);
@@ -112,6 +114,22 @@ void ExperimentDirectory::Stage(const std::string& name) {
   status_.SetStage(name);
 }
 
+TokenLosses ExperimentDirectory::OriginalLosses() const {
+  const fs::path losses = path() / kBaselineLossesFile, result = path() / kBaselineFile;
+  try {
+    TokenLosses kept = ReadTokenLosses(losses);
+    if (AreOf(kept, EvaluationFromJson(ReadJson(result), result.string()))) return kept;
+    LogWarning("{}: does not belong to {}, so the result will not say which tokens lost most; delete both to "
+               "measure anew",
+               losses.string(), result.string());
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const Error& error) {
+    LogWarning("{}; the result will not say which tokens lost most", error.what());
+  }
+  return {};
+}
+
 EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const fs::path& model,
                                                 const std::string& result) {
   Stage(stage);
@@ -126,8 +144,14 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
       Fail("{}: was made of something else: {}; repeat the same to go on, or give another \"directory\"",
            kept.string(), JoinClauses(differences));
     }
+  } else if (model == experiment_.evaluation.model) {
+    const EvaluationRecord measured = evaluation.Measure(progress_);
+    // First, so that a result has them.
+    WriteTokenLosses(path() / kBaselineLossesFile, evaluation.losses());
+    WriteJson(kept, ToJson(measured));
   } else {
-    WriteJson(kept, ToJson(evaluation.Measure(progress_)));
+    const TokenLosses losses = OriginalLosses();
+    WriteJson(kept, ToJson(evaluation.Measure(progress_, &losses)));
   }
   // From here on the directory is this experiment's, in the words in which it was run last.
   if (ReadJson(path() / kExperimentFile) != experiment_.json)

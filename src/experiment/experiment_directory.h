@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "base/progress.h"
@@ -34,21 +35,28 @@ class ExperimentDirectory {
   const std::filesystem::path& path() const { return experiment_.directory; }
   Progress& progress() { return progress_; }
   StatusFile& status() { return status_; }
+  const Experiment& experiment() const { return experiment_; }
+  // Of the samples that the experiment asks for.
+  const std::vector<SamplePrompt>& prompts() const { return prompts_; }
 
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
 
   // The evaluation of a checkpoint, kept in the file `result`: made now, or read back when it was made of the
   // same model, tokenizer, texts, settings and code; throws Error naming what differs when it was not. Others
-  // than the original model's are measured against it where the experiment says so.
+  // than the original model's are measured against it where the experiment says so, and tell of the tokens
+  // that lost most where the losses of its tokens have been kept.
   EvaluationRecord Evaluated(const std::string& stage, const std::filesystem::path& model,
                              const std::string& result);
 
  private:
   Evaluation Prepare(const std::filesystem::path& model) const;
+  // The kept losses of the original's tokens; none where they are not those of its result.
+  TokenLosses OriginalLosses() const;
 
   const Experiment& experiment_;
   std::optional<Evaluation> original_;  // of the original model, prepared
+  std::vector<SamplePrompt> prompts_;
   std::unique_ptr<FileLock> lock_;
   StatusFile status_;
   Progress progress_;

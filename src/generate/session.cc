@@ -22,6 +22,16 @@ const char* FinishName(Finish finish) {
   MICA_CHECK(false);
 }
 
+std::vector<int32_t> PromptTokens(const Tokenizer& tokenizer, std::string_view text, bool special) {
+  std::vector<int32_t> ids = special ? tokenizer.EncodeWithSpecial(text) : tokenizer.Encode(text);
+  if (tokenizer.text_bos()) {
+    if (ids.empty() || ids.front() != *tokenizer.text_bos()) ids.insert(ids.begin(), *tokenizer.text_bos());
+  } else if (ids.empty() && tokenizer.has_bos()) {
+    ids = {tokenizer.bos()};
+  }
+  return ids;
+}
+
 void CheckPrompt(size_t tokens, size_t context) {
   if (tokens == 0) Fail("the prompt is empty and the model has no token that begins a text; give some text");
   if (tokens < context) return;

@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "generate/sampling.h"
@@ -44,6 +45,10 @@ struct Generated {
   double decode_seconds = 0;                    // of the tokens behind it
 };
 
+// What a model is given of a text to continue: its tokens, in front of them the token that begins a text where
+// the tokenizer puts one (an empty text has it wherever there is one). special: the text of special tokens
+// becomes their ids.
+std::vector<int32_t> PromptTokens(const Tokenizer& tokenizer, std::string_view text, bool special);
 // Throws Error for an empty prompt and for one that leaves no room for an answer in the context.
 void CheckPrompt(size_t tokens, size_t context);
 

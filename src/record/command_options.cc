@@ -382,6 +382,18 @@ std::vector<Option> MakeBenchOptions() {
   };
 }
 
+std::vector<Option> MakeSampleOptions() {
+  Option count = Whole("count", "Samples", "Prompts that are cut from the texts; 0: no samples", 12, 0, 100),
+         tokens = Whole("tokens", "Samples", "Of a continuation at most", 32, 1, 256, "tokens");
+  count.place = tokens.place = OptionPlace::kKey;
+  return {count, tokens,
+          {.name = "prompts",
+           .kind = OptionKind::kTexts,
+           .group = "Samples",
+           .help = "Texts to continue in place of those",
+           .place = OptionPlace::kKey}};
+}
+
 std::vector<Option> MakeCommonOptions() {
   return {
       {.name = "threads",
@@ -483,6 +495,11 @@ std::span<const Option> ChatOptionTable() {
 
 std::span<const Option> BenchOptionTable() {
   static const std::vector<Option> options = MakeBenchOptions();
+  return options;
+}
+
+std::span<const Option> SampleOptionTable() {
+  static const std::vector<Option> options = MakeSampleOptions();
   return options;
 }
 

@@ -90,6 +90,58 @@ void Fields(Archive& archive, typename Archive::template Of<DivergenceRecord>& r
 }
 
 template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<LostTokenRecord>& record) {
+  archive("context", record.context);
+  archive("token", record.token);
+  archive("original", record.original);
+  archive("compressed", record.compressed);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<SampleRecord>& record) {
+  archive("set", record.set);
+  archive("prompt", record.prompt);
+  archive("original", record.original);
+  archive.UnlessEmpty("lengths", record.lengths);
+  archive.UnlessEmpty("kl", record.hundredths);
+  archive("parting", record.parting);
+  archive("compressed", record.compressed);
+  archive("original_ended", record.original_ended);
+  archive("compressed_ended", record.compressed_ended);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<SpeedRecord>& record) {
+  archive("tokens", record.tokens);
+  archive("tokens_per_second", record.tokens_per_second);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<RunningRecord>& record) {
+  archive("weight_bytes", record.weight_bytes);
+  archive("peak_memory_bytes", record.peak_memory_bytes);
+  archive("prompt", record.prompt);
+  archive("generated", record.generated);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<SamplesRecord>& record) {
+  archive("made_of", record.made_of);
+  archive("skipped", record.skipped);
+  archive("tokens", record.tokens);
+  archive("kl", record.kl);
+  archive.UnlessEmpty("texts", record.texts);
+  archive("original", record.original);
+  archive("compressed", record.compressed);
+  archive("seconds", record.seconds);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<SetRecord>& record) {
   archive("ppl", record.perplexity);
   archive("error", record.error);
@@ -101,6 +153,7 @@ void Fields(Archive& archive, typename Archive::template Of<SetRecord>& record) 
   archive("windows", record.windows);
   archive("window_nll", record.window_nll);
   archive("by_occurrence", record.by_occurrence);
+  archive.UnlessEmpty("lost_tokens", record.lost_tokens);
   archive("text_tokens", record.text_tokens);
   archive("tokens_per_second", record.tokens_per_second);
   archive.UnlessEmpty("phases", record.phases);
@@ -121,6 +174,7 @@ void Fields(Archive& archive, typename Archive::template Of<EvaluationRecord>& r
   archive("time", record.time);
   archive("peak_memory_bytes", record.peak_memory_bytes);
   archive("gpu", record.gpu);
+  archive("samples", record.samples);
   archive.Other(record.other);
 }
 

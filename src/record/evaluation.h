@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "record/compression.h"
+#include "record/samples.h"
 
 namespace mica {
 
@@ -102,6 +103,7 @@ struct SetRecord {
   std::optional<uint64_t> windows;
   std::vector<double> window_nll;  // [windows] nats per token of each
   std::vector<TokenClassRecord> by_occurrence;
+  std::vector<LostTokenRecord> lost_tokens;  // that lost most against the original model, the most first
   std::optional<uint64_t> text_tokens;  // of the whole text
   // of the model's own pass through layers and head, over all windows
   std::optional<double> tokens_per_second;
@@ -128,6 +130,7 @@ struct EvaluationRecord {
   PhaseTimes time;          // the texts' reading, the model's fingerprint, the sets' phases together
   std::optional<uint64_t> peak_memory_bytes;
   std::optional<GpuRecord> gpu;  // none: the processor computed
+  std::optional<SamplesRecord> samples;  // of a compressed model in a run
   Json other;
 };
 

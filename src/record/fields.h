@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <limits>
 #include <optional>
@@ -13,6 +14,7 @@
 
 #include "base/json.h"
 #include "record/compression.h"
+#include "record/samples.h"
 
 namespace mica {
 
@@ -72,6 +74,7 @@ class FieldReader {
   static std::string TypeText(const std::vector<T>&) {
     return "an array, each item " + TypeText(T());
   }
+  static std::string TypeText(const NumberLine&) { return "text of whole numbers"; }
   template <typename T>
   static std::string TypeText(const T&) {
     return JsonTypeText<T>();
@@ -107,6 +110,19 @@ class FieldReader {
   bool Take(const Json& json, const std::string&, SettingsRecord& value) {
     if (!json.is_object()) return false;
     value.values = json;
+    return true;
+  }
+  bool Take(const Json& json, const std::string&, NumberLine& value) {
+    if (!json.is_string()) return false;
+    const auto& text = json.get_ref<const std::string&>();
+    const char* const end = text.data() + text.size();
+    for (const char* at = text.data(); at != end;) {
+      uint64_t number = 0;
+      const auto [next, error] = std::from_chars(at, end, number);
+      if (error != std::errc() || (next != end && (*next != ' ' || next + 1 == end))) return false;
+      value.values.push_back(number);
+      at = next == end ? end : next + 1;
+    }
     return true;
   }
   bool Take(const Json& json, const std::string& key, PhaseTimes& value) {
@@ -213,6 +229,14 @@ class FieldWriter {
     return value;
   }
   static Json Put(const SettingsRecord& value) { return value.values; }
+  static Json Put(const NumberLine& value) {
+    std::string line;
+    for (const uint64_t number : value.values) {
+      if (!line.empty()) line += ' ';
+      line += std::to_string(number);
+    }
+    return line;
+  }
   static Json Put(const PhaseTimes& value) {
     Json json = Put(value.phases);
     if (value.total) json["total"] = *value.total;

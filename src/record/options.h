@@ -94,6 +94,8 @@ std::span<const Option> PromptOptionTable();
 std::span<const Option> ChatOptionTable();
 // `mica bench`.
 std::span<const Option> BenchOptionTable();
+// An experiment's "samples".
+std::span<const Option> SampleOptionTable();
 // Flags of every working command.
 std::span<const Option> CommonOptionTable();
 

@@ -32,11 +32,16 @@ constexpr const char* kResult = R"({
   "host": {"name": "here", "processor": "some processor"},
   "datasets": {"c4": {"ppl": 10.287154, "time": 12.25, "nll": 2.3309, "bits_per_byte": 0.97, "tokens": 4096,
     "scored_tokens": 4094, "windows": 2, "window_nll": [2.25, 2.4118], "by_occurrence": [{"from": 1, "to": 1,
-    "tokens": 94, "nll": 8.5}, {"from": 1000, "to": 0, "tokens": 4000, "nll": 2.186}], "text_tokens": 5000,
+    "tokens": 94, "nll": 8.5}, {"from": 1000, "to": 0, "tokens": 4000, "nll": 2.186}],
+    "lost_tokens": [{"context": "the last of", "token": " them", "original": 0.5, "compressed": 7.25}], "text_tokens": 5000,
     "tokens_per_second": 334.36, "phases": {"weights": 0.5, "pass": 6.25, "reference": 3.0, "divergence": 2.0},
     "data": {"kind": "c4", "path": "data/c4.jsonl", "sha256": "cdd5", "content_sha256": "f11e", "bytes": 20000},
     "divergence": {"kl": 0.0213, "same_top": 0.91, "standard_error": 0.0012}}},
-  "time": {"texts": 1.5, "fingerprint": 0.25, "pass": 6.25, "total": 15.0}, "peak_memory_bytes": 500000000})";
+  "time": {"texts": 1.5, "fingerprint": 0.25, "pass": 6.25, "total": 15.0}, "peak_memory_bytes": 500000000,
+  "samples": {"made_of": "50f7", "tokens": 4, "kl": 0.125, "texts": [{"set": "c4", "prompt": "It was", "original": " a fine day.",
+    "lengths": "2 5 4 1", "kl": "0 2 31 17", "parting": 2, "compressed": " night", "original_ended": true}],
+    "original": {"weight_bytes": 3000, "peak_memory_bytes": 5000, "prompt": {"tokens": 256, "tokens_per_second": 99.5},
+    "generated": {"tokens": 32, "tokens_per_second": 9.5}}, "compressed": {"weight_bytes": 1000}, "seconds": 2.5}})";
 
 EvaluationRecord Read(const Json& json) { return EvaluationFromJson(json, "result.json"); }
 EvaluationRecord ReadAny(const Json& json) { return AnyEvaluationFromJson(json, "result.json"); }
@@ -59,6 +64,15 @@ TEST(EvaluationRecordTest, ReadsEveryFigure) {
   EXPECT_EQ(set.by_occurrence.at(1).to, 0u);
   EXPECT_EQ(set.data.bytes, 20000u);
   EXPECT_EQ(set.divergence->same_top, 0.91);
+  EXPECT_EQ(set.lost_tokens.at(0).token, " them");
+  EXPECT_EQ(set.lost_tokens.at(0).compressed, 7.25);
+  const SampleRecord& sample = record.samples->texts.at(0);
+  EXPECT_EQ(sample.lengths.values, (std::vector<uint64_t>{2, 5, 4, 1}));
+  EXPECT_EQ(sample.hundredths.values, (std::vector<uint64_t>{0, 2, 31, 17}));
+  EXPECT_EQ(sample.parting, 2u);
+  EXPECT_EQ(sample.original_ended, true);
+  EXPECT_FALSE(sample.compressed_ended);
+  EXPECT_EQ(record.samples->original->generated->tokens_per_second, 9.5);
   EXPECT_EQ(record.time.phases.size(), 3u);
   EXPECT_EQ(record.time.total, 15);
   EXPECT_EQ(set.phases.at(1), (std::pair<std::string, double>("pass", 6.25)));
@@ -74,6 +88,35 @@ TEST(EvaluationRecordTest, WritesWhatItHasRead) {
   other.erase("reference");
   EXPECT_EQ(ToJson(Read(other)).dump(), other.dump());
   EXPECT_EQ(ToJson(Read(other).settings).dump(), other["settings"].dump());
+}
+
+TEST(EvaluationRecordTest, LinesOfNumbersAreWholeNumbersWithOneBlankBetween) {
+  for (const char* line : {"1 x", "1  2", " 1", "1 ", "-1", "1.5", "99999999999999999999"}) {
+    Json wrong = Json::parse(kResult);
+    wrong["samples"]["texts"][0]["lengths"] = line;
+    EXPECT_THAT([&] { Read(wrong); }, ThrowsMessage<Error>(AllOf(HasSubstr("\"lengths\""), HasSubstr("whole numbers")))) << line;
+  }
+  Json wrong = Json::parse(kResult);
+  wrong["samples"]["texts"][0]["lengths"] = {1, 2};
+  EXPECT_THROW(Read(wrong), Error);
+  wrong["samples"]["texts"][0]["lengths"] = "";
+  EXPECT_TRUE(Read(wrong).samples->texts[0].lengths.empty());
+}
+
+TEST(SamplesMadeOfTest, FollowsModelsPromptsAndTokens) {
+  const EvaluationRecord compressed = Read(Json::parse(kResult));
+  EvaluationRecord original = compressed;
+  original.model.fingerprint = "f00d";
+  const std::vector<std::vector<int32_t>> prompts = {{1, 2}, {3}}, others = {{1}, {2, 3}};
+  const std::string made_of = SamplesMadeOf(original, compressed, 32, prompts);
+  EXPECT_EQ(made_of.size(), 64u);
+  EXPECT_EQ(SamplesMadeOf(original, compressed, 32, prompts), made_of);
+  EXPECT_NE(SamplesMadeOf(original, compressed, 31, prompts), made_of);
+  EXPECT_NE(SamplesMadeOf(original, compressed, 32, others), made_of);
+  EXPECT_NE(SamplesMadeOf(compressed, compressed, 32, prompts), made_of);
+  EvaluationRecord other = compressed;
+  other.settings.device = "cuda";
+  EXPECT_NE(SamplesMadeOf(original, other, 32, prompts), made_of);
 }
 
 TEST(EvaluationRecordTest, PlainFilesHaveTheirSetsAtTopLevel) {

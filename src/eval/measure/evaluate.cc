@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <random>
 #include <set>
 #include <span>
 
@@ -230,6 +231,7 @@ struct Evaluation::State {
   PerplexitySettings settings;
   std::vector<PreparedSet> sets;
   double texts_ready = 0;
+  TokenLosses losses;
   std::optional<EvaluationRecord> description;
 };
 
@@ -307,7 +309,7 @@ const EvaluationRecord& Evaluation::Describe() {
   return state.description.emplace(std::move(result));
 }
 
-EvaluationRecord Evaluation::Measure(Progress& progress) {
+EvaluationRecord Evaluation::Measure(Progress& progress, const TokenLosses* original) {
   EvaluationRecord result = Describe();
   State& state = *state_;
   const EvaluationRequest& request = state.request;
@@ -318,7 +320,7 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
     // A set may have the name of another phase.
     progress.Begin("eval " + set.spec.name, set.windows.ids.size(), "tokens");
     ShareEvaluation(request, set.windows, state.settings);
-    const Perplexity measured = EvaluatePerplexity(
+    Perplexity measured = EvaluatePerplexity(
         state.weights, set.windows, state.settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },
         state.reference ? &*state.reference : nullptr);
@@ -326,6 +328,11 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
     progress.End();
     const double seconds = MonotonicSeconds() - start;
     result.sets[i].second = SetOf(set, measured, seconds);
+    const std::vector<float>* before = original == nullptr ? nullptr : Find(*original, set.spec.name);
+    if (before != nullptr && before->size() == measured.token_nll.size())
+      result.sets[i].second.lost_tokens =
+          LostTokenRecords(set.windows, state.tokenizer, *before, measured.token_nll);
+    state.losses.emplace_back(set.spec.name, std::move(measured.token_nll));
     AddSeconds(sums, result.sets[i].second.phases);
     set.windows.ids = {};
   }
@@ -334,6 +341,20 @@ EvaluationRecord Evaluation::Measure(Progress& progress) {
   result.peak_memory_bytes = PeakResidentBytes();
   result.gpu = GpuOf(state.request.device);
   return result;
+}
+
+const TokenLosses& Evaluation::losses() const { return state_->losses; }
+
+std::vector<SamplePrompt> Evaluation::Prompts(const SampleSettings& settings) const {
+  const State& state = *state_;
+  const size_t positions = state.weights.config().max_positions;
+  std::vector<SamplePrompt> prompts = GivenPrompts(settings, state.tokenizer, positions);
+  std::mt19937_64 random(state.request.seed);
+  for (size_t i = 0; i < settings.count; ++i) {
+    const PreparedSet& set = state.sets[i % state.sets.size()];
+    prompts.push_back(CutPrompt(set.spec.name, set.windows, state.tokenizer, positions, random));
+  }
+  return prompts;
 }
 
 EvaluationRecord Evaluate(const EvaluationRequest& request, Progress& progress) {

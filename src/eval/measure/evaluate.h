@@ -11,7 +11,9 @@
 
 #include "base/progress.h"
 #include "device/precision.h"
+#include "eval/measure/lost_tokens.h"
 #include "eval/measure/perplexity.h"
+#include "eval/measure/samples.h"
 #include "io/text/datasets.h"
 #include "model/bos.h"
 #include "record/evaluation.h"
@@ -51,8 +53,14 @@ class Evaluation {
   // The record without its figures: models (their weights are read once for the fingerprints), settings,
   // texts. Its EvaluationIdentity is that of the result.
   const EvaluationRecord& Describe();
-  // The record. Tells `progress` each perplexity. Called once.
-  EvaluationRecord Measure(Progress& progress);
+  // The record. Tells `progress` each perplexity. With the losses of the original model on the same sets it
+  // tells of the tokens that lost most. Called once.
+  EvaluationRecord Measure(Progress& progress, const TokenLosses* original = nullptr);
+  // Of the sets that Measure has measured.
+  const TokenLosses& losses() const;
+  // The prompts of samples: those that are given, or some that are cut from the windows of all sets in turn by
+  // the seed. Before Measure is called. Throws Error as GivenPrompts does.
+  std::vector<SamplePrompt> Prompts(const SampleSettings& settings) const;
 
  private:
   struct State;

@@ -334,6 +334,26 @@ Json ComparisonJson(const Comparison& comparison) {
   } else {
     json["compression"] = nullptr;
   }
+  if (const std::optional<SamplesRecord>& samples = comparison.compressed.samples) {
+    Json& entry = json["samples"] = Json::object();
+    if (samples->skipped) entry["skipped"] = *samples->skipped;
+    if (!samples->texts.empty()) {
+      entry["texts"] = samples->texts.size();
+      entry["same"] = std::count_if(samples->texts.begin(), samples->texts.end(),
+                                    [](const SampleRecord& text) { return !text.parting; });
+      put(entry, "kl", samples->kl);
+    }
+    for (const auto& [key, model] : {std::pair("original", &samples->original), {"compressed", &samples->compressed}}) {
+      if (!*model) continue;
+      Json& running = entry[key];
+      const RunningRecord& found = **model;
+      put(running, "weight_bytes", Number(found.weight_bytes));
+      put(running, "peak_memory_bytes", Number(found.peak_memory_bytes));
+      for (const auto& [work, speed] : {std::pair("prompt", &found.prompt), {"generated", &found.generated}}) {
+        if (*speed) put(running[work], "tokens_per_second", (*speed)->tokens_per_second);
+      }
+    }
+  }
   json["verdict"] = {{"stars", comparison.stars > 0 ? Json(comparison.stars) : Json(nullptr)},
                      {"worst_set", comparison.worst_set}};
   put(json["verdict"], "worst_retention_percent", comparison.worst_retention);

@@ -5,6 +5,7 @@
 #include "base/system.h"
 #include "base/units.h"
 #include "eval/report/report.h"
+#include "eval/report/samples_section.h"
 #include "io/text/datasets.h"
 #include "record/options.h"
 
@@ -23,7 +24,11 @@ class Builder {
     document.language = language_;
     document.title = T("title");
     document.summary = Summary();
-    document.sections = {Verdict(), Quality(), Compression(), Cost(), AdviceSection(), Configuration()};
+    document.sections = {Verdict(), Quality(), Compression(), Cost()};
+    if (Section samples = SamplesSection(comparison_, language_); !samples.blocks.empty())
+      document.sections.push_back(std::move(samples));
+    document.sections.push_back(AdviceSection());
+    document.sections.push_back(Configuration());
     document.footing = T("footing", Version(), Commit(), UtcTime());
     return document;
   }
@@ -426,6 +431,8 @@ class Builder {
     add(T("cost.compression"), T("not_recorded"), Figure(compress_seconds, "{:.1f}"));
     add(T("cost.compression_memory"), T("not_recorded"),
         Bytes(Record() ? Record()->peak_memory_bytes : std::nullopt));
+
+    for (const std::vector<std::string>& row : GenerationRows(comparison_, language_)) add(row[0], row[1], row[2]);
 
     if (!totals.rows.empty()) section.blocks.push_back(totals);
     if (comparison_.compressed.reference && Find(compressed, "reference") != nullptr)

@@ -13,9 +13,11 @@ constexpr const char* kColours[] = {"#440154", "#414487", "#2a788e", "#22a884",
 constexpr const char* kSingleColour = "#2a788e";
 
 constexpr const char* kStyle = R"css(
-:root { color-scheme: light dark; --ink: #1c1f23; --paper: #ffffff; --faint: #6a737d; --line: #d8dde3; --shade: #f4f6f8; --accent: #2a788e; }
+:root { color-scheme: light dark; --ink: #1c1f23; --paper: #ffffff; --faint: #6a737d; --line: #d8dde3; --shade: #f4f6f8; --accent: #2a788e;
+  --s1: #fdf1d0; --s2: #fbd9a0; --s3: #f7b27a; --s4: #ee8a72; --mark: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --paper: #15181b; --faint: #98a1aa; --line: #343a40; --shade: #1e2226; --accent: #5bb5c9; }
+  :root { --ink: #e6e8ea; --paper: #15181b; --faint: #98a1aa; --line: #343a40; --shade: #1e2226; --accent: #5bb5c9;
+    --s1: #3a3216; --s2: #5a4312; --s3: #7a4a1c; --s4: #8f3a2c; --mark: #ff8a80; }
 }
 body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: var(--ink);
        background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -31,6 +33,18 @@ svg { width: 100%; height: auto; font-size: 12px; }
 svg text { fill: var(--ink); }
 svg .track { fill: var(--shade); }
 pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.passage { margin: 1.2rem 0; border-top: 1px solid var(--line); padding-top: .5rem; }
+.passage h3 { font-size: 1rem; margin: 0; }
+.passage p { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.passage .label { color: var(--faint); font-size: .85rem; display: block; }
+.passage .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 0 1.5rem; }
+/* Shades by colour and by the line below: either alone tells them apart. */
+.s1 { background: var(--s1); border-bottom: 1px dotted currentColor; }
+.s2 { background: var(--s2); border-bottom: 1px dashed currentColor; }
+.s3 { background: var(--s3); border-bottom: 2px solid currentColor; }
+.s4 { background: var(--s4); border-bottom: 4px double currentColor; }
+.mark::before { content: "\25B8"; color: var(--mark); font-weight: 700; }
+.mark { font-weight: 700; }
 .warning { border-left: 4px solid #d97706; padding: .3rem .8rem; background: var(--shade); }
 footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; }
 )css";
@@ -117,6 +131,24 @@ std::string CellOf(const char* tag, const std::string& text, bool figure) {
   return fmt::format("<{}{}>{}</{}>", tag, figure ? " class=\"figure\"" : "", Escaped(text), tag);
 }
 
+std::string PartHtml(const Passage::Part& part) {
+  std::string html = "<p dir=\"auto\">";
+  if (!part.label.empty()) html += fmt::format("<span class=\"label\">{}</span>", Escaped(part.label));
+  for (const Passage::Piece& piece : part.pieces) {
+    std::string classes = piece.shade > 0 ? fmt::format("s{}", piece.shade) : "";
+    if (piece.marked) classes += classes.empty() ? "mark" : " mark";
+    if (classes.empty() && piece.note.empty()) {
+      html += Escaped(piece.text);
+      continue;
+    }
+    html += "<span";
+    if (!classes.empty()) html += fmt::format(" class=\"{}\"", classes);
+    if (!piece.note.empty()) html += fmt::format(" title=\"{}\"", Escaped(piece.note));
+    html += fmt::format(">{}</span>", Escaped(piece.text));
+  }
+  return html + "</p>\n";
+}
+
 struct HtmlRenderer {
   std::string operator()(const Paragraph& paragraph) const {
     return "<p>" + Escaped(paragraph.text) + "</p>\n";
@@ -143,6 +175,16 @@ struct HtmlRenderer {
   }
   std::string operator()(const Chart& chart) const {
     return "<figure><figcaption>" + Escaped(chart.caption) + "</figcaption>\n" + Svg(chart) + "</figure>\n";
+  }
+  std::string operator()(const Passage& passage) const {
+    std::string html = fmt::format("<div class=\"passage\">\n<h3>{}</h3>\n", Escaped(passage.caption));
+    for (const Passage::Part& part : passage.above) html += PartHtml(part);
+    if (!passage.beside.empty()) {
+      html += "<div class=\"beside\">\n";
+      for (const Passage::Part& part : passage.beside) html += PartHtml(part);
+      html += "</div>\n";
+    }
+    return html + "</div>\n";
   }
 };
 

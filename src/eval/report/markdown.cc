@@ -46,6 +46,22 @@ struct MarkdownRenderer {
   std::string operator()(const Chart& chart) const {
     return "**" + Escaped(chart.caption) + "**\n\n" + Fenced(ChartText(chart, ""), "text");
   }
+  std::string operator()(const Passage& passage) const {
+    std::string text = "**" + Escaped(passage.caption) + "**\n";
+    for (const Passage::Part& part : passage.above) {
+      const std::string label = part.label.empty() ? "" : Escaped(part.label) + ": ";
+      text += "\n" + label + Escaped(PiecesText(part.pieces)) + "\n";
+    }
+    if (passage.beside.empty()) return text;
+    std::vector<std::string> labels, texts;
+    std::string line = "|";
+    for (const Passage::Part& part : passage.beside) {
+      labels.push_back(part.label);
+      texts.push_back(PiecesText(part.pieces));
+      line += " --- |";
+    }
+    return text + "\n" + RowOf(labels) + line + "\n" + RowOf(texts);
+  }
 };
 
 }  // namespace

@@ -26,6 +26,15 @@ struct Cleaner {
       Clean(row.text);
     }
   }
+  void operator()(Passage& passage) const {
+    Clean(passage.caption);
+    for (auto* parts : {&passage.above, &passage.beside}) {
+      for (Passage::Part& part : *parts) {
+        Clean(part.label);
+        for (Passage::Piece& piece : part.pieces) Clean(piece.text), Clean(piece.note);
+      }
+    }
+  }
 };
 
 }  // namespace

@@ -47,7 +47,25 @@ struct Chart {
   double full = 0;  // value of a bar over the whole width
 };
 
-using Block = std::variant<Paragraph, Warning, Command, Table, Chart>;
+// Texts beside one another, in pieces that are shaded by a figure.
+struct Passage {
+  struct Piece {
+    std::string text;
+    int shade = 0;        // 0: none, to kShades, the strongest
+    std::string note;     // the figure in words; empty: none
+    bool marked = false;  // something begins here
+  };
+  struct Part {
+    std::string label;  // empty: none
+    std::vector<Piece> pieces;
+  };
+  std::string caption;
+  std::vector<Part> above;   // over the whole width, one below the other
+  std::vector<Part> beside;  // side by side
+};
+inline constexpr int kShades = 4;
+
+using Block = std::variant<Paragraph, Warning, Command, Table, Chart, Passage>;
 
 struct Section {
   std::string title;
@@ -77,6 +95,10 @@ std::string RenderText(const Document& document, size_t columns = kReportColumns
 std::string RenderMarkdown(const Document& document);
 // One self-contained page (no script, no outside resource) with charts as inline SVG.
 std::string RenderHtml(const Document& document);
+
+// The text of pieces where there are no colours: "▸" in front of one that is marked, shades as "¹" to "⁴"
+// behind it.
+std::string PiecesText(const std::vector<Passage::Piece>& pieces);
 
 // A chart as lines of text, `indent` before each (also used inside Markdown).
 std::string ChartText(const Chart& chart, const std::string& indent);

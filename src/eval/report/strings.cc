@@ -20,6 +20,7 @@ constexpr ReportString kStrings[] = {
 
     {"section.configuration", "Configuration", "配置"},
     {"section.quality", "Perplexity", "困惑度"},
+    {"section.samples", "Samples", "生成样例"},
     {"section.compression", "Compression", "压缩"},
     {"section.cost", "Cost", "开销"},
     {"section.verdict", "Verdict", "结论"},
@@ -108,6 +109,34 @@ constexpr ReportString kStrings[] = {
      "评级按此处显示的保留率：95 % 起五星，90 % 起四星，85 % 起三星，其余两星。"},
     {"quality.error", "{0}: {1} could not be measured ({2})", "{0}：{1}未能测量（{2}）"},
 
+    {"samples.skipped", "No samples were taken: {0}", "未生成样例：{0}"},
+    {"samples.summary",
+     "{0} prompts, continued by both models with the likeliest token each time, at most {1} tokens: {2} the same "
+     "to the end. ▸ marks where the two part.",
+     "{0} 个提示由两个模型各自续写（每步取最可能的 token，最多 {1} 个）：{2} 个完全相同。▸ 标出两者开始不同之处。"},
+    {"samples.kl",
+     "On the average the prediction of a token of the original's continuation has moved by {0:.4f} nats (KL "
+     "divergence of the compressed model from the original).",
+     "沿原模型的续写，每个 token 的预测平均偏移 {0:.4f} nat（压缩模型相对原模型的 KL 散度）。"},
+    {"samples.shades", "Shading: by how much the prediction of a token has moved, nats",
+     "底色：该 token 的预测偏移了多少 (nat)"},
+    {"samples.shade.less", "less than {0:g}", "小于 {0:g}"},
+    {"samples.shade.between", "{0:g} to {1:g}", "{0:g} 到 {1:g}"},
+    {"samples.shade.more", "{0:g} and more", "{0:g} 及以上"},
+    {"samples.nats", "{0:.2f} nats", "偏移 {0:.2f} nat"},
+    {"samples.parting", "{0} ({1}): they part at token {2}", "{0}（{1}）：从第 {2} 个 token 起不同"},
+    {"samples.same", "{0} ({1}): the same {2} tokens", "{0}（{1}）：{2} 个 token 完全相同"},
+    {"samples.given", "given", "指定的提示"},
+    {"samples.prompt", "prompt", "提示"},
+    {"samples.original", "original", "原模型"},
+    {"samples.ended", "the text ends here", "文本在此结束"},
+    {"lost.caption", "The tokens that lost most, ▸ in front of each, with the text before them",
+     "损失最大的 token（▸ 之后），附其前文"},
+    {"column.in_context", "text", "文本"},
+    {"column.original_nats", "original nats", "原模型 (nat)"},
+    {"column.compressed_nats", "compressed nats", "压缩后 (nat)"},
+    {"column.lost_nats", "lost", "损失 (nat)"},
+
     {"compression.none",
      "The compressed result has no compression facts (it is of a plain model, or of another program), so no "
      "size, ratio or "
@@ -162,6 +191,11 @@ constexpr ReportString kStrings[] = {
     {"cost.speed", "tokens per second of that pass ({0})", "前向每秒 token 数（{0}）"},
     {"cost.memory", "peak memory of evaluation", "评估峰值内存"},
     {"cost.compression_memory", "peak memory of compression", "压缩峰值内存"},
+    {"cost.generation.prompt", "generating: tokens per second of a prompt of {0}",
+     "生成：读取提示的每秒 token 数（{0} token）"},
+    {"cost.generation.decode", "generating: tokens per second, one by one", "生成：逐个生成的每秒 token 数"},
+    {"cost.generation.weights", "generating: weights in memory", "生成：内存中的权重"},
+    {"cost.generation.memory", "generating: peak memory", "生成：峰值内存"},
     {"cost.reference",
      "The compressed model was measured against a reference: its evaluation in all, and its peak memory, "
      "hold "

@@ -70,9 +70,29 @@ struct TextRenderer {
   std::string operator()(const Chart& chart) const {
     return "  " + chart.caption + "\n" + ChartText(chart, "  ");
   }
+  std::string operator()(const Passage& passage) const {
+    std::string text = Wrapped(passage.caption, "  ", columns);
+    for (const auto* parts : {&passage.above, &passage.beside}) {
+      for (const Passage::Part& part : *parts) {
+        const std::string label = part.label.empty() ? "" : part.label + ": ";
+        text += Wrapped(label + PiecesText(part.pieces), "    ", columns);
+      }
+    }
+    return text;
+  }
 };
 
 }  // namespace
+
+std::string PiecesText(const std::vector<Passage::Piece>& pieces) {
+  static constexpr const char* kSigns[kShades + 1] = {"", "¹", "²", "³", "⁴"};
+  std::string text;
+  for (const Passage::Piece& piece : pieces) {
+    if (piece.marked) text += "▸";
+    text += piece.text + kSigns[piece.shade];
+  }
+  return text;
+}
 
 std::string ChartText(const Chart& chart, const std::string& indent) {
   size_t label_width = 0;

@@ -26,6 +26,25 @@ Comparison FullComparison() {
                  SampleCompressedResult({{"wikitext2", 10.4}, {"ptb", 27}, {"c4", 9}}), "small|2.json");
 }
 
+// With samples: one that parts, one that does not, one whose lengths do not fit, one that ends at once; and a
+// token that lost.
+Comparison ComparisonWithSamples() {
+  Json result = SampleCompressedResult({{"ptb", 27}});
+  result["samples"] = Json::parse(R"({"made_of": "1", "tokens": 5, "kl": 0.125, "texts": [
+    {"set": "ptb", "prompt": "the <b> of\nit", "original": " was a | fine\u001b", "lengths": "4 2 2 5 1", "kl": "9 10 99 100 300",
+     "parting": 2, "compressed": " great & good"},
+    {"prompt": "given", "original": " yes", "lengths": "4", "kl": "0", "original_ended": true, "compressed_ended": true},
+    {"prompt": "torn", "original": " of no length", "lengths": "4 99", "kl": "500 500", "parting": 0, "compressed": ""},
+    {"prompt": "silent", "original": "", "parting": 0, "compressed": " speaks", "original_ended": true}],
+    "original": {"weight_bytes": 3000000, "peak_memory_bytes": 9000000, "prompt": {"tokens": 256, "tokens_per_second": 812.5},
+                 "generated": {"tokens": 32, "tokens_per_second": 41.25}},
+    "compressed": {"weight_bytes": 750000, "peak_memory_bytes": 2000000, "prompt": {"tokens": 256, "tokens_per_second": 700.25},
+                   "generated": {"tokens": 32, "tokens_per_second": 99.75}}})");
+  result["datasets"]["ptb"]["lost_tokens"] = {
+      {{"context", "one <two>\nthree"}, {"token", " four"}, {"original", 0.5}, {"compressed", 7.25}}};
+  return Compare(SampleResult({{"ptb", 20}}), "a", result, "b");
+}
+
 bool HasChinese(std::string_view text) {
   return DisplayWidth(text) > static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
            return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
@@ -100,6 +119,15 @@ std::vector<std::string> Texts(const Document& document) {
         texts.push_back(chart->caption);
         for (const Chart::Row& row : chart->rows) texts.push_back(row.label), texts.push_back(row.text);
       }
+      if (const auto* passage = std::get_if<Passage>(&block)) {
+        texts.push_back(passage->caption);
+        for (const auto* parts : {&passage->above, &passage->beside}) {
+          for (const Passage::Part& part : *parts) {
+            texts.push_back(part.label);
+            for (const Passage::Piece& piece : part.pieces) texts.push_back(piece.text);
+          }
+        }
+      }
     }
   }
   return texts;
@@ -114,9 +142,19 @@ std::string Bare(const std::string& text) {
   return bare;
 }
 
-TEST(ReportTest, EveryRendererSaysEverything) {
-  for (const Language language : {Language::kEnglish, Language::kChinese}) {
-    const Document document = BuildReport(FullComparison(), language);
+class EveryReport : public testing::TestWithParam<std::tuple<Language, bool>> {
+ protected:
+  Document Built() const {
+    const auto& [language, samples] = GetParam();
+    return BuildReport(samples ? ComparisonWithSamples() : FullComparison(), language);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Reports, EveryReport,
+                         testing::Combine(testing::Values(Language::kEnglish, Language::kChinese), testing::Bool()));
+
+TEST_P(EveryReport, EveryRendererSaysEverything) {
+  {
+    const Document document = PrintableDocument(Built());
     std::string html = RenderHtml(document);
     for (const auto& [escape, character] :
          {std::pair{"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}}) {
@@ -132,8 +170,9 @@ TEST(ReportTest, EveryRendererSaysEverything) {
   }
 }
 
-TEST(ReportTest, ChineseReportHasNoEnglishSentences) {
-  const Document document = BuildReport(FullComparison(), Language::kChinese);
+TEST_P(EveryReport, ChineseReportHasNoEnglishSentences) {
+  const Document document = Built();
+  if (document.language != Language::kChinese) return;
   for (const Section& section : document.sections) {
     EXPECT_TRUE(HasChinese(section.title)) << section.title;
     for (const Block& block : section.blocks) {
@@ -260,11 +299,54 @@ TEST(ReportTest, ForcedComparisonsCarryTheirWarning) {
   }
 }
 
-TEST(ReportTest, HtmlStandsAloneAndIsWellFormed) {
+TEST(ReportTest, SamplesShowWhereTheyPartAndHowFarTheyAreApart) {
+  const Document document = BuildReport(ComparisonWithSamples(), Language::kEnglish);
+  const std::string text = RenderText(document);
+  EXPECT_THAT(text, HasSubstr("1 (ptb): they part at token 3\n    prompt: the <b> of↵it\n    original:  was a¹▸ |² fine³\\x1b⁴\n"
+                              "    compressed:  was a¹▸ great & good\n"));
+  EXPECT_THAT(text, HasSubstr("2 (given): the same 1 tokens\n    prompt: given\n    original:  yes■\n    compressed:  yes■\n"));
+  EXPECT_THAT(text, HasSubstr("original: ▸ of no length\n"));  // no shades
+  EXPECT_THAT(text, HasSubstr("original: ▸■\n    compressed: ▸ speaks\n"));
+  EXPECT_THAT(text, HasSubstr("4 prompts, continued"));
+  EXPECT_THAT(text, HasSubstr("moved by 0.1250 nats"));
+  EXPECT_THAT(text, HasSubstr("less than 0.1  0.1 to 0.3¹  0.3 to 1²  1 to 3³  3 and more⁴"));
+  EXPECT_THAT(text, ContainsRegex("…one <two>↵three▸ four +0.50 +7.25 +6.75\n"));
+  EXPECT_THAT(text, ContainsRegex("a prompt of 256 +812.5 +700.2\n"));
+  EXPECT_THAT(text, ContainsRegex("one by one +41.2 +99.8\n"));
+  EXPECT_THAT(text, ContainsRegex("weights in memory +3.0 MB +750.0 kB\n"));
+  const std::string html = RenderHtml(document);
+  EXPECT_THAT(html, HasSubstr("<span class=\"s1\" title=\"0.10 nats\"> a</span>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"s2 mark\" title=\"0.99 nats\"> |</span>"));
+  EXPECT_THAT(html, HasSubstr("<span title=\"0.09 nats\"> was</span>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"mark\"> great &amp; good</span>"));
+  EXPECT_THAT(html, HasSubstr("the &lt;b&gt; of↵it"));
+  EXPECT_THAT(html, HasSubstr(".s4 {"));
+  const std::string markdown = RenderMarkdown(document);
+  EXPECT_THAT(markdown, HasSubstr("\n| original | compressed |\n| --- | --- |\n|  was a¹▸ \\|² fine³"));
+  const std::string chinese = RenderText(BuildReport(ComparisonWithSamples(), Language::kChinese));
+  EXPECT_THAT(chinese, HasSubstr("生成样例"));
+  EXPECT_THAT(chinese, HasSubstr("1（ptb）：从第 3 个 token 起不同"));
+}
+
+TEST(ReportTest, SamplesThatWereNotTakenSayWhy) {
+  Json result = SampleCompressedResult({{"ptb", 27}});
+  result["samples"] = {{"skipped", "generating takes 26 GB, and 20 GB are free"}};
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    EXPECT_THAT(RenderText(BuildReport(Compare(SampleResult({{"ptb", 20}}), "a", result, "b"), language)),
+                HasSubstr("generating takes 26 GB, and 20 GB are free"));
+  }
+  EXPECT_THAT(RenderText(BuildReport(FullComparison(), Language::kEnglish)), Not(HasSubstr("Samples\n")));
+}
+
+TEST(ReportTest, HtmlStandsAlone) {
   const std::string html = RenderHtml(BuildReport(FullComparison(), Language::kChinese));
   EXPECT_THAT(html, HasSubstr("<html lang=\"zh-CN\">"));
   EXPECT_THAT(html, HasSubstr("base &lt;1&gt;.json"));
   EXPECT_THAT(html, HasSubstr("<svg"));
+}
+
+TEST_P(EveryReport, HtmlIsWellFormed) {
+  const std::string html = RenderHtml(Built());
   for (const char* outside : {"http:", "https:", "<script", "<link", "@import", "url("})
     EXPECT_THAT(html, Not(HasSubstr(outside)));
   // Every element that is opened is closed, in order.
