@@ -15,6 +15,7 @@
 #include "base/finite.h"
 #include "base/log.h"
 #include "base/output.h"
+#include "base/sha256.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "compress/budget/demands.h"
@@ -88,6 +89,7 @@ class Compression {
         format_(MakeOutputFormat(settings_, weights_, paths.model, *coder_, ends_, place_)) {}
 
   void Check();
+  Identity Which();
   CompressionNeeds Needs();
   CompressionRecord Run();
 
@@ -102,6 +104,7 @@ class Compression {
   void CheckBudget();
   void Place();
   void CheckStatisticsPath() const;
+  fs::path StatisticsFile(const Identity& identity) const;
   void Describe();
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
@@ -187,6 +190,12 @@ CompressionNeeds Compression::Needs() {
   return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes() +
                         static_cast<double>(EstimatedStatisticsBytes(settings_, config())),
           .memory = PlaceActivations(settings_, config()).plan};
+}
+
+Identity Compression::Which() {
+  Check();
+  Identify();
+  return CompressionIdentity(record_);
 }
 
 CompressionRecord Compression::Run() {
@@ -391,6 +400,14 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
   }
 }
 
+fs::path Compression::StatisticsFile(const Identity& identity) const {
+  if (!paths_.statistics.empty()) return paths_.statistics;
+  if (paths_.statistics_store.empty()) return work_->StatisticsPath();
+  constexpr size_t kDigits = 12;  // of the SHA-256, enough to tell the files of a directory apart
+  return paths_.statistics_store /
+         fmt::format("statistics-{}.safetensors", Sha256Hex(ToJson(identity).dump()).substr(0, kDigits));
+}
+
 // Fills statistics_; the result is there when new ones are in their file.
 std::future<void> Compression::ObtainStatistics() {
   StatisticsSettings wanted{.information = settings_.information,
@@ -399,9 +416,9 @@ std::future<void> Compression::ObtainStatistics() {
                             .seed = settings_.seed,
                             .rest = rest_};
   coder_->Require(wanted);
-  const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
   const Identity identity =
       StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.arithmetic);
+  const fs::path path = StatisticsFile(identity);
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
     const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
@@ -617,6 +634,11 @@ CompressionRecord Compression::Finish() {
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                       Progress& progress) {
   Compression(paths, settings, progress).Check();
+}
+
+Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                               Progress& progress) {
+  return Compression(paths, settings, progress).Which();
 }
 
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,

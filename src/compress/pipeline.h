@@ -7,6 +7,7 @@
 #include "compress/settings.h"
 #include "device/memory_plan.h"
 #include "record/compression.h"
+#include "record/identity.h"
 
 namespace mica {
 
@@ -16,6 +17,8 @@ struct CompressionPaths {
   std::filesystem::path out;
   std::filesystem::path
       statistics;  // file to keep the statistics in, used again by later runs; empty: none is kept
+  // Instead: a directory of such files, one for each kind of statistics, named after what they were made of.
+  std::filesystem::path statistics_store = {};
 };
 
 // Throws the Error that CompressModel would throw for what can be known at once: settings, model, tokenizer,
@@ -27,6 +30,9 @@ struct CompressionNeeds {
   double disk_bytes = 0;  // of `out` and the statistics, about
   MemoryPlan memory;      // compress/plan.h
 };
+// Which compression it would be (record/identity.h); writes nothing. Throws what CheckCompression throws.
+Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                               Progress& progress);
 // Throws what CheckCompression throws of settings, model and budget, and leaves tokenizer and texts aside.
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                                     Progress& progress);

@@ -27,6 +27,22 @@ constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"
 
 }  // namespace
 
+CompressionSettings CompressionFromJson(const Json& json, const std::string& where, const fs::path& base) {
+  CompressionSettings settings = SettingsFromJson(json, where);
+  for (DataSpec& source : settings.calibration.sources) {
+    if (source.kind != DataKind::kBuiltIn) source.path = base / source.path;
+  }
+  if (settings.calibration.sources.empty())
+    Fail("{}: \"calib\" names no text to calibrate on; leave it out for the built-in text", where);
+  CheckSettings(settings);
+  return settings;
+}
+
+void RefuseSweep(const Experiment& experiment) {
+  if (!experiment.sweep.is_null())
+    Fail("{}: has a \"sweep\"; run it with mica sweep, or leave the sweep out", experiment.name);
+}
+
 Experiment ReadExperiment(const fs::path& path) {
   return ExperimentFromJson(ReadJson(path, DuplicateKeys::kRefuse), path);
 }
@@ -46,6 +62,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   const Json* evaluate = reader.Find("evaluate");
   const Json* compress = reader.Find("compress");
   const Json* expect = reader.Find("expect");
+  if (const Json* sweep = reader.Find("sweep")) experiment.sweep = *sweep;
   reader.Finish();
   if (experiment.json.contains("name") && !IsLabel(experiment.name))
     Fail("{}: \"name\" is {}, expected {}", where, ShownJson(experiment.json["name"]), kLabelRule);
@@ -60,14 +77,8 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   for (DataSpec& set : experiment.evaluation.data) set.path = base / set.path;
   experiment.divergence = ValueOf(*evaluate, FindOption(EvaluationOptionTable(), "divergence"));
   experiment.evaluation.model = (base / model).lexically_normal();
-  experiment.compression = SettingsFromJson(*compress, where + ", \"compress\"");
-  for (DataSpec& source : experiment.compression.calibration.sources) {
-    if (source.kind != DataKind::kBuiltIn) source.path = base / source.path;
-  }
-  if (experiment.compression.calibration.sources.empty())
-    Fail("{}, \"compress\": \"calib\" names no text to calibrate on; leave it out for the built-in text",
-         where);
-  CheckSettings(experiment.compression);
+  experiment.base = base;
+  experiment.compression = CompressionFromJson(*compress, where + ", \"compress\"", base);
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {
     const auto is_it = [&](const DataSpec& text) { return text.path == path; };
@@ -78,7 +89,23 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   return experiment;
 }
 
+std::string WriteComparison(const Comparison& comparison, const fs::path& directory) {
+  WriteJson(directory / kComparisonFile, ComparisonJson(comparison));
+  std::string report;
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildReport(comparison, language);
+    const std::string stem = language == Language::kEnglish ? "comparison" : "comparison.zh";
+    WriteFileAtomically(directory / (stem + ".txt"), RenderText(document));
+    WriteFileAtomically(directory / (stem + ".md"), RenderMarkdown(document));
+    WriteFileAtomically(directory / (stem + ".html"), RenderHtml(document));
+    if (language == Language::kEnglish)
+      report = RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
+  }
+  return report;
+}
+
 Comparison RunExperiment(const Experiment& experiment, bool quiet) {
+  RefuseSweep(experiment);
   RefuseIdleOptions(experiment.compression, GivenIn(experiment.json.at("compress")));
   ExperimentDirectory directory(experiment, experiment.compression, quiet);
   directory.status().SetStages({std::begin(kStages), std::end(kStages)});
@@ -94,17 +121,7 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   directory.Stage("compare");
   const Comparison comparison =
       Compare(baseline, baseline_path.string(), compressed, compressed_path.string(), false);
-  WriteJson(directory.path() / kComparisonFile, ComparisonJson(comparison));
-  std::string report;
-  for (const Language language : {Language::kEnglish, Language::kChinese}) {
-    const Document document = BuildReport(comparison, language);
-    const std::string stem = language == Language::kEnglish ? "comparison" : "comparison.zh";
-    WriteFileAtomically(directory.path() / (stem + ".txt"), RenderText(document));
-    WriteFileAtomically(directory.path() / (stem + ".md"), RenderMarkdown(document));
-    WriteFileAtomically(directory.path() / (stem + ".html"), RenderHtml(document));
-    if (language == Language::kEnglish)
-      report = RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
-  }
+  const std::string report = WriteComparison(comparison, directory.path());
   directory.Stage("done");
   if (!quiet) WriteStdout(report);
   return comparison;

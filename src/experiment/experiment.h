@@ -20,18 +20,28 @@ struct Experiment {
   CompressionSettings compression;
   bool force = false;  // evaluation texts may be calibration texts
   Expectations expected;
-  Json json;  // the file as read
+  std::filesystem::path base;  // what relative paths in the file are relative to
+  Json sweep;                  // of a sweep (experiment/sweep/sweep_plan.h); null: none
+  Json json;                   // the file as read
 };
 
 // Reads an experiment file; relative paths in it are relative to its own directory. Unknown keys throw Error.
 //   {"name", "model", "directory", "force": false,
 //    "evaluate": {the keys of RequestFromJson, and "divergence": false},
 //    "compress": {the keys of SettingsFromJson},
-//    "expect": {"layers", "hidden", "vocabulary", "parameters", "dtype", "lines": {path of a text: lines}}}
-// "expect" may be left out, and so may each of its keys.
+//    "expect": {"layers", "hidden", "vocabulary", "parameters", "dtype", "lines": {path of a text: lines}},
+//    "sweep": {what `mica sweep` goes through}}
+// "expect" may be left out, and so may each of its keys; so may "sweep".
 Experiment ReadExperiment(const std::filesystem::path& path);
 // The same for the content of a file that would be at `path`.
 Experiment ExperimentFromJson(Json json, const std::filesystem::path& path);
+
+// Settings of a compression as an experiment file has them, checked; relative paths of texts are relative to
+// `base`.
+CompressionSettings CompressionFromJson(const Json& json, const std::string& where,
+                                        const std::filesystem::path& base);
+// Throws Error for an experiment with a "sweep", which other commands than `mica sweep` would leave out.
+void RefuseSweep(const Experiment& experiment);
 
 // What a run leaves in its directory.
 inline constexpr const char* kBaselineFile = "baseline.json";
@@ -39,6 +49,10 @@ inline constexpr const char* kCompressedFile = "compressed.json";
 inline constexpr const char* kComparisonFile = "comparison.json";
 inline constexpr const char* kPackedDirectory = "packed";
 inline constexpr const char* kStatisticsFile = "statistics.safetensors";
+
+// Writes the comparison into a directory: comparison.{txt,md,html,json}, and comparison.zh.{txt,md,html} in
+// Chinese. Returns the text report, as broad as the terminal.
+std::string WriteComparison(const Comparison& comparison, const std::filesystem::path& directory);
 
 // Runs what is not done yet: DIR/baseline.json, DIR/packed/, DIR/compressed.json, then
 // DIR/comparison.{txt,md,html,json} and their Chinese twins comparison.zh.{txt,md,html}. DIR/status.json

@@ -17,12 +17,12 @@
 
 namespace mica {
 namespace fs = std::filesystem;
-namespace {
 
 // Evaluating on what was calibrated on would flatter the result.
-void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& evaluation) {
+void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
+                      const EvaluationRecord& evaluation) {
   if (experiment.force) return;
-  for (const DataSpec& calibration : experiment.compression.calibration.sources) {
+  for (const DataSpec& calibration : compression.calibration.sources) {
     const LoadedText loaded = LoadText(calibration);
     CalibrationSource source;
     source.sha256 = loaded.fingerprint;
@@ -36,6 +36,8 @@ void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& eval
     }
   }
 }
+
+namespace {
 
 // A model or a text that the experiment was not written for.
 void CheckExpectations(const Experiment& experiment) {
@@ -83,7 +85,7 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
   CheckDirectory(experiment);
   CheckExpectations(experiment);
   original_.emplace(Prepare(experiment.evaluation.model));
-  CheckTextsDiffer(experiment, original_->Describe());
+  CheckTextsDiffer(experiment, compression, original_->Describe());
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
   lock_ = LockDirectory(experiment);
   // A directory serves one experiment. Whether it is the same one is seen by what its results were made of,

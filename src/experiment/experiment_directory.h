@@ -23,6 +23,11 @@ inline constexpr const char* kStatusFile = "status.json";
 // Throws Error when the directory of the experiment is an input, or holds something else.
 void CheckDirectory(const Experiment& experiment);
 
+// Throws Error when a text of `evaluation` is one that `compression` is calibrated on, unless the experiment
+// allows it.
+void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
+                      const EvaluationRecord& evaluation);
+
 class ExperimentDirectory {
  public:
   // Makes the directory or goes on in it, after everything has been checked that can be before work begins:
