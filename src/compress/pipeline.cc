@@ -91,6 +91,7 @@ class Compression {
   void Check();
   Identity Which();
   CompressionNeeds Needs();
+  BudgetReach Reaching();
   CompressionRecord Run();
 
  private:
@@ -182,6 +183,17 @@ void Compression::Place() {
     LogInfo("compressing takes about {}{}", placement.plan.Describe(),
             rest_ == device ? "" : "; the activations of all tokens rest on the processor");
   }
+}
+
+BudgetReach Compression::Reaching() {
+  CheckModel();
+  const Reach reach = coder_->ReachOfModel();
+  if (settings_.budget.target != BudgetTarget::kFileBytes) return {reach.least, reach.most, 1};
+  overhead_.emplace(weights_, *coder_, ends_, true);
+  const uint64_t besides = format_ ? Besides().least : overhead_->Least().least;
+  const double bytes = static_cast<double>(coder_->PlannedWeights()) / 8;  // of a bit for each
+  return {std::ceil(static_cast<double>(besides) + reach.least * bytes),
+          std::floor(static_cast<double>(besides) + reach.most * bytes), bytes};
 }
 
 CompressionNeeds Compression::Needs() {
@@ -639,6 +651,10 @@ void CheckCompression(const CompressionPaths& paths, const CompressionSettings& 
 Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                                Progress& progress) {
   return Compression(paths, settings, progress).Which();
+}
+
+BudgetReach ReachOfBudget(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress) {
+  return Compression(paths, settings, progress).Reaching();
 }
 
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,

@@ -25,6 +25,13 @@ struct CompressionPaths {
 // texts, a budget out of reach. Writes nothing.
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
 
+// Budgets that settings and model allow, whatever settings.budget.value is: bits or bytes as its target says; `most`
+// may be infinite. per_bit: what a bit more for each compressed weight is in that measure.
+struct BudgetReach {
+  double least = 0, most = 0, per_bit = 1;
+};
+BudgetReach ReachOfBudget(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+
 // What a compression takes, before it begins.
 struct CompressionNeeds {
   double disk_bytes = 0;  // of `out` and the statistics, about

@@ -11,11 +11,11 @@
 #include "base/output.h"
 #include "base/terminal.h"
 #include "base/text.h"
-#include "compress/pipeline.h"
 #include "eval/measure/request.h"
 #include "eval/report/comparison.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "experiment/quality/quality_search.h"
 #include "record/compression.h"
 #include "record/options.h"
 
@@ -27,7 +27,9 @@ constexpr const char* kStages[] = {"baseline", "compress", "evaluate", "compare"
 
 }  // namespace
 
-CompressionSettings CompressionFromJson(const Json& json, const std::string& where, const fs::path& base) {
+CompressionSettings CompressionFromJson(Json json, const std::string& where, const fs::path& base,
+                                        std::optional<QualityBudget>* quality) {
+  if (quality != nullptr) *quality = TakeQuality(json, where);
   CompressionSettings settings = SettingsFromJson(json, where);
   for (DataSpec& source : settings.calibration.sources) {
     if (source.kind != DataKind::kBuiltIn) source.path = base / source.path;
@@ -78,7 +80,8 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   experiment.divergence = ValueOf(*evaluate, FindOption(EvaluationOptionTable(), "divergence"));
   experiment.evaluation.model = (base / model).lexically_normal();
   experiment.base = base;
-  experiment.compression = CompressionFromJson(*compress, where + ", \"compress\"", base);
+  experiment.compression = CompressionFromJson(*compress, where + ", \"compress\"", base, &experiment.quality);
+  if (experiment.quality && experiment.quality->kind == QualityKind::kKl) experiment.divergence = true;
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {
     const auto is_it = [&](const DataSpec& text) { return text.path == path; };
@@ -107,7 +110,9 @@ std::string WriteComparison(const Comparison& comparison, const fs::path& direct
 Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   RefuseSweep(experiment);
   RefuseIdleOptions(experiment.compression, GivenIn(experiment.json.at("compress")));
-  ExperimentDirectory directory(experiment, experiment.compression, quiet);
+  CompressionSettings settings = experiment.compression;
+  if (experiment.quality) settings = FirstSettings({experiment.evaluation.model, {}, {}}, settings, *experiment.quality);
+  ExperimentDirectory directory(experiment, settings, quiet);
   directory.status().SetStages({std::begin(kStages), std::end(kStages)});
   const fs::path baseline_path = directory.path() / kBaselineFile,
                  compressed_path = directory.path() / kCompressedFile,
@@ -115,8 +120,8 @@ Comparison RunExperiment(const Experiment& experiment, bool quiet) {
   const EvaluationRecord baseline =
       directory.Evaluated("baseline", experiment.evaluation.model, kBaselineFile);
   directory.Stage("compress");
-  CompressModel({experiment.evaluation.model, packed, directory.path() / kStatisticsFile},
-                experiment.compression, directory.progress());
+  directory.Compress({experiment.evaluation.model, packed, directory.path() / kStatisticsFile}, settings,
+                     experiment.quality, kCompressedFile);
   const EvaluationRecord compressed = directory.Evaluated("evaluate", packed, kCompressedFile);
   directory.Stage("compare");
   const Comparison comparison =

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "compress/settings.h"
 #include "eval/measure/evaluate.h"
 #include "eval/report/comparison.h"
 #include "experiment/expectations.h"
+#include "experiment/quality/quality_budget.h"
 
 namespace mica {
 
@@ -18,6 +20,7 @@ struct Experiment {
   EvaluationRequest evaluation;     // evaluation.model is the original checkpoint
   bool divergence = false;          // compressed models are measured against the original one, too
   CompressionSettings compression;
+  std::optional<QualityBudget> quality;  // in place of the budget, which is then the first to try
   bool force = false;  // evaluation texts may be calibration texts
   Expectations expected;
   std::filesystem::path base;  // what relative paths in the file are relative to
@@ -37,9 +40,9 @@ Experiment ReadExperiment(const std::filesystem::path& path);
 Experiment ExperimentFromJson(Json json, const std::filesystem::path& path);
 
 // Settings of a compression as an experiment file has them, checked; relative paths of texts are relative to
-// `base`.
-CompressionSettings CompressionFromJson(const Json& json, const std::string& where,
-                                        const std::filesystem::path& base);
+// `base`. A budget of kind kl or retention is put into `quality`, unless that is null: then it is refused.
+CompressionSettings CompressionFromJson(Json json, const std::string& where, const std::filesystem::path& base,
+                                        std::optional<QualityBudget>* quality = nullptr);
 // Throws Error for an experiment with a "sweep", which other commands than `mica sweep` would leave out.
 void RefuseSweep(const Experiment& experiment);
 
@@ -48,6 +51,7 @@ inline constexpr const char* kBaselineFile = "baseline.json";
 inline constexpr const char* kCompressedFile = "compressed.json";
 inline constexpr const char* kComparisonFile = "comparison.json";
 inline constexpr const char* kPackedDirectory = "packed";
+inline constexpr const char* kSearchDirectory = "search";  // while a budget is looked for
 inline constexpr const char* kStatisticsFile = "statistics.safetensors";
 
 // Writes the comparison into a directory: comparison.{txt,md,html,json}, and comparison.zh.{txt,md,html} in

@@ -93,11 +93,12 @@ void AddRates(const std::vector<LayerRecord>& layers, SweepRun& run) {
   }
 }
 
+// Values of points have budgets under their kinds.
 bool IsBudget(const std::string& option) {
-  const auto options = CompressionOptionTable();
-  return std::any_of(options.begin(), options.end(), [&](const Option& one) {
-    return option == one.name && *one.one_of != '\0';
-  });
+  for (const char* kind : {"bits", "bpw", "size", "kl", "retention"}) {
+    if (option == kind) return true;
+  }
+  return false;
 }
 
 std::string LabelOf(const Ordered<Json>& values, bool with_budget) {
@@ -258,7 +259,7 @@ Json SweepJson(const SweepSummary& summary, const std::vector<bool>& kept) {
       return std::find(one.runs.begin(), one.runs.end(), i) != one.runs.end();
     });
     entry["front"] = in != summary.settings.end() && in->front;
-    for (const auto& [key, value] : FiguresJson(run.figures).items()) entry[key] = value;
+    entry.update(FiguresJson(run.figures));
     for (const auto& [name, set] : run.sets) entry["datasets"][name] = FiguresJson(set);
     entry["bits_by_type"] = RatesJson(run.by_type);
     entry["bits_by_layers"] = RatesJson(run.by_depth);
@@ -281,7 +282,7 @@ Json SweepJson(const SweepSummary& summary, const std::vector<bool>& kept) {
   json["others"] = Json::array();
   for (const SweepOtherFile& other : summary.others) {
     Json entry = {{"name", other.name}, {"path", other.path}};
-    for (const auto& [key, value] : FiguresJson(other.figures).items()) entry[key] = value;
+    entry.update(FiguresJson(other.figures));
     json["others"].push_back(std::move(entry));
   }
   return json;

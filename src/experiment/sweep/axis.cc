@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <optional>
 
 #include "base/error.h"
+#include "experiment/quality/quality_budget.h"
 #include "record/options.h"
 
 namespace mica {
@@ -25,15 +27,21 @@ const Option& OptionUnder(const std::string& key, const std::string& where) {
        nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest));
 }
 
-// The budget of this kind.
-const Option& BudgetOfKind(const Json& budget, const std::string& where) {
-  std::string kinds;
-  for (const Option& option : CompressionOptionTable()) {
-    if (*option.one_of == '\0') continue;
-    if (budget.is_object() && budget.value("kind", Json()) == option.name) return option;
-    kinds += (kinds.empty() ? "" : ", ") + std::string(option.name);
+// The option of a budget's kind.
+const Option& OptionOfBudget(const Json& budget, const std::string& where) {
+  const Json kind = budget.is_object() ? budget.value("kind", Json()) : Json();
+  const Option* const option = kind.is_string() ? BudgetOfKind(kind.get<std::string>()) : nullptr;
+  if (option == nullptr) {
+    Fail("{}: \"budget\" is {}, expected an object whose \"kind\" is bits, bpw, size, kl or retention", where,
+         ShownJson(budget));
   }
-  Fail("{}: \"budget\" is {}, expected an object whose \"kind\" is one of {}", where, ShownJson(budget), kinds);
+  return *option;
+}
+
+// As values of points name it: budgets by their kind.
+std::string NameOf(const Option& option) {
+  const char* const kind = KindOfBudget(option);
+  return kind != nullptr ? kind : option.name;
 }
 
 // The "value" of a budget; no other key but "kind" may stand beside it.
@@ -89,7 +97,7 @@ void AddValues(const Option& option, const Json& json, const std::string& where,
   }
   if (values.empty()) Fail("{}: is empty, expected at least one value", inside);
   for (const Json& value : values) {
-    std::pair<std::string, Json> one{option.name, CheckedValue(option, value, where)};
+    std::pair<std::string, Json> one{NameOf(option), CheckedValue(option, value, where)};
     if (std::find(axis.values.begin(), axis.values.end(), one) != axis.values.end())
       Fail("{}: has {} twice", inside, ShownJson(value));
     axis.values.push_back(std::move(one));
@@ -106,20 +114,23 @@ Axis ReadAxis(const std::string& key, const Json& json, const std::string& where
     AddValues(option, json, where, axis);
   } else if (json.is_array()) {
     for (const Json& budget : json) {
-      const Option& kind = BudgetOfKind(budget, where);
+      const Option& kind = OptionOfBudget(budget, where);
       const Json& value = ValueOfBudget(budget, where);
       AddValues(kind, value.is_number() ? Json::array({value}) : value, where, axis);
     }
   } else {
-    AddValues(BudgetOfKind(json, where), ValueOfBudget(json, where), where, axis);
+    AddValues(OptionOfBudget(json, where), ValueOfBudget(json, where), where, axis);
   }
   if (axis.values.empty()) Fail("{}, \"{}\": is empty, expected at least one value", where, key);
   return axis;
 }
 
 Ordered<Json> ReadPoint(const Json& json, const std::string& where) {
-  const Json values = ReadOptions(CompressionOptionTable(), json, where);
+  Json given = json;
   Ordered<Json> point;
+  if (const std::optional<QualityBudget> quality = TakeQuality(given, where))
+    point.emplace_back(QualityName(quality->kind), quality->value);
+  const Json values = ReadOptions(CompressionOptionTable(), given, where);
   for (const Option& option : CompressionOptionTable()) {
     if (const Json* value = ValueIn(values, option)) point.emplace_back(option.name, *value);
   }

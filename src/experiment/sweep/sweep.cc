@@ -19,6 +19,7 @@
 #include "compress/pipeline.h"
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
+#include "experiment/quality/quality_search.h"
 #include "experiment/sweep/sweep_plan.h"
 #include "model/sizes.h"
 #include "model/weights.h"
@@ -70,7 +71,7 @@ class Sweep {
   }
   bool WasDropped(size_t point) const;
 
-  void CheckPoints() const;
+  void CheckPoints();
   void RunPoint(size_t point);
   void Compress(size_t point);
   EvaluationRecord KeptResult(size_t point) const;
@@ -81,7 +82,7 @@ class Sweep {
   void Report();
 
   const Experiment& experiment_;
-  const SweepPlan plan_;
+  SweepPlan plan_;
   const bool quiet_;
   std::optional<ExperimentDirectory> directory_;
   EvaluationRecord baseline_;
@@ -90,13 +91,20 @@ class Sweep {
 };
 
 // All that can be known of the points before the first is begun, but for what the first one's check says.
-void Sweep::CheckPoints() const {
+void Sweep::CheckPoints() {
   Progress none(false);
-  for (const SweepPoint& point : plan_.points) {
+  for (SweepPoint& point : plan_.points) {
     ThrowIfInterrupted();
     InContext(fmt::format("{}, point {}", experiment_.name, point.name), [&] {
-      NeedsOfCompression({experiment_.evaluation.model, experiment_.directory / point.name / kPackedDirectory, {}},
-                         point.settings, none);
+      const CompressionPaths paths{experiment_.evaluation.model,
+                                   experiment_.directory / point.name / kPackedDirectory, {}};
+      if (point.quality) {
+        if (point.quality->kind == QualityKind::kKl && !experiment_.divergence)
+          Fail("a budget of kind kl needs \"divergence\": true in \"evaluate\"");
+        point.settings = FirstSettings(paths, point.settings, *point.quality);
+      }
+      point.settings.arithmetic.device = experiment_.evaluation.device;
+      NeedsOfCompression(paths, point.settings, none);
     });
   }
 }
@@ -112,7 +120,10 @@ EvaluationRecord Sweep::KeptResult(size_t point) const {
   EvaluationRecord kept = EvaluationFromJson(ReadJson(path), path.string());
   if (!kept.model.compression) Fail("{}: says nothing of the compression; delete it to measure anew", path.string());
   Progress none(false);
-  const Identity now = IdentityOfCompression(Paths(point), plan_.points[point].settings, none);
+  CompressionSettings settings = plan_.points[point].settings;
+  // Of what was found for a promise.
+  if (plan_.points[point].quality) settings.budget.value = kept.model.compression->settings.Budget().value.value_or(0);
+  const Identity now = IdentityOfCompression(Paths(point), settings, none);
   std::vector<std::string> differences =
       Differences(CompressionIdentity(*kept.model.compression), now, Unrecorded::kDiffers);
   // The baseline is measured as the point would be.
@@ -134,7 +145,8 @@ EvaluationRecord Sweep::KeptResult(size_t point) const {
 
 void Sweep::Compress(size_t point) {
   directory_->Stage("compress " + plan_.points[point].name);
-  CompressModel(Paths(point), plan_.points[point].settings, directory_->progress());
+  directory_->Compress(Paths(point), plan_.points[point].settings, plan_.points[point].quality,
+                       (fs::path(plan_.points[point].name) / kCompressedFile).string());
 }
 
 void Sweep::RunPoint(size_t point) {

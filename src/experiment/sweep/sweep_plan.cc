@@ -8,6 +8,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "experiment/sweep/axis.h"
+#include "experiment/quality/quality_budget.h"
 #include "record/options.h"
 
 namespace mica {
@@ -19,7 +20,15 @@ constexpr size_t kMostNameBytes = 100;
 bool IsOf(const Ordered<Json>& values, const char* option) { return Find(values, option) != nullptr; }
 
 void SetOption(Json& compress, const std::string& option, const Json& value) {
-  SetValue(compress, FindOption(CompressionOptionTable(), option), value);
+  if (BudgetOfKind(option) != nullptr) {
+    compress["budget"] = {{"kind", option}, {"value", value}};
+  } else {
+    SetValue(compress, FindOption(CompressionOptionTable(), option), value);
+  }
+}
+// The key of "compress" that an option, or a kind of budget, is given under.
+std::string KeyOfValue(const std::string& option) {
+  return BudgetOfKind(option) != nullptr ? "budget" : KeyOf(FindOption(CompressionOptionTable(), option));
 }
 
 // The experiment's "compress" with the values of a point in it. Shares of zeros and where they may be go together: a
@@ -53,21 +62,23 @@ class Points {
     SweepPoint point;
     const std::string where = fmt::format("{}, point {}", where_, LabelOf(values));
     Json compress = CompressOf(base_, values);
-    const CompressionSettings settings = InContext(where, [&] { return Settings(compress); });
+    std::optional<QualityBudget> quality;
+    const CompressionSettings settings = InContext(where, [&] { return Settings(compress, quality); });
     const Json effective = SettingsToJson(settings);
-    for (const auto& [key, value] : std::exchange(compress, Json::object()).items()) {
+    const Json merged = std::exchange(compress, Json::object());
+    for (const auto& [key, value] : merged.items()) {
       const bool works = key == "preset" || key == "calib" || effective.contains(key);
       (works ? effective_ : idle_).insert(key);
       if (works) compress[key] = value;
     }
     for (auto& [option, value] : values) {
-      const Option& row = FindOption(CompressionOptionTable(), option);
-      const std::string key = *row.one_of != '\0' ? std::string(row.one_of) : KeyOf(row);
-      if (compress.contains(key)) point.values.emplace_back(option, std::move(value));
+      if (compress.contains(KeyOfValue(option))) point.values.emplace_back(option, std::move(value));
     }
-    point.settings = InContext(where, [&] { return Settings(compress); });
+    point.settings = InContext(where, [&] { return Settings(compress, point.quality); });
     point.compress = std::move(compress);
-    if (!seen_.insert(SettingsToJson(point.settings).dump()).second) return;
+    Json identity = SettingsToJson(point.settings);
+    if (point.quality) identity["budget"] = point.compress.at("budget");
+    if (!seen_.insert(identity.dump()).second) return;
     point.name = NameOf(point.values);
     if (point.name.empty()) point.name = "point";
     std::string name = point.name;
@@ -91,8 +102,8 @@ class Points {
   }
 
  private:
-  CompressionSettings Settings(const Json& compress) const {
-    return CompressionFromJson(compress, "\"compress\"", experiment_.base);
+  CompressionSettings Settings(const Json& compress, std::optional<QualityBudget>& quality) const {
+    return CompressionFromJson(compress, "\"compress\"", experiment_.base, &quality);
   }
 
   const Experiment& experiment_;

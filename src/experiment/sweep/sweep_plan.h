@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct SweepPoint {
   Ordered<Json> values;  // what it is told apart by, by the name of the option: {"bpw", 2.5}, {"seed", 1}
   Json compress;         // the "compress" of its run: what is given and changes something
   CompressionSettings settings;
+  std::optional<QualityBudget> quality;  // in place of the budget
 };
 
 // Which points keep their packed files; their results stay in any case.

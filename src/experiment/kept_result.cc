@@ -1,0 +1,27 @@
+#include "experiment/kept_result.h"
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "record/identity.h"
+
+namespace mica {
+
+EvaluationRecord MeasuredOnce(Evaluation& evaluation, const std::filesystem::path& kept, Progress& progress) {
+  if (!std::filesystem::exists(kept)) {
+    WriteJson(kept, ToJson(evaluation.Measure(progress)));
+    return EvaluationFromJson(ReadJson(kept), kept.string());
+  }
+  EvaluationRecord earlier = EvaluationFromJson(ReadJson(kept), kept.string());
+  const std::vector<std::string> differences = Differences(
+      EvaluationIdentity(earlier), EvaluationIdentity(evaluation.Describe()), Unrecorded::kDiffers);
+  if (!differences.empty()) {
+    Fail("{}: was made of something else: {}; repeat the same to go on, or give another \"directory\"",
+         kept.string(), JoinClauses(differences));
+  }
+  return earlier;
+}
+
+}  // namespace mica
