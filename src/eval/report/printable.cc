@@ -26,6 +26,16 @@ struct Cleaner {
       Clean(row.text);
     }
   }
+  void operator()(Plot& plot) const {
+    Clean(plot.caption);
+    Clean(plot.x.label);
+    Clean(plot.y.label);
+    Clean(plot.front_name);
+    for (Plot::Series& series : plot.series) {
+      Clean(series.name);
+      for (Plot::Point& point : series.points) Clean(point.label);
+    }
+  }
 };
 
 }  // namespace

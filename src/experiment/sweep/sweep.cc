@@ -88,6 +88,7 @@ class Sweep {
   EvaluationRecord baseline_;
   SweepSummary summary_;
   std::vector<double> own_seconds_;  // of finished points
+  std::string report_;
 };
 
 // All that can be known of the points before the first is begun, but for what the first one's check says.
@@ -262,6 +263,15 @@ void Sweep::Report() {
   for (size_t point = 0; point < plan_.points.size(); ++point)
     kept.push_back(fs::exists(Packed(point) / kCompressionFile));
   WriteJson(directory_->path() / kSweepFile, SweepJson(summary_, kept));
+  for (const Language language : {Language::kEnglish, Language::kChinese}) {
+    const Document document = BuildSweepReport(summary_, language);
+    const std::string stem = language == Language::kEnglish ? "sweep" : "sweep.zh";
+    WriteFileAtomically(directory_->path() / (stem + ".txt"), RenderText(document));
+    WriteFileAtomically(directory_->path() / (stem + ".md"), RenderMarkdown(document));
+    WriteFileAtomically(directory_->path() / (stem + ".html"), RenderHtml(document));
+    if (language == Language::kEnglish)
+      report_ = RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
+  }
 }
 
 SweepSummary Sweep::Run() {
@@ -296,6 +306,7 @@ SweepSummary Sweep::Run() {
   directory_->Stage("report");
   Report();
   directory_->Stage("done");
+  if (!quiet_) WriteStdout(report_);
   return summary_;
 }
 
