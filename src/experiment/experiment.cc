@@ -42,7 +42,7 @@ CompressionSettings CompressionFromJson(Json json, const std::string& where, con
 
 void RefuseSweep(const Experiment& experiment) {
   if (!experiment.sweep.is_null())
-    Fail("{}: has a \"sweep\"; run it with mica sweep, or leave the sweep out", experiment.name);
+    Fail("{}: has a \"sweep\"; run it with mica sweep, or leave the sweep out", experiment.file.string());
 }
 
 Experiment ReadExperiment(const fs::path& path) {
@@ -64,7 +64,10 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   const Json* evaluate = reader.Find("evaluate");
   const Json* compress = reader.Find("compress");
   const Json* expect = reader.Find("expect");
-  if (const Json* sweep = reader.Find("sweep")) experiment.sweep = *sweep;
+  if (const Json* sweep = reader.Find("sweep")) {
+    if (!sweep->is_object()) reader.RefuseType("sweep", *sweep, "an object");
+    experiment.sweep = *sweep;
+  }
   reader.Finish();
   if (experiment.json.contains("name") && !IsLabel(experiment.name))
     Fail("{}: \"name\" is {}, expected {}", where, ShownJson(experiment.json["name"]), kLabelRule);
@@ -79,6 +82,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   for (DataSpec& set : experiment.evaluation.data) set.path = base / set.path;
   experiment.divergence = ValueOf(*evaluate, FindOption(EvaluationOptionTable(), "divergence"));
   experiment.evaluation.model = (base / model).lexically_normal();
+  experiment.file = path;
   experiment.base = base;
   experiment.compression = CompressionFromJson(*compress, where + ", \"compress\"", base, &experiment.quality);
   if (experiment.quality && experiment.quality->kind == QualityKind::kKl) experiment.divergence = true;

@@ -23,7 +23,8 @@ struct Experiment {
   std::optional<QualityBudget> quality;  // in place of the budget, which is then the first to try
   bool force = false;  // evaluation texts may be calibration texts
   Expectations expected;
-  std::filesystem::path base;  // what relative paths in the file are relative to
+  std::filesystem::path file;  // that it is of
+  std::filesystem::path base;  // what relative paths in it are relative to
   Json sweep;                  // of a sweep (experiment/sweep/sweep_plan.h); null: none
   Json json;                   // the file as read
 };

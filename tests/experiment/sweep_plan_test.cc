@@ -17,8 +17,8 @@ Experiment Of(const Json& sweep, const Json& compress = Json::object()) {
                {"model", "model"},
                {"directory", "out"},
                {"evaluate", {{"data", {{{"kind", "text"}, {"path", "eval.txt"}}}}}},
-               {"compress", compress},
-               {"sweep", sweep}};
+               {"compress", compress}};
+  if (!sweep.is_null()) json["sweep"] = sweep;
   return ExperimentFromJson(std::move(json), "place/e.json");
 }
 

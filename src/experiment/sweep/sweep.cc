@@ -96,7 +96,7 @@ void Sweep::CheckPoints() {
   Progress none(false);
   for (SweepPoint& point : plan_.points) {
     ThrowIfInterrupted();
-    InContext(fmt::format("{}, point {}", experiment_.name, point.name), [&] {
+    InContext(fmt::format("{}, point {}", experiment_.file.string(), point.name), [&] {
       const CompressionPaths paths{experiment_.evaluation.model,
                                    experiment_.directory / point.name / kPackedDirectory, {}};
       if (point.quality) {

@@ -178,10 +178,9 @@ std::string LabelOf(const Ordered<Json>& values) {
 }
 
 SweepPlan PlanSweep(const Experiment& experiment) {
-  const std::string where = experiment.name + ", \"sweep\"";
+  const std::string file = experiment.file.string(), where = file + ", \"sweep\"";
   const Json& sweep = experiment.sweep;
-  if (sweep.is_null()) Fail("{}: has no \"sweep\"; give one, or run it with mica run", experiment.name);
-  if (!sweep.is_object()) Fail("{}: is {}, expected an object", where, sweep.type_name());
+  if (sweep.is_null()) Fail("{}: has no \"sweep\"; give one, or run it with mica run", file);
   SweepPlan plan;
   std::vector<Axis> axes;
   const Json* given = nullptr;
