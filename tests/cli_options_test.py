@@ -71,9 +71,13 @@ class OptionsTest(ProgramTest):
                 "eval": ["eval", DEMO, "--data", "text=missing.txt"],
                 "synthesize": ["synthesize", "/dev/null/out"]}[command]
 
+    def beside(self, flag):
+        """What an option cannot be given without."""
+        return ["--data", "text=missing.txt"] if flag in ("--max-kl", "--min-retention") else []
+
     def check(self, cases, judge):
         with ThreadPoolExecutor(4) as pool:
-            for case, done in zip(cases, pool.map(lambda case: mica(*self.start(case[0]), case[1], case[2]), cases)):
+            for case, done in zip(cases, pool.map(lambda case: mica(*self.start(case[0]), *self.beside(case[1]), case[1], case[2]), cases)):
                 with self.subTest(case=case):
                     self.assertEqual(len([line for line in done.stderr.splitlines() if line.startswith(("mica: ", "--"))]), 1, done.stderr)
                     judge(case, done)
@@ -84,11 +88,11 @@ class OptionsTest(ProgramTest):
             "preset", "coding", "bits", "bpw", "size", "sparsity", "pattern", "grouping", "groups", "estimator", "bit-options", "group-size", "compressed-tensors-bits", "tensor-parallel",
             "damping", "energy-weight", "information-weight", "saliency-exponent", "trellis", "lambda", "row-feedback", "token-weights",
             "sampled-labels", "refine-passes", "statistics-windows", "drift-compensation", "trellis-window", "trellis-ahead", "drift-windows", "fisher-windows",
-            "embedding-bits", "dtype", "samples", "seqlen", "bos", "threads", "seed", "log-level", "device-memory")})
+            "embedding-bits", "dtype", "samples", "seqlen", "bos", "max-kl", "min-retention", "max-windows", "threads", "seed", "log-level", "device-memory")})
         self.assertEqual(compress["--lambda"], ("NUMBER", "0.25", "0 to 4"))
         self.assertEqual(compress["--bits"], ("NUMBER", "4", "more than 0 and at most 16 bits"))
         self.assertEqual(compress["--bit-options"], ("INTEGERS", "2,3,4,6,8", "some of 0, 2, 3, 4, 6, 8, 16"))
-        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen", "--bos", "--device-memory"})
+        self.assertEqual({flag for flag, (_, default, _) in compress.items() if default is None}, {"--bpw", "--size", "--seqlen", "--bos", "--max-kl", "--min-retention", "--device-memory"})
         whole = mica("compress", "--help").stdout
         for flag in ("--calib", "--statistics", "--device", "--json"):
             self.assertIn(f"  {flag} ", whole)
@@ -97,7 +101,7 @@ class OptionsTest(ProgramTest):
         experiment = self.folder / "experiment.json"
         experiment.write_text(json.dumps({"model": "m", "directory": "d", "evaluate": {"data": [{"path": "t"}]}, "compress": {"?": 1}}))
         refusal = mica("run", experiment).stderr
-        for flag in set(compress) - {"--bits", "--bpw", "--size", "--threads", "--log-level", "--device", "--device-memory"}:
+        for flag in set(compress) - {"--bits", "--bpw", "--size", "--max-kl", "--min-retention", "--max-windows", "--threads", "--log-level", "--device", "--device-memory"}:
             self.assertIn(flag[2:].replace("-", "_"), refusal)
 
     def test_values_that_cannot_be_are_refused(self):
@@ -169,7 +173,7 @@ class OptionsTest(ProgramTest):
     def test_every_value_of_every_command_is_checked(self):
         """Also the flags that --help gives no range for, and the empty word for everything."""
         start = {"compare": ["compare", "a", "b"], "export": ["export", "a", self.folder / "b"], "inspect": ["inspect", "a"],
-                 "status": ["status", "a"], "tokenize": ["tokenize", "a", "b"], "run": ["run", "a"], "ablate": ["ablate", "a"],
+                 "status": ["status", "a"], "tokenize": ["tokenize", "a", "b"], "run": ["run", "a"], "sweep": ["sweep", "a"], "ablate": ["ablate", "a"],
                  **{command: self.start(command) for command in ("compress", "eval", "synthesize")}}
         cases = []
         for command, arguments in start.items():

@@ -14,6 +14,7 @@ Subcommand EvalCommand();
 Subcommand CompressCommand();
 Subcommand CompareCommand();
 Subcommand RunCommand();
+Subcommand SweepCommand();
 Subcommand StatusCommand();
 Subcommand AblateCommand();
 Subcommand ExportCommand();

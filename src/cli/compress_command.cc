@@ -16,6 +16,8 @@
 #include "cli/common_options.h"
 #include "compress/pipeline.h"
 #include "compress/settings.h"
+#include "eval/measure/request.h"
+#include "experiment/quality/quality_search.h"
 #include "record/options.h"
 
 namespace mica {
@@ -26,7 +28,51 @@ struct CompressOptions {
   CompressionPaths paths;
   std::filesystem::path like;   // packed checkpoint whose run is repeated but for what is given; or empty
   Json given = Json::object();  // as an experiment's "compress" would say it
+  Json quality = Json::object();  // a budget stated as quality, and what it is measured on
 };
+
+// What is given of a budget that is stated as quality.
+std::optional<QualityBudget> QualityOf(const CompressOptions& options) {
+  const std::optional<QualityBudget> quality = QualityOfFlags(options.quality);
+  const auto given = [&](const char* name) {
+    return ValueIn(options.quality, FindOption(QualityOptionTable(), name)) != nullptr;
+  };
+  for (const char* name : {"data", "max-windows"}) {
+    if (!quality && given(name)) Fail("--{} changes nothing without --max-kl or --min-retention", name);
+  }
+  if (!quality) return quality;
+  if (options.given.contains("budget"))
+    Fail("more than one budget; give one of --bits, --bpw, --size, --max-kl and --min-retention");
+  if (!given("data")) {
+    throw UsageError(fmt::format("--data is missing: a {} is kept on texts; see 'mica compress --help'",
+                                 quality->Describe()));
+  }
+  return quality;
+}
+
+CompressionRecord CompressTo(const QualityBudget& quality, const CompressOptions& options,
+                             const CompressionSettings& settings, Progress& progress) {
+  Json evaluate = options.quality;
+  evaluate.erase("budget");
+  EvaluationRequest request = RequestFromJson(evaluate, "--data");
+  request.device = options.common.device;
+  request.seed = options.common.seed;
+  if (quality.kind == QualityKind::kKl) request.reference = options.paths.model;
+  std::filesystem::path work = options.paths.out;
+  if (!work.has_filename()) work = work.parent_path();  // OUT/
+  work += ".search";
+  CommandFiles files{.inputs = {options.paths.model}, .directories = {options.paths.out, work}};
+  for (const DataSpec& set : request.data) files.inputs.push_back(set.path);
+  CheckFiles(files);
+  return CompressToQuality({.paths = options.paths,
+                            .work = work,
+                            .result = {},
+                            .settings = settings,
+                            .budget = quality,
+                            .evaluation = request,
+                            .baseline = {}},
+                           progress);
+}
 
 std::string Summary(const CompressionRecord& record, const std::string& out) {
   const BitTotals& bits = record.bits;
@@ -43,6 +89,7 @@ std::string Summary(const CompressionRecord& record, const std::string& out) {
   line("weight files",
        fmt::format("{} -> {}, {:.2f} times smaller", FormatBytes(static_cast<double>(*file.bytes_before)),
                    FormatBytes(static_cast<double>(*file.bytes_after)), *file.ratio));
+  if (record.quality) line("quality", Printable(QualityText(*record.quality), std::string::npos));
   line("time", FormatDuration(*record.time.total));
   line("peak memory", FormatBytes(static_cast<double>(*record.peak_memory_bytes)));
   if (record.gpu)
@@ -95,15 +142,18 @@ void Compress(CompressOptions& options) {
   options.paths.statistics = options.given.value("statistics", "");
   options.given["seed"] = options.common.seed;
   const Json given = options.given;
+  const std::optional<QualityBudget> quality = QualityOf(options);
   std::optional<CompressionRecord> run;
   if (like) TakeFromRun(run.emplace(ReadCompression(options.like)), options);
+  if (quality) options.given.erase("budget");  // that of --like
   CompressionSettings settings = SettingsFromJson(options.given, "");
   settings.arithmetic.device = options.common.device;
   settings.arithmetic.group = options.common.group;
   RefuseIdleOptions(settings, GivenIn(given));
 
   Progress progress(!options.common.json);
-  const CompressionRecord record = CompressModel(options.paths, settings, progress);
+  const CompressionRecord record = quality ? CompressTo(*quality, options, settings, progress)
+                                           : CompressModel(options.paths, settings, progress);
   if (run) WarnOfDifferences(*run, record);
   WriteStdout(options.common.json ? JsonText(ToJson(record)) : Summary(record, options.paths.out.string()));
 }
@@ -123,7 +173,9 @@ Subcommand CompressCommand() {
                      "Packed checkpoint or FILE.gguf: model, texts and all options are those of its compression, but for "
                      "what is given here",
                      false}},
-      .flags = {{CompressionOptionTable(), &options->given}, CommonFlags(options->common)},
+      .flags = {{CompressionOptionTable(), &options->given},
+                {QualityOptionTable(), &options->quality},
+                CommonFlags(options->common)},
       .run = [options] { Compress(*options); }};
 }
 

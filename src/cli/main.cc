@@ -49,7 +49,7 @@ int DoCommand(int argc, char** argv) {
   try {
     const std::vector<Subcommand> commands = {
         InspectCommand(), TokenizeCommand(), EvalCommand(),   CompressCommand(), CompareCommand(),
-        RunCommand(),     StatusCommand(),   GenerateCommand(), ChatCommand(), BenchCommand(),    AblateCommand(),
+        RunCommand(),     SweepCommand(),    StatusCommand(),   GenerateCommand(), ChatCommand(), BenchCommand(),    AblateCommand(),
         ExportCommand(),  SynthesizeCommand()};
     if (const Subcommand* command = ParseCommandLine(commands, argc, argv)) command->run();
     CloseStdout();

@@ -30,6 +30,7 @@ Subcommand RunCommand() {
           .flags = {{RunOptionTable(), given.get()}, CommonFlags(options->common)},
           .run = [options, given] {
             const Experiment experiment = OpenExperiment(*options);
+            RefuseSweep(experiment);
             if (ValueOf(*given, FindOption(RunOptionTable(), "check")))
               return Check(experiment, options->common.json);
             const Comparison comparison = RunExperiment(experiment, options->common.json);

@@ -94,6 +94,17 @@ std::string StagesText(const StatusRecord& status) {
   return text;
 }
 
+// "point 3 of 8, bpw-2.5, 1:02:45 left".
+std::string SweepText(const SweepStatus& sweep, RunState state) {
+  const uint64_t finished = sweep.finished.value_or(0), points = sweep.points.value_or(0);
+  if (finished >= points) return fmt::format("all {} points", points);
+  std::string text = fmt::format("{} of {} points finished", finished, points);
+  if (sweep.point) text += ", at " + *sweep.point;
+  if (sweep.seconds_left && state == RunState::kRunning)
+    text += ", " + FormatDuration(*sweep.seconds_left) + " left of the sweep";
+  return text;
+}
+
 // What the GPU of a run does while the run goes on here; nothing where it has none or NVML does not know it.
 std::optional<GpuLoad> LoadOf(const StatusRecord& status, RunState state) {
   if (state != RunState::kRunning || !status.gpu_bus) return std::nullopt;
@@ -116,6 +127,7 @@ std::string StatusText(const StatusRecord& status, RunState state, const std::op
     state_text += ": process " + pid + " is one of " + status.host.value_or("another host") + ", ask there";
   line("state", state_text + fmt::format(" (written {})", status.updated.value_or("at an unknown time")));
   line("stage", StagesText(status));
+  if (status.sweep) line("sweep", SweepText(*status.sweep, state));
   if (state != RunState::kDone) {
     const auto done = static_cast<double>(status.done.value_or(0));
     const auto total = static_cast<double>(status.total.value_or(0));

@@ -15,6 +15,7 @@
 #include "base/finite.h"
 #include "base/log.h"
 #include "base/output.h"
+#include "base/sha256.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "compress/budget/demands.h"
@@ -88,7 +89,9 @@ class Compression {
         format_(MakeOutputFormat(settings_, weights_, paths.model, *coder_, ends_, place_)) {}
 
   void Check();
+  Identity Which();
   CompressionNeeds Needs();
+  BudgetReach Reaching();
   CompressionRecord Run();
 
  private:
@@ -103,6 +106,7 @@ class Compression {
   void CheckBudget();
   void Place();
   void CheckStatisticsPath() const;
+  fs::path StatisticsFile(const Identity& identity) const;
   void Describe();
   void Identify();
   std::optional<CompressionRecord> FinishedRun() const;
@@ -184,12 +188,29 @@ void Compression::Place() {
   }
 }
 
+BudgetReach Compression::Reaching() {
+  CheckModel();
+  const Reach reach = coder_->ReachOfModel();
+  if (settings_.budget.target != BudgetTarget::kFileBytes) return {reach.least, reach.most, 1};
+  overhead_.emplace(weights_, *coder_, ends_, true);
+  const uint64_t besides = format_ ? Besides().least : overhead_->Least().least;
+  const double bytes = static_cast<double>(coder_->PlannedWeights()) / 8;  // of a bit for each
+  return {std::ceil(static_cast<double>(besides) + reach.least * bytes),
+          std::floor(static_cast<double>(besides) + reach.most * bytes), bytes};
+}
+
 CompressionNeeds Compression::Needs() {
   CheckModel();
   CheckBudget();
   return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes() +
                         static_cast<double>(EstimatedStatisticsBytes(settings_, config())),
           .memory = PlaceActivations(settings_, config()).plan};
+}
+
+Identity Compression::Which() {
+  Check();
+  Identify();
+  return CompressionIdentity(record_);
 }
 
 CompressionRecord Compression::Run() {
@@ -409,6 +430,14 @@ void Compression::CheckDisk(double matrix_bits, double end_bytes) const {
   }
 }
 
+fs::path Compression::StatisticsFile(const Identity& identity) const {
+  if (!paths_.statistics.empty()) return paths_.statistics;
+  if (paths_.statistics_store.empty()) return work_->StatisticsPath();
+  constexpr size_t kDigits = 12;  // of the SHA-256, enough to tell the files of a directory apart
+  return paths_.statistics_store /
+         fmt::format("statistics-{}.safetensors", Sha256Hex(ToJson(identity).dump()).substr(0, kDigits));
+}
+
 // Fills statistics_; the result is there when new ones are in their file.
 std::future<void> Compression::ObtainStatistics() {
   StatisticsSettings wanted{.information = settings_.information,
@@ -417,23 +446,24 @@ std::future<void> Compression::ObtainStatistics() {
                             .seed = settings_.seed,
                             .rest = rest_};
   coder_->Require(wanted);
-  const fs::path path = paths_.statistics.empty() ? work_->StatisticsPath() : paths_.statistics;
   if (!group().leads()) {
-    if (group().Broadcast(0, std::string()).empty()) {
+    const std::string kept = group().Broadcast(0, std::string());
+    if (kept.empty()) {
       statistics_ = CollectStatistics(weights_, *calibration_, wanted, settings_.arithmetic, progress_);
     } else {
-      statistics_ = LoadStatistics(path);
+      statistics_ = LoadStatistics(kept);
     }
     return {};
   }
   const Identity identity =
       StatisticsIdentity(record_.model.fingerprint.value(), *calibration_, wanted, settings_.arithmetic);
+  const fs::path path = StatisticsFile(identity);
   if (fs::exists(path)) {
     Statistics kept = LoadStatistics(path);
     const std::vector<std::string> differences = Differences(kept.identity, identity, Unrecorded::kDiffers);
     if (differences.empty()) {
       statistics_ = std::move(kept);
-      group().Broadcast(0, "kept");
+      group().Broadcast(0, fs::absolute(path).string());
       return {};
     }
     LogInfo("{}: holds statistics of another kind ({}); collecting anew", path.string(),
@@ -652,6 +682,15 @@ CompressionRecord Compression::Finish() {
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                       Progress& progress) {
   Compression(paths, settings, progress).Check();
+}
+
+Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                               Progress& progress) {
+  return Compression(paths, settings, progress).Which();
+}
+
+BudgetReach ReachOfBudget(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress) {
+  return Compression(paths, settings, progress).Reaching();
 }
 
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,

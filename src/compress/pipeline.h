@@ -11,6 +11,7 @@
 #include "compress/settings.h"
 #include "device/memory_plan.h"
 #include "record/compression.h"
+#include "record/identity.h"
 
 namespace mica {
 
@@ -20,17 +21,29 @@ struct CompressionPaths {
   std::filesystem::path out;
   std::filesystem::path
       statistics;  // file to keep the statistics in, used again by later runs; empty: none is kept
+  // Instead: a directory of such files, one for each kind of statistics, named after what they were made of.
+  std::filesystem::path statistics_store = {};
 };
 
 // Throws the Error that CompressModel would throw for what can be known at once: settings, model, tokenizer,
 // texts, a budget out of reach. Writes nothing.
 void CheckCompression(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
 
+// Budgets that settings and model allow, whatever settings.budget.value is: bits or bytes as its target says; `most`
+// may be infinite. per_bit: what a bit more for each compressed weight is in that measure.
+struct BudgetReach {
+  double least = 0, most = 0, per_bit = 1;
+};
+BudgetReach ReachOfBudget(const CompressionPaths& paths, const CompressionSettings& settings, Progress& progress);
+
 // What a compression takes, before it begins.
 struct CompressionNeeds {
   double disk_bytes = 0;  // of `out` and the statistics, about
   MemoryPlan memory;      // compress/plan.h
 };
+// Which compression it would be (record/identity.h); writes nothing. Throws what CheckCompression throws.
+Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
+                               Progress& progress);
 // Throws what CheckCompression throws of settings, model and budget, and leaves tokenizer and texts aside.
 CompressionNeeds NeedsOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,
                                     Progress& progress);

@@ -195,6 +195,7 @@ Json AblationJson(const Ablation& ablation) {
 }
 
 Ablation RunAblation(const Experiment& experiment, bool quiet) {
+  RefuseSweep(experiment);
   const Given given = GivenIn(experiment.json.at("compress"));
   for (const char* option :
        {"coding", "grouping", "groups", "estimator", "energy-weight", "information-weight"}) {

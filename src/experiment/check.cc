@@ -17,6 +17,7 @@
 #include "eval/measure/perplexity.h"
 #include "eval/measure/samples.h"
 #include "experiment/experiment_directory.h"
+#include "experiment/quality/quality_search.h"
 #include "io/container/hub_cache.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
@@ -282,7 +283,13 @@ class Checker {
     Progress quiet(false);
     std::optional<CompressionNeeds> needs;
     const bool possible = Look("budget", [&] {
+      if (experiment_.quality)
+        settings = FirstSettings({experiment_.evaluation.model, Packed(), {}}, settings, *experiment_.quality);
       needs.emplace(NeedsOfCompression({experiment_.evaluation.model, Packed(), {}}, settings, quiet));
+      if (experiment_.quality) {
+        return fmt::format("{}: looked for from --{} {:g} on", experiment_.quality->Describe(),
+                           BudgetOption(settings.budget.target), settings.budget.value);
+      }
       return fmt::format("--{} {} can be met", BudgetOption(settings.budget.target), settings.budget.value);
     });
     Look("memory, measuring", [&] {

@@ -13,17 +13,19 @@
 #include "base/system.h"
 #include "compress/pipeline.h"
 #include "device/cuda.h"
+#include "experiment/kept_result.h"
+#include "experiment/quality/quality_search.h"
 #include "io/text/datasets.h"
 #include "record/identity.h"
 
 namespace mica {
 namespace fs = std::filesystem;
-namespace {
 
 // Evaluating on what was calibrated on would flatter the result.
-void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& evaluation) {
+void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
+                      const EvaluationRecord& evaluation) {
   if (experiment.force) return;
-  for (const DataSpec& calibration : experiment.compression.calibration.sources) {
+  for (const DataSpec& calibration : compression.calibration.sources) {
     const LoadedText loaded = LoadText(calibration);
     CalibrationSource source;
     source.sha256 = loaded.fingerprint;
@@ -37,6 +39,8 @@ void CheckTextsDiffer(const Experiment& experiment, const EvaluationRecord& eval
     }
   }
 }
+
+namespace {
 
 // A model or a text that the experiment was not written for.
 void CheckExpectations(const Experiment& experiment) {
@@ -83,9 +87,9 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
     : experiment_(experiment), status_(experiment.directory / kStatusFile), progress_(!quiet) {
   CheckDirectory(experiment);
   CheckExpectations(experiment);
-  original_.emplace(Prepare(experiment.evaluation.model));
+  original_.emplace(RequestOf(experiment.evaluation.model));
   prompts_ = original_->Prompts(experiment.samples);
-  CheckTextsDiffer(experiment, original_->Describe());
+  CheckTextsDiffer(experiment, compression, original_->Describe());
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
   lock_ = LockDirectory(experiment);
   // A directory serves one experiment. Whether it is the same one is seen by what its results were made of,
@@ -99,14 +103,31 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
   }
 }
 
-Evaluation ExperimentDirectory::Prepare(const fs::path& model) const {
+EvaluationRequest ExperimentDirectory::RequestOf(const fs::path& model) const {
   EvaluationRequest request = experiment_.evaluation;
   request.model = model;
   if (experiment_.divergence && model != experiment_.evaluation.model)
     request.reference = experiment_.evaluation.model;
   request.seed = experiment_.compression.seed;
   request.force = experiment_.force;
-  return Evaluation(request);
+  return request;
+}
+
+void ExperimentDirectory::Compress(const CompressionPaths& paths, const CompressionSettings& settings,
+                                   const std::optional<QualityBudget>& quality, const std::string& result) {
+  if (!quality) {
+    CompressModel(paths, settings, progress_);
+    return;
+  }
+  CompressToQuality({.paths = paths,
+                     .work = paths.out.parent_path() / kSearchDirectory,
+                     .result = path() / result,
+                     .settings = settings,
+                     .budget = *quality,
+                     .evaluation = RequestOf(paths.out),
+                     .baseline = path() / kBaselineFile,
+                     .stage = [this](const std::string& what) { Stage(what); }},
+                    progress_);
 }
 
 void ExperimentDirectory::Stage(const std::string& name) {
@@ -135,28 +156,15 @@ EvaluationRecord ExperimentDirectory::Evaluated(const std::string& stage, const 
   Stage(stage);
   const fs::path kept = path() / result;
   Evaluation evaluation =
-      model == experiment_.evaluation.model && original_ ? std::move(*original_) : Prepare(model);
-  if (fs::exists(kept)) {
-    const EvaluationRecord earlier = EvaluationFromJson(ReadJson(kept), kept.string());
-    const std::vector<std::string> differences = Differences(
-        EvaluationIdentity(earlier), EvaluationIdentity(evaluation.Describe()), Unrecorded::kDiffers);
-    if (!differences.empty()) {
-      Fail("{}: was made of something else: {}; repeat the same to go on, or give another \"directory\"",
-           kept.string(), JoinClauses(differences));
-    }
-  } else if (model == experiment_.evaluation.model) {
-    const EvaluationRecord measured = evaluation.Measure(progress_);
-    // First, so that a result has them.
-    WriteTokenLosses(path() / kBaselineLossesFile, evaluation.losses());
-    WriteJson(kept, ToJson(measured));
-  } else {
-    const TokenLosses losses = OriginalLosses();
-    WriteJson(kept, ToJson(evaluation.Measure(progress_, &losses)));
-  }
+      model == experiment_.evaluation.model && original_ ? std::move(*original_) : Evaluation(RequestOf(model));
+  const bool is_original = model == experiment_.evaluation.model;
+  TokenLosses of_original;
+  if (!is_original && !fs::exists(kept)) of_original = OriginalLosses();
+  const EvaluationRecord record = MeasuredOnce(evaluation, kept, progress_, is_original ? nullptr : &of_original,
+                                               is_original ? path() / kBaselineLossesFile : fs::path());
   // From here on the directory is this experiment's, in the words in which it was run last.
   if (ReadJson(path() / kExperimentFile) != experiment_.json)
     WriteJson(path() / kExperimentFile, experiment_.json);
-  const EvaluationRecord record = EvaluationFromJson(ReadJson(kept), kept.string());
   Ordered<double> perplexities;
   for (const auto& [name, set] : record.sets) {
     const std::optional<double> nats = LogPerplexity(set);

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/progress.h"
+#include "compress/pipeline.h"
 #include "eval/measure/evaluate.h"
 #include "experiment/experiment.h"
 #include "record/evaluation.h"
@@ -23,6 +24,11 @@ inline constexpr const char* kStatusFile = "status.json";
 
 // Throws Error when the directory of the experiment is an input, or holds something else.
 void CheckDirectory(const Experiment& experiment);
+
+// Throws Error when a text of `evaluation` is one that `compression` is calibrated on, unless the experiment
+// allows it.
+void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
+                      const EvaluationRecord& evaluation);
 
 class ExperimentDirectory {
  public:
@@ -42,6 +48,11 @@ class ExperimentDirectory {
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
 
+  // The compression: CompressModel, or the search for what keeps `quality`, which measures as Evaluated does and leaves
+  // what it has found of the file that it takes under the name `result`.
+  void Compress(const CompressionPaths& paths, const CompressionSettings& settings,
+                const std::optional<QualityBudget>& quality, const std::string& result);
+
   // The evaluation of a checkpoint, kept in the file `result`: made now, or read back when it was made of the
   // same model, tokenizer, texts, settings and code; throws Error naming what differs when it was not. Others
   // than the original model's are measured against it where the experiment says so, and tell of the tokens
@@ -50,7 +61,7 @@ class ExperimentDirectory {
                              const std::string& result);
 
  private:
-  Evaluation Prepare(const std::filesystem::path& model) const;
+  EvaluationRequest RequestOf(const std::filesystem::path& model) const;
   // The kept losses of the original's tokens; none where they are not those of its result.
   TokenLosses OriginalLosses() const;
 

@@ -109,6 +109,43 @@ std::vector<Option> MakeEvaluationOptions() {
   };
 }
 
+std::vector<Option> MakeQualityOptions() {
+  Option texts = FindOption(EvaluationOptionTable(), "data");
+  texts.group = "Budget";
+  texts.help =
+      "With --max-kl or --min-retention: text to measure on, KIND=FILE or NAME:KIND=FILE; may be given several times";
+  texts.required = false;
+  texts.place = OptionPlace::kFlag;
+  Option windows = FindOption(EvaluationOptionTable(), "max-windows");
+  windows.group = "Budget";
+  windows.help = "With those: windows of each text at most; 0: all";
+  windows.place = OptionPlace::kFlag;
+  return {
+      {.name = "max-kl",
+       .kind = OptionKind::kNumber,
+       .group = "Budget",
+       .help = "Instead: the smallest file whose KL divergence from the original (nats a token) is no larger on the texts of --data",
+       .most = 100,
+       .above_least = true,
+       .place = OptionPlace::kFlag,
+       .one_of = "budget",
+       .english = "budget",
+       .chinese = "预算"},
+      {.name = "min-retention",
+       .kind = OptionKind::kNumber,
+       .group = "Budget",
+       .help = "Instead: the smallest file that keeps so much on each text of --data, percent",
+       .most = 100,
+       .below_most = true,
+       .place = OptionPlace::kFlag,
+       .one_of = "budget",
+       .english = "budget",
+       .chinese = "预算"},
+      std::move(texts),
+      std::move(windows),
+  };
+}
+
 // A dimension of a random checkpoint; without it the preset's.
 Option Shape(const char* name, double most, const char* help, double least = 1) {
   return {.name = name,
@@ -455,6 +492,11 @@ std::span<const Option> RunOptionTable() {
        .help = "Only say, in seconds, whether all that the experiment needs is there; writes nothing",
        .value = false,
        .place = OptionPlace::kFlag}};
+  return options;
+}
+
+std::span<const Option> QualityOptionTable() {
+  static const std::vector<Option> options = MakeQualityOptions();
   return options;
 }
 

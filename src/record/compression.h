@@ -205,6 +205,26 @@ struct FileSizes {
   Json other;
 };
 
+// A compression on the way to a budget that was stated as quality.
+struct QualityTrial {
+  std::optional<double> budget;     // asked for, of the kind of the settings' budget
+  std::optional<double> bytes;      // of the weight files
+  std::optional<double> predicted;  // loss by the law, before it was compressed
+  std::optional<double> measured;   // loss, nats a token
+  Json other;
+};
+
+// A budget that was stated as quality, and what came of it.
+struct QualityRecord {
+  std::optional<std::string> kind;  // "kl" or "retention"
+  std::optional<double> aimed;      // nats, or percent
+  std::optional<double> measured;   // the same of the model that was taken, on the text that is worst
+  std::optional<std::string> set;   // that text
+  std::optional<double> predicted;  // what the law said of it; absent for a first compression
+  std::vector<QualityTrial> trials;
+  Json other;
+};
+
 // The whole of compression.json.
 struct CompressionRecord {
   Program program;                     // key "mica"
@@ -212,6 +232,7 @@ struct CompressionRecord {
   SettingsRecord settings;
   OriginalModel model;
   CalibrationRecord calibration;
+  std::optional<QualityRecord> quality;  // where the budget was stated so
   BitTotals bits;
   std::vector<LayerRecord> layers;  // first to last
   FileSizes file;

@@ -388,12 +388,33 @@ void Fields(Archive& archive, typename Archive::template Of<FileSizes>& record) 
 }
 
 template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<QualityTrial>& record) {
+  archive("budget", record.budget);
+  archive("bytes", record.bytes);
+  archive("predicted", record.predicted);
+  archive("measured", record.measured);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<QualityRecord>& record) {
+  archive("kind", record.kind);
+  archive("aimed", record.aimed);
+  archive("measured", record.measured);
+  archive("set", record.set);
+  archive("predicted", record.predicted);
+  archive.UnlessEmpty("trials", record.trials);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<CompressionRecord>& record) {
   archive("mica", record.program);
   archive("created", record.created);
   archive("settings", record.settings);
   archive("model", record.model);
   archive("calibration", record.calibration);
+  archive("quality", record.quality);
   archive("bits", record.bits);
   archive("layers", record.layers);
   archive("file", record.file);

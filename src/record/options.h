@@ -76,6 +76,8 @@ struct Option {
 
 // `mica compress` and an experiment's "compress", in the order of compression.json's "settings".
 std::span<const Option> CompressionOptionTable();
+// A budget that is stated as quality, and the texts to measure it on: flags of `mica compress`.
+std::span<const Option> QualityOptionTable();
 // `mica eval` and an experiment's "evaluate".
 std::span<const Option> EvaluationOptionTable();
 // `mica synthesize`.

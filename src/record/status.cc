@@ -18,11 +18,21 @@ void Fields(Archive& archive, typename Archive::template Of<LastFigures>& record
 }
 
 template <typename Archive>
+void Fields(Archive& archive, typename Archive::template Of<SweepStatus>& record) {
+  archive("point", record.point);
+  archive("finished", record.finished);
+  archive("points", record.points);
+  archive("seconds_left", record.seconds_left);
+  archive.Other(record.other);
+}
+
+template <typename Archive>
 void Fields(Archive& archive, typename Archive::template Of<StatusRecord>& record) {
   archive("experiment", record.experiment);
   archive.UnlessEmpty("stages", record.stages);
   archive("stage", record.stage);
   archive("last", record.last);
+  archive("sweep", record.sweep);
   archive("phase", record.phase);
   archive("running", record.running);
   archive("done", record.done);
@@ -105,6 +115,14 @@ void StatusFile::SetLast(const std::string& stage, const Ordered<double>& perple
   Write();
 }
 
+void StatusFile::SetSweep(const SweepStatus& sweep) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  record_.sweep = sweep;
+  sweep_ends_.reset();
+  if (sweep.seconds_left) sweep_ends_ = MonotonicSeconds() + *sweep.seconds_left;
+  Write();
+}
+
 void StatusFile::Report(const ProgressState& state, bool now) {
   const std::lock_guard<std::mutex> lock(mutex_);
   state_ = state;
@@ -134,6 +152,7 @@ void StatusFile::Write() {
     record_.seconds_left =
         elapsed * static_cast<double>(state_.total - state_.done) / static_cast<double>(state_.done);
   }
+  if (record_.sweep && sweep_ends_) record_.sweep->seconds_left = std::max(0.0, *sweep_ends_ - written_);
   Ordered<double>& seconds = record_.phase_seconds.phases;
   seconds = earlier_seconds_;
   AddSeconds(seconds, state_.phase_seconds);

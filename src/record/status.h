@@ -23,12 +23,21 @@ struct LastFigures {
   Json other;
 };
 
+// How far a sweep is.
+struct SweepStatus {
+  std::optional<std::string> point;           // that is at work
+  std::optional<uint64_t> finished, points;   // of all points
+  std::optional<double> seconds_left;         // of the sweep; absent before a point has shown what one takes
+  Json other;
+};
+
 // The whole of status.json; what a file does not say is absent.
 struct StatusRecord {
   std::optional<std::string> experiment;  // its name
   std::vector<std::string> stages;        // of the run, first to last
   std::optional<std::string> stage;       // "done" when the run has ended well
   std::optional<LastFigures> last;
+  std::optional<SweepStatus> sweep;  // of a sweep
   std::optional<std::string> phase;  // of the stage; while running is false, the phase that ended last
   std::optional<bool> running;
   std::optional<uint64_t> done, total;          // units
@@ -62,6 +71,8 @@ class StatusFile : public ProgressSink {
   void SetStage(const std::string& stage);
   // The GPU that computes: its name and its PCI address.
   void SetGpu(const std::string& name, const std::string& bus);
+  // How far the sweep is; its seconds_left are counted down from now on.
+  void SetSweep(const SweepStatus& sweep);
   // The perplexities of a stage that has ended.
   void SetLast(const std::string& stage, const Ordered<double>& perplexities);
 
@@ -79,6 +90,7 @@ class StatusFile : public ProgressSink {
   StatusRecord record_;
   Ordered<double> earlier_seconds_;  // of the phases of earlier calls
   uint64_t earlier_peak_ = 0;
+  std::optional<double> sweep_ends_;  // MonotonicSeconds(), as far as is known
   ProgressState state_;
   double written_ = 0;
 };

@@ -23,6 +23,8 @@ class BlockCoder final : public Coder {
 
   const char* name() const override { return target_->name(); }
   void CheckBudget(const OtherBytes& other) const override;
+  Reach ReachOfModel() const override;
+  uint64_t PlannedWeights() const override;
   PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings& settings) const override;
@@ -59,9 +61,6 @@ class BlockCoder final : public Coder {
   double BudgetBits(size_t grid, size_t rows, size_t cols) const;
   // Bits alone; losses of what is not known are 0.
   std::vector<Unit> Units() const;
-  Reach ReachOfModel() const;
-  // Weights of all units.
-  uint64_t PlannedWeights() const;
   bool SolvesSample(size_t layer) const;
   size_t GridOfMatrix(size_t layer, LinearKind kind) const {
     return chosen_[layer * kLinearKinds.size() + static_cast<size_t>(kind)];

@@ -14,6 +14,8 @@ constexpr double kRounding = 1e-6;     // bits that a budget in decimals may be 
 
 }  // namespace
 
+uint64_t Coder::PlannedWeights() const { return CompressedWeights(config_); }
+
 double Coder::BudgetPerWeight(const OtherBytes& other, const Reach& reach, uint64_t weights,
                               uint64_t matrix_bytes) const {
   const double value = task_.budget.value, count = static_cast<double>(weights);

@@ -76,6 +76,10 @@ class Coder {
   // Throws Error when no plan can meet the budget, whatever the model's weights and inputs are: known before
   // any work.
   virtual void CheckBudget(const OtherBytes& other) const = 0;
+  // What budgets in the task's measure can be, per planned weight (of a budget of file bytes: stored bits).
+  virtual Reach ReachOfModel() const = 0;
+  // Weights that the budget is spread over.
+  virtual uint64_t PlannedWeights() const;
   // A matrix of this shape that is stored in as little as any, of the same parts as others: what its headers
   // take can be counted.
   virtual PackedMatrix Smallest(size_t rows, size_t cols) const = 0;

@@ -25,6 +25,7 @@ class EntropyCoder final : public Coder {
 
   const char* name() const override { return "entropy"; }
   void CheckBudget(const OtherBytes& other) const override;
+  Reach ReachOfModel() const override;
   PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings& settings) const override;
@@ -79,8 +80,6 @@ class EntropyCoder final : public Coder {
   }
   [[noreturn]] void FailOnBudget(const std::string& name, double bits) const;
   std::string limits() const override { return "--coding entropy"; }
-  // What the budget may be for the whole model, bits per weight.
-  Reach ReachOfModel() const;
 
   const EntropySettings settings_;
   const Statistics* statistics_ = nullptr;

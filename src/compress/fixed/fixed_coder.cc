@@ -52,9 +52,13 @@ std::string FixedCoder::limits() const {
 }
 
 void FixedCoder::CheckBudget(const OtherBytes& other) const {
+  BudgetPerWeight(other, ReachOfModel(), CompressedWeights(config_));
+}
+
+Reach FixedCoder::ReachOfModel() const {
   const std::vector<MatrixDemand> demands =
       Demands(FlatStatistics(config_), config_, task_.sparsity, settings_.sensitivity);
-  BudgetPerWeight(other, ReachOf(demands, Allocating(kind(), 0)), CompressedWeights(config_));
+  return ReachOf(demands, Allocating(kind(), 0));
 }
 
 PackedMatrix FixedCoder::Smallest(size_t rows, size_t cols) const {

@@ -17,6 +17,7 @@ class FixedCoder final : public Coder {
 
   const char* name() const override { return "fixed"; }
   void CheckBudget(const OtherBytes& other) const override;
+  Reach ReachOfModel() const override;
   PackedMatrix Smallest(size_t rows, size_t cols) const override;
   double LeastBits(double other_bytes) const override;
   void Require(StatisticsSettings&) const override {}

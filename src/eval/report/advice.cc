@@ -26,6 +26,7 @@ constexpr double kFewTokensPerColumn = 4;  // with fewer, nothing else can be ju
 constexpr double kTokensPerColumn =
     16;                          // calibration tokens per input channel: moments known to about 1 / sqrt(16)
 constexpr double kMostBits = 8;  // budgets that are suggested, bits
+constexpr int kSweepPoints = 5;  // of a sweep that is suggested
 constexpr double kLeastFixedBudget = 2, kLeastEntropyBudget = 1;
 
 double GoodExcess() { return std::log(2 - kGoodRetention / 100); }
@@ -183,6 +184,24 @@ ShellCommand EvalCommand(const Comparison& comparison, const SetComparison& set)
   return command;
 }
 
+// The search for the smallest file that keeps what five stars need on the texts that were measured; nothing where those,
+// or how they were measured, are not what the command line would have.
+std::optional<ShellCommand> SearchCommand(const Comparison& comparison) {
+  const EvaluationRecord& result = comparison.compressed;
+  if (!result.model.path || result.settings.convention != std::optional<std::string>("gptq")) return std::nullopt;
+  const uint64_t usual = std::min<uint64_t>(result.model.architecture.max_positions.value_or(kUsualWindow), kUsualWindow);
+  if (result.settings.seqlen != usual) return std::nullopt;
+  ShellCommand command = CompressCommand(comparison, Json::object(), {}, fmt::format("{:g}percent", kGoodRetention));
+  command.Option("min-retention", fmt::format("{:g}", kGoodRetention));
+  for (const SetComparison& set : comparison.sets) {
+    const SetRecord* const measured = Find(result.sets, set.name);
+    if (measured == nullptr || !measured->data.path || !measured->data.kind) return std::nullopt;
+    command.Option("data", DataArgument(set.name, measured->data));
+  }
+  if (result.settings.max_windows) command.Option("max-windows", fmt::format("{}", *result.settings.max_windows));
+  return command;
+}
+
 // The run with its budget moved by `bits` per compressed weight; nothing when the budget is not
 // recorded or stays where it is.
 std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, double bits, double found) {
@@ -208,6 +227,13 @@ std::optional<Advice> MoveBudget(const Comparison& comparison, AdviceKind kind, 
   advice.kind = kind;
   advice.found = found;
   advice.suggested = next;
+  advice.sweep["budget"] = {{"kind", *budget.kind},
+                            {"value", {{"from", std::min(*value, next)}, {"to", std::max(*value, next)}, {"points", kSweepPoints}}}};
+  if (std::optional<ShellCommand> search = SearchCommand(comparison)) {
+    advice.command = std::move(*search);
+    return advice;
+  }
+  advice.guess = true;
   advice.command = CompressCommand(
       comparison, changes, {}, bytes ? fmt::format("{:.0f}MB", next / 1e6) : fmt::format("{:g}bits", next));
   return advice;
@@ -238,6 +264,7 @@ std::optional<Advice> Relieve(const Comparison& comparison, double worst_excess)
     advice.kind = AdviceKind::kSparsity;
     advice.found = sparsity;
     advice.suggested = next;
+    advice.sweep["sparsity"] = {{"from", next}, {"to", sparsity}, {"points", kSweepPoints}};
     advice.command =
         CompressCommand(comparison, Json::object({{"sparsity", next}}), {}, fmt::format("{:g}sparse", next));
     return advice;
@@ -293,6 +320,7 @@ std::optional<Advice> CheckSamples(const Comparison& comparison) {
   advice.kind = AdviceKind::kSamples;
   advice.found = tokens / cols;
   advice.suggested = std::ceil(samples * kTokensPerColumn * cols / tokens);
+  advice.sweep["samples"] = {static_cast<uint64_t>(samples), static_cast<uint64_t>(advice.suggested)};
   advice.command =
       CompressCommand(comparison, Json::object({{"samples", static_cast<uint64_t>(advice.suggested)}}), {},
                       fmt::format("{:.0f}samples", advice.suggested));

@@ -18,12 +18,13 @@ double GaussianGridError(double bits);
 // Advice for a comparison whose other fields are filled. Rules, with E a set's excess (nats per token); 95 %
 // retention is E = ln 1.05 = 0.0488:
 //  * a set with one side missing: measure it;
-//  * every set keeps 95 %: take off half a bit per factor 2 of unused excess (loss falls by 4 per bit), at
-//  most one bit;
+//  * every set keeps 95 %: look for the smallest file that still does, or, where the texts are not known, take off
+//  half a bit per factor 2 of unused excess (loss falls by 4 per bit), at most one bit;
 //  * else, forced zeros: when GaussianPruningError(sparsity) exceeds GaussianGridError(bits), a sparsity
 //  whose pruning error is smaller by
 //    the factor that the worst set's excess must fall; n:m patterns first become unstructured;
-//  * else: half a bit more per factor 2 that the excess must fall, at most two bits;
+//  * else: look for the smallest file that keeps 95 %, or half a bit more per factor 2 that the excess must fall, at
+//  most two bits;
 //  * one set with more than twice the excess of the best and no calibration text of its kind: add one;
 //  * fewer than 16 calibration tokens per input channel of the widest layer: more samples (the first advice
 //  below 4).

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "eval/measure/standard_error.h"
 #include "eval/report/advice.h"
+#include "eval/report/size_slope.h"
 #include "record/identity.h"
 
 namespace mica {
@@ -267,6 +268,7 @@ Comparison Compare(const EvaluationRecord& baseline, const std::string& baseline
   if (compressed.model.compression)
     comparison.compression = FiguresOf(*compressed.model.compression, baseline.model, compressed.model);
   comparison.advice = Advise(comparison);
+  comparison.slope = SlopeOf(comparison);
   return comparison;
 }
 
@@ -357,6 +359,14 @@ Json ComparisonJson(const Comparison& comparison) {
   json["verdict"] = {{"stars", comparison.stars > 0 ? Json(comparison.stars) : Json(nullptr)},
                      {"worst_set", comparison.worst_set}};
   put(json["verdict"], "worst_retention_percent", comparison.worst_retention);
+  if (const std::optional<SizeSlope>& slope = comparison.slope) {
+    const auto step = [](const SizeSlope::Step& one) { return Json{{"bytes", one.bytes}, {"loss", one.loss}}; };
+    json["half_a_bit"] = {{"by", slope->by_kl ? "kl" : "excess_nats"},
+                          {"loss_falls_by", slope->factor},
+                          {"measured", slope->measured},
+                          {"smaller", step(slope->smaller)},
+                          {"larger", step(slope->larger)}};
+  }
   json["advice"] = Json::array();
   for (const Advice& advice : comparison.advice) {
     Json entry = {{"kind", AdviceName(advice.kind)}};
@@ -364,6 +374,7 @@ Json ComparisonJson(const Comparison& comparison) {
     entry["found"] = advice.found;
     entry["suggested"] = advice.suggested;
     entry["command"] = advice.command.Line();
+    if (!advice.sweep.is_null()) entry["sweep"] = advice.sweep;
     json["advice"].push_back(entry);
   }
   return json;

@@ -84,9 +84,23 @@ struct Advice {
   AdviceKind kind = AdviceKind::kMeasure;
   std::string set;       // the set it is about, where it is about one
   double found = 0;      // the figure that limits: nats, sparsity, bits or tokens per column
-  double suggested = 0;  // what the command sets it to
+  double suggested = 0;  // what the command sets it to, or is likely to find
   ShellCommand
       command;  // the exact command to try next; MODEL, OUT and FILE stand where the result files do not say
+  bool guess = false;  // of a budget: the command tries one, as the texts of a search for quality are not known
+  Json sweep;          // "sweep" of an experiment that shows the whole of it; null: none does
+};
+
+// What half a bit less and more for each compressed weight would do.
+struct SizeSlope {
+  struct Step {
+    double bytes = 0;  // of the weight files
+    double loss = 0;   // nats a token, of the text that is worst
+  };
+  double factor = 0;      // by which the loss falls with each bit
+  bool measured = false;  // on the compressions of a search, else what is usual
+  bool by_kl = false;     // the loss is a divergence, else the excess
+  Step now, smaller, larger;
 };
 
 struct Comparison {
@@ -101,6 +115,7 @@ struct Comparison {
   std::string worst_set;
   int stars = 0;               // of the worst set; 0 when no set was measured on both sides
   std::vector<Advice> advice;  // most useful first
+  std::optional<SizeSlope> slope;  // where size, weights and a loss are known
 };
 
 // A change of perplexity from here on is given as this much, in percent: the model is destroyed.

@@ -465,9 +465,24 @@ class Builder {
       section.blocks.push_back(Paragraph{T("verdict.spread", RetentionText(*worst->retention), worst->name,
                                            RetentionText(*best->retention), best->name)});
     }
+    if (Record() && Record()->quality) section.blocks.push_back(Paragraph{AimText(*Record()->quality)});
     if (measured < comparison_.sets.size())
       section.blocks.push_back(Paragraph{T("verdict.sets", measured, comparison_.sets.size())});
     return section;
+  }
+
+  // What the search for a promised quality aimed at, and what it found.
+  std::string AimText(const QualityRecord& quality) const {
+    const bool kl = quality.kind != std::optional<std::string>("retention");
+    const double measured = quality.measured.value_or(0);
+    std::string text = T(kl ? "aim.kl" : "aim.retention", quality.aimed.value_or(0), measured, quality.set.value_or("?"),
+                         quality.trials.size());
+    if (quality.predicted) {
+      const auto loss = [&](double value) { return kl ? value : 100 - value; };  // of a retention, what is lost
+      text += T(kl ? "aim.law.kl" : "aim.law.retention", *quality.predicted,
+                100 * (loss(measured) / loss(*quality.predicted) - 1));
+    }
+    return text;
   }
 
   std::string AdviceText(const Advice& advice) const {
@@ -475,13 +490,13 @@ class Builder {
       case AdviceKind::kMeasure:
         return T("advice.measure", advice.set);
       case AdviceKind::kRoom:
-        return T("advice.room", RetentionText(advice.found), advice.suggested);
+        return T(advice.guess ? "advice.room.guess" : "advice.room", RetentionText(advice.found), advice.suggested);
       case AdviceKind::kSparsity:
         return T("advice.sparsity", 100 * advice.found, 100 * advice.suggested);
       case AdviceKind::kPattern:
         return T("advice.pattern", 100 * advice.found);
       case AdviceKind::kBudget:
-        return T("advice.budget", advice.found, advice.suggested);
+        return T(advice.guess ? "advice.budget.guess" : "advice.budget", advice.found, advice.suggested);
       case AdviceKind::kCalibration:
         return T("advice.calibration", advice.set, advice.found);
       case AdviceKind::kSamples:
@@ -496,6 +511,15 @@ class Builder {
     for (const Advice& advice : comparison_.advice) {
       section.blocks.push_back(Paragraph{AdviceText(advice)});
       section.blocks.push_back(Command{advice.command});
+      if (!advice.sweep.is_null()) section.blocks.push_back(Paragraph{T("advice.sweep", ShownJson(advice.sweep))});
+    }
+    if (const std::optional<SizeSlope>& slope = comparison_.slope) {
+      const auto loss = [&](double nats) {
+        return T(slope->by_kl ? "slope.kl" : "slope.excess", nats);
+      };
+      section.blocks.push_back(Paragraph{T("slope", FormatBytes(slope->smaller.bytes), loss(slope->smaller.loss),
+                                           FormatBytes(slope->larger.bytes), loss(slope->larger.loss), slope->factor,
+                                           T(slope->measured ? "slope.measured" : "slope.usual"))});
     }
     return section;
   }

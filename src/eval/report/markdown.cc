@@ -43,6 +43,9 @@ struct MarkdownRenderer {
     for (const auto& row : table.rows) text += RowOf(row);
     return text;
   }
+  std::string operator()(const Plot& plot) const {
+    return "**" + Escaped(plot.caption) + "**\n\n" + Fenced(PlotText(plot, ""), "text");
+  }
   std::string operator()(const Chart& chart) const {
     return "**" + Escaped(chart.caption) + "**\n\n" + Fenced(ChartText(chart, ""), "text");
   }

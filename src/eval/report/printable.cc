@@ -35,6 +35,16 @@ struct Cleaner {
       }
     }
   }
+  void operator()(Plot& plot) const {
+    Clean(plot.caption);
+    Clean(plot.x.label);
+    Clean(plot.y.label);
+    Clean(plot.front_name);
+    for (Plot::Series& series : plot.series) {
+      Clean(series.name);
+      for (Plot::Point& point : series.points) Clean(point.label);
+    }
+  }
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "base/shell.h"
 #include "eval/report/comparison.h"
 #include "eval/report/strings.h"
+#include "eval/report/sweep_figures.h"
 
 namespace mica {
 
@@ -65,7 +66,33 @@ struct Passage {
 };
 inline constexpr int kShades = 4;
 
-using Block = std::variant<Paragraph, Warning, Command, Table, Chart, Passage>;
+// Points of two measures, those of a series joined by a line.
+struct Plot {
+  enum class Unit { kBytes, kBits, kNats, kPercent, kSeconds };
+  struct Axis {
+    std::string label;
+    Unit unit = Unit::kBits;
+    bool logarithmic = false;
+  };
+  struct Point {
+    double x = 0, y = 0;
+    double error = 0;    // of y, one standard deviation; 0: not known
+    std::string label;   // what it is: "bpw 2.5, sparsity 0.5"
+    bool front = false;  // no other is both smaller and better
+  };
+  struct Series {
+    std::string name;
+    std::vector<Point> points;  // in the order of x
+    bool joined = true;
+  };
+  std::string caption;
+  Axis x, y;
+  std::vector<Series> series;
+  std::string front_name;  // of the front, in the legend; empty: no point is on one
+  bool wide = false;       // takes the whole width of a page
+};
+
+using Block = std::variant<Paragraph, Warning, Command, Table, Chart, Plot, Passage>;
 
 struct Section {
   std::string title;
@@ -81,6 +108,8 @@ struct Document {
 };
 
 Document BuildReport(const Comparison& comparison, Language language);
+// What a sweep has found: plots, table, rates of the front, cost.
+Document BuildSweepReport(const SweepSummary& summary, Language language);
 
 // The document with all of its text made printable (base/text.h), which every renderer shows: names in it
 // came from files.
@@ -102,5 +131,10 @@ std::string PiecesText(const std::vector<Passage::Piece>& pieces);
 
 // A chart as lines of text, `indent` before each (also used inside Markdown).
 std::string ChartText(const Chart& chart, const std::string& indent);
+// The same of a plot.
+std::string PlotText(const Plot& plot, const std::string& indent);
+// A plot as SVG: points can be reached with the keyboard and then say what they are. Colours are the page's
+// variables --s0 to --s7 and those of its text.
+std::string PlotSvg(const Plot& plot);
 
 }  // namespace mica

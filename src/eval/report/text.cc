@@ -67,6 +67,9 @@ struct TextRenderer {
     return (table.caption.empty() ? "" : "  " + table.caption + "\n") +
            AlignedTable(rows, table.text_columns);
   }
+  std::string operator()(const Plot& plot) const {
+    return "  " + plot.caption + "\n" + PlotText(plot, "  ");
+  }
   std::string operator()(const Chart& chart) const {
     return "  " + chart.caption + "\n" + ChartText(chart, "  ");
   }

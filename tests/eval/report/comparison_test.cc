@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "eval/report/advice.h"
+#include "eval/report/report.h"
 #include "tests/eval/report/sample_results.h"
 
 namespace mica {
@@ -300,12 +301,51 @@ TEST(AdviceTest, WithoutZerosTheBudgetLimits) {
   EXPECT_EQ(advice[0].kind, AdviceKind::kBudget);
   // log2(ln 1.13 / ln 1.05) / 2 = 0.66 bits, rounded up to a quarter.
   EXPECT_EQ(advice[0].suggested, 3.75);
-  EXPECT_EQ(advice[0].command.Line(), "mica compress --like runs/packed runs/packed-3.75bits --bits 3.75");
+  EXPECT_EQ(advice[0].command.Line(),
+            "mica compress --like runs/packed runs/packed-95percent --min-retention 95 --data wikitext2=data/wikitext2.txt "
+            "--data ptb=data/ptb.txt --data c4=data/c4.txt");
+  EXPECT_FALSE(advice[0].guess);
+  EXPECT_EQ(advice[0].sweep.dump(), R"({"budget":{"kind":"bits","value":{"from":3.0,"to":3.75,"points":5}}})");
 
   Json facts = Facts(0, 3);
   facts["settings"]["budget"] = {{"kind", "size"}, {"value", 700000}};
   EXPECT_EQ(AdviceFor({{"wikitext2", 11.2}, {"ptb", 11.3}, {"c4", 11.2}}, facts)[0].suggested,
             700000 + 0.75 * 400000 / 8);
+}
+
+TEST(AdviceTest, WhereTheTextsAreNotKnownABudgetIsGuessed) {
+  Json baseline = SampleResult({{"wikitext2", 10}}), compressed = SampleCompressedResult({{"wikitext2", 11.3}}, Facts(0, 3));
+  for (Json* result : {&baseline, &compressed}) (*result)["settings"]["seqlen"] = 512;
+  const auto advice = CompareQuietly(baseline, compressed).advice;
+  ASSERT_FALSE(advice.empty());
+  EXPECT_TRUE(advice[0].guess);
+  EXPECT_EQ(advice[0].command.Line(), "mica compress --like runs/packed runs/packed-3.75bits --bits 3.75");
+}
+
+TEST(SizeSlopeTest, ByHand) {
+  Json compressed = SampleCompressedResult({{"c4", 11}}, Facts(0, 3));
+  Comparison comparison = CompareQuietly(SampleResult({{"c4", 10}}), compressed);
+  ASSERT_TRUE(comparison.slope);
+  EXPECT_FALSE(comparison.slope->measured);
+  EXPECT_FALSE(comparison.slope->by_kl);
+  EXPECT_NEAR(comparison.slope->smaller.loss, std::log(1.1) * std::sqrt(4.5), 1e-12);
+  EXPECT_NEAR(comparison.slope->larger.loss, std::log(1.1) / std::sqrt(4.5), 1e-12);
+  const double weights = *comparison.compression->compressed_weights, bytes = *comparison.compression->bytes_after;
+  EXPECT_NEAR(comparison.slope->smaller.bytes, bytes - weights / 16, 1e-6);
+  // Two compressions of a search, one bit apart: the loss fell by 6.
+  compressed["datasets"]["c4"]["divergence"] = {{"kl", 0.02}};
+  compressed["model"]["compression"]["quality"] = {
+      {"kind", "kl"}, {"aimed", 0.02}, {"measured", 0.02}, {"set", "c4"}, {"predicted", 0.025},
+      {"trials", {{{"bytes", bytes - weights / 8}, {"measured", 0.12}}, {{"bytes", bytes}, {"measured", 0.02}}}}};
+  comparison = CompareQuietly(SampleResult({{"c4", 10}}), compressed);
+  ASSERT_TRUE(comparison.slope);
+  EXPECT_TRUE(comparison.slope->measured && comparison.slope->by_kl);
+  EXPECT_NEAR(comparison.slope->factor, 6, 1e-9);
+  EXPECT_NEAR(comparison.slope->smaller.loss, 0.02 * std::sqrt(6.0), 1e-12);
+  EXPECT_NEAR(ComparisonJson(comparison)["half_a_bit"]["larger"]["loss"].get<double>(), 0.02 / std::sqrt(6.0), 1e-12);
+  EXPECT_THAT(RenderText(BuildReport(comparison, Language::kEnglish), 500),
+              AllOf(HasSubstr("Aimed at a KL of at most 0.02: measured 0.02000 on c4; compressions: 2."),
+                    HasSubstr("The law had said 0.02500; the loss is -20.0 % off."), HasSubstr("by 6.00 with each bit, as measured here")));
 }
 
 TEST(AdviceTest, ASetUnlikeTheCalibrationTextIsNamed) {

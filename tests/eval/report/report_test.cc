@@ -315,7 +315,7 @@ TEST(ReportTest, SamplesShowWhereTheyPartAndHowFarTheyAreApart) {
   EXPECT_THAT(text, ContainsRegex("one by one +41.2 +99.8\n"));
   EXPECT_THAT(text, ContainsRegex("weights in memory +3.0 MB +750.0 kB\n"));
   const std::string html = RenderHtml(document);
-  EXPECT_THAT(html, HasSubstr("<span class=\"s1\" title=\"0.10 nats\"> a</span>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"h1\" title=\"0.10 nats\"> a</span>"));
   EXPECT_THAT(html, HasSubstr("<span class=\"s2 mark\" title=\"0.99 nats\"> |</span>"));
   EXPECT_THAT(html, HasSubstr("<span title=\"0.09 nats\"> was</span>"));
   EXPECT_THAT(html, HasSubstr("<span class=\"mark\"> great &amp; good</span>"));

@@ -1,0 +1,283 @@
+"""mica sweep from the outside: points, what they share, what is kept, kills, the documents and the page in a browser."""
+import html.parser
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+
+BROWSER = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome"))), None)
+
+
+class SweepTest(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.succeed("synthesize", self.folder / "model", "--tokenizer", DEMO, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
+        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
+        self.text("eval.txt", ("docs/architecture.md",))
+        self.out = self.folder / "out"
+
+    def sweep(self, sweep, **changes):
+        return self.experiment(**{"evaluate__divergence": True, "sweep": sweep, "compress__budget": {"kind": "bpw", "value": 4}, **changes})
+
+    def test_points_are_those_of_a_run(self):
+        experiment = self.sweep({"budget": {"kind": "bpw", "value": [3, 4, 5]}, "keep": "all"})
+        printed = self.succeed("sweep", experiment)
+        result = read_json(self.out / "sweep.json")
+        self.assertEqual([point["name"] for point in result["points"]], ["bpw-3", "bpw-4", "bpw-5"])
+        # What a single run makes of the same point: the same bytes, the same figures.
+        single = self.experiment(evaluate__divergence=True, directory="single", compress__budget={"kind": "bpw", "value": 4})
+        self.succeed("run", single)
+        self.assertEqual(same_bytes(self.folder / "single" / "packed", self.out / "bpw-4" / "packed"), [])
+        point = result["points"][1]
+        compared = read_json(self.folder / "single" / "comparison.json")["datasets"]["docs"]
+        self.assertEqual(point["datasets"]["docs"]["kl"], compared["divergence"]["kl"])
+        self.assertEqual(point["kl"], compared["divergence"]["kl"])
+        self.assertEqual(point["excess_nats"], compared["excess_nats"])
+        self.assertEqual(point["retention_percent"], compared["retention_percent"])
+        packed = read_json(self.out / "bpw-4" / "packed" / "compression.json")
+        self.assertEqual(point["bytes"], packed["file"]["bytes_after"])
+        self.assertEqual(point["bits_per_weight"], packed["bits"]["bits_per_weight"])
+        self.assertEqual(set(point["bits_by_type"]), set(packed["layers"][0]["linears"]))
+        for label in ("bpw 3", "bpw 5", "KL divergence against bytes of the weight files"):
+            self.assertIn(label, printed)
+        # Statistics and baseline were measured once.
+        self.assertEqual(len(list(self.out.glob("statistics-*.safetensors"))), 1)
+        measured = [name for name in ("bpw-3", "bpw-4", "bpw-5")
+                    if "calibrate" in read_json(self.out / name / "packed" / "compression.json")["time"]]
+        self.assertEqual(measured, ["bpw-3"])
+        self.assertEqual(len(list(self.out.rglob("baseline.json"))), 1)
+        # mica status knows it; a second call finds everything done.
+        status = json.loads(self.succeed("status", self.out, "--json"))
+        self.assertEqual((status["state"], status["sweep"]["finished"], status["sweep"]["points"]), ("done", 3, 3))
+        self.assertIn("all 3 points", self.succeed("status", self.out))
+        before = (self.out / "bpw-5" / "packed" / "compression.json").stat().st_mtime_ns
+        self.assertEqual(json.loads(self.succeed("sweep", experiment, "--json"))["points"], result["points"])
+        self.assertEqual((self.out / "bpw-5" / "packed" / "compression.json").stat().st_mtime_ns, before)
+
+    def test_kinds_of_statistics(self):
+        self.succeed("sweep", self.sweep({"points": [{"budget": {"kind": "bits", "value": 4}}, {"samples": 3}, {"coding": "entropy"},
+                                                     {"coding": "entropy", "budget": {"kind": "bpw", "value": 3}}], "keep": "none"}))
+        self.assertEqual(len(list(self.out.glob("statistics-*.safetensors"))), 3)
+        self.assertEqual(list(self.out.glob("*/packed")), [])
+
+    def test_front_and_seeds(self):
+        experiment = self.sweep({"points": [{"coding": coding, "budget": {"kind": "bpw", "value": bits}, "seed": seed}
+                                            for coding, bits in (("entropy", 3), ("fixed", 3.2), ("entropy", 4), ("fixed", 5)) for seed in (0, 1)]})
+        self.succeed("sweep", experiment)
+        result = read_json(self.out / "sweep.json")
+        self.assertEqual(len(result["points"]), 8)
+        self.assertEqual(len(result["settings"]), 4)
+        by_name = {point["name"]: point for point in result["points"]}
+        for setting in result["settings"]:
+            members = [by_name[name] for name in setting["points"]]
+            self.assertEqual(len(members), 2)
+            self.assertEqual({member["settings"]["seed"] for member in members}, {0, 1})
+            kl = [member["kl"] for member in members]
+            self.assertAlmostEqual(setting["mean"]["kl"], sum(kl) / 2, 12)
+            self.assertAlmostEqual(setting["deviation"]["kl"], abs(kl[0] - kl[1]) / math.sqrt(2), 12)
+            beaten = any(other["mean"]["bytes"] <= setting["mean"]["bytes"] and other["mean"]["kl"] <= setting["mean"]["kl"]
+                         and other is not setting for other in result["settings"])
+            self.assertEqual(setting["front"], not beaten)
+        self.assertIn(False, [setting["front"] for setting in result["settings"]])  # coding fixed at 3.2 bits is larger and worse than coding entropy at 3
+        for point in result["points"]:
+            self.assertEqual((self.out / point["name"] / "packed").exists(), point["front"], point["name"])
+            self.assertEqual(point["packed"], point["front"])
+            self.assertTrue((self.out / point["name"] / "comparison.md").exists())
+        # What is gone is not made again; what is asked for anew is.
+        self.assertEqual(json.loads(self.succeed("sweep", experiment, "--json")), result)
+        content = read_json(experiment)
+        content["sweep"]["keep"] = "all"
+        experiment.write_text(json.dumps(content))
+        again = json.loads(self.succeed("sweep", experiment, "--json"))
+        self.assertTrue(all(point["packed"] for point in again["points"]))
+        self.assertEqual([point["kl"] for point in again["points"]], [point["kl"] for point in result["points"]])
+        # Points of something else are refused, also where their files are gone.
+        content["sweep"]["keep"] = "none"
+        experiment.write_text(json.dumps(content))
+        self.succeed("sweep", experiment)
+        content["compress"]["damping"] = 0.1
+        experiment.write_text(json.dumps(content))
+        self.fail_with("--damping 0.03 against 0.1", "sweep", experiment)
+
+    def test_a_killed_sweep_ends_in_the_same_bytes(self):
+        experiment = self.sweep({"budget": {"kind": "bpw", "value": [3, 3.4, 4]}, "keep": "all", "coding": ["entropy"]})
+        began = time.monotonic()
+        self.succeed("sweep", experiment)
+        seconds = time.monotonic() - began
+        whole = self.folder / "whole"
+        self.out.rename(whole)
+        random.seed(5)
+        stops = 0
+        while stops < 6:
+            process = subprocess.Popen([MICA, "sweep", str(experiment), "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=random.uniform(0.05, 0.6) * seconds)
+                if stops > 0:
+                    break
+                shutil.rmtree(self.out)  # it was faster this time
+                seconds /= 2
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL if stops % 2 else signal.SIGINT)
+                process.wait()
+                stops += 1
+        self.succeed("sweep", experiment)
+        for name in ("bpw-3", "bpw-3.4", "bpw-4"):
+            name += "-coding-entropy"
+            self.assertEqual(same_bytes(whole / name / "packed", self.out / name / "packed"), [], name)
+        figures = [[{key: point[key] for key in ("name", "bytes", "kl", "front")} for point in read_json(place / "sweep.json")["points"]]
+                   for place in (whole, self.out)]
+        self.assertEqual(figures[0], figures[1])
+
+    def test_faults(self):
+        axis = {"budget": {"kind": "bpw", "value": [3, 4]}}
+        for expected, sweep in (("did you mean \"budget\"", {"bugdet": [3]}), ("is 1, expected", {"budget": {"kind": "bpw", "value": [4, 1]}}),
+                                ("does not exist", {**axis, "others": ["none.gguf"]})):
+            self.fail_with(expected, "sweep", self.sweep(sweep))
+            self.assertFalse(self.out.exists())
+        self.fail_with("has no \"sweep\"", "sweep", self.experiment())
+        for command in ("run", "ablate"):
+            self.fail_with("run it with mica sweep", command, self.sweep(axis))
+        self.fail_with("run it with mica sweep", "run", self.sweep(axis), "--check")
+        self.fail_with("is calibration text and evaluation text", "sweep",
+                       self.sweep({"points": [{"calib": [{"kind": "text", "path": "eval.txt"}]}]}))
+
+    def test_files_of_other_programs(self):
+        self.succeed("compress", self.folder / "model", self.folder / "x.gguf", "--coding", "gguf", "--bpw", 6, "--samples", 4,
+                     "--seqlen", 64, "--calib", f"text={self.folder / 'calib.txt'}")
+        (self.folder / "x.gguf.json").unlink()  # as of another program
+        (self.folder / "r.json").write_text(json.dumps({"docs": {"ppl": 40000}}))
+        self.succeed("sweep", self.sweep({"budget": {"kind": "bpw", "value": [3, 5]},
+                                          "others": ["x.gguf", {"path": "r.json", "name": "another <b>", "bytes": 300000, "bits_per_weight": 4}]}))
+        others = read_json(self.out / "sweep.json")["others"]
+        self.assertEqual([other["name"] for other in others], ["x", "another <b>"])
+        self.assertEqual(others[0]["bytes"], (self.folder / "x.gguf").stat().st_size)
+        self.assertGreater(others[0]["kl"], 0)
+        self.assertAlmostEqual(others[0]["bits_per_weight"], 6, delta=0.6)
+        self.assertEqual((others[1]["bytes"], others[1]["bits_per_weight"]), (300000, 4))
+        page = (self.out / "sweep.html").read_text()
+        self.assertIn("another &lt;b&gt;", page)
+        self.assertNotIn("<b>", page)
+
+
+class PageTest(SweepTest):
+    test_points_are_those_of_a_run = test_kinds_of_statistics = test_front_and_seeds = None
+    test_a_killed_sweep_ends_in_the_same_bytes = test_faults = test_files_of_other_programs = None
+
+    def setUp(self):
+        super().setUp()
+        self.succeed("sweep", self.sweep({"coding": ["fixed", "entropy"], "budget": {"kind": "bpw", "value": [3, 4, 5]}}))
+        self.page = self.out / "sweep.html"
+
+    def test_every_tag_is_closed_and_nothing_comes_from_outside(self):
+        class Reader(html.parser.HTMLParser):
+            open_tags, faults = [], []
+
+            def handle_starttag(self, tag, attributes):
+                if tag not in ("meta", "circle", "rect", "line", "polyline", "polygon"):
+                    self.open_tags.append(tag)
+                for name, value in attributes:
+                    if name in ("src", "href") or "url(" in (value or ""):
+                        self.faults.append((tag, name, value))
+
+            def handle_startendtag(self, tag, attributes):
+                self.handle_starttag(tag, attributes)
+                if self.open_tags and self.open_tags[-1] == tag:
+                    self.open_tags.pop()
+
+            def handle_endtag(self, tag):
+                if not self.open_tags or self.open_tags.pop() != tag:
+                    self.faults.append(("end of", tag))
+
+        for page in (self.page, self.out / "sweep.zh.html"):
+            reader = Reader()
+            reader.feed(page.read_text())
+            self.assertEqual(reader.faults, [])
+            self.assertEqual(reader.open_tags, [])
+            self.assertNotIn("<script", page.read_text())
+        for document in ("sweep.txt", "sweep.md", "sweep.zh.txt", "sweep.zh.md"):
+            self.assertIn("coding entropy", (self.out / document).read_text())
+
+    def test_points_stand_where_their_figures_are(self):
+        """The vertical places of a logarithmic axis: ln(KL) is linear in them."""
+        page = self.page.read_text()
+        svg = page[page.index("<svg class=\"plot\""):page.index("</svg>")]
+        found = {}
+        for label, shape in re.findall(r'<g class="point"[^>]*aria-label="([^"]*?): [^"]*">(<(?:circle|polygon)[^>]*>)', svg):
+            if circle := re.search(r'cx="([\d.]+)" cy="([\d.]+)"', shape):
+                found[label] = float(circle[1]), float(circle[2])
+            else:
+                corners = [tuple(map(float, pair.split(","))) for pair in re.search(r'points="([^"]*)"', shape)[1].split()]
+                found[label] = tuple((max(c[i] for c in corners) + min(c[i] for c in corners)) / 2 for i in (0, 1))
+        settings = {one["setting"]: one["mean"] for one in read_json(self.out / "sweep.json")["settings"]}
+        self.assertEqual(set(found), set(settings))
+        first, *others = sorted(settings, key=lambda name: settings[name]["bytes"])
+        last = others[-1]
+        for name in others[:-1]:
+            for axis, value in ((0, lambda s: s["bytes"]), (1, lambda s: math.log(s["kl"]))):
+                ends = value(settings[first]), value(settings[last])
+                share = (value(settings[name]) - ends[0]) / (ends[1] - ends[0])
+                place = found[first][axis] + share * (found[last][axis] - found[first][axis])
+                self.assertAlmostEqual(found[name][axis], place, delta=0.6, msg=name)
+
+    def browser(self, *arguments):
+        if BROWSER is None:
+            self.skipTest("no Chromium here")
+        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'browser'}", *arguments],
+                              capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_in_a_browser(self):
+        """A script that is put into a copy tells how the browser has laid the page out."""
+        script = """<script>
+        const out = {tips: [], boxes: []};
+        for (const g of document.querySelectorAll('.plot .point')) {
+          g.focus();
+          out.tips.push([document.activeElement === g, getComputedStyle(g.querySelector('.tip')).visibility]);
+        }
+        document.activeElement.blur();
+        out.hidden = getComputedStyle(document.querySelector('.tip')).visibility;
+        for (const svg of document.querySelectorAll('.plot')) {
+          const r = svg.getBoundingClientRect();
+          out.boxes.push([r.left, r.width, r.height]);
+          for (const t of svg.querySelectorAll('text:not(.tip)')) {
+            const b = t.getBoundingClientRect();
+            if (b.left < r.left - 1 || b.right > r.right + 1 || b.top < r.top - 1 || b.bottom > r.bottom + 1) out.outside = t.textContent;
+          }
+        }
+        out.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+        out.paper = getComputedStyle(document.body).backgroundColor;
+        out.mark = getComputedStyle(document.querySelector('.point .mark')).fill;
+        document.title = 'FOUND ' + JSON.stringify(out);
+        </script></body>"""
+        seen = {}
+        for mode, flags in (("light", ()), ("dark", ("--blink-settings=preferredColorScheme=0", "--force-dark-mode")), ("narrow", ("--window-size=420,900",))):
+            copy = self.folder / f"{mode}.html"
+            copy.write_text(self.page.read_text().replace("</body>", script))
+            dumped = self.browser(*flags, "--dump-dom", copy.as_uri())
+            found = json.loads(re.search(r"<title>FOUND (.*?)</title>", dumped)[1].replace("&amp;", "&"))
+            self.assertTrue(found["tips"])
+            self.assertTrue(all(tip == [True, "visible"] for tip in found["tips"]), found["tips"])
+            self.assertEqual(found["hidden"], "hidden")
+            self.assertNotIn("outside", found)
+            self.assertTrue(all(width > 200 and height > 100 for _, width, height in found["boxes"]), found["boxes"])
+            self.assertFalse(found["overflow"])
+            seen[mode] = found["paper"], found["mark"]
+        self.assertEqual(seen["light"][0], "rgb(255, 255, 255)")
+        self.assertNotEqual(seen["light"], seen["dark"])
+        picture, printed = self.folder / "p.png", self.folder / "p.pdf"
+        self.browser(f"--screenshot={picture}", "--window-size=1100,2400", self.page.as_uri())
+        self.assertGreater(picture.stat().st_size, 20000)
+        self.browser(f"--print-to-pdf={printed}", self.page.as_uri())
+        self.assertEqual(printed.read_bytes()[:5], b"%PDF-")
+
+
+if __name__ == "__main__":
+    main()
