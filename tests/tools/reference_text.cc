@@ -19,6 +19,7 @@
 #include "model/rope.h"
 #include "model/weights.h"
 #include "ops/attention/cached_attention.h"
+#include "ops/codes/codes.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/tile/kernels.h"
 
@@ -28,35 +29,51 @@ using namespace mica;
 
 const KernelTable& kRef = Kernels(Backend::kRef);
 
-// x times the matrix's transpose, [tokens, rows].
+// Rows of weights in FP32 times x, [tokens, rows].
+template <typename Row>
+Matrix<float> PlainProduct(const Matrix<float>& x, size_t rows, const Row& row_into) {
+  Matrix<float> y(x.rows(), rows);
+  ParallelFor(rows, [&](size_t r) {
+    Matrix<float> row(1, x.cols());
+    row_into(r, row.view());
+    for (size_t t = 0; t < x.rows(); ++t) y(t, r) = kRef.dot(x.row(t), row.row(0), x.cols());
+  });
+  return y;
+}
+
+Matrix<float> TrellisProduct(const Matrix<float>& x, const EntropyParts& parts) {
+  const TrellisWeights w = MakeTrellisWeights(parts, ChooseTrellis(parts));
+  TrellisInputs inputs;
+  RoundInputs(w, x.view(), inputs);
+  Matrix<float> y(x.rows(), parts.rows);
+  ParallelFor(w.layout.tiles(), [&](size_t tile) {
+    Matrix<float> sums(inputs.tokens, w.layout.RowsOf(tile));
+    MultiplyTrellisRef(w, tile, inputs, 0, sums.view());
+    for (size_t t = 0; t < x.rows(); ++t) {
+      for (size_t r = 0; r < sums.cols(); ++r)
+        y(t, w.RowAt(tile * w.layout.tile_rows + r)) = sums(t, r) + sums(x.rows() + t, r);
+    }
+  });
+  return y;
+}
+
+// x times the matrix's transpose.
 Matrix<float> Product(const Matrix<float>& x, const ModelWeights& weights, const std::string& name) {
   const Checkpoint& checkpoint = weights.checkpoint();
   if (HasPacked(checkpoint, name)) {
     const StoredMatrix stored = OpenPacked(checkpoint, name);
-    const auto& parts = std::get<EntropyParts>(stored.parts);
-    const TrellisWeights w = MakeTrellisWeights(parts, ChooseTrellis(parts));
-    TrellisInputs inputs;
-    RoundInputs(w, x.view(), inputs);
-    Matrix<float> y(x.rows(), parts.rows);
-    ParallelFor(w.layout.tiles(), [&](size_t tile) {
-      Matrix<float> sums(inputs.tokens, w.layout.RowsOf(tile));
-      MultiplyTrellisRef(w, tile, inputs, 0, sums.view());
-      for (size_t t = 0; t < x.rows(); ++t) {
-        for (size_t r = 0; r < sums.cols(); ++r)
-          y(t, w.RowAt(tile * w.layout.tile_rows + r)) = sums(t, r) + sums(x.rows() + t, r);
-      }
+    if (const auto* entropy = std::get_if<EntropyParts>(&stored.parts)) return TrellisProduct(x, *entropy);
+    // As it runs: decoded, then multiplied.
+    Matrix<float> all(stored.rows(), stored.cols());
+    Decode(stored.parts, 0, all.view());
+    return PlainProduct(x, all.rows(), [&](size_t r, MatrixView<float> row) {
+      std::copy_n(all.row(r), row.cols, row.row(0));
     });
-    return y;
   }
   const TensorView& tensor = checkpoint.Get(name + ".weight");
-  const size_t cols = x.cols(), rows = tensor.elements() / cols;
-  Matrix<float> y(x.rows(), rows);
-  ParallelFor(rows, [&](size_t r) {
-    std::vector<float> row(cols);
-    ReadFloats(tensor, r * cols, row);
-    for (size_t t = 0; t < x.rows(); ++t) y(t, r) = kRef.dot(x.row(t), row.data(), cols);
+  return PlainProduct(x, tensor.elements() / x.cols(), [&](size_t r, MatrixView<float> row) {
+    ReadFloats(tensor, r * row.cols, {row.row(0), row.cols});
   });
-  return y;
 }
 
 Matrix<float> Normed(const Matrix<float>& x, const std::vector<float>& factors, float epsilon) {

@@ -1,5 +1,6 @@
 // This file is compiled once for each instruction set (Highway); the best one is chosen at run time. Where
-// there are AVX-512's byte permutations, trellis_vbmi_cpu.cc is chosen instead.
+// there is AVX2, trellis_avx2_cpu.cc is chosen instead, and where there are AVX-512's byte permutations
+// trellis_vbmi_cpu.cc.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -190,6 +191,8 @@ std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets() {
     kernels.insert(kernels.begin(), {hwy::TargetName(target), HWY_DYNAMIC_DISPATCH(ChosenKernel)()});
   }
   hwy::SetSupportedTargetsForTest(0);
+  if (const TrellisKernel kernel = Avx2TrellisKernel(); kernel != nullptr)
+    kernels.push_back({"bytes of AVX2", kernel});
   if (const TrellisKernel kernel = VbmiTrellisKernel(); kernel != nullptr)
     kernels.push_back({"VBMI", kernel});
   return kernels;

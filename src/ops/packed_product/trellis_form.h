@@ -80,7 +80,8 @@ struct NamedTrellisKernel {
   TrellisKernel multiply;
 };
 std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets();
-// Of trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+// Of trellis_avx2_cpu.cc and trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+TrellisKernel Avx2TrellisKernel();
 TrellisKernel VbmiTrellisKernel();
 
 }  // namespace mica
