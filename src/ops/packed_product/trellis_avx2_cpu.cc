@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "device/scratch.h"
 
@@ -440,24 +441,33 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, size_t r
   }
 }
 
-// What is beside the codes of one row, for kTokens (1 or 2) tokens, whose values stand together by column. In
-// eight sums, of which the first takes the first, the ninth, ... of what there is.
-template <typename Level, typename Column>
-MICA_ONE_BODY void AddBeside(size_t count, const Level& level, const Column& column, const float* values, size_t stride,
-                             __m256* lanes) {
-  for (size_t i = 0; i < count; i += 8) {
-    const size_t here = std::min<size_t>(8, count - i);
-    alignas(32) float of[2][8] = {}, levels[8] = {};
-    for (size_t j = 0; j < here; ++j) {
-      const float* at = values + column(i + j) * stride;
-      of[0][j] = at[0];
-      of[1][j] = at[1];
-      levels[j] = static_cast<float>(level(i + j));
-    }
-    const __m256 own = _mm256_load_ps(levels);
-    lanes[0] = _mm256_fmadd_ps(own, _mm256_load_ps(of[0]), lanes[0]);
-    lanes[1] = _mm256_fmadd_ps(own, _mm256_load_ps(of[1]), lanes[1]);
+// What a tile's rows have beside their codes: columns and what their levels have more.
+struct Exceptions {
+  const uint32_t* cols;
+  const float* levels;
+  size_t count;
+};
+// Those of one row; of the last eight, those that there are not are zeros of column 0.
+Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, uint32_t* cols, float* levels) {
+  const TrellisWeights::Exceptions& of_tile = w.exceptions[tile];
+  const TrellisException* items = of_tile.items.data() + of_tile.begin[r];
+  const size_t count = of_tile.begin[r + 1] - of_tile.begin[r];
+  for (size_t i = 0; i < count; ++i) {
+    cols[i] = static_cast<uint32_t>(ColumnOf(items[i]));
+    levels[i] = static_cast<float>(DifferenceOf(items[i]));
   }
+  for (size_t i = count; i % 8 != 0; ++i) {
+    cols[i] = 0;
+    levels[i] = 0;
+  }
+  return {cols, levels, count};
+}
+// The most that a row has, rounded up to eight.
+size_t MostOfARow(const TrellisWeights& w, size_t tile) {
+  const std::vector<uint32_t>& begin = w.exceptions[tile].begin;
+  size_t most = 0;
+  for (size_t r = 0; r + 1 < begin.size(); ++r) most = std::max<size_t>(most, begin[r + 1] - begin[r]);
+  return (most + 7) / 8 * 8;
 }
 
 MICA_ONE_BODY float SumOf(__m256 lanes) {
@@ -466,50 +476,99 @@ MICA_ONE_BODY float SumOf(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
-// Of two tokens whose values stand together by column.
-inline void Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position, size_t r,
-                   const float* values, size_t stride, float* out) {
-  __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-  const int16_t* taken = w.taken_levels.row(position);
-  AddBeside(
-      w.taken.size(), [&](size_t i) { return taken[i]; }, [&](size_t i) { return w.taken[i]; }, values, stride, lanes);
-  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
-  AddBeside(
-      exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) { return DifferenceOf(items[i]); },
-      [&](size_t i) { return ColumnOf(items[i]); }, values, stride, lanes);
-  out[0] = SumOf(lanes[0]);
-  out[1] = SumOf(lanes[1]);
+// Two values of one column, and of another above them.
+MICA_ONE_BODY __m128 TwoAndTwo(const float* one, const float* other) {
+  const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(one)));
+  return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(other));
 }
 
-// Of eight tokens.
-inline __m256 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
-                           size_t r, const float* values, size_t stride) {
-  __m256 lanes[8];
-#pragma GCC unroll 8
-  for (__m256& lane : lanes) lane = _mm256_setzero_ps();
-  const auto add = [&](size_t count, const auto& level, const auto& column) __attribute__((always_inline)) {
-    const auto one = [&](size_t i, __m256& lane) __attribute__((always_inline)) {
-      lane = _mm256_fmadd_ps(_mm256_set1_ps(static_cast<float>(level(i))), _mm256_loadu_ps(values + column(i) * stride), lane);
+// y[t, r] of all rows = scale * (y[t, r] + what is beside the codes), of two tokens whose values stand together by
+// column. Of eight sums the first takes the first, the ninth, ... of what there is.
+void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+  const size_t rows = w.layout.RowsOf(tile), taken = w.taken.size(), padded = (taken + 7) / 8 * 8;
+  const size_t most = MostOfARow(w, tile);
+  uint32_t* cols = Scratch<uint32_t, 74>(most + 1);
+  float* levels = Scratch<float, 74>(most + 1);
+  // Of the taken columns.
+  float* of_taken = Scratch<float, 75>(2 * padded + 2);
+  std::fill_n(of_taken, 2 * padded, 0.0f);
+  const float* values = x.ValuesOf(0);
+  for (size_t i = 0; i < taken; ++i) {
+    of_taken[i] = values[2 * w.taken[i]];
+    of_taken[padded + i] = values[2 * w.taken[i] + 1];
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    const size_t position = tile * w.layout.tile_rows + r;
+    __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    const auto add = [&](__m256 level, __m256 one, __m256 other) __attribute__((always_inline)) {
+      lanes[0] = _mm256_fmadd_ps(level, one, lanes[0]);
+      lanes[1] = _mm256_fmadd_ps(level, other, lanes[1]);
     };
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
+    for (size_t i = 0; i < taken; i += 8) {
+      alignas(16) int16_t some[8] = {};
+      const int16_t* from = w.taken_levels.row(position) + i;
+      if (taken - i < 8) from = std::copy_n(from, taken - i, some) - (taken - i);
+      const __m256i level = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      add(_mm256_cvtepi32_ps(level), _mm256_loadu_ps(of_taken + i), _mm256_loadu_ps(of_taken + padded + i));
+    }
+    const Exceptions own = OfRow(w, tile, r, cols, levels);
+    for (size_t i = 0; i < own.count; i += 8) {
+      const uint32_t* c = own.cols + i;
+      const auto two = [&](size_t j) __attribute__((always_inline)) {
+        return TwoAndTwo(values + 2 * size_t{c[j]}, values + 2 * size_t{c[j + 1]});
+      };
+      const __m256 a = _mm256_insertf128_ps(_mm256_castps128_ps256(two(0)), two(4), 1);
+      const __m256 b = _mm256_insertf128_ps(_mm256_castps128_ps256(two(2)), two(6), 1);
+      add(_mm256_loadu_ps(own.levels + i), _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD));
+    }
+    const float scale = w.row_scale[position];
+    for (size_t t = 0; t < y.rows; ++t) y(t, r) = scale * (y(t, r) + SumOf(lanes[first + t]));
+  }
+}
+
+// The same of more tokens, whose values stand `stride` apart by column: eight of them through all rows, so that
+// their values stay in the second-level cache.
+void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+  const size_t rows = w.layout.RowsOf(tile), taken = w.taken.size(), most = MostOfARow(w, tile);
+  const size_t stride = x.value_stride();
+  uint32_t* cols = Scratch<uint32_t, 74>(rows * most + 1);
+  float* levels = Scratch<float, 74>(rows * most + 1);
+  thread_local std::vector<Exceptions> of_rows;
+  of_rows.clear();
+  for (size_t r = 0; r < rows; ++r) of_rows.push_back(OfRow(w, tile, r, cols + r * most, levels + r * most));
+  for (size_t t = 0; t < y.rows; t += 8) {
+    const size_t tokens = std::min<size_t>(8, y.rows - t);
+    const float* values = x.ValuesOf(first + t);
+    for (size_t r = 0; r < rows; ++r) {
+      const size_t position = tile * w.layout.tile_rows + r;
+      __m256 lanes[8];
 #pragma GCC unroll 8
-      for (size_t j = 0; j < 8; ++j) one(i + j, lanes[j]);
-    }
+      for (__m256& lane : lanes) lane = _mm256_setzero_ps();
+      const auto one = [&](float level, size_t col, __m256& lane) __attribute__((always_inline)) {
+        lane = _mm256_fmadd_ps(_mm256_set1_ps(level), _mm256_loadu_ps(values + col * stride), lane);
+      };
+      const int16_t* of_taken = w.taken_levels.row(position);
+      size_t i = 0;
+      for (; i + 8 <= taken; i += 8) {
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; ++j) one(static_cast<float>(of_taken[i + j]), w.taken[i + j], lanes[j]);
+      }
 #pragma GCC unroll 7
-    for (size_t j = 0; j < 7; ++j) {
-      if (i + j < count) one(i + j, lanes[j]);
+      for (size_t j = 0; j < 7; ++j) {
+        if (i + j < taken) one(static_cast<float>(of_taken[i + j]), w.taken[i + j], lanes[j]);
+      }
+      const Exceptions& own = of_rows[r];
+      for (i = 0; i < own.count; i += 8) {
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; ++j) one(own.levels[i + j], own.cols[i + j], lanes[j]);
+      }
+      alignas(32) float more[8];
+      _mm256_store_ps(more, _mm256_add_ps(_mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3])),
+                                          _mm256_add_ps(_mm256_add_ps(lanes[4], lanes[5]), _mm256_add_ps(lanes[6], lanes[7]))));
+      const float scale = w.row_scale[position];
+      for (size_t j = 0; j < tokens; ++j) y(t + j, r) = scale * (y(t + j, r) + more[j]);
     }
-  };
-  const int16_t* taken = w.taken_levels.row(position);
-  add(
-      w.taken.size(), [&](size_t i) { return taken[i]; }, [&](size_t i) { return w.taken[i]; });
-  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
-  add(
-      exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) { return DifferenceOf(items[i]); },
-      [&](size_t i) { return ColumnOf(items[i]); });
-  return _mm256_add_ps(_mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3])),
-                       _mm256_add_ps(_mm256_add_ps(lanes[4], lanes[5]), _mm256_add_ps(lanes[6], lanes[7])));
+  }
 }
 
 template <int kWidth>
@@ -538,25 +597,14 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
       add(LastBlock<kWidth>(bytes, strips));
     }
   }
-  const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
-  // A portion of tokens through all rows: their values stay in the second-level cache.
-  for (size_t t = 0; t < y.rows; t += 8) {
-    const size_t tokens = std::min<size_t>(8, y.rows - t);
-    for (size_t r = 0; r < rows; ++r) {
-      const size_t position = tile * layout.tile_rows + r;
-      alignas(32) float more[8] = {};
-      if (!w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1]) {
-        const float* values = x.values.data();
-        if (x.tokens == 2) {
-          float both[2];
-          Beside(w, exceptions, position, r, values, x.values.cols(), both);
-          std::copy_n(both + first + t, tokens, more);
-        } else {
-          _mm256_store_ps(more, BesideOfMany(w, exceptions, position, r, values + first + t, x.values.cols()));
-        }
-      }
-      for (size_t i = 0; i < tokens; ++i) y(t + i, r) = w.row_scale[position] * (y(t + i, r) + more[i]);
+  if (x.values.empty()) {
+    for (size_t t = 0; t < y.rows; ++t) {
+      for (size_t r = 0; r < rows; ++r) y(t, r) *= w.row_scale[tile * layout.tile_rows + r];
     }
+  } else if (x.tokens == 2) {
+    AddBesideOfTwo(w, tile, x, first, y);
+  } else {
+    AddBesideOfMany(w, tile, x, first, y);
   }
 }
 
