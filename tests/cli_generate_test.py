@@ -84,7 +84,24 @@ class GenerateTest(ProgramTest):
     def test_an_empty_text_begins_with_bos(self):
         empty = self.folder / "empty.txt"
         empty.write_text("")
-        self.assertEqual(self.generate_json("-f", empty, "--max-tokens", "3")["prompt_tokens"], 1)
+        of_file = self.generate_json("-f", empty, "--max-tokens", "8")
+        self.assertEqual((of_file["prompt_tokens"], len(of_file["tokens"])), (1, 8))
+        self.assertEqual(self.generate_json("--prompt", "", "--max-tokens", "8")["text"], of_file["text"])
+
+    def test_an_empty_text_is_refused_where_nothing_begins_texts(self):
+        model = self.folder / "byte_level"
+        source = self.folder / "tokenizer"
+        source.mkdir()
+        # Bytes and nothing else: no token begins a text.
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in printable]
+        vocab = {chr(byte) if byte in printable else chr(256 + others.index(byte)): byte for byte in range(256)}
+        (source / "tokenizer.json").write_text(json.dumps({
+            "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None, "decoder": level, "pre_tokenizer": level,
+            "model": {"type": "BPE", "vocab": vocab, "merges": []}}))
+        self.succeed("synthesize", model, "--tokenizer", source, "--vocab", 256, "--layers", 1, "--hidden", 32, "--ffn", 64, "--heads", 2)
+        self.fail_with("the prompt is empty and the model has no token that begins a text", "generate", model, "--prompt", "", "--device", "cpu")
 
     def test_what_is_refused(self):
         self.fail_with("no prompt is given", "generate", DEMO, code=2)
@@ -130,6 +147,26 @@ class GenerateTest(ProgramTest):
             self.assertEqual(of_packed["text"], of_plain["text"], coding)
             for a, b in zip(of_packed["tokens"], of_plain["tokens"]):
                 self.assertAlmostEqual(a["log_probability"], b["log_probability"], delta=2e-3)
+
+    @unittest.skipUnless("MICA_REFERENCE_TEXT" in os.environ, "MICA_REFERENCE_TEXT does not name the program")
+    def test_the_reference_kernels_write_the_same_text(self):
+        """Their likeliest tokens behind each token of the text: where these are its tokens, they had written it themselves."""
+        packed = self.folder / "packed"
+        self.succeed("compress", DEMO, packed, "--coding", "entropy", "--bpw", "3.05", "--calib", f"text={self.text('calib.txt')}",
+                     "--samples", "4", "--seqlen", "128", "--preset", "fast", "--device", "cpu", "--log-level", "error")
+        for model in (DEMO, packed):
+            told = self.generate_json("--prompt", PROMPT, "--max-tokens", "256", model=model)
+            (self.folder / "prompt.txt").write_text(PROMPT)
+            prompt = json.loads(self.succeed("tokenize", model, self.folder / "prompt.txt"))
+            new = [token["id"] for token in told["tokens"]]
+            self.assertEqual((len(new), len(prompt)), (256, told["prompt_tokens"]))
+            done = subprocess.run([os.environ["MICA_REFERENCE_TEXT"], str(model)], input=json.dumps(prompt + new) + "\n",
+                                  capture_output=True, text=True, check=True, timeout=600)
+            said = [json.loads(line) for line in done.stdout.splitlines()][len(prompt) - 1:-1]
+            # Where two tokens are as likely as one another, either may come.
+            parted = [(place, best, token) for place, ((best, most, logit), token) in enumerate(zip(said, new))
+                      if best != token and most - logit > 1e-3]
+            self.assertEqual(parted, [], model)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """llama.cpp itself, as an oracle: the libraries in the npm package node-llama-cpp (3.21.1), called through ctypes."""
 import ctypes
 import glob
+import json
 import math
 import os
 import pathlib
+import sys
+import time
 
 VERSION = "3.21.1"  # of the package: the structures below are those of its llama.h
 FTYPES = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12, "Q4_K_S": 14,
@@ -95,7 +98,8 @@ class LlamaCpp:
 class Model:
     """A GGUF file in llama.cpp; a context manager."""
 
-    def __init__(self, cpp, path, n_ctx=512):
+    def __init__(self, cpp, path, n_ctx=512, as_running=False, threads=2):
+        """as_running: with what llama.cpp takes by itself for keys and attention, instead of FP32 for comparisons."""
         self.llama = cpp.llama
         params = self.llama.llama_model_default_params()
         params.gpu_layers = 0
@@ -104,9 +108,10 @@ class Model:
             raise RuntimeError(f"llama.cpp does not load {path}")
         params = self.llama.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = n_ctx
-        params.threads = params.threads_batch = 2
-        params.type_k = params.type_v = TYPE_F32
-        params.flash_attention = 0
+        params.threads = params.threads_batch = threads
+        if not as_running:
+            params.type_k = params.type_v = TYPE_F32
+            params.flash_attention = 0
         self.context = self.llama.llama_init_from_model(self.model, params)
         self.vocab = self.llama.llama_model_get_vocab(self.model)
         self.n_vocab = self.llama.llama_vocab_n_tokens(self.vocab)
@@ -125,17 +130,27 @@ class Model:
         count = self.llama.llama_tokenize(self.vocab, data, len(data), ids, len(ids), True, False)
         return list(ids[:count])
 
-    def logits(self, ids):
-        """Of each position, one list at a time."""
-        n = len(ids)
+    def forget(self):
         self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
+
+    def decode(self, ids, past, wanted):
+        """Passes ids behind the `past` tokens that were passed before; logits are there of those that wanted(i) names."""
+        n = len(ids)
         zero = ctypes.pointer(ctypes.c_int32(0))
-        batch = Batch(n, (ctypes.c_int32 * n)(*ids), None, (ctypes.c_int32 * n)(*range(n)), (ctypes.c_int32 * n)(*[1] * n),
-                      (ctypes.POINTER(ctypes.c_int32) * n)(*[zero] * n), (ctypes.c_int8 * n)(*[1] * n))
+        batch = Batch(n, (ctypes.c_int32 * n)(*ids), None, (ctypes.c_int32 * n)(*range(past, past + n)), (ctypes.c_int32 * n)(*[1] * n),
+                      (ctypes.POINTER(ctypes.c_int32) * n)(*[zero] * n), (ctypes.c_int8 * n)(*map(wanted, range(n))))
         if self.llama.llama_decode(self.context, batch) != 0:
             raise RuntimeError("llama_decode fails")
-        for i in range(n):
-            yield self.llama.llama_get_logits_ith(self.context, i)[:self.n_vocab]
+
+    def logits_of(self, i):
+        return self.llama.llama_get_logits_ith(self.context, i)[:self.n_vocab]
+
+    def logits(self, ids):
+        """Of each position, one list at a time."""
+        self.forget()
+        self.decode(ids, 0, lambda i: 1)
+        for i in range(len(ids)):
+            yield self.logits_of(i)
 
     def nats(self, ids):
         """-log p of ids[1:], each after those before it."""
@@ -146,9 +161,41 @@ class Model:
         return found
 
     def generate(self, ids, count):
-        """The `count` most likely tokens behind ids, one after the other."""
-        ids = list(ids)
+        """The `count` most likely tokens behind ids, one after the other, each with its logit and the next largest one."""
+        self.forget()
+        found, past, new = [], 0, list(ids)
         for _ in range(count):
-            *_, last = self.logits(ids)
-            ids.append(max(range(self.n_vocab), key=last.__getitem__))
-        return ids[-count:]
+            self.decode(new, past, lambda i, last=len(new) - 1: int(i == last))
+            logits = self.logits_of(-1)
+            past += len(new)
+            new = [max(range(self.n_vocab), key=logits.__getitem__)]
+            found.append((new[0], *sorted(logits, reverse=True)[:2]))
+        return found
+
+    def seconds(self, prompt, generated, repetitions):
+        """Seconds that a prompt of so many tokens takes, and so many tokens one by one: a list of each, behind one that does not count."""
+        def measured(steps):
+            self.forget()
+            began, past = time.monotonic(), 0
+            for count in steps:
+                self.decode([(7 * past + i) % self.n_vocab for i in range(count)], past, lambda i, last=count - 1: int(i == last))
+                self.llama.llama_get_logits_ith(self.context, -1)
+                past += count
+            return time.monotonic() - began
+        return [[measured(steps) for _ in range(repetitions + 1)][1:] if steps else [] for steps in ([prompt] if prompt else [], [1] * generated)]
+
+
+def main():
+    """llama_cpp.py FILE PROMPT GENERATED REPETITIONS THREADS: one JSON object, tokens a second and seconds of loading."""
+    path, *numbers = sys.argv[1:]
+    prompt, generated, repetitions, threads = map(int, numbers)
+    cpp = LlamaCpp(find()[0])
+    began = time.monotonic()
+    with Model(cpp, path, max(prompt, generated, 2), as_running=True, threads=threads) as model:
+        loaded = time.monotonic() - began
+        of_prompt, of_generated = model.seconds(prompt, generated, repetitions)
+    print(json.dumps({"load_seconds": loaded, "prompt": [prompt / s for s in of_prompt], "decode": [generated / s for s in of_generated]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,8 @@ import argparse
 import datetime
 import json
 import pathlib
-import subprocess
+
+from kept_runs import run
 
 ALONE, WHOLE = "--embedding-bits 16", ""  # decoder matrices alone, or whole files, whose ends share the budget
 ROWS = {
@@ -36,10 +37,6 @@ ROWS = {
     "Q5_K_M file": (f"--size 39470816 {WHOLE}", "Q5_K_M .0026 / 96.49 %"),
 }
 FILES = {"c4": "c4.eval.jsonl", "wikitext2": "wikitext2.test.raw", "ptb": "ptb.test.txt"}
-
-
-def run(command):
-    subprocess.run([str(argument) for argument in command], check=True, stdout=subprocess.DEVNULL)
 
 
 def main():

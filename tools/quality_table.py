@@ -12,8 +12,9 @@ import datetime
 import json
 import math
 import pathlib
-import subprocess
 import typing
+
+from kept_runs import run
 
 
 class Row(typing.NamedTuple):
@@ -40,10 +41,6 @@ ROWS = {
 }
 FILES = {"wikitext2": "wikitext2.test.raw", "ptb": "ptb.test.txt", "c4": "c4.eval.jsonl"}
 DIVERGENCE_WINDOWS = 40  # of C4
-
-
-def run(command):
-    subprocess.run([str(argument) for argument in command], check=True, stdout=subprocess.DEVNULL)
 
 
 def evaluate(options, model, result, name, *more):

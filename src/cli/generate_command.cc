@@ -31,17 +31,15 @@ struct GenerateOptions {
 };
 
 std::string ReadPrompt(const GenerateOptions& options) {
-  const auto given = [&](const char* name) {
-    const Json* value = ValueIn(options.prompt, FindOption(PromptOptionTable(), name));
-    return value == nullptr ? std::string() : value->get<std::string>();
-  };
-  const std::string prompt = given("prompt"), flag = given("file");
-  const int sources = (prompt.empty() ? 0 : 1) + (flag.empty() ? 0 : 1) + (options.file.empty() ? 0 : 1);
+  const Json* prompt = ValueIn(options.prompt, FindOption(PromptOptionTable(), "prompt"));
+  const Json* flag = ValueIn(options.prompt, FindOption(PromptOptionTable(), "file"));
+  const int sources =
+      (prompt == nullptr ? 0 : 1) + (flag == nullptr ? 0 : 1) + (options.file.empty() ? 0 : 1);
   if (sources != 1)
     throw UsageError(sources == 0 ? "no prompt is given; give --prompt TEXT, -f FILE, or - for standard input"
                                   : "more than one prompt is given; give one of --prompt, -f and FILE");
-  if (!prompt.empty()) return prompt;
-  const std::string file = flag.empty() ? options.file.string() : flag;
+  if (prompt != nullptr) return prompt->get<std::string>();  // an empty one, too, is a prompt
+  const std::string file = flag == nullptr ? options.file.string() : flag->get<std::string>();
   std::string text = file == "-" ? ReadStdin() : ReadFile(file);
   if (const size_t at = FirstInvalidUtf8(text); at != std::string::npos)
     Fail("{}: is not UTF-8 at byte {}; convert it first", file, at);

@@ -377,7 +377,7 @@ Json CheckedValue(const Option& option, const Json& value, const std::string& wh
     case OptionKind::kText:
     case OptionKind::kPath:
       if (!value.is_string()) RefuseType(option, value, where);
-      if (value == "") Refuse(option, value, where);
+      if (value == "" && !option.may_be_empty) Refuse(option, value, where);
       return value;
     case OptionKind::kTexts:
       if (!value.is_array()) RefuseType(option, value, where);

@@ -67,6 +67,7 @@ struct Option {
   const char* one_of =
       "";  // of options that exclude one another: the key that holds {"kind": name, "value": value}
   bool required = false;                    // on the command line
+  bool may_be_empty = false;                // of a text
   const char* letter = "";                  // short form of the flag, without its dash
   std::vector<const char*> old_names = {};  // flags that it had: taken for one more version, in no help
   std::vector<Spelling> spellings = {};     // choices: taken, and known by its word from there on

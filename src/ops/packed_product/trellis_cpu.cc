@@ -1,5 +1,6 @@
 // This file is compiled once for each instruction set (Highway); the best one is chosen at run time. Where
-// there are AVX-512's byte permutations, trellis_vbmi_cpu.cc is chosen instead.
+// there is AVX2, trellis_avx2_cpu.cc is chosen instead, and where there are AVX-512's byte permutations
+// trellis_vbmi_cpu.cc.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -157,12 +158,12 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
       if (!x.values.empty()) {
         for (size_t i = 0; i < w.taken.size(); ++i) {
           lanes[i % 8] = std::fma(static_cast<float>(w.taken_levels(position, i)),
-                                  x.values(w.taken[i], first + t), lanes[i % 8]);
+                                  x.ValuesOf(first + t)[w.taken[i] * x.value_stride()], lanes[i % 8]);
         }
         for (size_t i = exceptions.begin[r]; i < exceptions.begin[r + 1]; ++i) {
           float& lane = lanes[(i - exceptions.begin[r]) % 8];
           lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
-                          x.values(ColumnOf(exceptions.items[i]), first + t), lane);
+                          x.ValuesOf(first + t)[ColumnOf(exceptions.items[i]) * x.value_stride()], lane);
         }
       }
       const float beside =
@@ -190,6 +191,8 @@ std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets() {
     kernels.insert(kernels.begin(), {hwy::TargetName(target), HWY_DYNAMIC_DISPATCH(ChosenKernel)()});
   }
   hwy::SetSupportedTargetsForTest(0);
+  if (const TrellisKernel kernel = Avx2TrellisKernel(); kernel != nullptr)
+    kernels.push_back({"bytes of AVX2", kernel});
   if (const TrellisKernel kernel = VbmiTrellisKernel(); kernel != nullptr)
     kernels.push_back({"VBMI", kernel});
   return kernels;

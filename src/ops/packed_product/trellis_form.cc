@@ -297,17 +297,19 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
     out.values = Matrix<float>();
     return;
   }
-  const size_t width = out.tokens == 2 ? 2 : (out.tokens + 15) / 16 * 16;
-  if (out.values.rows() != cols || out.values.cols() != width) out.values = Matrix<float>(cols, width);
-  ParallelFor(blocks, [&](size_t k) {
-    for (size_t first = 0; first < out.tokens; first += 16) {
-      for (size_t c = begin[k]; c < begin[k + 1]; ++c) {
-        for (size_t t = first; t < std::min(first + 16, out.tokens); ++t) {
-          out.values(c, t) = static_cast<float>(out.rounded.values[t * out.rounded.stride + c]) *
-                             out.rounded.scales[t * blocks + k];
-        }
-        for (size_t t = out.tokens; t < std::min(first + 16, width); ++t) out.values(c, t) = 0;
-      }
+  const size_t width = out.value_stride(), portions = (out.tokens + width - 1) / width;
+  if (out.values.rows() != portions || out.values.cols() != cols * width)
+    out.values = Matrix<float>(portions, cols * width);
+  ParallelFor(portions * blocks, [&](size_t index) {
+    const size_t portion = index / blocks, k = index % blocks, first = portion * width;
+    const size_t tokens = std::min(width, out.tokens - first);
+    float scales[16] = {};
+    for (size_t t = 0; t < tokens; ++t) scales[t] = out.rounded.scales[(first + t) * blocks + k];
+    for (size_t c = begin[k]; c < begin[k + 1]; ++c) {
+      float* to = out.values.row(portion) + c * width;
+      for (size_t t = 0; t < tokens; ++t)
+        to[t] = static_cast<float>(out.rounded.values[(first + t) * out.rounded.stride + c]) * scales[t];
+      std::fill(to + tokens, to + width, 0.0f);
     }
   });
 }

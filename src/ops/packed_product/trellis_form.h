@@ -63,8 +63,14 @@ TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice
 struct TrellisInputs {
   size_t tokens = 0;   // of both
   Int8Inputs rounded;          // in blocks of kTrellisBlock columns; stride: those of all blocks
-  // [cols, 2 or tokens rounded up to 16] scale * value; empty where the weights have nothing beside codes.
+  // scale * value, [portions of tokens, cols, tokens of a portion]: 2 tokens, or 16, those beyond the last being
+  // zeros. Empty where the weights have nothing beside codes.
   Matrix<float> values;
+  size_t value_stride() const { return tokens == 2 ? 2 : 16; }
+  // Of column c: [c * value_stride()] behind it, where those of the tokens that follow in its portion stand, too.
+  const float* ValuesOf(size_t token) const {
+    return values.row(token / value_stride()) + token % value_stride();
+  }
 };
 void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInputs& out);
 
@@ -80,7 +86,8 @@ struct NamedTrellisKernel {
   TrellisKernel multiply;
 };
 std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets();
-// Of trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+// Of trellis_avx2_cpu.cc and trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+TrellisKernel Avx2TrellisKernel();
 TrellisKernel VbmiTrellisKernel();
 
 }  // namespace mica

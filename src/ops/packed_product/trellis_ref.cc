@@ -43,12 +43,12 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
       float lanes[8] = {};
       for (size_t i = 0; i < w.taken.size(); ++i) {
         lanes[i % 8] = std::fma(static_cast<float>(w.taken_levels(position, i)),
-                                x.values(w.taken[i], first + t), lanes[i % 8]);
+                                x.ValuesOf(first + t)[w.taken[i] * x.value_stride()], lanes[i % 8]);
       }
       for (size_t i = exceptions.begin[r]; i < exceptions.begin[r + 1]; ++i) {
         float& lane = lanes[(i - exceptions.begin[r]) % 8];
         lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
-                        x.values(ColumnOf(exceptions.items[i]), first + t), lane);
+                        x.ValuesOf(first + t)[ColumnOf(exceptions.items[i]) * x.value_stride()], lane);
       }
       sum +=
           ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));

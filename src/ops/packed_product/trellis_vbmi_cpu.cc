@@ -444,8 +444,8 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const float scale = w.row_scale[position];
     if (y.rows <= 2) {
       for (size_t t = 0; t < y.rows; ++t) {
-        const float* values = x.values.data() + first + t;
-        const float more = beside ? Beside(w, exceptions, position, r, values, x.values.cols()) : 0.0f;
+        const float more =
+            beside ? Beside(w, exceptions, position, r, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
         y(t, r) = scale * (y(t, r) + more);
       }
       continue;
@@ -454,7 +454,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
       alignas(64) float more[16] = {};
       if (beside) {
         _mm512_store_ps(
-            more, BesideOfMany(w, exceptions, position, r, x.values.data() + first + t, x.values.cols()));
+            more, BesideOfMany(w, exceptions, position, r, x.ValuesOf(first + t), x.value_stride()));
       }
       for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i)
         y(t + i, r) = scale * (y(t + i, r) + more[i]);
