@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ops/packed_product/device_forms.h"
+#include "ops/packed_product/fixed_form.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/packed_product/value_forms.h"
 
@@ -21,6 +22,7 @@ ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
     if (form != nullptr) return ResidentWeights(std::move(form));
   }
   if (const auto* fixed = std::get_if<FixedParts>(&parts); fixed != nullptr && !device.is_cuda()) {
+    if (HasFixedLayout(*fixed)) return ResidentWeights(FixedForm(*fixed));
     return OfRows(fixed->rows, fixed->cols, (BitsOf(*fixed).total() + 7) / 8,
                   [own = *fixed](size_t first, MatrixView<float> out) { Decode(own, first, out); });
   }
