@@ -13,8 +13,10 @@ namespace mica {
 
 ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
   const EntropyParts* entropy = std::get_if<EntropyParts>(&parts);
-  if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy))
-    return ResidentWeights(TrellisForm(*entropy));
+  if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy)) {
+    std::unique_ptr<const ResidentForm> form = TrellisForm(*entropy);
+    if (form != nullptr) return ResidentWeights(std::move(form));
+  }
   if (device.is_cuda()) {
     std::unique_ptr<const ResidentForm> form;
     if (const auto* of_entropy = std::get_if<EntropyParts>(&parts)) form = LevelsOnCuda(*of_entropy, device);

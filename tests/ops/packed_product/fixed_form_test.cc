@@ -57,7 +57,8 @@ void ForAll(const std::function<void(const Sampled&)>& visit) {
       ++seed;
       SCOPED_TRACE(fmt::format("mask {}, {} rows, first width {}", mask.name, c.rows, c.runs[0].first));
       FixedMatrix matrix = RandomFixed(c.rows, c.runs, c.group_size, mask, seed, seed % 3 == 0);
-      visit(Sampled(seed % 2 == 0 ? WithExponents(std::move(matrix)) : matrix));
+      if (seed % 2 == 0) matrix = WithExponents(std::move(matrix));
+      visit(Sampled(matrix));
     }
   }
 }
