@@ -163,8 +163,17 @@ FixedTile MakeFixedTile(const FixedParts& parts, const FixedLayout& layout, size
 
 size_t ReadBlockMask(const FixedLayout& layout, const FixedBlock& block, const uint8_t* mask,
                      uint64_t* words) {
-  words[1] = 0;
-  ReadMaskRow(layout.mask, block.count, std::as_bytes(std::span(mask, block.mask_bytes)), words);
+  if (layout.mask == MaskKind::kBitmap) {
+    std::memcpy(words, mask, 2 * sizeof(uint64_t));
+    if (block.count < 64) words[0] &= (uint64_t{1} << block.count) - 1;
+    if (block.count <= 64) words[1] = 0;
+    if (block.count > 64 && block.count < 128) words[1] &= (uint64_t{1} << (block.count - 64)) - 1;
+  } else {
+    words[1] = 0;
+    // As if there were more bytes: whole words are loaded.
+    ReadMaskRow(layout.mask, block.count, std::as_bytes(std::span(mask, block.mask_bytes + sizeof(uint64_t))),
+                words);
+  }
   return static_cast<size_t>(std::popcount(words[0]) + std::popcount(words[1]));
 }
 

@@ -80,7 +80,7 @@ struct FixedBlockBytes {
       : scales(begin), zeros(begin + rows), masks(begin + 2 * rows), codes(masks + rows * block.mask_bytes) {}
 };
 
-// words[2] bit i: whether column i of the block is kept; returns how many are.
+// words[2] bit i: whether column i of the block is kept; returns how many are. May read 16 bytes behind `mask`.
 size_t ReadBlockMask(const FixedLayout& layout, const FixedBlock& block, const uint8_t* mask,
                      uint64_t* words);
 

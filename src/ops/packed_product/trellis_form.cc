@@ -35,24 +35,23 @@ class TileMaker {
     const int width = w_.layout.width;
     const size_t in_block = first % kTrellisBlock;
     if (in_block == 0) std::memset(codes_.data(), 0, codes_.size());
-    uint8_t machine[kMostLanes] = {};
-    const bool needs_states = width == 2 || width == 8 ||
-                              std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
-                                          is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
-                                          [](uint8_t taken) { return taken != 0; });
-    for (size_t r = 0; r < rows_; ++r) {
-      uint8_t* codes = codes_.row(r) + in_block;
-      const int16_t* of_row = n + r * lanes;
-      if (needs_states) {
-        TakeLevels(r, first, count, of_row, machine, codes);
-        continue;
+    if (width == 2 || width == 8) {
+      uint8_t machine[kMostLanes] = {};
+      for (size_t r = 0; r < rows_; ++r)
+        TakeLevels(r, first, count, n + r * lanes, machine, codes_.row(r) + in_block);
+    } else {
+      for (size_t r = 0; r < rows_; ++r) {
+        const int16_t* const of_row = n + r * lanes;
+        uint8_t* const codes = codes_.row(r) + in_block;
+        const bool all = count == kMostLanes ? TakeCodes<kMostLanes>(of_row, count, codes)
+                                             : TakeCodes<0>(of_row, count, codes);
+        for (size_t l = 0; !all && l < count; ++l) {
+          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, of_row[l], codes[l]);
+        }
       }
-      bool all = true;
-      for (size_t l = 0; l < count; ++l) {
-        all &= HasCode(of_row[l], width);
-        codes[l] = CodeOf(of_row[l], width);
-      }
-      for (size_t l = 0; !all && l < count; ++l) TakeBeyond(r, first + l, of_row[l], codes[l]);
+    }
+    for (size_t l = 0; l < count; ++l) {
+      if (is_taken_[first + l] != 0) TakeWhole(first + l, n + l, lanes);
     }
     if (first + count == w_.layout.cols || in_block + count == kTrellisBlock) {
       const size_t block = first / kTrellisBlock;
@@ -63,7 +62,11 @@ class TileMaker {
   // False: a row has more exceptions than 16 bits count.
   bool Finish() {
     if (found_.empty()) return true;
-    // They came by column; those of a row stay in their order.
+    // They came by column, but for columns that are taken out.
+    if (!w_.taken.empty()) {
+      std::stable_sort(found_.begin(), found_.end(),
+                       [](const Found& a, const Found& b) { return a.col < b.col; });
+    }
     std::vector<size_t> at(rows_ + 1, 0);
     for (const Found& found : found_) ++at[found.row + 1];
     for (size_t r = 0; r < rows_; ++r) at[r + 1] += at[r];
@@ -93,6 +96,23 @@ class TileMaker {
   void Add(size_t r, size_t col, int difference) {
     found_.push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(col), difference});
   }
+  // Codes of widths 3 to 6; whether all integers have one. kCount: of them, or 0. In 16 bits throughout, which
+  // compilers make vectors of.
+  template <size_t kCount>
+  bool TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes) const {
+    const size_t count = kCount == 0 ? any_count : kCount;
+    const int width = w_.layout.width;
+    const uint16_t half = static_cast<uint16_t>(HalfOfWidth(width));
+    const uint16_t upper = static_cast<uint16_t>(half - 1), outside = static_cast<uint16_t>(-2 * half);
+    uint16_t beyond = 0;
+    for (size_t l = 0; l < count; ++l) {
+      const uint16_t v = static_cast<uint16_t>(n[l]);
+      beyond = static_cast<uint16_t>(beyond | (static_cast<uint16_t>(v + half) & outside));
+      const uint16_t parity = static_cast<uint16_t>(static_cast<uint16_t>(v & 1) * half);
+      codes[l] = static_cast<uint8_t>(static_cast<uint16_t>(static_cast<uint16_t>(v >> 1) & upper) | parity);
+    }
+    return beyond == 0;
+  }
   // Of widths above 2 both integers have one sign: any quantiser makes the same difference.
   void TakeBeyond(size_t r, size_t col, int n, uint8_t& code, int quantiser = 0) {
     const int near = NearestWithCode(n, w_.layout.width);
@@ -100,29 +120,38 @@ class TileMaker {
     code = CodeOf(near, w_.layout.width);
     Add(r, col, trellis_.Level(n, quantiser) - trellis_.Level(near, quantiser));
   }
+  // Widths 2 and 8, where levels say what is beyond.
   void TakeLevels(size_t r, size_t first, size_t count, const int16_t* n, uint8_t* machine, uint8_t* codes) {
     for (size_t l = 0; l < count; ++l) {
       const int quantiser = trellis_.quantiser[machine[l]];
-      const int level = trellis_.Level(n[l], quantiser);
       machine[l] = trellis_.next[machine[l]][static_cast<size_t>(n[l] & 1)];
       const size_t col = first + l;
-      if (is_taken_[col] != 0) {
-        const auto at = std::lower_bound(w_.taken.begin(), w_.taken.end(), static_cast<uint32_t>(col));
-        // What 16 bits do not hold, in whole units.
-        const int unit = w_.exception_unit, beyond = level - std::clamp(level, -32768, 32767);
-        const int kept = level - (beyond + (beyond > 0 ? unit - 1 : 1 - unit)) / unit * unit;
-        w_.taken_levels(tile_ * w_.layout.tile_rows + r, static_cast<size_t>(at - w_.taken.begin())) =
-            static_cast<int16_t>(kept);
-        codes[l] = w_.layout.width == 8 ? 128 : 0;
-        if (kept != level) Add(r, col, level - kept);
-      } else if (w_.layout.width == 8) {
+      if (w_.layout.width == 8) {
+        const int level = trellis_.Level(n[l], quantiser);
         const int kept = std::clamp(level, -kMostByteLevel, kMostByteLevel);
         codes[l] = static_cast<uint8_t>(kept + 128);
-        if (kept != level) Add(r, col, level - kept);
+        if (kept != level && is_taken_[col] == 0) Add(r, col, level - kept);
       } else {
         codes[l] = CodeOf(n[l], w_.layout.width);
-        TakeBeyond(r, col, n[l], codes[l], quantiser);
+        if (is_taken_[col] == 0) TakeBeyond(r, col, n[l], codes[l], quantiser);
       }
+    }
+  }
+  // A column whose levels stand apart; n: its integers, `lanes` apart.
+  void TakeWhole(size_t col, const int16_t* n, size_t lanes) {
+    const auto at = std::lower_bound(w_.taken.begin(), w_.taken.end(), static_cast<uint32_t>(col));
+    const size_t i = static_cast<size_t>(at - w_.taken.begin());
+    const int unit = w_.exception_unit;
+    size_t machine = 0;
+    for (size_t r = 0; r < rows_; ++r) {
+      const int of_row = n[r * lanes], level = trellis_.Level(of_row, trellis_.quantiser[machine]);
+      machine = trellis_.next[machine][static_cast<size_t>(of_row & 1)];
+      // What 16 bits do not hold, in whole units.
+      const int beyond = level - std::clamp(level, -32768, 32767);
+      const int kept = level - (beyond + (beyond > 0 ? unit - 1 : 1 - unit)) / unit * unit;
+      w_.taken_levels(tile_ * w_.layout.tile_rows + r, i) = static_cast<int16_t>(kept);
+      codes_(r, col % kTrellisBlock) = w_.layout.width == 8 ? 128 : 0;
+      if (kept != level) Add(r, col, level - kept);
     }
   }
 
