@@ -1,7 +1,9 @@
 #include "ops/packed_product/trellis_form.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -339,8 +341,17 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
   std::vector<uint32_t> begin;
   for (size_t k = 0; k <= blocks; ++k)
     begin.push_back(static_cast<uint32_t>(std::min(cols, k * kTrellisBlock)));
-  std::vector<float> col_scale;
-  for (const int16_t step : w.col_step) col_scale.push_back(EntropyStep(step, kStepResolution));
+  // EntropyStep is the fraction's step times a power of two, which is exact.
+  std::array<float, kStepResolution> fractions;
+  for (int i = 0; i < kStepResolution; ++i)
+    fractions[static_cast<size_t>(i)] = EntropyStep(i, kStepResolution);
+  std::vector<float> col_scale(cols);
+  for (size_t c = 0; c < cols; ++c) {
+    const int step = w.col_step[c];
+    const uint32_t bits = std::bit_cast<uint32_t>(fractions[static_cast<size_t>(step & (kStepResolution - 1))]);
+    static_assert(kStepResolution == 8);
+    col_scale[c] = std::bit_cast<float>(bits + (static_cast<uint32_t>(step >> 3) << 23));
+  }
   RoundToInt8(x, col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
   AddRest(col_scale, x, begin, out.rounded);
   out.tokens = 2 * x.rows;
