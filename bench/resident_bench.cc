@@ -1,5 +1,5 @@
-// The resident form of coding `entropy`: products with one token against reading the same bytes, with many
-// against FP32 products of plain weights, and how fast it is made. With MICA_PACKED=DIRECTORY: what every
+// The resident forms of codings `entropy` and `fixed`: products with one token against reading the same bytes,
+// with many against FP32 products of plain weights, and how fast they are made. With MICA_PACKED=DIRECTORY: what every
 // matrix of a packed checkpoint takes, and what rounding the activations does to its outputs.
 #include <fmt/format.h>
 
@@ -19,6 +19,7 @@
 #include "io/packed/stored_matrix.h"
 #include "ops/codes/codes.h"
 #include "ops/codes/entropy_model.h"
+#include "ops/packed_product/fixed_form.h"
 #include "ops/packed_product/resident_weights.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/product/product.h"
@@ -73,7 +74,49 @@ double ReadSeconds(const uint8_t* data, size_t bytes) {
   });
 }
 
-void Shape(size_t rows, size_t cols) {
+// Seconds that one token's product takes, weights in memory and not in a cache.
+double OneTokenSeconds(const AnyParts& parts, double bytes, size_t rows, size_t cols) {
+  const Matrix<float> x = Activations(1, cols, 2);
+  Matrix<float> y(1, rows);
+  std::vector<ResidentWeights> forms;
+  for (double held = 0; held < 150e6; held += bytes)
+    forms.push_back(ResidentWeights::OfParts(parts, Device::Cpu()));
+  return Seconds(4,
+                 [&] {
+                   for (const ResidentWeights& each : forms) each.form().Multiply(x, {}, y);
+                 }) /
+         static_cast<double>(forms.size());
+}
+
+void Line(const std::string& what, const AnyParts& parts, double stored_bits, double bytes, double made,
+          size_t rows, size_t cols) {
+  const double weights = static_cast<double>(rows * cols);
+  const double one = OneTokenSeconds(parts, bytes, rows, cols);
+  const Matrix<uint8_t> large(1, 200 << 20, 1);
+  const double read_rate = static_cast<double>(large.size()) / ReadSeconds(large.data(), large.size());
+  fmt::print(
+      "{} x {}, {}: stored {:.2f} bits, resident {:.2f} bits; one token {:.1f} GB/s of {:.1f} ({:.0f} %), "
+      "{:.1f} G weights/s; made at {:.2f} G weights/s, {} threads\n",
+      rows, cols, what, stored_bits / weights, 8 * bytes / weights, bytes / one / 1e9, read_rate / 1e9,
+      100 * bytes / one / read_rate, weights / one / 1e9, weights / made / 1e9, Threads());
+  std::fflush(stdout);
+}
+
+void ManyTokens(const AnyParts& parts, size_t rows, size_t cols) {
+  const ResidentWeights form = ResidentWeights::OfParts(parts, Device::Cpu());
+  Matrix<float> plain(rows, cols);
+  Decode(parts, 0, plain.view());
+  const PreparedWeights prepared(plain, DType::kF32);
+  plain = Matrix<float>();
+  const Matrix<float> many = Activations(512, cols, 3);
+  Matrix<float> out(512, rows);
+  const double fp32 = Seconds(2, [&] { Multiply(many, prepared, {}, out); });
+  const double resident = Seconds(2, [&] { form.form().Multiply(many, {}, out); });
+  fmt::print("  512 tokens: FP32 {:.0f} ms, resident {:.0f} ms: {:.2f} times as fast\n", 1e3 * fp32,
+             1e3 * resident, fp32 / resident);
+}
+
+void Entropy(size_t rows, size_t cols) {
   for (const double octaves : {-0.6, 0.3, 1.3, 2.3, 3.2}) {
     EntropyMatrix matrix = RandomEntropy(rows, cols, 8, octaves, 1);
     matrix.row_class.assign(rows, static_cast<int16_t>(24 + 4 * octaves));
@@ -81,45 +124,35 @@ void Shape(size_t rows, size_t cols) {
     FitEntropyModel(matrix);
     const PackedMatrix packed = Pack(matrix);
     const EntropyParts parts = OpenedEntropy(packed);
-    const double weights = static_cast<double>(rows * cols);
     const TrellisChoice choice = ChooseTrellis(parts);
-    TrellisWeights w;
+    std::unique_ptr<const TrellisWeights> w;
     const double made = Seconds(2, [&] { w = MakeTrellisWeights(parts, choice); });
-    const double bytes = static_cast<double>(w.bytes());
-    const Matrix<float> x = Activations(1, cols, 2);
-    Matrix<float> y(1, rows);
-    // As many copies as no cache holds.
-    std::vector<ResidentWeights> forms;
-    for (double held = 0; held < 150e6; held += bytes)
-      forms.push_back(ResidentWeights::OfParts(parts, Device::Cpu()));
-    const ResidentWeights& form = forms[0];
-    const double one = Seconds(4,
-                               [&] {
-                                 for (const ResidentWeights& each : forms) each.form().Multiply(x, {}, y);
-                               }) /
-                       static_cast<double>(forms.size());
-    const Matrix<uint8_t> large(1, 200 << 20, 1);
-    const double read_rate = static_cast<double>(large.size()) / ReadSeconds(large.data(), large.size());
-    std::fflush(stdout);
-    fmt::print(
-        "{} x {}: stored {:.2f} bits, width {}, resident {:.2f} bits; one token {:.1f} GB/s of {:.1f} "
-        "({:.0f} %), {:.1f} G weights/s; "
-        "made at {:.2f} G weights/s, {} threads\n",
-        rows, cols, static_cast<double>(packed.bits()) / weights, choice.width, 8 * bytes / weights,
-        bytes / one / 1e9, read_rate / 1e9, 100 * bytes / one / read_rate, weights / one / 1e9,
-        weights / made / 1e9, Threads());
-    if (octaves != 0.3) continue;
-    Matrix<float> plain(rows, cols);
-    Decode(parts, 0, plain);
-    const PreparedWeights prepared(plain, DType::kF32);
-    plain = Matrix<float>();
-    const Matrix<float> many = Activations(512, cols, 3);
-    Matrix<float> out(512, rows);
-    const double fp32 = Seconds(2, [&] { Multiply(many, prepared, {}, out); });
-    const double resident = Seconds(2, [&] { form.form().Multiply(many, {}, out); });
-    fmt::print("  512 tokens: FP32 {:.0f} ms, resident {:.0f} ms: {:.2f} times as fast\n", 1e3 * fp32,
-               1e3 * resident, fp32 / resident);
+    Line(fmt::format("entropy, width {}", choice.width), parts, static_cast<double>(packed.bits()),
+         static_cast<double>(w->bytes()), made, rows, cols);
+    if (octaves == 0.3) ManyTokens(parts, rows, cols);
   }
+}
+
+void Fixed(size_t rows, size_t cols) {
+  const auto of_width = [&](int width, MaskKind mask) {
+    const PackedMatrix packed = Pack(RandomFixed(rows, {{width, cols}}, 128, mask, 1));
+    const FixedParts parts = OpenedFixed(packed);
+    FixedWeights w;
+    const double made = Seconds(2, [&] { w = MakeFixedWeights(parts); });
+    Line(fmt::format("fixed, width {}, mask {}", width, mask.name), parts, static_cast<double>(packed.bits()),
+         static_cast<double>(w.memory()), made, rows, cols);
+    if (width == 4) ManyTokens(parts, rows, cols);
+  };
+  for (const int width : {2, 3, 4, 6, 8}) of_width(width, MaskKind::kNone);
+  for (const MaskKind& mask : kMaskKinds) {
+    if (!(mask == MaskKind::kNone)) of_width(4, mask);
+  }
+  of_width(3, MaskKind::kBitmap);
+}
+
+void Shape(size_t rows, size_t cols) {
+  Entropy(rows, cols);
+  Fixed(rows, cols);
 }
 
 // |W (x - rounded x)|^2 / |W x|^2. The solver's column steps are about inverse to the activations' sizes, so
@@ -158,7 +191,9 @@ void Packed(const std::string& directory) {
     const EntropyParts* parts = std::get_if<EntropyParts>(&matrix.parts);
     if (parts == nullptr) continue;
     const TrellisChoice choice = ChooseTrellis(*parts);
-    const TrellisWeights w = MakeTrellisWeights(*parts, choice);
+    const std::unique_ptr<const TrellisWeights> made = MakeTrellisWeights(*parts, choice);
+    if (made == nullptr) continue;
+    const TrellisWeights& w = *made;
     size_t exceptions = 0;
     for (const auto& of_tile : w.exceptions) exceptions += of_tile.items.size();
     const double count = static_cast<double>(parts->rows * parts->cols);

@@ -1,6 +1,7 @@
 #include "format/entropy/entropy_matrix.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
@@ -45,7 +46,9 @@ float EntropyStep(int exponent, int resolution) {
   MICA_CHECK(resolution == kStepResolution || resolution == kFineStepResolution);
   MICA_CHECK(std::abs(exponent) <= kMaxStepOctaves * resolution);
   const int fine = exponent * (kFineStepResolution / resolution);
-  return std::ldexp(kFractions[static_cast<size_t>(fine & (kFineStepResolution - 1))], fine >> 6);
+  // Fractions lie from 1 to 2: no exponent leaves those of normal numbers.
+  const float fraction = kFractions[static_cast<size_t>(fine & (kFineStepResolution - 1))];
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(fraction) + (static_cast<uint32_t>(fine >> 6) << 23));
 }
 
 void DecodeTile(const EntropyMatrix& matrix, std::span<const uint32_t> order, size_t tile,

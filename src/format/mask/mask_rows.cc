@@ -39,6 +39,27 @@ static_assert(kPatterns<2>.count == 6 && kPatterns<3>.count == 70);
 static_assert(kPatterns<2>.bitmap[0] == 0b0011 && kPatterns<2>.bitmap[5] == 0b1100);
 static_assert(kPatterns<3>.bitmap[1] == 0b00010111 && kPatterns<3>.bitmap[69] == 0b11110000);
 
+// The bitmap of eight columns by the ranks of their cells, with bit 8 where one is none of the patterns.
+template <size_t kRow>
+struct EightColumns {
+  static constexpr size_t kCells = 8 / Patterns<kRow>::kCols;
+  static constexpr int kBits = static_cast<int>(kCells) * Patterns<kRow>::kBits;
+  std::array<uint16_t, size_t{1} << kBits> columns{};
+
+  constexpr EightColumns() {
+    constexpr Patterns<kRow> patterns;
+    for (size_t ranks = 0; ranks < columns.size(); ++ranks) {
+      for (size_t cell = 0; cell < kCells; ++cell) {
+        const size_t rank = (ranks >> (cell * patterns.kBits)) & ((size_t{1} << patterns.kBits) - 1);
+        columns[ranks] |= static_cast<uint16_t>(
+            rank < patterns.count ? patterns.bitmap[rank] << (cell * patterns.kCols) : 0x100);
+      }
+    }
+  }
+};
+template <size_t kRow>
+constexpr EightColumns<kRow> kEightColumns;
+
 // Append and Read of the mask in row kRow of kMaskKinds.
 template <size_t kRow>
 void Append(std::span<const uint8_t> keep, std::vector<std::byte>& bytes) {
@@ -76,6 +97,20 @@ bool Read(size_t coded_cols, std::span<const std::byte> bytes, uint64_t* words) 
     const std::byte* end = bytes.data() + bytes.size();
     uint64_t bit = 0;
     size_t i = 0;
+    // A word at a time: its ranks are within one load.
+    using Eight = EightColumns<kRow>;
+    static_assert(8 % kMask.cols == 0 && 8 * Eight::kBits <= 57);
+    unsigned invalid = 0;
+    for (; i + 64 <= coded_cols; i += 64, bit += 8 * Eight::kBits) {
+      uint64_t ranks = LoadWord(bytes.data() + bit / 8, end) >> (bit % 8), word = 0;
+      for (int eight = 0; eight < 8; ++eight, ranks >>= Eight::kBits) {
+        const uint16_t columns = kEightColumns<kRow>.columns[ranks & ((uint64_t{1} << Eight::kBits) - 1)];
+        invalid |= columns;
+        word |= uint64_t{columns & 0xFFu} << (8 * eight);
+      }
+      words[i / 64] = word;
+    }
+    valid = (invalid & 0x100) == 0;
     for (; i + kMask.cols <= coded_cols; i += kMask.cols, bit += kMask.cell_bits) {
       const size_t rank =
           (LoadWord(bytes.data() + bit / 8, end) >> (bit % 8)) & ((1u << kMask.cell_bits) - 1);

@@ -11,7 +11,7 @@ namespace {
 
 // Bits of an exception, and of a level of a column that is taken out; and what a byte of an exception counts
 // beside other bytes, since a product takes longer over it.
-constexpr double kExceptionBits = 32, kTakenBits = 16, kExceptionWeight = 1;
+constexpr double kExceptionBits = 16, kTakenBits = 16, kExceptionWeight = 1;
 
 // Bit i: bit `at` of codes[i]; eight of them.
 uint8_t EightBits(const uint8_t* codes, int at) {
@@ -33,7 +33,39 @@ double ShareFrom(const FrequencyTable& table, int raw_bits, int magnitude) {
   return sum / kFrequencySum;
 }
 
+// Entries of integers of a table that no code has: those beyond the edge, and one more for each step of units.
+double EntriesBeyond(const FrequencyTable& table, int raw_bits, int width, int states) {
+  const int unit = ExceptionUnit(states, width);
+  const auto beyond = [&](int magnitude) {
+    return width == 8 ? ShareFrom(table, raw_bits, magnitude + 1)
+                      : (ShareFrom(table, raw_bits, magnitude) + ShareFrom(table, raw_bits, magnitude + 1)) / 2;
+  };
+  const int spacing = states > 1 ? 2 : 1;
+  const int edge = width == 8 ? kMostByteLevel / spacing : HalfOfWidth(width);
+  const int step = kMostExceptionUnits * unit / spacing;  // in integers
+  // Tables end at 63 magnitudes of their raw bits; what is behind an escape is rare.
+  double sum = 0, escapes = static_cast<double>(kEscapeFrequency) / kFrequencySum;
+  for (int at = edge; at <= kMaxInteger; at += step) {
+    const double share = beyond(at);
+    sum += share;
+    if (share <= escapes) break;
+  }
+  return sum;
+}
+
 }  // namespace
+
+void AddException(size_t col, int difference, int unit, size_t& at, std::vector<TrellisException>& out) {
+  MICA_CHECK(col >= at && difference % unit == 0);
+  int units = difference / unit;
+  while (units != 0) {
+    const int cols = static_cast<int>(std::min<size_t>(col - at, kMostExceptionCols));
+    at += static_cast<size_t>(cols);
+    const int part = at < col ? 0 : std::clamp(units, -kMostExceptionUnits - 1, kMostExceptionUnits);
+    out.push_back(static_cast<TrellisException>(cols | part * (1 << kExceptionColBits)));
+    units -= part;
+  }
+}
 
 void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* codes, uint8_t* out) {
   const size_t rows = layout.RowsOf(tile), strips = layout.StripsOf(block);
@@ -154,12 +186,7 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
   std::vector<double> beyond;  // by table
   range.ForTables(frame.tables, [&](const FrequencyTable& table, int entropy_class) {
     const int raw = RawBits(entropy_class);
-    if (width == 8) {
-      beyond.push_back(ShareFrom(table, raw, frame.states > 1 ? kMostByteLevel / 2 + 1 : kMostByteLevel + 1));
-    } else {
-      const int half = HalfOfWidth(width);
-      beyond.push_back((ShareFrom(table, raw, half) + ShareFrom(table, raw, half + 1)) / 2);
-    }
+    beyond.push_back(EntriesBeyond(table, raw, width, frame.states));
   });
   std::map<int, double> rows;
   for (const int16_t k : frame.row_class) rows[k] += 1.0 / static_cast<double>(frame.rows);

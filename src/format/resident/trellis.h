@@ -31,8 +31,8 @@ namespace mica {
 inline constexpr size_t kTrellisBlock = 256, kTrellisStrip = 64;
 inline constexpr size_t kStripsOfBlock = kTrellisBlock / kTrellisStrip;
 inline constexpr std::array<int, 6> kTrellisWidths = {2, 3, 4, 5, 6, 8};
-// Exceptions name their column by 16 bits.
-inline constexpr size_t kMostTrellisCols = 65536;
+// Columns and rows are named by 16 bits.
+inline constexpr size_t kMostTrellisCols = 65536, kMostTrellisRows = 65536;
 
 struct TrellisLayout {
   size_t rows = 0, cols = 0, tile_rows = 1;
@@ -75,6 +75,26 @@ static_assert(IntegerOfCode(CodeOf(-8, 4), 4) == -8 && IntegerOfCode(CodeOf(7, 4
               IntegerOfCode(CodeOf(-1, 3), 3) == -1);
 // Levels of width 8 lie within +- this.
 inline constexpr int kMostByteLevel = 127;
+
+// What a level has beyond the one that its code says, an entry of the list of a row: how many columns it is
+// behind the entry before it (the first: behind column 0) in the low bits, the difference in units of the matrix
+// above them, signed. A difference that does not fit is the sum of several entries, those behind the first in
+// the same column; where the next column is too far, an entry of difference 0 stands between.
+using TrellisException = uint16_t;
+inline constexpr int kExceptionColBits = 10;
+inline constexpr int kMostExceptionCols = (1 << kExceptionColBits) - 1, kMostExceptionUnits = 31;
+constexpr int ColsOf(TrellisException exception) { return exception & kMostExceptionCols; }
+constexpr int UnitsOf(TrellisException exception) {
+  return static_cast<int16_t>(exception) >> kExceptionColBits;
+}
+// Integers of widths 3 to 6 are moved by an even number, which is doubled where states choose between two
+// quantisers.
+constexpr int ExceptionUnit(int states, int width) {
+  return width == 2 || width == 8 ? 1 : states > 1 ? 4 : 2;
+}
+// Appends what says that column `col` has `difference` more, a multiple of `unit`; `at`: the column of the entry
+// before, which becomes col.
+void AddException(size_t col, int difference, int unit, size_t& at, std::vector<TrellisException>& out);
 
 // Bytes of a block from codes [rows of the tile, 256], those of columns beyond the last being 0 (width 8:
 // anything); out: as many bytes as the block has.

@@ -2,6 +2,8 @@
 #include "ops/packed_product/int8_inputs.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -86,6 +88,52 @@ void RoundToken(const float* x, std::span<const float> factors, std::span<const 
   }
 }
 
+// -a b + c, rounded once on all instruction sets.
+template <typename D, typename V>
+V NegativeFma(D d, V a, V b, V c) {
+#if HWY_NATIVE_FMA
+  return hn::NegMulAdd(a, b, c);
+#else
+  HWY_ALIGN float of_a[hn::MaxLanes(D())], of_b[hn::MaxLanes(D())], of_c[hn::MaxLanes(D())];
+  hn::Store(a, d, of_a);
+  hn::Store(b, d, of_b);
+  hn::Store(c, d, of_c);
+  for (size_t i = 0; i < hn::Lanes(d); ++i) of_c[i] = std::fma(-of_a[i], of_b[i], of_c[i]);
+  return hn::Load(d, of_c);
+#endif
+}
+
+// One block of kDigitBlock values, 64-byte aligned.
+void RoundDigits(const float* x, int8_t* values, float* scale, int32_t* sum) {
+  const hn::CappedTag<float, kDigitBlock> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<int8_t, decltype(d)> d8;
+  auto largest_of = hn::Zero(d);
+  for (size_t i = 0; i < kDigitBlock; i += hn::Lanes(d))
+    largest_of = hn::Max(largest_of, hn::Abs(hn::Load(d, x + i)));
+  const float largest = hn::GetLane(hn::MaxOfLanes(d, largest_of));
+  const bool zeros = largest < kLeastLargest;
+  const float of_first = zeros ? 0.0f : largest / 127.0f;
+  const auto first_scale = hn::Set(d, of_first);
+  const auto to_first = hn::Set(d, zeros ? 0.0f : 127.0f / largest);
+  const auto to_second = hn::Set(d, zeros ? 0.0f : 254.0f / of_first);
+  auto sums = hn::Zero(di);
+  for (size_t i = 0; i < kDigitBlock; i += hn::Lanes(d)) {
+    const auto value = hn::Load(d, x + i);
+    const auto first = hn::NearestInt(hn::Mul(value, to_first));
+    const auto left = NegativeFma(d, first_scale, hn::ConvertTo(d, first), value);
+    const auto second = hn::NearestInt(hn::Mul(left, to_second));
+    hn::StoreU(hn::DemoteTo(d8, first), d8, values + i);
+    hn::StoreU(hn::DemoteTo(d8, second), d8, values + kDigitBlock + i);
+    sums = hn::Add(sums, hn::Add(hn::Mul(first, hn::Set(di, 254)), second));
+  }
+  *scale = of_first / 254.0f;
+  *sum = hn::GetLane(hn::SumOfLanes(di, sums));
+}
+
+using DigitRounder = void (*)(const float*, int8_t*, float*, int32_t*);
+DigitRounder ChosenDigitRounder() { return RoundDigits; }
+
 using TokenRounder = void (*)(const float*, std::span<const float>, std::span<const uint32_t>,
                               std::span<const uint32_t>, float*, int8_t*, float*, int32_t*);
 TokenRounder ChosenRounder() { return RoundToken; }
@@ -98,6 +146,7 @@ HWY_AFTER_NAMESPACE();
 namespace mica {
 
 HWY_EXPORT(ChosenRounder);
+HWY_EXPORT(ChosenDigitRounder);
 
 void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std::span<const uint32_t> order,
                  std::span<const uint32_t> begin, size_t stride, Int8Inputs& out) {
@@ -115,6 +164,32 @@ void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std:
     round(x.row(t), factors, order, begin, scaled, values, out.scales.data() + t * blocks,
           out.sums.data() + t * blocks);
     std::fill(values + cols, values + stride, int8_t{0});
+  });
+}
+
+void RoundToDigits(MatrixView<const float> x, std::span<const uint16_t> order,
+                   std::span<const int8_t> exponents, int exponent, std::span<const DigitColumns> blocks,
+                   DigitInputs& out) {
+  out.tokens = x.rows;
+  out.blocks = blocks.size();
+  out.values.resize(x.rows * blocks.size() * 2 * kDigitBlock);
+  out.scales.resize(x.rows * blocks.size());
+  out.sums.resize(x.rows * blocks.size());
+  const auto round = HWY_DYNAMIC_DISPATCH(ChosenDigitRounder)();
+  const auto power = [](int e) { return std::bit_cast<float>(static_cast<uint32_t>(127 + e) << 23); };
+  const float of_all = power(exponent);
+  ParallelFor(x.rows, [&](size_t t) {
+    const float* const row = x.row(t);
+    alignas(64) float values[kDigitBlock];
+    for (size_t k = 0; k < blocks.size(); ++k) {
+      const auto [first, count] = blocks[k];
+      for (size_t i = 0; i < count; ++i) values[i] = row[order.empty() ? first + i : order[first + i]];
+      for (size_t i = 0; i < count; ++i)
+        values[i] *= exponents.empty() ? of_all : power(exponents[first + i]);
+      std::fill(values + count, values + kDigitBlock, 0.0f);
+      const size_t at = t * blocks.size() + k;
+      round(values, out.values.data() + at * 2 * kDigitBlock, &out.scales[at], &out.sums[at]);
+    }
   });
 }
 

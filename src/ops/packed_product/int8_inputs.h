@@ -27,4 +27,29 @@ struct Int8Inputs {
 void RoundToInt8(MatrixView<const float> x, std::span<const float> factors, std::span<const uint32_t> order,
                  std::span<const uint32_t> begin, size_t stride, Int8Inputs& out);
 
+// Activations in two digits, the second of what the first leaves, in blocks of columns that lie apart.
+inline constexpr size_t kDigitBlock = 128;
+struct DigitInputs {
+  size_t tokens = 0, blocks = 0;
+  // [tokens, blocks, 2, kDigitBlock] integers within +-127, zero behind the block's columns.
+  std::vector<int8_t> values;
+  // [tokens, blocks]: x times its power of two = scale * (254 * first + second) up to half a scale; 0 for a
+  // block of zeros.
+  std::vector<float> scales;
+  // [tokens, blocks] sums of 254 * first + second.
+  std::vector<int32_t> sums;
+
+  const int8_t* Values(size_t token, size_t block) const {
+    return values.data() + (token * blocks + block) * 2 * kDigitBlock;
+  }
+};
+struct DigitColumns {
+  uint32_t first = 0, count = 0;  // positions, at most kDigitBlock
+};
+// Position p of a block is column order[p] of x, or p where `order` is empty, times 2^exponents[p], or
+// 2^exponent where `exponents` is empty; exponents within +-kMaxExponent.
+void RoundToDigits(MatrixView<const float> x, std::span<const uint16_t> order,
+                   std::span<const int8_t> exponents, int exponent, std::span<const DigitColumns> blocks,
+                   DigitInputs& out);
+
 }  // namespace mica

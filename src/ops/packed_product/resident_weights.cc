@@ -7,6 +7,7 @@
 #include "device/array.h"
 #include "ops/linalg/arrange.h"
 #include "ops/packed_product/device_forms.h"
+#include "ops/packed_product/fixed_form.h"
 #include "ops/packed_product/trellis_form.h"
 #include "ops/packed_product/value_forms.h"
 
@@ -14,8 +15,10 @@ namespace mica {
 
 ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
   const EntropyParts* entropy = std::get_if<EntropyParts>(&parts);
-  if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy))
-    return ResidentWeights(TrellisForm(*entropy));
+  if (entropy != nullptr && !device.is_cuda() && HasTrellisForm(*entropy)) {
+    std::unique_ptr<const ResidentForm> form = TrellisForm(*entropy);
+    if (form != nullptr) return ResidentWeights(std::move(form));
+  }
   if (device.is_cuda()) {
     std::unique_ptr<const ResidentForm> form;
     if (const auto* of_entropy = std::get_if<EntropyParts>(&parts)) form = LevelsOnCuda(*of_entropy, device);
@@ -23,6 +26,7 @@ ResidentWeights ResidentWeights::OfParts(const AnyParts& parts, Device device) {
     if (form != nullptr) return ResidentWeights(std::move(form));
   }
   if (const auto* fixed = std::get_if<FixedParts>(&parts); fixed != nullptr && !device.is_cuda()) {
+    if (HasFixedLayout(*fixed)) return ResidentWeights(FixedForm(*fixed));
     return OfRows(fixed->rows, fixed->cols, (BitsOf(*fixed).total() + 7) / 8,
                   [own = *fixed](size_t first, MatrixView<float> out) { Decode(own, first, out); });
   }

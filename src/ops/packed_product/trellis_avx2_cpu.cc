@@ -447,14 +447,16 @@ struct Exceptions {
   const float* levels;
   size_t count;
 };
-// Those of one row; of the last eight, those that there are not are zeros of column 0.
-Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, uint32_t* cols, float* levels) {
-  const TrellisWeights::Exceptions& of_tile = w.exceptions[tile];
-  const TrellisException* items = of_tile.items.data() + of_tile.begin[r];
-  const size_t count = of_tile.begin[r + 1] - of_tile.begin[r];
-  for (size_t i = 0; i < count; ++i) {
-    cols[i] = static_cast<uint32_t>(ColumnOf(items[i]));
-    levels[i] = static_cast<float>(DifferenceOf(items[i]));
+// Those of one row, whose entries begin at `items`, which then is behind them; of the last eight, those that there are
+// not are zeros of column 0.
+Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, const TrellisException*& items, uint32_t* cols,
+                 float* levels) {
+  const size_t count = w.exceptions[tile].CountOf(r);
+  uint32_t col = 0;
+  for (size_t i = 0; i < count; ++i, ++items) {
+    col += static_cast<uint32_t>(ColsOf(*items));
+    cols[i] = col;
+    levels[i] = static_cast<float>(UnitsOf(*items) * w.exception_unit);
   }
   for (size_t i = count; i % 8 != 0; ++i) {
     cols[i] = 0;
@@ -464,9 +466,8 @@ Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, uint32_t* cols,
 }
 // The most that a row has, rounded up to eight.
 size_t MostOfARow(const TrellisWeights& w, size_t tile) {
-  const std::vector<uint32_t>& begin = w.exceptions[tile].begin;
   size_t most = 0;
-  for (size_t r = 0; r + 1 < begin.size(); ++r) most = std::max<size_t>(most, begin[r + 1] - begin[r]);
+  for (const uint16_t count : w.exceptions[tile].counts) most = std::max<size_t>(most, count);
   return (most + 7) / 8 * 8;
 }
 
@@ -493,6 +494,7 @@ void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x
   float* of_taken = Scratch<float, 75>(2 * padded + 2);
   std::fill_n(of_taken, 2 * padded, 0.0f);
   const float* values = x.ValuesOf(0);
+  const TrellisException* items = w.exceptions[tile].items.data();
   for (size_t i = 0; i < taken; ++i) {
     of_taken[i] = values[2 * w.taken[i]];
     of_taken[padded + i] = values[2 * w.taken[i] + 1];
@@ -511,7 +513,7 @@ void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x
       const __m256i level = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
       add(_mm256_cvtepi32_ps(level), _mm256_loadu_ps(of_taken + i), _mm256_loadu_ps(of_taken + padded + i));
     }
-    const Exceptions own = OfRow(w, tile, r, cols, levels);
+    const Exceptions own = OfRow(w, tile, r, items, cols, levels);
     for (size_t i = 0; i < own.count; i += 8) {
       const uint32_t* c = own.cols + i;
       const auto two = [&](size_t j) __attribute__((always_inline)) {
@@ -521,7 +523,7 @@ void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x
       const __m256 b = _mm256_insertf128_ps(_mm256_castps128_ps256(two(2)), two(6), 1);
       add(_mm256_loadu_ps(own.levels + i), _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD));
     }
-    const float scale = w.row_scale[position];
+    const float scale = w.RowScale(position);
     for (size_t t = 0; t < y.rows; ++t) y(t, r) = scale * (y(t, r) + SumOf(lanes[first + t]));
   }
 }
@@ -535,7 +537,8 @@ void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& 
   float* levels = Scratch<float, 74>(rows * most + 1);
   thread_local std::vector<Exceptions> of_rows;
   of_rows.clear();
-  for (size_t r = 0; r < rows; ++r) of_rows.push_back(OfRow(w, tile, r, cols + r * most, levels + r * most));
+  const TrellisException* items = w.exceptions[tile].items.data();
+  for (size_t r = 0; r < rows; ++r) of_rows.push_back(OfRow(w, tile, r, items, cols + r * most, levels + r * most));
   for (size_t t = 0; t < y.rows; t += 8) {
     const size_t tokens = std::min<size_t>(8, y.rows - t);
     const float* values = x.ValuesOf(first + t);
@@ -565,7 +568,7 @@ void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& 
       alignas(32) float more[8];
       _mm256_store_ps(more, _mm256_add_ps(_mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3])),
                                           _mm256_add_ps(_mm256_add_ps(lanes[4], lanes[5]), _mm256_add_ps(lanes[6], lanes[7]))));
-      const float scale = w.row_scale[position];
+      const float scale = w.RowScale(position);
       for (size_t j = 0; j < tokens; ++j) y(t + j, r) = scale * (y(t + j, r) + more[j]);
     }
   }
@@ -599,7 +602,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
   }
   if (x.values.empty()) {
     for (size_t t = 0; t < y.rows; ++t) {
-      for (size_t r = 0; r < rows; ++r) y(t, r) *= w.row_scale[tile * layout.tile_rows + r];
+      for (size_t r = 0; r < rows; ++r) y(t, r) *= w.RowScale(tile * layout.tile_rows + r);
     }
   } else if (x.tokens == 2) {
     AddBesideOfTwo(w, tile, x, first, y);

@@ -151,8 +151,10 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
     }
   }
   const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+  const TrellisException* items = exceptions.items.data();
   for (size_t r = 0; r < rows; ++r) {
-    const size_t position = tile * layout.tile_rows + r;
+    const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
+    const float scale = w.RowScale(position);
     for (size_t t = 0; t < y.rows; ++t) {
       float lanes[8] = {};
       if (!x.values.empty()) {
@@ -160,16 +162,18 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
           lanes[i % 8] = std::fma(static_cast<float>(w.taken_levels(position, i)),
                                   x.ValuesOf(first + t)[w.taken[i] * x.value_stride()], lanes[i % 8]);
         }
-        for (size_t i = exceptions.begin[r]; i < exceptions.begin[r + 1]; ++i) {
-          float& lane = lanes[(i - exceptions.begin[r]) % 8];
-          lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
-                          x.ValuesOf(first + t)[ColumnOf(exceptions.items[i]) * x.value_stride()], lane);
+        size_t col = 0;
+        for (size_t i = 0; i < count; ++i) {
+          col += static_cast<size_t>(ColsOf(items[i]));
+          lanes[i % 8] = std::fma(static_cast<float>(UnitsOf(items[i]) * w.exception_unit),
+                                  x.ValuesOf(first + t)[col * x.value_stride()], lanes[i % 8]);
         }
       }
       const float beside =
           ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-      y(t, r) = w.row_scale[position] * (y(t, r) + beside);
+      y(t, r) = scale * (y(t, r) + beside);
     }
+    items += count;
   }
 }
 

@@ -1,6 +1,9 @@
 #include "ops/packed_product/trellis_form.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -18,15 +21,6 @@ namespace {
 // stay in the second-level cache.
 constexpr size_t kTokensTogether = 256;
 
-// Differences that 16 bits do not hold are put in parts.
-void AddException(size_t col, int difference, std::vector<TrellisException>& out) {
-  while (difference != 0) {
-    const int part = std::clamp(difference, -32768, 32767);
-    out.push_back(static_cast<uint32_t>(col) | static_cast<uint32_t>(part) << 16);
-    difference -= part;
-  }
-}
-
 // Makes the codes of one tile of what its decoder gives.
 class TileMaker {
  public:
@@ -43,24 +37,23 @@ class TileMaker {
     const int width = w_.layout.width;
     const size_t in_block = first % kTrellisBlock;
     if (in_block == 0) std::memset(codes_.data(), 0, codes_.size());
-    uint8_t machine[kMostLanes] = {};
-    const bool needs_states = width == 2 || width == 8 ||
-                              std::any_of(is_taken_.begin() + static_cast<ptrdiff_t>(first),
-                                          is_taken_.begin() + static_cast<ptrdiff_t>(first + count),
-                                          [](uint8_t taken) { return taken != 0; });
-    for (size_t r = 0; r < rows_; ++r) {
-      uint8_t* codes = codes_.row(r) + in_block;
-      const int16_t* of_row = n + r * lanes;
-      if (needs_states) {
-        TakeLevels(r, first, count, of_row, machine, codes);
-        continue;
+    if (width == 2 || width == 8) {
+      uint8_t machine[kMostLanes] = {};
+      for (size_t r = 0; r < rows_; ++r)
+        TakeLevels(r, first, count, n + r * lanes, machine, codes_.row(r) + in_block);
+    } else {
+      for (size_t r = 0; r < rows_; ++r) {
+        const int16_t* const of_row = n + r * lanes;
+        uint8_t* const codes = codes_.row(r) + in_block;
+        const bool all = count == kMostLanes ? TakeCodes<kMostLanes>(of_row, count, codes)
+                                             : TakeCodes<0>(of_row, count, codes);
+        for (size_t l = 0; !all && l < count; ++l) {
+          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, of_row[l], codes[l]);
+        }
       }
-      bool all = true;
-      for (size_t l = 0; l < count; ++l) {
-        all &= HasCode(of_row[l], width);
-        codes[l] = CodeOf(of_row[l], width);
-      }
-      for (size_t l = 0; !all && l < count; ++l) TakeBeyond(r, first + l, of_row[l], codes[l]);
+    }
+    for (size_t l = 0; l < count; ++l) {
+      if (is_taken_[first + l] != 0) TakeWhole(first + l, n + l, lanes);
     }
     if (first + count == w_.layout.cols || in_block + count == kTrellisBlock) {
       const size_t block = first / kTrellisBlock;
@@ -68,22 +61,59 @@ class TileMaker {
     }
   }
 
-  void Finish() {
-    // They came by column; of equal rows those of lower columns stay in front.
+  // False: a row has more exceptions than 16 bits count.
+  bool Finish() {
+    if (found_.empty()) return true;
+    // They came by column, but for columns that are taken out.
+    if (!w_.taken.empty()) {
+      std::stable_sort(found_.begin(), found_.end(),
+                       [](const Found& a, const Found& b) { return a.col < b.col; });
+    }
+    std::vector<size_t> at(rows_ + 1, 0);
+    for (const Found& found : found_) ++at[found.row + 1];
+    for (size_t r = 0; r < rows_; ++r) at[r + 1] += at[r];
+    std::vector<const Found*> by_row(found_.size());
+    for (const Found& found : found_) by_row[at[found.row]++] = &found;
     TrellisWeights::Exceptions& out = w_.exceptions[tile_];
-    out.begin.assign(rows_ + 1, 0);
-    for (const auto& [row, exception] : found_) ++out.begin[row + 1];
-    for (size_t r = 0; r < rows_; ++r) out.begin[r + 1] += out.begin[r];
-    std::vector<uint32_t> at = out.begin;
-    out.items.resize(found_.size());
-    for (const auto& [row, exception] : found_) out.items[at[row]++] = exception;
+    out.counts.assign(rows_, 0);
+    const Found* const* next = by_row.data();
+    const Found* const* const end = next + by_row.size();
+    std::vector<TrellisException> items;
+    for (size_t r = 0; r < rows_; ++r) {
+      const size_t before = items.size();
+      for (size_t col = 0; next != end && (*next)->row == r; ++next)
+        AddException((*next)->col, (*next)->difference, w_.exception_unit, col, items);
+      if (items.size() - before > UINT16_MAX) return false;
+      out.counts[r] = static_cast<uint16_t>(items.size() - before);
+    }
+    out.items.assign(items.begin(), items.end());  // without room for more
+    return true;
   }
 
  private:
+  struct Found {
+    uint32_t row, col;
+    int32_t difference;
+  };
   void Add(size_t r, size_t col, int difference) {
-    parts_.clear();
-    AddException(col, difference, parts_);
-    for (const TrellisException part : parts_) found_.emplace_back(static_cast<uint32_t>(r), part);
+    found_.push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(col), difference});
+  }
+  // Codes of widths 3 to 6; whether all integers have one. kCount: of them, or 0. In 16 bits throughout, which
+  // compilers make vectors of.
+  template <size_t kCount>
+  bool TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes) const {
+    const size_t count = kCount == 0 ? any_count : kCount;
+    const int width = w_.layout.width;
+    const uint16_t half = static_cast<uint16_t>(HalfOfWidth(width));
+    const uint16_t upper = static_cast<uint16_t>(half - 1), outside = static_cast<uint16_t>(-2 * half);
+    uint16_t beyond = 0;
+    for (size_t l = 0; l < count; ++l) {
+      const uint16_t v = static_cast<uint16_t>(n[l]);
+      beyond = static_cast<uint16_t>(beyond | (static_cast<uint16_t>(v + half) & outside));
+      const uint16_t parity = static_cast<uint16_t>(static_cast<uint16_t>(v & 1) * half);
+      codes[l] = static_cast<uint8_t>(static_cast<uint16_t>(static_cast<uint16_t>(v >> 1) & upper) | parity);
+    }
+    return beyond == 0;
   }
   // Of widths above 2 both integers have one sign: any quantiser makes the same difference.
   void TakeBeyond(size_t r, size_t col, int n, uint8_t& code, int quantiser = 0) {
@@ -92,27 +122,38 @@ class TileMaker {
     code = CodeOf(near, w_.layout.width);
     Add(r, col, trellis_.Level(n, quantiser) - trellis_.Level(near, quantiser));
   }
+  // Widths 2 and 8, where levels say what is beyond.
   void TakeLevels(size_t r, size_t first, size_t count, const int16_t* n, uint8_t* machine, uint8_t* codes) {
     for (size_t l = 0; l < count; ++l) {
       const int quantiser = trellis_.quantiser[machine[l]];
-      const int level = trellis_.Level(n[l], quantiser);
       machine[l] = trellis_.next[machine[l]][static_cast<size_t>(n[l] & 1)];
       const size_t col = first + l;
-      if (is_taken_[col] != 0) {
-        const auto at = std::lower_bound(w_.taken.begin(), w_.taken.end(), static_cast<uint32_t>(col));
-        const int kept = std::clamp(level, -32768, 32767);
-        w_.taken_levels(tile_ * w_.layout.tile_rows + r, static_cast<size_t>(at - w_.taken.begin())) =
-            static_cast<int16_t>(kept);
-        codes[l] = w_.layout.width == 8 ? 128 : 0;
-        if (kept != level) Add(r, col, level - kept);
-      } else if (w_.layout.width == 8) {
+      if (w_.layout.width == 8) {
+        const int level = trellis_.Level(n[l], quantiser);
         const int kept = std::clamp(level, -kMostByteLevel, kMostByteLevel);
         codes[l] = static_cast<uint8_t>(kept + 128);
-        if (kept != level) Add(r, col, level - kept);
+        if (kept != level && is_taken_[col] == 0) Add(r, col, level - kept);
       } else {
         codes[l] = CodeOf(n[l], w_.layout.width);
-        TakeBeyond(r, col, n[l], codes[l], quantiser);
+        if (is_taken_[col] == 0) TakeBeyond(r, col, n[l], codes[l], quantiser);
       }
+    }
+  }
+  // A column whose levels stand apart; n: its integers, `lanes` apart.
+  void TakeWhole(size_t col, const int16_t* n, size_t lanes) {
+    const auto at = std::lower_bound(w_.taken.begin(), w_.taken.end(), static_cast<uint32_t>(col));
+    const size_t i = static_cast<size_t>(at - w_.taken.begin());
+    const int unit = w_.exception_unit;
+    size_t machine = 0;
+    for (size_t r = 0; r < rows_; ++r) {
+      const int of_row = n[r * lanes], level = trellis_.Level(of_row, trellis_.quantiser[machine]);
+      machine = trellis_.next[machine][static_cast<size_t>(of_row & 1)];
+      // What 16 bits do not hold, in whole units.
+      const int beyond = level - std::clamp(level, -32768, 32767);
+      const int kept = level - (beyond + (beyond > 0 ? unit - 1 : 1 - unit)) / unit * unit;
+      w_.taken_levels(tile_ * w_.layout.tile_rows + r, i) = static_cast<int16_t>(kept);
+      codes_(r, col % kTrellisBlock) = w_.layout.width == 8 ? 128 : 0;
+      if (kept != level) Add(r, col, level - kept);
     }
   }
 
@@ -122,13 +163,13 @@ class TileMaker {
   const Trellis& trellis_;
   const size_t rows_;
   Matrix<uint8_t> codes_;  // [rows, kTrellisBlock]
-  std::vector<std::pair<uint32_t, TrellisException>> found_;
-  std::vector<TrellisException> parts_;
+  std::vector<Found> found_;
 };
 
 class TrellisOnProcessor : public ResidentForm {
  public:
-  explicit TrellisOnProcessor(TrellisWeights w) : w_(std::move(w)), kernel_(BestTrellisKernel()) {}
+  explicit TrellisOnProcessor(std::unique_ptr<const TrellisWeights> w)
+      : weights_(std::move(w)), w_(*weights_), kernel_(BestTrellisKernel()) {}
 
   const char* name() const override { return "trellis"; }
   size_t outputs() const override { return w_.layout.rows; }
@@ -181,7 +222,7 @@ class TrellisOnProcessor : public ResidentForm {
     const TrellisLayout& layout = w_.layout;
     const Trellis& trellis = TrellisOf(layout.states);
     const size_t tile = position / layout.tile_rows, row = position % layout.tile_rows;
-    const float scale = w_.row_scale[position];
+    const float scale = w_.RowScale(position);
     std::vector<int> levels(layout.blocks() * kTrellisBlock);
     for (size_t k = 0; k < layout.blocks(); ++k) {
       const uint8_t* bytes = w_.codes.data() + layout.Begin(tile, k);
@@ -202,13 +243,19 @@ class TrellisOnProcessor : public ResidentForm {
     }
     for (size_t i = 0; i < w_.taken.size(); ++i) levels[w_.taken[i]] += w_.taken_levels(position, i);
     const TrellisWeights::Exceptions& exceptions = w_.exceptions[tile];
-    for (size_t i = exceptions.begin[row]; i < exceptions.begin[row + 1]; ++i)
-      levels[ColumnOf(exceptions.items[i])] += DifferenceOf(exceptions.items[i]);
+    const TrellisException* items = exceptions.items.data();
+    for (size_t r = 0; r < row; ++r) items += exceptions.CountOf(r);
+    size_t col = 0;
+    for (size_t i = 0; i < exceptions.CountOf(row); ++i) {
+      col += static_cast<size_t>(ColsOf(items[i]));
+      levels[col] += UnitsOf(items[i]) * w_.exception_unit;
+    }
     for (size_t c = 0; c < layout.cols; ++c)
-      out[c] = static_cast<float>(levels[c]) * (scale * w_.col_scale[c]);
+      out[c] = static_cast<float>(levels[c]) * (scale * EntropyStep(w_.col_step[c], kStepResolution));
   }
 
-  TrellisWeights w_;
+  std::unique_ptr<const TrellisWeights> weights_;
+  const TrellisWeights& w_;
   TrellisKernel kernel_;
 };
 
@@ -216,51 +263,59 @@ class TrellisOnProcessor : public ResidentForm {
 
 size_t TrellisWeights::bytes() const {
   size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
-  sum += (order.size() + row_scale.size() + col_scale.size() + taken.size()) * sizeof(uint32_t);
+  sum += (order.size() + row_step.size() + col_step.size()) * sizeof(uint16_t) + taken.size() * sizeof(uint32_t);
   for (const Exceptions& of_tile : exceptions)
-    sum += (of_tile.begin.size() + of_tile.items.size()) * sizeof(uint32_t);
+    sum += sizeof(of_tile) + (of_tile.counts.size() + of_tile.items.size()) * sizeof(uint16_t);
   return sum;
 }
 
-bool HasTrellisForm(const EntropyParts& parts) { return parts.cols <= kMostTrellisCols; }
+bool HasTrellisForm(const EntropyParts& parts) {
+  return parts.cols <= kMostTrellisCols && (parts.in_order || parts.rows <= kMostTrellisRows);
+}
 
-TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice) {
+std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& parts,
+                                                         const TrellisChoice& choice) {
   MICA_CHECK(HasTrellisForm(parts));
-  TrellisWeights w;
+  auto made = std::make_unique<TrellisWeights>();
+  TrellisWeights& w = *made;
   w.layout = {parts.rows, parts.cols, parts.tile_rows, parts.states, choice.width};
   if (choice.width != 8) w.tables = MakeTrellisTables(parts.states, choice.width);
   w.codes = Matrix<uint8_t>(1, w.layout.bytes());
-  if (!parts.in_order) w.order = parts.order;
-  w.row_scale.reserve(parts.rows);
-  for (const uint32_t row : parts.order)
-    w.row_scale.push_back(EntropyStep(parts.row_step[row], parts.row_resolution));
-  w.col_scale = parts.col_scale;
+  if (!parts.in_order) w.order.assign(parts.order.begin(), parts.order.end());
+  w.row_step.reserve(parts.rows);
+  for (const uint32_t row : parts.order) w.row_step.push_back(parts.row_step[row]);
+  w.row_resolution = parts.row_resolution;
+  w.col_step = parts.col_step;
+  w.exception_unit = ExceptionUnit(parts.states, choice.width);
   w.taken = choice.taken;
   w.taken_levels = Matrix<int16_t>(parts.rows, choice.taken.size());
   w.exceptions.resize(w.layout.tiles());
   std::vector<uint8_t> is_taken(parts.cols, 0);
   for (const uint32_t c : choice.taken) is_taken[c] = 1;
+  std::atomic<bool> fits = true;
   ParallelFor(w.layout.tiles(), [&](size_t tile) {
     TileMaker maker(w, tile, is_taken);
     const bool whole = DecodeTileCpu(
         parts, TileRows(parts, tile),
         [&](size_t first, size_t count, const int16_t* n) { maker.Take(first, count, parts.lanes, n); });
     if (!whole) FailTile(parts, tile);
-    maker.Finish();
+    if (!maker.Finish()) fits = false;
   });
-  return w;
+  return fits ? std::move(made) : nullptr;
 }
 
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts) {
-  return std::make_unique<TrellisOnProcessor>(MakeTrellisWeights(parts, ChooseTrellis(parts)));
+  std::unique_ptr<const TrellisWeights> made = MakeTrellisWeights(parts, ChooseTrellis(parts));
+  if (made == nullptr) return nullptr;
+  return std::make_unique<TrellisOnProcessor>(std::move(made));
 }
 
 namespace {
 
 // What rounding left of all tokens, behind them.
-void AddRest(const TrellisWeights& w, MatrixView<const float> x, std::span<const uint32_t> begin,
+void AddRest(std::span<const float> col_scale, MatrixView<const float> x, std::span<const uint32_t> begin,
              Int8Inputs& rounded) {
-  const size_t cols = w.layout.cols, blocks = begin.size() - 1;
+  const size_t cols = col_scale.size(), blocks = begin.size() - 1;
   static thread_local Matrix<float> left;
   if (left.rows() != x.rows || left.cols() != cols) left = Matrix<float>(x.rows, cols);
   Matrix<float>& rest = left;  // this thread's, for all
@@ -269,7 +324,7 @@ void AddRest(const TrellisWeights& w, MatrixView<const float> x, std::span<const
     for (size_t k = 0; k < blocks; ++k) {
       const float scale = rounded.scales[t * blocks + k];
       for (size_t c = begin[k]; c < begin[k + 1]; ++c)
-        rest(t, c) = x.row(t)[c] * w.col_scale[c] - scale * static_cast<float>(values[c]);
+        rest(t, c) = x.row(t)[c] * col_scale[c] - scale * static_cast<float>(values[c]);
     }
   });
   static thread_local Int8Inputs more;
@@ -286,8 +341,19 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
   std::vector<uint32_t> begin;
   for (size_t k = 0; k <= blocks; ++k)
     begin.push_back(static_cast<uint32_t>(std::min(cols, k * kTrellisBlock)));
-  RoundToInt8(x, w.col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
-  AddRest(w, x, begin, out.rounded);
+  // EntropyStep is the fraction's step times a power of two, which is exact.
+  std::array<float, kStepResolution> fractions;
+  for (int i = 0; i < kStepResolution; ++i)
+    fractions[static_cast<size_t>(i)] = EntropyStep(i, kStepResolution);
+  std::vector<float> col_scale(cols);
+  for (size_t c = 0; c < cols; ++c) {
+    const int step = w.col_step[c];
+    const uint32_t bits = std::bit_cast<uint32_t>(fractions[static_cast<size_t>(step & (kStepResolution - 1))]);
+    static_assert(kStepResolution == 8);
+    col_scale[c] = std::bit_cast<float>(bits + (static_cast<uint32_t>(step >> 3) << 23));
+  }
+  RoundToInt8(x, col_scale, {}, begin, blocks * kTrellisBlock, out.rounded);
+  AddRest(col_scale, x, begin, out.rounded);
   out.tokens = 2 * x.rows;
   const bool beside = !w.taken.empty() || std::any_of(w.exceptions.begin(), w.exceptions.end(),
                                                       [](const TrellisWeights::Exceptions& of_tile) {

@@ -27,37 +27,36 @@ namespace mica {
 
 // Whether a matrix has such a form.
 bool HasTrellisForm(const EntropyParts& parts);
-// Decoded by tiles, by all threads. Throws Error where a stream is damaged.
+// Decoded by tiles, by all threads. Throws Error where a stream is damaged. Null where the matrix has integers
+// that the form does not hold.
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts);
 
 // What follows is for its kernels, tests and benchmarks.
-
-// What a level has beyond the one that its code says: the column in the low 16 bits, the difference above,
-// signed. A column may stand several times.
-using TrellisException = uint32_t;
-inline size_t ColumnOf(TrellisException exception) { return exception & 0xFFFF; }
-inline int DifferenceOf(TrellisException exception) { return static_cast<int32_t>(exception) >> 16; }
 
 struct TrellisWeights {
   TrellisLayout layout;
   TrellisTables tables{};        // of widths below 8
   Matrix<uint8_t> codes;         // [1, layout.bytes()]
-  std::vector<uint32_t> order;   // [rows] stored position -> row; empty: all in their own order
-  std::vector<float> row_scale;  // [rows] a, by stored position
-  std::vector<float> col_scale;  // [cols] b
+  std::vector<uint16_t> order;     // [rows] stored position -> row; empty: all in their own order
+  std::vector<int16_t> row_step;   // [rows] of a, by stored position
+  std::vector<int16_t> col_step;   // [cols] of b
+  int row_resolution = kStepResolution;
   std::vector<uint32_t> taken;   // columns whose codes are all of level 0: their levels are
   Matrix<int16_t> taken_levels;  // [rows, taken], by stored position
   struct Exceptions {
-    std::vector<uint32_t> begin;  // [rows of the tile + 1]
-    std::vector<TrellisException> items;
+    std::vector<uint16_t> counts;  // [rows of the tile]; empty: none
+    std::vector<TrellisException> items;  // of one row after the other
+    size_t CountOf(size_t row) const { return counts.empty() ? 0 : counts[row]; }
   };
   std::vector<Exceptions> exceptions;  // [tiles]
+  int exception_unit = 1;              // of their differences
 
   size_t RowAt(size_t position) const { return order.empty() ? position : order[position]; }
+  float RowScale(size_t position) const { return EntropyStep(row_step[position], row_resolution); }
   size_t bytes() const;
 };
-// `choice`: of columns and width.
-TrellisWeights MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice);
+// `choice`: of columns and width. Null where a row has more exceptions than 16 bits count.
+std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice);
 
 // Activations of such products: those of all tokens, then what rounding left of each.
 struct TrellisInputs {

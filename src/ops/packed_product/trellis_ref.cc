@@ -14,6 +14,8 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
   MICA_CHECK(y.cols == rows);
   std::vector<uint8_t> machine(blocks * kTrellisBlock, 0), codes(kTrellisBlock);
   std::vector<int> levels(blocks * kTrellisBlock);
+  const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+  const TrellisException* items = exceptions.items.data();
   for (size_t r = 0; r < rows; ++r) {
     for (size_t k = 0; k < blocks; ++k) {
       UnpackRow(layout, tile, k, w.codes.data() + layout.Begin(tile, k), r, codes.data());
@@ -30,7 +32,7 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
       }
     }
     const size_t position = tile * layout.tile_rows + r;
-    const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+    const size_t count = exceptions.CountOf(r);
     for (size_t t = 0; t < y.rows; ++t) {
       const int8_t* values = x.rounded.values.data() + (first + t) * x.rounded.stride;
       float sum = 0;
@@ -45,15 +47,17 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
         lanes[i % 8] = std::fma(static_cast<float>(w.taken_levels(position, i)),
                                 x.ValuesOf(first + t)[w.taken[i] * x.value_stride()], lanes[i % 8]);
       }
-      for (size_t i = exceptions.begin[r]; i < exceptions.begin[r + 1]; ++i) {
-        float& lane = lanes[(i - exceptions.begin[r]) % 8];
-        lane = std::fma(static_cast<float>(DifferenceOf(exceptions.items[i])),
-                        x.ValuesOf(first + t)[ColumnOf(exceptions.items[i]) * x.value_stride()], lane);
+      size_t col = 0;
+      for (size_t i = 0; i < count; ++i) {
+        col += static_cast<size_t>(ColsOf(items[i]));
+        lanes[i % 8] = std::fma(static_cast<float>(UnitsOf(items[i]) * w.exception_unit),
+                                x.ValuesOf(first + t)[col * x.value_stride()], lanes[i % 8]);
       }
       sum +=
           ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-      y(t, r) = w.row_scale[position] * sum;
+      y(t, r) = w.RowScale(position) * sum;
     }
+    items += count;
   }
 }
 

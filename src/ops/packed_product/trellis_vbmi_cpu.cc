@@ -346,9 +346,17 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
   }
 }
 
+// Lane i: the sum of lanes 0 to i.
+inline __m256i RunningSums(__m256i v) {
+  v = _mm256_add_epi32(v, _mm256_slli_si256(v, 4));
+  v = _mm256_add_epi32(v, _mm256_slli_si256(v, 8));
+  const __m256i below = _mm256_permute2x128_si256(v, v, 0x08);  // the lower half above, zeros below
+  return _mm256_add_epi32(v, _mm256_shuffle_epi32(below, 0xFF));
+}
+
 // What is beside the codes of one row, for one token.
-inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions, size_t position,
-                    size_t r, const float* values, size_t stride) {
+inline float Beside(const TrellisWeights& w, const TrellisException* items, size_t count, size_t position,
+                    const float* values, size_t stride) {
   const __m256i strides = _mm256_set1_epi32(static_cast<int>(stride));
   __m256 lanes = _mm256_setzero_ps();
   const size_t taken = w.taken.size();
@@ -360,13 +368,17 @@ inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& e
     const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
     lanes = _mm256_mask3_fmadd_ps(level, of, lanes, mask);
   }
-  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
-  const size_t count = exceptions.begin[r + 1] - exceptions.begin[r];
+  const __m256i unit = _mm256_set1_epi32(w.exception_unit);
+  __m256i last = _mm256_setzero_si256();  // column of the entry before, in all lanes
   for (size_t i = 0; i < count; i += 8) {
     const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, count - i)) - 1);
-    const __m256i item = _mm256_maskz_loadu_epi32(mask, items + i);
-    const __m256i cols = _mm256_mullo_epi32(_mm256_and_si256(item, _mm256_set1_epi32(0xFFFF)), strides);
-    const __m256 difference = _mm256_cvtepi32_ps(_mm256_srai_epi32(item, 16));
+    const __m256i item = _mm256_cvtepi16_epi32(_mm_maskz_loadu_epi16(mask, items + i));
+    const __m256i skipped = _mm256_and_si256(item, _mm256_set1_epi32(kMostExceptionCols));
+    const __m256i col = _mm256_add_epi32(last, RunningSums(skipped));
+    last = _mm256_permutevar8x32_epi32(col, _mm256_set1_epi32(7));
+    const __m256i cols = _mm256_mullo_epi32(col, strides);
+    const __m256 difference =
+        _mm256_cvtepi32_ps(_mm256_mullo_epi32(_mm256_srai_epi32(item, kExceptionColBits), unit));
     const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
     lanes = _mm256_mask3_fmadd_ps(difference, of, lanes, mask);
   }
@@ -376,8 +388,8 @@ inline float Beside(const TrellisWeights& w, const TrellisWeights::Exceptions& e
 }
 
 // The same for sixteen tokens, whose values stand `stride` apart by column.
-inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Exceptions& exceptions,
-                           size_t position, size_t r, const float* values, size_t stride) {
+inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisException* items, size_t count,
+                           size_t position, const float* values, size_t stride) {
   __m512 lanes[8];
 #pragma GCC unroll 8
   for (__m512& lane : lanes) lane = _mm512_setzero_ps();
@@ -400,9 +412,10 @@ inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisWeights::Except
   add(w.taken.size(), [&](size_t i) {
     return std::pair<size_t, float>(w.taken[i], static_cast<float>(w.taken_levels(position, i)));
   });
-  const TrellisException* items = exceptions.items.data() + exceptions.begin[r];
-  add(exceptions.begin[r + 1] - exceptions.begin[r], [&](size_t i) {
-    return std::pair<size_t, float>(ColumnOf(items[i]), static_cast<float>(DifferenceOf(items[i])));
+  size_t col = 0;
+  add(count, [&](size_t i) {  // asked for in order, each once
+    col += static_cast<size_t>(ColsOf(items[i]));
+    return std::pair<size_t, float>(col, static_cast<float>(UnitsOf(items[i]) * w.exception_unit));
   });
   return _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
                        _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
@@ -437,15 +450,15 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
       add(LastBlock<kWidth>(bytes, strips));
     }
   }
-  for (size_t r = 0; r < rows; ++r) {
-    const size_t position = tile * layout.tile_rows + r;
-    const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
-    const bool beside = !w.taken.empty() || exceptions.begin[r] != exceptions.begin[r + 1];
-    const float scale = w.row_scale[position];
+  const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+  const TrellisException* items = exceptions.items.data();
+  for (size_t r = 0; r < rows; items += exceptions.CountOf(r), ++r) {
+    const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
+    const bool beside = !w.taken.empty() || count > 0;
+    const float scale = w.RowScale(position);
     if (y.rows <= 2) {
       for (size_t t = 0; t < y.rows; ++t) {
-        const float more =
-            beside ? Beside(w, exceptions, position, r, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
+        const float more = beside ? Beside(w, items, count, position, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
         y(t, r) = scale * (y(t, r) + more);
       }
       continue;
@@ -454,7 +467,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
       alignas(64) float more[16] = {};
       if (beside) {
         _mm512_store_ps(
-            more, BesideOfMany(w, exceptions, position, r, x.ValuesOf(first + t), x.value_stride()));
+            more, BesideOfMany(w, items, count, position, x.ValuesOf(first + t), x.value_stride()));
       }
       for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i)
         y(t + i, r) = scale * (y(t + i, r) + more[i]);

@@ -43,9 +43,11 @@ TEST(PackedMask, RoundTripOfEveryPattern) {
     if (kind.cols == 0) continue;
     const unsigned block = static_cast<unsigned>(kind.cols);
     std::vector<uint8_t> keep;
-    for (unsigned map = 0; map < (1u << block); ++map) {
-      if (static_cast<size_t>(std::popcount(map)) != kind.kept) continue;
-      for (unsigned i = 0; i < block; ++i) keep.push_back((map >> i) & 1);
+    for (unsigned turn = 0; turn < 9; ++turn) {
+      for (unsigned map = 0; map < (1u << block); ++map) {
+        if (static_cast<size_t>(std::popcount(map)) != kind.kept) continue;
+        for (unsigned i = 0; i < block; ++i) keep.push_back((map >> i) & 1);
+      }
     }
     keep.insert(keep.end(), {1, 0, 1});
     std::vector<std::byte> bytes;
@@ -64,6 +66,13 @@ TEST(PackedMask, UnknownPatternIsReported) {
   EXPECT_FALSE(ReadMaskRow(kTwoOfFour, 4, bytes, &word));
   const std::vector<std::byte> wide = {std::byte{70}};
   EXPECT_FALSE(ReadMaskRow(kFourOfEight, 8, wide, &word));
+  // In a row of whole words; such a cell is read as pruned.
+  std::vector<std::byte> row(24, std::byte{0});
+  uint64_t words[2];
+  EXPECT_TRUE(ReadMaskRow(kTwoOfFour, 128, std::span(row).first(12), words));
+  row[7] = std::byte{0b00001100};
+  EXPECT_FALSE(ReadMaskRow(kTwoOfFour, 128, row, words));
+  EXPECT_EQ(words[1], 0x3333333333330333u);
 }
 
 TEST(PackedMask, CountKeptOfAnyRange) {

@@ -61,6 +61,39 @@ TEST(TrellisCodes, BlocksGiveBackTheirCodes) {
   }
 }
 
+TEST(TrellisExceptions, ByHand) {
+  std::vector<TrellisException> list;
+  size_t at = 0;
+  AddException(3, -8, 4, at, list);         // three columns on, two units less
+  AddException(3 + 1023 + 5, 4, 4, at, list);  // too far for one step
+  AddException(1031, 2 * 35, 2, at, list);  // more than one entry holds, in the same column
+  const std::vector<TrellisException> expected = {
+      static_cast<TrellisException>(3 | (62 << 10)), 1023, 5 | 1 << 10, 31 << 10, 4 << 10};
+  EXPECT_EQ(list, expected);
+  EXPECT_EQ(at, 1031u);
+}
+
+TEST(TrellisExceptions, GiveBackColumnsAndDifferences) {
+  std::mt19937 random(5);
+  for (const int unit : {1, 2, 4}) {
+    std::vector<int> differences(20000, 0), again(20000, 0);
+    std::vector<TrellisException> list;
+    size_t at = 0;
+    for (size_t col = random() % 3000; col < differences.size(); col += random() % 3000) {
+      if (differences[col] != 0) continue;
+      differences[col] = unit * (static_cast<int>(random() % 400) - 200);
+      AddException(col, differences[col], unit, at, list);
+    }
+    size_t col = 0;
+    for (const TrellisException exception : list) {
+      col += static_cast<size_t>(ColsOf(exception));
+      ASSERT_LT(col, again.size());
+      again[col] += UnitsOf(exception) * unit;
+    }
+    EXPECT_EQ(again, differences);
+  }
+}
+
 // Bytes run through the tables go the way of the machine.
 TEST(TrellisTables, SayLevelsAndNextStates) {
   std::mt19937 random(2);

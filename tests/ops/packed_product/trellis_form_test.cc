@@ -93,7 +93,9 @@ TEST(TrellisForm, EveryInstructionSetGivesTheSameBits) {
     const EntropyParts parts = OpenedEntropy(packed);
     for (const int width : kTrellisWidths) {
       const TrellisChoice choice = TrellisOfWidth(parts, width);
-      const TrellisWeights w = MakeTrellisWeights(parts, choice);
+      const std::unique_ptr<const TrellisWeights> made = MakeTrellisWeights(parts, choice);
+      ASSERT_NE(made, nullptr);
+      const TrellisWeights& w = *made;
       for (const size_t tokens : {1, 2, 3, 17, 130}) {
         if (tokens == 130 && c.rows * c.cols > 100000) continue;
         const Matrix<float> x = Inputs(tokens, c.cols, 5);
@@ -147,6 +149,18 @@ TEST(TrellisForm, RowsAndProductsAreThoseOfTheDecodedWeights) {
     SetThreads(0);
     EXPECT_TRUE(Same(all, again)) << c.rows << " x " << c.cols;
   }
+}
+
+TEST(TrellisForm, RowsOfManyHugeIntegersAreKeptAsValues) {
+  EntropyMatrix matrix = RandomEntropy(3, 3000, 8, 0.5, 9);
+  for (size_t c = 0; c < 3000; ++c) matrix.n(1, c) = static_cast<int16_t>(c % 2 == 0 ? 30000 : -30000);
+  FitEntropyModel(matrix);
+  const PackedMatrix packed = Pack(matrix);
+  const EntropyParts parts = OpenedEntropy(packed);
+  EXPECT_EQ(MakeTrellisWeights(parts, TrellisOfWidth(parts, 4)), nullptr);
+  TrellisChoice none;
+  none.width = 3;
+  EXPECT_EQ(MakeTrellisWeights(parts, none), nullptr);
 }
 
 TEST(TrellisForm, DamagedStreamsAreRefused) {
