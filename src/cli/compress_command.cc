@@ -56,6 +56,7 @@ CompressionRecord CompressTo(const QualityBudget& quality, const CompressOptions
   evaluate.erase("budget");
   EvaluationRequest request = RequestFromJson(evaluate, "--data");
   request.device = options.common.device;
+  request.group = options.common.group;
   request.seed = options.common.seed;
   if (quality.kind == QualityKind::kKl) request.reference = options.paths.model;
   std::filesystem::path work = options.paths.out;

@@ -105,6 +105,7 @@ void Sweep::CheckPoints() {
         point.settings = FirstSettings(paths, point.settings, *point.quality);
       }
       point.settings.arithmetic.device = experiment_.evaluation.device;
+      point.settings.arithmetic.group = experiment_.evaluation.group;
       NeedsOfCompression(paths, point.settings, none);
     });
   }
