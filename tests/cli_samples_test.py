@@ -54,7 +54,7 @@ class SamplesTest(ProgramTest):
             self.assertIn(word, report)
         self.assertIn("生成样例", (self.out / "comparison.zh.md").read_text(encoding="utf-8"))
         html = (self.out / "comparison.html").read_text(encoding="utf-8")
-        self.assertRegex(html, r'<span class="s[1-4]( mark)?" title="[0-9.]+ nats">')
+        self.assertRegex(html, r'<span class="h[1-4]( parts)?" title="[0-9.]+ nats">')
         compared = self.succeed("compare", self.out / "baseline.json", self.out / "compressed.json")
         self.assertIn("Once↵upon a time", compared)
         self.assertEqual(read_json(self.out / "comparison.json")["samples"]["texts"], 2)

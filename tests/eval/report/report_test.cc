@@ -316,11 +316,11 @@ TEST(ReportTest, SamplesShowWhereTheyPartAndHowFarTheyAreApart) {
   EXPECT_THAT(text, ContainsRegex("weights in memory +3.0 MB +750.0 kB\n"));
   const std::string html = RenderHtml(document);
   EXPECT_THAT(html, HasSubstr("<span class=\"h1\" title=\"0.10 nats\"> a</span>"));
-  EXPECT_THAT(html, HasSubstr("<span class=\"s2 mark\" title=\"0.99 nats\"> |</span>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"h2 parts\" title=\"0.99 nats\"> |</span>"));
   EXPECT_THAT(html, HasSubstr("<span title=\"0.09 nats\"> was</span>"));
-  EXPECT_THAT(html, HasSubstr("<span class=\"mark\"> great &amp; good</span>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"parts\"> great &amp; good</span>"));
   EXPECT_THAT(html, HasSubstr("the &lt;b&gt; of↵it"));
-  EXPECT_THAT(html, HasSubstr(".s4 {"));
+  EXPECT_THAT(html, HasSubstr(".h4 {"));
   const std::string markdown = RenderMarkdown(document);
   EXPECT_THAT(markdown, HasSubstr("\n| original | compressed |\n| --- | --- |\n|  was a¹▸ \\|² fine³"));
   const std::string chinese = RenderText(BuildReport(ComparisonWithSamples(), Language::kChinese));
