@@ -1,5 +1,5 @@
-// The weights of a linear layer in the form that a running model keeps: as near to the stored bits as products
-// can be taken from, never all of them in 16 or 32 bits unless they are stored so.
+// The weights of a linear layer in the form that a running model keeps: as near to the stored bits as
+// products can be taken from, never all of them in 16 or 32 bits unless they are stored so.
 #pragma once
 
 #include <cstddef>
