@@ -1,6 +1,7 @@
-// The resident forms of codings `entropy` and `fixed`: products with one token against reading the same bytes,
-// with many against FP32 products of plain weights, and how fast they are made. With MICA_PACKED=DIRECTORY: what every
-// matrix of a packed checkpoint takes, and what rounding the activations does to its outputs.
+// The resident forms of codings `entropy` and `fixed`: products with one token against reading the same
+// bytes, with many against FP32 products of plain weights, and how fast they are made. With
+// MICA_PACKED=DIRECTORY: what every matrix of a packed checkpoint takes, and what rounding the activations
+// does to its outputs.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -10,7 +10,8 @@
 namespace mica {
 namespace {
 
-// kPart bits of each of n codes, from bit `at` on, 8 / kPart of them a byte; returns what follows them in out.
+// kPart bits of each of n codes, from bit `at` on, 8 / kPart of them a byte; returns what follows them in
+// out.
 template <int kPart>
 uint8_t* PackPart(const uint8_t* codes, size_t n, int at, uint8_t* out) {
   constexpr size_t kPerByte = 8 / kPart;
@@ -42,8 +43,7 @@ void CopyBits(std::span<const std::byte> from, uint64_t first, size_t count, uin
   for (size_t done = 0; done < count; done += 32) {
     const uint64_t bit = first + done;
     const size_t bits = std::min<size_t>(32, count - done);
-    const uint64_t word =
-        (LoadWord(from.data() + bit / 8, end) >> (bit % 8)) & ((uint64_t{1} << bits) - 1);
+    const uint64_t word = (LoadWord(from.data() + bit / 8, end) >> (bit % 8)) & ((uint64_t{1} << bits) - 1);
     std::memcpy(out + done / 8, &word, (bits + 7) / 8);
   }
 }

@@ -1,5 +1,5 @@
-// What the bytes of a matrix of coding `fixed` mean that stays in memory on the processor: as many bits as are
-// stored, in an order that vectors take apart by shifts.
+// What the bytes of a matrix of coding `fixed` mean that stays in memory on the processor: as many bits as
+// are stored, in an order that vectors take apart by shifts.
 //
 //   tile    64 rows, all columns of a width above 0
 //   block   at most 128 consecutive stored columns of one scale group; all rows of a tile:
@@ -7,7 +7,8 @@
 //             zeros   [rows]
 //             masks   [rows, mask_bytes], with a mask: as docs/format.md has them, for the block's columns
 //             codes   of one row after the other: those of the kept weights, in planes
-//   planes  of n codes of b bits, by the binary digits of b from the highest down, lowest bits of codes first:
+//   planes  of n codes of b bits, by the binary digits of b from the highest down, lowest bits of codes
+//   first:
 //             8   [n]
 //             4   [ceil(n / 2)]: byte i has four bits of code i below, of code i + ceil(n / 2) above
 //             2   [ceil(n / 4)]: byte i has, from below, two bits of codes i, i + q, i + 2 q, i + 3 q
@@ -80,7 +81,8 @@ struct FixedBlockBytes {
       : scales(begin), zeros(begin + rows), masks(begin + 2 * rows), codes(masks + rows * block.mask_bytes) {}
 };
 
-// words[2] bit i: whether column i of the block is kept; returns how many are. May read 16 bytes behind `mask`.
+// words[2] bit i: whether column i of the block is kept; returns how many are. May read 16 bytes behind
+// `mask`.
 size_t ReadBlockMask(const FixedLayout& layout, const FixedBlock& block, const uint8_t* mask,
                      uint64_t* words);
 

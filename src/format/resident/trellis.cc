@@ -33,12 +33,14 @@ double ShareFrom(const FrequencyTable& table, int raw_bits, int magnitude) {
   return sum / kFrequencySum;
 }
 
-// Entries of integers of a table that no code has: those beyond the edge, and one more for each step of units.
+// Entries of integers of a table that no code has: those beyond the edge, and one more for each step of
+// units.
 double EntriesBeyond(const FrequencyTable& table, int raw_bits, int width, int states) {
   const int unit = ExceptionUnit(states, width);
   const auto beyond = [&](int magnitude) {
-    return width == 8 ? ShareFrom(table, raw_bits, magnitude + 1)
-                      : (ShareFrom(table, raw_bits, magnitude) + ShareFrom(table, raw_bits, magnitude + 1)) / 2;
+    return width == 8
+               ? ShareFrom(table, raw_bits, magnitude + 1)
+               : (ShareFrom(table, raw_bits, magnitude) + ShareFrom(table, raw_bits, magnitude + 1)) / 2;
   };
   const int spacing = states > 1 ? 2 : 1;
   const int edge = width == 8 ? kMostByteLevel / spacing : HalfOfWidth(width);

@@ -77,9 +77,9 @@ static_assert(IntegerOfCode(CodeOf(-8, 4), 4) == -8 && IntegerOfCode(CodeOf(7, 4
 inline constexpr int kMostByteLevel = 127;
 
 // What a level has beyond the one that its code says, an entry of the list of a row: how many columns it is
-// behind the entry before it (the first: behind column 0) in the low bits, the difference in units of the matrix
-// above them, signed. A difference that does not fit is the sum of several entries, those behind the first in
-// the same column; where the next column is too far, an entry of difference 0 stands between.
+// behind the entry before it (the first: behind column 0) in the low bits, the difference in units of the
+// matrix above them, signed. A difference that does not fit is the sum of several entries, those behind the
+// first in the same column; where the next column is too far, an entry of difference 0 stands between.
 using TrellisException = uint16_t;
 inline constexpr int kExceptionColBits = 10;
 inline constexpr int kMostExceptionCols = (1 << kExceptionColBits) - 1, kMostExceptionUnits = 31;
@@ -92,8 +92,8 @@ constexpr int UnitsOf(TrellisException exception) {
 constexpr int ExceptionUnit(int states, int width) {
   return width == 2 || width == 8 ? 1 : states > 1 ? 4 : 2;
 }
-// Appends what says that column `col` has `difference` more, a multiple of `unit`; `at`: the column of the entry
-// before, which becomes col.
+// Appends what says that column `col` has `difference` more, a multiple of `unit`; `at`: the column of the
+// entry before, which becomes col.
 void AddException(size_t col, int difference, int unit, size_t& at, std::vector<TrellisException>& out);
 
 // Bytes of a block from codes [rows of the tile, 256], those of columns beyond the last being 0 (width 8:

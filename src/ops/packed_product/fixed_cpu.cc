@@ -96,11 +96,9 @@ template <int kBits, size_t kVector>
 HWY_INLINE V8 WholeVector(const uint8_t* planes) {
   if constexpr (kBits == 8) return hn::LoadU(D8(), planes + kVector * kStep);
   if constexpr (kBits == 2) return PartOf<2, 0, kVector>(planes);
-  if constexpr (kBits == 3)
-    return hn::Or(PartOf<2, 0, kVector>(planes), PartOf<1, 2, kVector>(planes + 32));
+  if constexpr (kBits == 3) return hn::Or(PartOf<2, 0, kVector>(planes), PartOf<1, 2, kVector>(planes + 32));
   if constexpr (kBits == 4) return PartOf<4, 0, kVector>(planes);
-  if constexpr (kBits == 6)
-    return hn::Or(PartOf<4, 0, kVector>(planes), PartOf<2, 4, kVector>(planes + 64));
+  if constexpr (kBits == 6) return hn::Or(PartOf<4, 0, kVector>(planes), PartOf<2, 4, kVector>(planes + 64));
 }
 
 // Codes of a row of 128, in vectors, as they are packed and as bytes.
@@ -119,8 +117,7 @@ struct PackedRows {
 struct ByteRows {
   const uint8_t* begin;
   HWY_INLINE void Load(size_t row, V8 (&codes)[kVectors]) const {
-    for (size_t i = 0; i < kVectors; ++i)
-      codes[i] = hn::LoadU(D8(), begin + row * kFixedBlock + i * kStep);
+    for (size_t i = 0; i < kVectors; ++i) codes[i] = hn::LoadU(D8(), begin + row * kFixedBlock + i * kStep);
   }
 };
 
@@ -214,10 +211,12 @@ HWY_INLINE VI32 Products(const V8 (&codes)[kVectors], const Digits& x) {
   const auto of_digit = [&](const VI8(&digit)[kVectors]) HWY_ATTR {
     VI32 sum = hn::Zero(d), more = hn::Zero(d);
     for (size_t i = 0; i < kVectors; ++i) {
-      sum = hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::LowerHalf(half, codes[i])),
-                                          hn::PromoteTo(d16, hn::LowerHalf(signed_half, digit[i])), sum, more);
-      sum = hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::UpperHalf(half, codes[i])),
-                                          hn::PromoteTo(d16, hn::UpperHalf(signed_half, digit[i])), sum, more);
+      sum =
+          hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::LowerHalf(half, codes[i])),
+                                        hn::PromoteTo(d16, hn::LowerHalf(signed_half, digit[i])), sum, more);
+      sum =
+          hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::UpperHalf(half, codes[i])),
+                                        hn::PromoteTo(d16, hn::UpperHalf(signed_half, digit[i])), sum, more);
     }
     return hn::Add(sum, more);
   };
@@ -356,7 +355,8 @@ template <int kBits>
 HWY_INLINE void UnpackList(const uint8_t* planes, size_t n, uint8_t* codes) {
   const D32 d;
   if constexpr (kBits == 8) {
-    for (size_t i = 0; i < kFixedBlock; i += hn::MaxLanes(d)) hn::StoreU(hn::LoadU(d, planes + i), d, codes + i);
+    for (size_t i = 0; i < kFixedBlock; i += hn::MaxLanes(d))
+      hn::StoreU(hn::LoadU(d, planes + i), d, codes + i);
     return;
   }
   if constexpr (kBits == 2) return UnpackPart<2, 0>(planes, n, codes);
@@ -433,7 +433,8 @@ void UnpackBlock(const FixedLayout& layout, const FixedBlock& block, const Fixed
 }
 
 template <int kBits>
-void AddBlockOfWidth(const FixedWeights& w, size_t tile, size_t k, const DigitInputs& x, MatrixView<float> y) {
+void AddBlockOfWidth(const FixedWeights& w, size_t tile, size_t k, const DigitInputs& x,
+                     MatrixView<float> y) {
   const FixedLayout& layout = w.layout;
   const FixedBlock& block = layout.blocks[k];
   const size_t rows = layout.RowsOf(tile);

@@ -27,9 +27,8 @@ class ResidentWeights {
   ResidentWeights() = default;  // none
   explicit ResidentWeights(std::unique_ptr<const ResidentForm> form) : form_(std::move(form)) {}
 
-  // Of a packed matrix, on any device. Throws Error where a stream is damaged. Nothing of `parts` is kept, but
-  // of coding `fixed` with values of 16 bits on the processor: those bytes are read for every product and must
-  // live as long.
+  // Of a packed matrix, on any device. Throws Error where a stream is damaged. Keeps nothing of `parts`; but
+  // values of 16 bits in coding `fixed` on the processor are read for every product: they must live as long.
   static ResidentWeights OfParts(const AnyParts& parts, Device device);
   // Values as they are, F32, BF16 or F16, on any device.
   static ResidentWeights OfValues(Array values);

@@ -98,8 +98,8 @@ class TileMaker {
   void Add(size_t r, size_t col, int difference) {
     found_.push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(col), difference});
   }
-  // Codes of widths 3 to 6; whether all integers have one. kCount: of them, or 0. In 16 bits throughout, which
-  // compilers make vectors of.
+  // Codes of widths 3 to 6; whether all integers have one. kCount: of them, or 0. In 16 bits throughout,
+  // which compilers make vectors of.
   template <size_t kCount>
   bool TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes) const {
     const size_t count = kCount == 0 ? any_count : kCount;
@@ -263,7 +263,8 @@ class TrellisOnProcessor : public ResidentForm {
 
 size_t TrellisWeights::bytes() const {
   size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
-  sum += (order.size() + row_step.size() + col_step.size()) * sizeof(uint16_t) + taken.size() * sizeof(uint32_t);
+  sum +=
+      (order.size() + row_step.size() + col_step.size()) * sizeof(uint16_t) + taken.size() * sizeof(uint32_t);
   for (const Exceptions& of_tile : exceptions)
     sum += sizeof(of_tile) + (of_tile.counts.size() + of_tile.items.size()) * sizeof(uint16_t);
   return sum;
@@ -348,7 +349,8 @@ void RoundInputs(const TrellisWeights& w, MatrixView<const float> x, TrellisInpu
   std::vector<float> col_scale(cols);
   for (size_t c = 0; c < cols; ++c) {
     const int step = w.col_step[c];
-    const uint32_t bits = std::bit_cast<uint32_t>(fractions[static_cast<size_t>(step & (kStepResolution - 1))]);
+    const uint32_t bits =
+        std::bit_cast<uint32_t>(fractions[static_cast<size_t>(step & (kStepResolution - 1))]);
     static_assert(kStepResolution == 8);
     col_scale[c] = std::bit_cast<float>(bits + (static_cast<uint32_t>(step >> 3) << 23));
   }

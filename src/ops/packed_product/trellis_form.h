@@ -27,24 +27,24 @@ namespace mica {
 
 // Whether a matrix has such a form.
 bool HasTrellisForm(const EntropyParts& parts);
-// Decoded by tiles, by all threads. Throws Error where a stream is damaged. Null where the matrix has integers
-// that the form does not hold.
+// Decoded by tiles, by all threads. Throws Error where a stream is damaged. Null where the matrix has
+// integers that the form does not hold.
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts);
 
 // What follows is for its kernels, tests and benchmarks.
 
 struct TrellisWeights {
   TrellisLayout layout;
-  TrellisTables tables{};        // of widths below 8
-  Matrix<uint8_t> codes;         // [1, layout.bytes()]
-  std::vector<uint16_t> order;     // [rows] stored position -> row; empty: all in their own order
-  std::vector<int16_t> row_step;   // [rows] of a, by stored position
-  std::vector<int16_t> col_step;   // [cols] of b
+  TrellisTables tables{};         // of widths below 8
+  Matrix<uint8_t> codes;          // [1, layout.bytes()]
+  std::vector<uint16_t> order;    // [rows] stored position -> row; empty: all in their own order
+  std::vector<int16_t> row_step;  // [rows] of a, by stored position
+  std::vector<int16_t> col_step;  // [cols] of b
   int row_resolution = kStepResolution;
   std::vector<uint32_t> taken;   // columns whose codes are all of level 0: their levels are
   Matrix<int16_t> taken_levels;  // [rows, taken], by stored position
   struct Exceptions {
-    std::vector<uint16_t> counts;  // [rows of the tile]; empty: none
+    std::vector<uint16_t> counts;         // [rows of the tile]; empty: none
     std::vector<TrellisException> items;  // of one row after the other
     size_t CountOf(size_t row) const { return counts.empty() ? 0 : counts[row]; }
   };
@@ -56,12 +56,13 @@ struct TrellisWeights {
   size_t bytes() const;
 };
 // `choice`: of columns and width. Null where a row has more exceptions than 16 bits count.
-std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& parts, const TrellisChoice& choice);
+std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& parts,
+                                                         const TrellisChoice& choice);
 
 // Activations of such products: those of all tokens, then what rounding left of each.
 struct TrellisInputs {
   size_t tokens = 0;   // of both
-  Int8Inputs rounded;          // in blocks of kTrellisBlock columns; stride: those of all blocks
+  Int8Inputs rounded;  // in blocks of kTrellisBlock columns; stride: those of all blocks
   // scale * value, [portions of tokens, cols, tokens of a portion]: 2 tokens, or 16, those beyond the last being
   // zeros. Empty where the weights have nothing beside codes.
   Matrix<float> values;

@@ -64,11 +64,11 @@ TEST(TrellisCodes, BlocksGiveBackTheirCodes) {
 TEST(TrellisExceptions, ByHand) {
   std::vector<TrellisException> list;
   size_t at = 0;
-  AddException(3, -8, 4, at, list);         // three columns on, two units less
+  AddException(3, -8, 4, at, list);            // three columns on, two units less
   AddException(3 + 1023 + 5, 4, 4, at, list);  // too far for one step
-  AddException(1031, 2 * 35, 2, at, list);  // more than one entry holds, in the same column
-  const std::vector<TrellisException> expected = {
-      static_cast<TrellisException>(3 | (62 << 10)), 1023, 5 | 1 << 10, 31 << 10, 4 << 10};
+  AddException(1031, 2 * 35, 2, at, list);     // more than one entry holds, in the same column
+  const std::vector<TrellisException> expected = {static_cast<TrellisException>(3 | (62 << 10)), 1023,
+                                                  5 | 1 << 10, 31 << 10, 4 << 10};
   EXPECT_EQ(list, expected);
   EXPECT_EQ(at, 1031u);
 }

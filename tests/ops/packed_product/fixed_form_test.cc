@@ -141,7 +141,8 @@ TEST(FixedForm, RowsAreTheDecodedWeights) {
     Matrix<float> out(rows, cols, NAN);
     weights.Rows(ids, out);
     for (size_t r = 0; r < rows; ++r) {
-      for (size_t c = 0; c < cols; ++c) ASSERT_EQ(out(r, c), sampled.decoded(rows - 1 - r, c)) << r << " " << c;
+      for (size_t c = 0; c < cols; ++c)
+        ASSERT_EQ(out(r, c), sampled.decoded(rows - 1 - r, c)) << r << " " << c;
     }
   });
 }
