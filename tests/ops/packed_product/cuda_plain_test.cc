@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "device/recorded_work.h"
 #include "ops/linalg/arrange.h"
 #include "ops/packed_product/device_forms.h"
 #include "tests/ops/codes/testing.h"
@@ -151,6 +155,49 @@ TEST_P(ResidentOnDevices, WhatIsDoneOnTheWayIsWhatIsDoneApart) {
 }
 
 MICA_OVER_DEVICES(ResidentOnDevices);
+
+// Kernels begin before those in front of them end; what one takes of another must be there nevertheless.
+TEST(ResidentOnCuda, ChainsOfProductsAreTheSameRecordedAndNot) {
+  MICA_NEEDS_CUDA();
+  constexpr size_t kWidth = 1024, kTimes = 12;
+  EntropyMatrix entropy = RandomEntropy(kWidth, kWidth, 8, 1.0, 3);
+  FitEntropyModel(entropy);
+  const PackedMatrix of_entropy = Pack(entropy), masked = Pack(RandomFixed(kWidth, {{3, kWidth}}, 128, MaskKind::kBitmap, 3)),
+                     whole = Pack(RandomFixed(kWidth, {{4, kWidth}}, 128, MaskKind::kNone, 3));
+  const Array norm = OnCuda(RandomTensor(1, kWidth, DType::kF32, 5).view());
+  for (const AnyParts& parts :
+       {AnyParts(OpenedEntropy(of_entropy)), AnyParts(OpenedFixed(masked)), AnyParts(OpenedFixed(whole))}) {
+    const ResidentWeights weights = ResidentWeights::OfParts(parts, Device::Cuda());
+    for (const size_t tokens : {1, 3}) {
+      const Array first = OnCuda(RandomInputs(tokens, kWidth, 7));
+      Array x = OnCuda(first.view()), gate(tokens, kWidth, DType::kF32, Device::Cuda()),
+            up(tokens, kWidth, DType::kF32, Device::Cuda());
+      const auto chain = [&](bool wait) {
+        for (size_t i = 0; i < kTimes; ++i) {
+          const ResidentProduct both[] = {{&weights, {}, gate.view()}, {&weights, norm.view(), up.view()}};
+          MultiplyResident(ProductInputs::Normed(x.view(), norm.view(), 1e-5f), both);
+          if (wait) Synchronize(Device::Cuda());
+          const ResidentProduct down = {&weights, {}, x.view(), 0.01f};
+          MultiplyResident(ProductInputs::Gated(Activation::kSilu, gate.view(), up.view()), {&down, 1});
+          if (wait) Synchronize(Device::Cuda());
+        }
+      };
+      chain(true);
+      const Matrix<float> expected = OnHost(std::as_const(x).view());
+      ASSERT_TRUE(std::all_of(expected.row(0), expected.row(0) + kWidth, [](float v) { return std::isfinite(v); }));
+      Copy(first.view(), x.view());
+      chain(false);
+      EXPECT_TRUE(SameBytes(OnHost(std::as_const(x).view()), expected)) << weights.form().name();
+      const RecordedWork recorded(Device::Cuda(), [&] { chain(false); });
+      for (int again = 0; again < 20; ++again) {
+        Copy(first.view(), x.view());
+        recorded.Replay();
+        ASSERT_TRUE(SameBytes(OnHost(std::as_const(x).view()), expected)) << weights.form().name() << ", " << again;
+      }
+    }
+  }
+}
+
 
 }  // namespace
 }  // namespace mica
