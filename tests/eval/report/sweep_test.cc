@@ -17,7 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-SweepRun Run(const std::string& coding, double bits, double bytes, double kl, int seed = 0) {
+SweepRun RunAt(const std::string& coding, double bits, double bytes, double kl, int seed = 0) {
   SweepRun run;
   run.name = coding + "-" + std::to_string(seed);
   run.values = {{"coding", coding}, {"bpw", bits}, {"seed", seed}};
@@ -40,8 +40,8 @@ TEST(ParetoFrontTest, ByHand) {
 
 TEST(SweepFiguresTest, SeedsAreAveraged) {
   SweepSummary summary;
-  summary.runs = {Run("entropy", 3, 1000, 0.02, 0), Run("entropy", 3, 1002, 0.03, 1), Run("entropy", 4, 1300, 0.005),
-                  Run("fixed", 4, 1301, 0.02)};
+  summary.runs = {RunAt("entropy", 3, 1000, 0.02, 0), RunAt("entropy", 3, 1002, 0.03, 1), RunAt("entropy", 4, 1300, 0.005),
+                  RunAt("fixed", 4, 1301, 0.02)};
   SumUp(summary);
   ASSERT_EQ(summary.settings.size(), 3u);
   const SweepSetting& first = summary.settings[0];
@@ -101,7 +101,7 @@ TEST(PlotScaleTest, RoundTicks) {
 TEST(SweepReportTest, SaysWhatTheFiguresAre) {
   SweepSummary summary;
   summary.name = "some <sweep>";
-  summary.runs = {Run("entropy", 3, 1e6, 0.025), Run("entropy", 4, 1.3e6, 0.005), Run("fixed", 4, 1.31e6, 0.02)};
+  summary.runs = {RunAt("entropy", 3, 1e6, 0.025), RunAt("entropy", 4, 1.3e6, 0.005), RunAt("fixed", 4, 1.31e6, 0.02)};
   summary.others = {{"another & \"quoted\"", "a.gguf", summary.runs[2].figures}};
   summary.shared_seconds = 12.25;
   SumUp(summary);
