@@ -164,12 +164,13 @@ class SweepBuilder {
     std::stable_sort(settings.begin(), settings.end(),
                      [](const auto* a, const auto* b) { return a->mean.bytes < b->mean.bytes; });
     const auto row = [&](const std::string& name, bool front, const SweepFigures& mean, const SweepFigures& deviation) {
-      const auto share = mean.same_top ? std::optional(100 * *mean.same_top) : std::nullopt;
+      const std::string same_top =
+          mean.same_top ? fmt::format("{:.2f} %", 100 * *mean.same_top) : T("not_recorded");
       table.rows.push_back({name, front ? "●" : "", Bytes(mean.bytes), Text(mean.bits_per_weight, "{:.3f}"),
                             Text(mean.kl, "{:.5f}") + Deviation(deviation.kl, "{:.5f}"),
                             Text(mean.excess, "{:.4f}") + Deviation(deviation.excess, "{:.4f}"),
                             Text(mean.retention, "{:.1f} %") + Deviation(deviation.retention, "{:.1f}"),
-                            Text(share, "{:.2f} %")});
+                            same_top});
     };
     for (const SweepSetting* setting : settings) {
       row(LabelOf(*setting), setting->front, setting->mean, setting->deviation);

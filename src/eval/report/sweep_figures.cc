@@ -205,10 +205,12 @@ std::optional<double> LossOf(const SweepSummary& summary, const SweepFigures& fi
   return summary.by_kl ? figures.kl : figures.excess;
 }
 
+std::string SettingLabel(const Ordered<Json>& values) { return LabelOf(values, true); }
+
 void SumUp(SweepSummary& summary) {
   summary.settings.clear();
   for (size_t i = 0; i < summary.runs.size(); ++i) {
-    const std::string label = LabelOf(summary.runs[i].values, true);
+    const std::string label = SettingLabel(summary.runs[i].values);
     auto setting = std::find_if(summary.settings.begin(), summary.settings.end(),
                                 [&](const SweepSetting& one) { return one.label == label; });
     if (setting == summary.settings.end()) {

@@ -76,6 +76,8 @@ SweepFigures FiguresBeside(const Comparison& comparison);
 // an absent member are on no front.
 std::vector<bool> ParetoFront(const std::vector<std::pair<std::optional<double>, std::optional<double>>>& pairs);
 
+// What a point is called among the settings: its values without the seed, "bpw 2.5, sparsity 0.5".
+std::string SettingLabel(const Ordered<Json>& values);
 // Fills settings and by_kl from the runs.
 void SumUp(SweepSummary& summary);
 // Of a setting, what the front is by: nats a token.

@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/context.h"
@@ -185,28 +187,28 @@ void Sweep::Drop(size_t point) const {
   fs::remove_all(Place(point) / kDropped, code);
 }
 
-// Packed files go that cannot come to the front any more: those of a setting that one of which all seeds are
-// known beats.
+// Packed files go that cannot come to the front any more: those of settings that another beats. Of either, all
+// seeds must be known, since the mean of some may change.
 void Sweep::DropBeaten() {
   if (plan_.keep == KeptFiles::kAll) return;
+  if (plan_.keep == KeptFiles::kNone) {
+    Drop(summary_.runs.size() - 1);
+    return;
+  }
   SumUp(summary_);
-  const size_t planned = plan_.points.size();
-  // Points of a setting that are still to come.
-  const auto complete = [&](const SweepSetting& setting) {
-    size_t same = 0;
-    for (size_t i = 0; i < planned; ++i) {
-      SweepSummary one;
-      one.runs.resize(1);
-      one.runs[0].values = plan_.points[i].values;
-      SumUp(one);
-      same += one.settings[0].label == setting.label;
-    }
-    return same == setting.runs.size();
-  };
+  std::map<std::string, size_t> planned;
+  for (const SweepPoint& point : plan_.points) ++planned[SettingLabel(point.values)];
+  std::vector<std::pair<std::optional<double>, std::optional<double>>> pairs;
+  std::vector<const SweepSetting*> complete;
   for (const SweepSetting& setting : summary_.settings) {
-    const bool drop = plan_.keep == KeptFiles::kNone || (!setting.front && complete(setting));
-    if (!drop) continue;
-    for (const size_t run : setting.runs) Drop(run);
+    if (setting.runs.size() < planned[setting.label]) continue;
+    complete.push_back(&setting);
+    pairs.emplace_back(setting.mean.bytes, LossOf(summary_, setting.mean));
+  }
+  const std::vector<bool> front = ParetoFront(pairs);
+  for (size_t i = 0; i < complete.size(); ++i) {
+    if (front[i]) continue;
+    for (const size_t run : complete[i]->runs) Drop(run);
   }
 }
 
