@@ -59,6 +59,8 @@ if [ -e "$build/bin/libmica_cuda.so" ]; then
 ldconfig: $(objdump -p "$build/bin/libmica_cuda.so" | awk '/NEEDED/ {print $2}' | grep -E "^($nvidia)" | sed 's/$/,/' | tr '\n' ' ' | sed 's/, $/./')
 Without them it computes on the processor and says so."
 fi
+# What ranks need that mpirun starts; MPI itself is the cluster's own.
+[ ! -e "$build/bin/libmica_mpi.so" ] || install -m755 "$build/bin/libmica_mpi.so" "$root/lib"
 cp "$source/LICENSE" "$root/LICENSE"
 newest=$(find "$root/bin" "$root/lib" -type f -exec objdump -T {} + | grep -o 'GLIBC_2\.[0-9.]*' | sort -uV | tail -1 | sed 's/GLIBC_//')
 cat >"$root/README" <<README

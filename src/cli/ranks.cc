@@ -216,11 +216,10 @@ Ranks JoinMpirun(std::string_view name) {
     device = Device::Cuda(static_cast<int>(joined.rank_on_host));
   } else {
     device = Device::Parse(name);
-    if (device.is_cuda() && joined.ranks_on_host > 1)
-      Fail("--device is '{}', but mpirun has started {} ranks on this host; use --device cuda, which gives each its own",
-           name, joined.ranks_on_host);
   }
-  if (!device.is_cuda()) return {device, joined.group, joined.ranks_on_host};
+  // Ranks of a host that are to share a GPU talk by MPI alone.
+  if (!device.is_cuda() || (!any_gpu && joined.ranks_on_host > 1))
+    return {device, joined.group, joined.ranks_on_host};
   const Group& group = *joined.group;
   const std::string of_group = group.Broadcast(0, group.leads() ? NcclNewGroup() : std::string());
   g_nccl = std::make_unique<NcclGroup>(device, of_group, group.rank(), group.size());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/cuda.h"
 #include "device/mpi_library.h"
 
 namespace mica {
@@ -36,7 +37,7 @@ class MpiGroup final : public Group {
  protected:
   void ExchangeBytes(Device device, std::span<const ConstBytes> to,
                      std::span<const Bytes> from) const override {
-    MICA_CHECK(!device.is_cuda());
+    if (device.is_cuda()) return ExchangeByHost(device, to, from);
     std::vector<MPI_Request> requests;
     for (size_t r = 0; r < size(); ++r) {
       const int peer = static_cast<int>(r);
@@ -61,12 +62,34 @@ class MpiGroup final : public Group {
   }
 
   void BroadcastBytes(Device device, size_t root, Bytes bytes) const override {
-    MICA_CHECK(!device.is_cuda());
+    if (device.is_cuda()) {
+      std::vector<std::byte> here(bytes.size());
+      if (rank() == root) CopyBytes(Device::Cpu(), here.data(), here.size(), device, bytes.data(), here.size(), here.size(), 1);
+      BroadcastBytes(Device::Cpu(), root, here);
+      if (rank() != root) CopyBytes(device, bytes.data(), here.size(), Device::Cpu(), here.data(), here.size(), here.size(), 1);
+      return;
+    }
     for (size_t begin = 0; begin < bytes.size(); begin += kPiece) {
       const int count = static_cast<int>(std::min(kPiece, bytes.size() - begin));
       Check(MPI_Bcast(bytes.data() + begin, count, MPI_BYTE, static_cast<int>(root), MPI_COMM_WORLD),
             "a broadcast");
     }
+  }
+
+ private:
+  // For ranks that share a GPU, between which NCCL has no way.
+  void ExchangeByHost(Device device, std::span<const ConstBytes> to, std::span<const Bytes> from) const {
+    std::vector<std::vector<std::byte>> sent(size()), received(size());
+    for (size_t r = 0; r < size(); ++r) {
+      sent[r].resize(to[r].size());
+      received[r].resize(from[r].size());
+      CopyBytes(Device::Cpu(), sent[r].data(), to[r].size(), device, to[r].data(), to[r].size(), to[r].size(), 1);
+    }
+    const std::vector<ConstBytes> sent_bytes(sent.begin(), sent.end());
+    const std::vector<Bytes> received_bytes(received.begin(), received.end());
+    ExchangeBytes(Device::Cpu(), sent_bytes, received_bytes);
+    for (size_t r = 0; r < size(); ++r)
+      CopyBytes(device, from[r].data(), from[r].size(), Device::Cpu(), received[r].data(), from[r].size(), from[r].size(), 1);
   }
 };
 
