@@ -30,7 +30,8 @@ void Multiply(bool transpose_a, bool transpose_b, float alpha, const ConstTensor
   const cublasOperation_t of_a = Operation(transpose_a), of_b = Operation(transpose_b);
   const int rows = Int(c.rows), cols = Int(c.cols), sums = Int(depth);
   const auto step = [](size_t values) { return static_cast<long long>(values); };
-  CheckCublas(batch.count == 1 ? cublasGemmEx(handle, of_b, of_a, cols, rows, sums, &alpha, b.data,
+  const bool alone = batch.count == 1 && batch.c_step == 0;
+  CheckCublas(alone ? cublasGemmEx(handle, of_b, of_a, cols, rows, sums, &alpha, b.data,
                                               CUDA_R_32F, Stride(b), a.data, CUDA_R_32F, Stride(a), &beta,
                                               c.data, CUDA_R_32F, Stride(c), compute, CUBLAS_GEMM_DEFAULT)
                                : cublasGemmStridedBatchedEx(

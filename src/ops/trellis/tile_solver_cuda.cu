@@ -260,12 +260,13 @@ class StageSolver {
         return ConstTensor(reinterpret_cast<const std::byte*>(data), rows, cols, stride, DType::kF32,
                            device_);
       };
+      // Tile by tile, so that a sum does not depend on how many tiles there are (ranks have some of them each).
       const Tensor later(reinterpret_cast<std::byte*>(stage.work + end * stage.slots + slot),
-                         last_later - end, count, stage.slots, DType::kF32, device_);
+                         last_later - end, kTile, stage.slots, DType::kF32, device_);
       Product(true, false, -1.0f,
               of(stage.u + from * stage.u_stride + end, to - from, last_later - end, stage.u_stride),
-              of(stage.errors + (from - first) * stage.slots + slot, to - from, count, stage.slots), 1.0f,
-              later);
+              of(stage.errors + (from - first) * stage.slots + slot, to - from, kTile, stage.slots), 1.0f,
+              later, {count / kTile, 0, kTile, kTile});
     };
     subtract(begin, end, last);
     if (end == last) subtract(first, last, cols_);
