@@ -44,7 +44,6 @@ pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; white-sp
 .s3 { background: var(--s3); border-bottom: 2px solid currentColor; }
 .s4 { background: var(--s4); border-bottom: 4px double currentColor; }
 .mark::before { content: "\25B8"; color: var(--mark); font-weight: 700; }
-.mark { font-weight: 700; }
 .warning { border-left: 4px solid #d97706; padding: .3rem .8rem; background: var(--shade); }
 footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; }
 )css";
