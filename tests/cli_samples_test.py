@@ -129,7 +129,7 @@ class SamplesTest(ProgramTest):
 
     def test_bad_values_have_one_line(self):
         for samples, expected in (({"count": 101}, '"count" is 101, expected 0 to 100'), ({"tokens": 0}, '"tokens" is 0, expected 1 to 256'),
-                                  ({}, '"samples": is empty'), ({"prompts": []}, "has 0 texts"), ({"prompt": ["a"]}, "did you mean prompts"),
+                                  ({}, '"samples": is empty'), ({"prompts": []}, "has 0 texts"), ({"prompt": ["a"]}, 'did you mean "prompts'),
                                   ({"prompts": ["a"], "count": 2}, "disagree"), ({"prompts": ["far " * 3000]}, "prompt 1 of the samples has")):
             with self.subTest(samples=samples):
                 self.fail_with(expected, "run", self.experiment(samples=samples))

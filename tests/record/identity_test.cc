@@ -162,8 +162,8 @@ TEST(IdentityTest, AResultThatDoesNotSayWhereItHadBosIsOneOfThatVersion) {
 
 TEST(IdentityTest, TokensDecideWhereBothSidesKnowThem) {
   EvaluationRecord one, other;
-  one.model.tokenizer = "aa";
-  other.model.tokenizer = "bb";
+  one.model.tokenizer.emplace("aa");
+  other.model.tokenizer.emplace("bb");
   SetRecord set;
   one.sets = other.sets = {{"t", set}, {"u", set}};
   const auto differences = [&] {

@@ -55,7 +55,6 @@ pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; white-sp
 .h3 { background: var(--h3); border-bottom: 2px solid currentColor; }
 .h4 { background: var(--h4); border-bottom: 4px double currentColor; }
 .parts::before { content: "\25B8"; color: var(--parts); font-weight: 700; }
-.parts { font-weight: 700; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem; }
 .plots .wide { grid-column: 1 / -1; }
 .plot { overflow: visible; }

@@ -71,7 +71,9 @@ Passage PassageOf(const SampleRecord& sample, size_t number, Language language) 
     AddEnd(compressed, sample.compressed_ended, language);
   }
   const auto label = [&](const char* key) { return std::string(Translate(language, key)); };
-  passage.above = {{label("samples.prompt"), {{OneLine(sample.prompt.value_or("")), 0, "", false}}}};
+  std::string prompt = OneLine(sample.prompt.value_or(""));
+  prompt.erase(0, prompt.find_first_not_of(' '));  // one that was cut begins with the blank of its first word
+  passage.above = {{label("samples.prompt"), {{prompt, 0, "", false}}}};
   passage.beside = {{label("samples.original"), std::move(original)},
                     {label("column.compressed"), std::move(compressed)}};
   return passage;

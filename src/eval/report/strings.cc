@@ -111,8 +111,8 @@ constexpr ReportString kStrings[] = {
 
     {"samples.skipped", "No samples were taken: {0}", "未生成样例：{0}"},
     {"samples.summary",
-     "{0} prompts, continued by both models with the likeliest token each time, at most {1} tokens: {2} the same "
-     "to the end. ▸ marks where the two part.",
+     "{0} prompts, continued by both models with the likeliest token each time, at most {1} tokens; {2} of them "
+     "the same to the end. ▸ marks where the two part.",
      "{0} 个提示由两个模型各自续写（每步取最可能的 token，最多 {1} 个）：{2} 个完全相同。▸ 标出两者开始不同之处。"},
     {"samples.kl",
      "On the average the prediction of a token of the original's continuation has moved by {0:.4f} nats (KL "
@@ -195,7 +195,7 @@ constexpr ReportString kStrings[] = {
      "生成：读取提示的每秒 token 数（{0} token）"},
     {"cost.generation.decode", "generating: tokens per second, one by one", "生成：逐个生成的每秒 token 数"},
     {"cost.generation.weights", "generating: weights in memory", "生成：内存中的权重"},
-    {"cost.generation.memory", "generating: peak memory", "生成：峰值内存"},
+    {"cost.generation.memory", "generating: peak memory of the process", "生成：进程峰值内存"},
     {"cost.reference",
      "The compressed model was measured against a reference: its evaluation in all, and its peak memory, "
      "hold "

@@ -31,7 +31,7 @@ TEST(SampleSettings, AreCountTokensAndPrompts) {
 
 TEST(SampleSettings, RefuseWhatMeansNothing) {
   for (const auto& [json, expected] : {std::pair{"{}", "\"samples\": is empty"},
-                                       {R"({"cuont": 1})", "did you mean count"},
+                                       {R"({"cuont": 1})", "did you mean \"count\""},
                                        {R"({"count": -1})", "\"count\" is -1, expected 0 to 100"},
                                        {R"({"count": 101})", "expected 0 to 100"},
                                        {R"({"tokens": 0})", "\"tokens\" is 0, expected 1 to 256"},
