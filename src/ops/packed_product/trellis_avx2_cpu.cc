@@ -41,6 +41,9 @@ MICA_ONE_BODY __m256i Bytes(int value) { return _mm256_set1_epi8(static_cast<cha
 // Bytes shifted; what comes from the byte beside is to be masked out.
 MICA_ONE_BODY __m256i Right(__m256i v, int bits) { return _mm256_srli_epi16(v, bits); }
 
+// Planes are streams that are read once.
+MICA_ONE_BODY void Ahead(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at + 4096), _MM_HINT_T0); }
+
 // The bits of a plane that begin at `at`, as bytes of 0 or 255.
 MICA_ONE_BODY __m256i Spread(const uint8_t* at) {
   int32_t bits;
@@ -178,6 +181,20 @@ class WholeBlock {
     }
   }
 
+  void Prefetch(size_t r, size_t half) const {
+    if constexpr (kWidth == 8) {
+      Ahead(low_ + r * 256 + half * 128);
+      Ahead(low_ + r * 256 + half * 128 + 64);
+      return;
+    }
+    if constexpr (kWidth > 3) Ahead(low_ + r * 128 + half * 64);
+    if (half != 0) return;
+    if constexpr (kWidth <= 3 || kWidth == 6) Ahead(two_ + r * 64);
+    if constexpr (kWidth == 3 || kWidth == 5) {
+      if (r % 2 == 0) Ahead(high_ + r * 32);
+    }
+  }
+
   // spacing n + offset, a unit nearer to level 0 for quantiser 1.
   MICA_ONE_BODY static __m256i Quantised(__m256i plain, const Machine<kWidth>& m, __m256i state) {
     const __m256i quantiser = _mm256_and_si256(state, Bytes(1));
@@ -233,6 +250,7 @@ class LastBlock {
       state[i] = _mm256_shuffle_epi8(m.next, _mm256_or_si256(state[i], parity));
     }
   }
+  void Prefetch(size_t, size_t) const {}
 
  private:
   const uint8_t* bytes_;
@@ -295,6 +313,7 @@ void AddBlock(const Block& block, const Machine<kWidth>& machine, size_t rows, c
 #pragma GCC unroll 4
       for (size_t i = 0; i < kOfHalf; ++i) state[i] = states[half * kOfHalf + i];
       for (size_t r = 0; r < count; ++r) {
+        block.Prefetch(first + r, half);
         __m256i sum[kTokens], pairs[kTokens];
         size_t taken = 0;
         block.Row(first + r, half, machine, state, [&](size_t i, __m256i level) __attribute__((always_inline)) {
