@@ -51,6 +51,12 @@ std::string Sizes(uint64_t needed, uint64_t there) {
                      FormatBytes(static_cast<double>(there)));
 }
 
+// Whether no character is torn in the text of these tokens, but for the last one.
+bool BeginsWhole(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
+  TokenText text(tokenizer, {});
+  return std::ranges::none_of(ids, [&](int32_t id) { return text.Add(id).find("\xEF\xBF\xBD") != std::string::npos; });
+}
+
 // Tokens that both have alike, the end of a text counting as one; none where there is nothing else.
 std::optional<size_t> Parting(const Generated& a, const Generated& b) {
   const auto same = std::ranges::mismatch(a.tokens, b.tokens, {}, &GeneratedToken::id, &GeneratedToken::id);
@@ -130,15 +136,12 @@ SamplePrompt CutPrompt(const std::string& set, const Windows& windows, const Tok
   const size_t last = ids.size() - count;
   const size_t drawn = 1 + random() % last;
   size_t first = 0;
-  TokenText before(tokenizer, ids.first(drawn));
   for (size_t at = drawn; at <= std::min(last, drawn + kWordSearch); ++at) {
-    const std::string text = before.Add(ids[at]);
-    if (text.starts_with(' ') || text.starts_with('\n')) {
-      first = at;
-      break;
-    }
-    // In a language without blanks, behind the first character that is whole.
-    if (first == 0 && !text.empty() && at < last) first = at + 1;
+    if (!BeginsWhole(tokenizer, ids.subspan(at, count))) continue;
+    const std::string text = TokenText(tokenizer, ids.first(at)).Add(ids[at]);
+    const bool word = text.starts_with(' ') || text.starts_with('\n');
+    if (first == 0 || word) first = at;  // a language without blanks has whole characters at least
+    if (word) break;
   }
   if (first == 0) first = drawn;
   SamplePrompt prompt{set, {}, {}};

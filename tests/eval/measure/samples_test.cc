@@ -63,7 +63,7 @@ TEST(CutPrompt, IsTextOfTheWindowsFromAWordOn) {
     at_words += prompt.text.starts_with(' ') || prompt.text.starts_with('\n') ? 1 : 0;
     EXPECT_EQ(CutPrompt("docs", windows, tokenizer, 2048, again).ids, prompt.ids);
   }
-  EXPECT_GT(at_words, 120u);  // Chinese has no blanks
+  EXPECT_GT(at_words, 90u);  // of the English half; Chinese has no blanks
 }
 
 TEST(CutPrompt, FitsIntoShortWindowsAndFewPositions) {
