@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,9 @@ Matrix<float> PlainProduct(const Matrix<float>& x, size_t rows, const Row& row_i
 }
 
 Matrix<float> TrellisProduct(const Matrix<float>& x, const EntropyParts& parts) {
-  const TrellisWeights w = MakeTrellisWeights(parts, ChooseTrellis(parts));
+  const std::unique_ptr<const TrellisWeights> made = MakeTrellisWeights(parts, ChooseTrellis(parts));
+  MICA_CHECK(made != nullptr);
+  const TrellisWeights& w = *made;
   TrellisInputs inputs;
   RoundInputs(w, x.view(), inputs);
   Matrix<float> y(x.rows(), parts.rows);
