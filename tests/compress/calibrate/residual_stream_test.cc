@@ -53,8 +53,9 @@ TEST_P(ResidualStreamOf, PortionsAreWholeRunsOfABlockAndCoverEveryTokenOnce) {
     EXPECT_GE(portion.place, block.first);
     EXPECT_LE(portion.place + portion.tokens, block.first + block.count);
     // As few as there can be.
-    if (portion.tokens < portion_windows * window)
+    if (portion.tokens < portion_windows * window) {
       EXPECT_EQ(portion.place + portion.tokens, block.first + block.count);
+    }
     const Matrix<float> x = Loaded(stream, i);
     EXPECT_EQ(x.cols(), model_.config().hidden);
     EXPECT_EQ(x.rows(), portion.tokens);
