@@ -1,5 +1,6 @@
 #include "ops/tile/tile_product.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -40,6 +41,19 @@ bool ProcessorHasBf16() {
   return false;
 #endif
 }
+
+// Whether a row of a product of FP32 does not depend on how many there are: oneDNN's kernels for processors without
+// AVX-512 take the sums of some rows in another order.
+bool RowsAreAlike() {
+#if defined(__x86_64__)
+  const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (has & needed) == needed;
+#else
+  return false;
+#endif
+}
+constexpr size_t kRowsTogether = 128;  // elsewhere, the last ones with zeros behind them
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -291,7 +305,19 @@ size_t PackedOperand::bytes() const { return memory_->packed.get_desc().get_size
 
 void PackedOperand::Multiply(const float* a, size_t m, float* c) const {
   MICA_CHECK(!takes_bf16_);
-  Run({m, n_, k_, false, false, BLayout::kPacked, false}, a, &memory_->packed, nullptr, c);
+  const auto run = [&](const float* rows, size_t count, float* out) {
+    Run({count, n_, k_, false, false, BLayout::kPacked, false}, rows, &memory_->packed, nullptr, out);
+  };
+  if (RowsAreAlike()) return run(a, m, c);
+  size_t first = 0;
+  for (; first + kRowsTogether <= m; first += kRowsTogether) run(a + first * k_, kRowsTogether, c + first * n_);
+  if (first == m) return;
+  float* padded = Scratch<float, 101>(kRowsTogether * (k_ + n_));
+  float* out = padded + kRowsTogether * k_;
+  std::copy_n(a + first * k_, (m - first) * k_, padded);
+  std::fill(padded + (m - first) * k_, out, 0.0f);
+  run(padded, kRowsTogether, out);
+  std::copy_n(out, (m - first) * n_, c + first * n_);
 }
 
 void PackedOperand::Multiply(const BF16* a, size_t m, float* c) const {

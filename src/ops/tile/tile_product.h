@@ -44,7 +44,7 @@ class PackedOperand {
   // Whether products take BF16 operands (packed from BF16 on a processor with native products).
   bool takes_bf16() const { return takes_bf16_; }
 
-  // c[m, n] = a[m, k] b^T. The overload must match takes_bf16().
+  // c[m, n] = a[m, k] b^T. The overload must match takes_bf16(). A row of c does not depend on the others.
   void Multiply(const float* a, size_t m, float* c) const;
   void Multiply(const BF16* a, size_t m, float* c) const;
 
