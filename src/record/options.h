@@ -24,7 +24,7 @@ enum class OptionKind {
   kSwitch,    // the same, but a flag that needs no value; --no-NAME undoes one that is on by itself
   kChoice,    // one word of several
   kBytes,     // a whole number of bytes; "40MB" on the command line
-  kText,      // never empty
+  kText,      // not empty, unless it may be
   kTexts,     // a list of texts, none empty; once for each on the command line
   kPath,      // never empty
   kSources    // texts: objects with `words` as their keys; "KIND=FILE" on the command line, once for each

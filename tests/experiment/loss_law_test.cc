@@ -42,8 +42,10 @@ TEST(LossLawTest, ThreeCompressionsAreEnoughForCurvesLikeOurs) {
   // ln(loss) bends: the factor falls from bit to bit, as measured ones do.
   for (const double factor : {3.0, 3.6, 4.5, 5.5}) {
     for (const double bend : {0.0, 0.08, -0.05}) {
-      for (const double first : {2.2, 3.0, 3.8}) {
+      for (const double off : {-0.4, 0.0, 0.4}) {
         for (const double most : {0.03, 0.01, 0.003}) {
+          // As the search begins: where such models usually have the loss, give or take.
+          const double first = 3 + std::log(0.012 / most) / std::log(kUsualFactor) + off;
           const auto loss_at = [&](double bits) {
             return 0.012 * std::exp(-std::log(factor) * (bits - 3) + bend * (bits - 3) * (bits - 3));
           };

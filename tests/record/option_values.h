@@ -74,7 +74,7 @@ inline std::vector<WrongOptionValue> WrongValues(const Option& option) {
   if (option.kind == OptionKind::kBytes) wrong.push_back({2.5, "2.5"});
   if (option.kind == OptionKind::kText || option.kind == OptionKind::kPath) {
     wrong.push_back({4, "4"});
-    wrong.push_back({"", ""});
+    if (!option.may_be_empty) wrong.push_back({"", ""});
   }
   if (option.kind == OptionKind::kTexts) {
     wrong.push_back({"text", "text"});

@@ -143,6 +143,10 @@ SamplePrompt CutPrompt(const std::string& set, const Windows& windows, const Tok
     if (first == 0 || word) first = at;  // a language without blanks has whole characters at least
     if (word) break;
   }
+  // Near the end of a window there may be no character that begins behind it.
+  for (size_t at = drawn; first == 0 && at > 0; --at) {
+    if (BeginsWhole(tokenizer, ids.subspan(at, count))) first = at;
+  }
   if (first == 0) first = drawn;
   SamplePrompt prompt{set, {}, {}};
   if (tokenizer.text_bos()) prompt.ids.push_back(*tokenizer.text_bos());
