@@ -90,20 +90,12 @@ void Add(const Matrix<float>& more, Matrix<float>& x) {
   for (size_t t = 0; t < x.rows(); ++t) kRef.add(more.row(t), x.cols(), x.row(t));
 }
 
-// [heads * tokens, head_dim] of [tokens, heads * head_dim], turned by the table where there is one.
-Matrix<float> ByHead(const Matrix<float>& x, size_t head_dim, const RopeTable* rope) {
-  const size_t heads = x.cols() / head_dim, tokens = x.rows();
-  Matrix<float> out(heads * tokens, head_dim);
-  for (size_t h = 0; h < heads; ++h) {
-    for (size_t t = 0; t < tokens; ++t) {
-      const float* from = x.row(t) + h * head_dim;
-      float* to = out.row(h * tokens + t);
-      if (rope == nullptr) {
-        std::copy_n(from, head_dim, to);
-      } else {
-        kRef.f32.rope(from, rope->cosines(t), rope->sines(t), head_dim, to);
-      }
-    }
+// x: [tokens, heads * head_dim]; each head turned by the table.
+Matrix<float> TurnedBy(const RopeTable& rope, size_t head_dim, const Matrix<float>& x) {
+  Matrix<float> out(x.rows(), x.cols());
+  for (size_t t = 0; t < x.rows(); ++t) {
+    for (size_t first = 0; first < x.cols(); first += head_dim)
+      kRef.f32.rope(x.row(t) + first, rope.cosines(t), rope.sines(t), head_dim, out.row(t) + first);
   }
   return out;
 }
@@ -115,6 +107,7 @@ Matrix<float> Logits(const ModelWeights& weights, const std::vector<int32_t>& id
   Matrix<float> x(tokens, config.hidden);
   weights.Embed(ids, x.view());
   KeyCache cache(config, tokens, 16, Device::Cpu());
+  cache.WritePast();
   RopeTable rope = MakeRopeTable(config, config.ropes[0], Turned::kKeys, tokens, Device::Cpu());
   rope.Extend(tokens);
   for (size_t layer = 0; layer < config.layers; ++layer) {
@@ -125,14 +118,15 @@ Matrix<float> Logits(const ModelWeights& weights, const std::vector<int32_t>& id
       return Normed(x, weights.Norm(layer, kind), config.norm_epsilon);
     };
     Matrix<float> normed = norm(NormKind::kAttentionInput);
-    const Matrix<float> q = ByHead(linear(normed, LinearKind::kQ), head_dim, &rope),
-                        k = ByHead(linear(normed, LinearKind::kK), head_dim, &rope),
-                        v = ByHead(linear(normed, LinearKind::kV), head_dim, nullptr);
+    const Matrix<float> new_q = TurnedBy(rope, head_dim, linear(normed, LinearKind::kQ)),
+                        k = TurnedBy(rope, head_dim, linear(normed, LinearKind::kK)),
+                        v = linear(normed, LinearKind::kV);
     const CachedKeys keys = cache.Layer(layer);
-    AppendKeys(k.view(), v.view(), 0, keys);
+    Matrix<float> q(config.heads * tokens, head_dim);
+    CacheHeads({new_q.view(), k.view(), v.view()}, cache.past(), q, keys);
     Matrix<float> context(tokens, config.q_width());
-    CachedAttentionRef({tokens, 0, config.heads, config.kv_heads, head_dim}, {q.view(), config.score_factor},
-                       keys, context.view());
+    CachedAttentionRef({tokens, config.heads, config.kv_heads, head_dim},
+                       {q.view(), cache.past(), config.score_factor}, keys, context.view());
     Add(linear(context, LinearKind::kO), x);
     normed = norm(NormKind::kMlpInput);
     Matrix<float> gate = linear(normed, LinearKind::kGate);
