@@ -19,7 +19,7 @@ class QualityTest(ProgramTest):
         self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md", "docs/format.md"))
         self.eval = self.text("eval.txt", ("docs/architecture.md",))
         self.calib = ("--calib", f"text={self.folder / 'calib.txt'}", "--samples", 4, "--seqlen", 256, "--fisher-windows", 2,
-                      "--drift-windows", 2, "--preset", "fast")
+                      "--preset", "fast")
 
     def compress(self, out, *arguments):
         return json.loads(self.succeed("compress", DEMO, out, *self.calib, "--data", f"docs:text={self.eval}", "--max-windows", 2,

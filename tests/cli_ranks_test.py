@@ -40,9 +40,9 @@ class Ranks(ProgramTest):
         self.assertEqual(done.returncode, 0, f"{ranks} ranks: {done.stderr}")
         return done.stdout
 
-    def compress(self, ranks, name, *arguments):
+    def compress(self, ranks, name, *arguments, samples=18):
         out = self.folder / f"{name}.{ranks}"
-        self.done(ranks, "compress", self.model, out, "--calib", f"text={self.calibration}", "--samples", 18,
+        self.done(ranks, "compress", self.model, out, "--calib", f"text={self.calibration}", "--samples", samples,
                   "--seqlen", 300, "--statistics", self.folder / f"{name}.{ranks}.statistics", *arguments)
         return out
 
@@ -97,8 +97,8 @@ class SameBytes(Ranks):
         one, three = (read_json_text(self.done(ranks, "eval", self.model, "--data", f"text={self.evaluation}", "--seqlen",
                                                512, "--max-windows", 1, "--json")) for ranks in (1, 3))
         self.assertEqual(one["datasets"]["text"]["window_nll"], three["datasets"]["text"]["window_nll"])
-        one = self.compress(1, "short", "--coding", "entropy", "--bpw", 3, "--samples", 2)
-        self.assertEqual(same_bytes(one, self.compress(3, "short", "--coding", "entropy", "--bpw", 3, "--samples", 2)), [])
+        one = self.compress(1, "short", "--coding", "entropy", "--bpw", 3, samples=2)
+        self.assertEqual(same_bytes(one, self.compress(3, "short", "--coding", "entropy", "--bpw", 3, samples=2)), [])
 
     def test_experiment(self):
         results = []
