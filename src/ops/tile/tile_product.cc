@@ -53,7 +53,9 @@ bool RowsAreAlike() {
   return false;
 #endif
 }
-constexpr size_t kRowsTogether = 128;  // elsewhere, the last ones with zeros behind them
+// There rows are taken so many at a time, the last ones with zeros behind them up to a multiple of what their kernels
+// take at once.
+constexpr size_t kRowsTogether = 128, kRowsOfKernel = 64;
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -312,11 +314,12 @@ void PackedOperand::Multiply(const float* a, size_t m, float* c) const {
   size_t first = 0;
   for (; first + kRowsTogether <= m; first += kRowsTogether) run(a + first * k_, kRowsTogether, c + first * n_);
   if (first == m) return;
-  float* padded = Scratch<float, 101>(kRowsTogether * (k_ + n_));
-  float* out = padded + kRowsTogether * k_;
+  const size_t rows = (m - first + kRowsOfKernel - 1) / kRowsOfKernel * kRowsOfKernel;
+  float* padded = Scratch<float, 101>(rows * (k_ + n_));
+  float* out = padded + rows * k_;
   std::copy_n(a + first * k_, (m - first) * k_, padded);
   std::fill(padded + (m - first) * k_, out, 0.0f);
-  run(padded, kRowsTogether, out);
+  run(padded, rows, out);
   std::copy_n(out, (m - first) * n_, c + first * n_);
 }
 
