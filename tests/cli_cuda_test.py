@@ -1,5 +1,6 @@
 """The main job on a CUDA device against the processor: figures, budgets, the same bytes twice, what is recorded. Skipped without a device."""
 import json
+import os
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+from program import DEMO, MICA, ProgramTest, children, main, mica, read_json, same_bytes
 
 
 def absence():
@@ -80,9 +81,9 @@ class CudaTest(ProgramTest):
         command = self.command(self.folder / "killed", "all", "--coding", "entropy", "--bpw", 3.2)
         process = subprocess.Popen([MICA, *map(str, command)], stderr=subprocess.PIPE, text=True)
         time.sleep(6)
-        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+        ranks = children(process.pid)
         if ranks:
-            subprocess.run(["kill", "-9", ranks[-1]], check=False)
+            os.kill(ranks[-1], signal.SIGKILL)
             self.assertIn("was ended by signal 9", process.communicate(timeout=60)[1])
             self.assertEqual(process.returncode, 1)
         again = self.compress("killed", "cuda:0", "--coding", "entropy", "--bpw", 3.2)

@@ -70,5 +70,18 @@ def same_bytes(one, other, skip=("compression.json",)):
             if not ((one / n).exists() and (other / n).exists() and (one / n).read_bytes() == (other / n).read_bytes())]
 
 
+def children(process):
+    """Numbers of the processes that one has started and that still run."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # ended meanwhile
+        if int(fields[1]) == process:
+            found.append(int(path.parent.name))
+    return found
+
+
 def main():
     unittest.main(argv=[sys.argv[0], "-v"])

@@ -117,7 +117,8 @@ class Measurement:
         for _ in range(times):
             process = subprocess.Popen(self.words(gpus, "compress", model, out, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(1 + (seconds + 4) * generator.random())
-            ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+            tasks = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            ranks = tasks.read_text().split() if process.poll() is None else []
             begin = time.monotonic()
             if ranks:
                 os.kill(int(generator.choice(ranks)), signal.SIGKILL)
