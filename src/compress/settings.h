@@ -29,7 +29,7 @@ inline constexpr int kSharedBits = 0;
 struct CompressionSettings {
   CalibrationSettings calibration;
   InformationSettings information;
-  FisherSettings fisher;  // what follows from other settings is set where it is used (pipeline.cc)
+  FisherSettings fisher;  // what follows from other settings is set where it is used (compression.cc)
   DriftSettings drift;
   double damping = 0.03;  // of the moments, times each channel's energy
   Budget budget;
