@@ -1,5 +1,7 @@
-// A tile a block, a window of its rows a warp, which follows the one above it by a column.
+// A tile a block, a column a warp: columns follow one another down the rows, each behind what the one before it has
+// decided.
 #include <algorithm>
+#include <bit>
 
 #include "base/error.h"
 #include "ops/trellis/panel_cuda.h"
@@ -8,34 +10,35 @@
 namespace mica::cuda::trellis {
 namespace {
 
-constexpr int kRing = 8;  // columns that the first window of a tile may be ahead of its last one
-// Warps of a block, by the rows of a lane: so that a lane has registers for them.
-constexpr int MostWindows(int parts) { return parts == 1 ? 16 : 8; }
-constexpr int kMostWindows = MostWindows(1);
+constexpr int kMostWarps = 8;
+// Between columns of a tile's errors: four lanes at each of eight rows then read from all banks.
+constexpr int kPitch = kTile + 8;
 
-// Of a block.
+// Of a block, without its warps' ColumnMemory.
 struct alignas(16) TileMemory {
   double sums[kSums][kTile];
-  float errors[kPanel][kTile];     // as in Stage
-  float row_errors[kRing][kTile];  // column p at p % kRing
-  int state[kRing][kMostWindows];  // behind a window
-  int done[kMostWindows];          // columns of the panel that a window has fixed
+  float errors[kPanel][kPitch];  // as in Stage
+  float v[kValuesOfV];           // as Follow reads it
+  int done[kPanel];              // rows that a column has decided
   unsigned widths[kMostWidths + 1];
 };
 
-__device__ void WaitFor(const int& done, int columns) {
-  while (*static_cast<const volatile int*>(&done) < columns) __nanosleep(20);
+// Returns when the column above has decided so many rows.
+__device__ inline void WaitFor(const int& done, int rows) {
+  while (*static_cast<const volatile int*>(&done) < rows) {
+  }
   __threadfence_block();
   __syncwarp();
 }
 
-// Of column begin + p, what all rows share.
+// What all rows of a column share.
 struct ColumnFacts {
-  float u[kPanel / kWarp];  // U above it in the panel, rows i kWarp + lane, zeros from p on
+  float u[kPanel / kWarp];  // U above it in the panel, rows i kWarp + lane, zeros from it on
   float u_here;             // U_pp
   float scale;
   int entropy_class;
 };
+// Column begin + p of the stage.
 __device__ inline ColumnFacts FactsOf(const Stage& stage, const Tile& tile, int begin, int p, int lane) {
   const float* u = stage.u + static_cast<size_t>(begin) * stage.u_stride + begin + p;
   ColumnFacts facts;
@@ -51,197 +54,167 @@ __device__ inline ColumnFacts FactsOf(const Stage& stage, const Tile& tile, int 
 }
 
 // Fixes the columns of a panel in tiles first_tile + blockIdx.x: the tiles of turn t have panel step - t.
-template <int kParts, bool kTrellis>
-__global__ void __launch_bounds__(MostWindows(kParts) * kWarp, 1)
-    SolvePanelOfTile(Stage stage, int first_tile, int step) {
+template <bool kTrellis>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage stage, int first_tile, int step) {
   extern __shared__ float4 shared_memory[];
   TileMemory& tile_memory = *reinterpret_cast<TileMemory*>(shared_memory);
-  auto* windows = reinterpret_cast<WindowMemory<kParts>*>(&tile_memory + 1);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, window = static_cast<int>(threadIdx.x) / kWarp;
+  auto* columns_memory = reinterpret_cast<ColumnMemory*>(&tile_memory + 1);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   const int place = first_tile + static_cast<int>(blockIdx.x);
   const Tile tile = stage.tiles[place];
   const size_t slots = stage.slots, first_slot = static_cast<size_t>(place) * kTile;
-  const int begin = (step - tile.turn) * kPanel, columns = min(kPanel, stage.cols - begin);
+  const int begin = (step - tile.turn) * kPanel, columns = min(kPanel, stage.cols - begin), rows = tile.rows;
   const int together = (step - tile.turn) % kPanelsTogether * kPanel;  // where its errors stand
-  WindowMemory<kParts>& memory = windows[window];
+  ColumnMemory& memory = columns_memory[warp];
 
   for (int i = thread; i < kTile; i += threads) {
     for (int k = 0; k < kSums; ++k) tile_memory.sums[k][i] = stage.sums[k * slots + first_slot + i];
   }
-  for (int i = thread; i < kPanel * kTile; i += threads) tile_memory.errors[0][i] = 0;
   for (int i = thread; i < kMostWidths; i += threads) tile_memory.widths[i] = 0;
-  for (int i = thread; i < kMostWindows; i += threads) tile_memory.done[i] = 0;
-
-  // Rows [first, last) are searched, those before `end` stay.
-  const int first = window * stage.window, last = min(tile.rows, first + stage.window + stage.ahead);
-  const int end = last == tile.rows ? last : first + stage.window, rows = last - first;
-  const int last_window = tile.rows <= stage.ahead ? 0 : max(0, (tile.rows - stage.ahead - 1) / stage.window);
-  const bool exists = window <= last_window;
-  const int window_of_last = min(last_window, (last - 1) / stage.window);
-  if (exists) {
-    float* to = memory.v + lane;
+  for (int i = thread; i < kPanel; i += threads) tile_memory.done[i] = 0;
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-#pragma unroll 8
-      for (int r = part * kWarp; r < (part + 1) * kWarp; ++r) {
-#pragma unroll
-        for (int later = part; later < kParts; ++later, to += kWarp) {
-          const int c = later * kWarp + lane;
-          *to = tile.v != nullptr && c > r && c < rows
-                    ? tile.v[static_cast<size_t>(first + r) * tile.v_stride + first + c]
-                    : 0.0f;
-        }
-      }
+  for (int part = 0; part < kParts; ++part) {
+    for (int i = thread; i < kWarp * WidthOfPart(part); i += threads) {
+      const int r = part * kWarp + i / WidthOfPart(part), c = part * kWarp + i % WidthOfPart(part);
+      tile_memory.v[StartOfPart(part) + i] = tile.v != nullptr && c > r && c < rows
+                                                 ? tile.v[static_cast<size_t>(r) * tile.v_stride + c]
+                                                 : 0.0f;
     }
-    if (lane < 4) *to = 0;
   }
+  for (int i = kValuesOfV - 4 + thread; i < kValuesOfV; i += threads) tile_memory.v[i] = 0;
   __syncthreads();
 
-  if (exists) {
-    const Role me = RoleOf(lane);
-    bool here[kParts], stays[kParts];
-    float row_scale[kParts], diagonal[kParts], next[kParts];
-    int row_class[kParts], row_here[kParts];  // in the tile; of lanes without one, the first
-    const float* work[kParts];
+  const Role me = RoleOf(lane);
+  // Rows part kWarp + lane; those that are not there are like the first.
+  float row_scale[kParts], inverse_diagonal[kParts], next_work[kParts], next_above[kParts] = {};
+  int row_class[kParts], row_here[kParts];
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    const int row = part * kWarp + lane < rows ? part * kWarp + lane : 0;
+    row_here[part] = row;
+    row_scale[part] = stage.row_scale[first_slot + row];
+    row_class[part] = stage.row_class[first_slot + row];
+    inverse_diagonal[part] =
+        tile.v != nullptr ? 1.0f / tile.v[static_cast<size_t>(row) * tile.v_stride + row] : 1.0f;
+  }
+  const bool from_above = stage.above != nullptr && tile.turn > 0;
+  // What a column needs is read while the one before it is searched.
+  ColumnFacts next_facts;
+  const auto read = [&](int p) {
+    next_facts = FactsOf(stage, tile, begin, p, lane);
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      const int row = first + part * kWarp + lane;
-      here[part] = row < last;
-      stays[part] = row < end;
-      row_here[part] = here[part] ? row : first;
-      work[part] = stage.work + static_cast<size_t>(begin) * slots + first_slot + row_here[part];
-      row_scale[part] = here[part] ? stage.row_scale[first_slot + row] : 1.0f;
-      row_class[part] = here[part] ? stage.row_class[first_slot + row] : 0;
-      diagonal[part] =
-          here[part] && tile.v != nullptr ? tile.v[static_cast<size_t>(row) * tile.v_stride + row] : 1.0f;
+      next_work[part] = stage.work[static_cast<size_t>(begin + p) * slots + first_slot + row_here[part]];
+      if (from_above) next_above[part] = stage.above[static_cast<size_t>(p) * slots + first_slot + row_here[part]];
     }
-    // What a column needs is read while the one before it is searched.
-    ColumnFacts next_facts;
-    const auto read = [&](int p) {
-      next_facts = FactsOf(stage, tile, begin, p, lane);
+  };
+  const int warps = threads / kWarp;
+  if (warp < columns) read(warp);
+  for (int p = warp; p < columns; p += warps) {
+    const ColumnFacts facts = next_facts;
+    float work[kParts], above[kParts];
 #pragma unroll
-      for (int part = 0; part < kParts; ++part) next[part] = work[part][static_cast<size_t>(p) * slots];
-    };
-    read(0);
-    for (int p = 0; p < columns; ++p) {
-      const ColumnFacts facts = next_facts;
+    for (int part = 0; part < kParts; ++part) work[part] = next_work[part], above[part] = next_above[part];
+    if (p + warps < columns) read(p + warps);
 #pragma unroll
-      for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
-      const float reciprocal = 1.0f / facts.u_here;
-      float w[kParts];
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) w[part] = next[part];
-      if (p + 1 < columns) read(p + 1);
-      // Columns before it in the panel.
-      if (window_of_last != window) WaitFor(tile_memory.done[window_of_last], p);
+    for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
+    const float reciprocal = 1.0f / facts.u_here;
+    const double square = static_cast<double>(reciprocal) * reciprocal;
+    Survivors ways;
+    ways.Begin(me, memory);
+    __syncwarp();
+
+    // Of the lane's latest row that is begun.
+    float w = 0, x = 0;
+    // Rows [base, base + window) are about to be searched.
+    const auto begin_rows = [&](int part, int base) {
+      if (p > 0) WaitFor(tile_memory.done[p - 1], min(base + stage.window, rows));
+      const int group = lane / stage.window, groups = kWarp / stage.window;
+      const float* errors = &tile_memory.errors[group][base + lane % stage.window];
+      float sum = 0;
+      for (int i = group; i < p; i += groups, errors += groups * kPitch)  // as many times in all groups, or one less
+        sum = fmaf(memory.u[i], *errors, sum);
       __syncwarp();
-#pragma unroll 4
-      for (int i = 0; i < p; i += 4) {  // memory.u has zeros from p on
-        const float4 factor = *reinterpret_cast<const float4*>(memory.u + i);
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-          const float* e = &tile_memory.errors[i][row_here[part]];
-          float sum = factor.x * e[0];
-          sum = fmaf(factor.y, e[kTile], sum);
-          sum = fmaf(factor.z, e[2 * kTile], sum);
-          sum = fmaf(factor.w, e[3 * kTile], sum);
-          w[part] -= sum;
-        }
-      }
-
-      // Rows above it.
-      float x[kParts];
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        x[part] = w[part];
-        if (stage.above != nullptr && tile.turn > 0 && here[part])
-          x[part] += stage.above[static_cast<size_t>(p) * slots + first_slot + row_here[part]];
-      }
-      if (window > 0) WaitFor(tile_memory.done[window - 1], p + 1);
-      if (window < last_window && p >= kRing) WaitFor(tile_memory.done[last_window], p - kRing + 1);
-      float* row_errors = tile_memory.row_errors[p % kRing];
-      if (tile.v != nullptr) {
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-          const float* v = tile.v + row_here[part];
-          float sum = 0;
-#pragma unroll 16
-          for (int r = 0; r < first; ++r) sum = fmaf(row_errors[r], __ldg(v + r * tile.v_stride), sum);
-          x[part] -= sum;
-        }
-      }
-
-      float step_of[kParts], q[kParts], error[kParts];
-      int n[kParts];
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        step_of[part] = row_scale[part] * facts.scale;
+      for (int reach = stage.window; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
+      if (group == base % kWarp / stage.window) {
+        w = work[part] - sum;
+        x = w + above[part];
+        const float step_here = row_scale[part] * facts.scale;
         const int entropy_class =
             min(max(row_class[part] + facts.entropy_class, stage.first_class), stage.last_class);
-        memory.row[part * kWarp + lane] = make_float4(
-            step_of[part], 1.0f / step_of[part], 1.0f / diagonal[part],
-            __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
+        memory.row[lane] =
+            make_float4(step_here, 1.0f / step_here, inverse_diagonal[part],
+                        __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
       }
       __syncwarp();
-      if constexpr (kTrellis) {
-        Found found[kParts];
-        const int start = window > 0 ? tile_memory.state[p % kRing][window - 1] : 0;
-        Search(me, memory, rows, start, stage.prices, x, found);
-        int state = 0;
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-          const Found& one = found[part];
-          const float size = one.level * step_of[part];
-          const int magnitude =
-              one.level > 0 ? static_cast<int>(0.5f * (one.level + static_cast<float>(one.quantiser))) : 0;
-          n[part] = one.value < 0 ? -magnitude : magnitude;
-          q[part] = magnitude == 0 ? 0.0f : one.value < 0 ? -size : size;
-          error[part] = one.value - q[part];
-          if (first + part * kWarp + lane == end - 1) state = one.after;
-        }
-        state = __shfl_sync(kAllLanes, state, (end - 1 - first) % kWarp);
-        if (lane == 0) tile_memory.state[p % kRing][window] = state;
-      } else {
-        const float4 row = memory.row[lane];
-        const char* prices = stage.prices + __float_as_uint(row.w);
-        float value = x[0];
-        if (tile.v != nullptr) {
-          for (int r = 0; r + 1 < rows; ++r) {
-            const float rest = value - static_cast<float>(Rounded(value, row.y, prices, stage.plain)) * row.x;
-            value = fmaf(-__shfl_sync(kAllLanes, rest * row.z, r), memory.v[r * kWarp + lane], value);
-          }
-        }
-        n[0] = Rounded(value, row.y, prices, stage.plain);
-        q[0] = static_cast<float>(n[0]) * row.x;
-        error[0] = value - q[0];
-      }
-
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        if (!stays[part]) continue;
-        const int row = row_here[part];
+    };
+    // What becomes of rows [decided, upto), the lane's latest among them or not; rows before `now` are searched.
+    const auto keep = [&](int decided, int upto, int now, int n, float q, float error) {
+      const int row = now - 1 - ((now - 1 - lane) & (kWarp - 1));
+      if (row >= decided && row < upto) {
         const size_t at = static_cast<size_t>(begin + p) * slots + first_slot + row;
-        const float change = (w[part] - q[part]) * reciprocal, row_error = error[part] / diagonal[part];
-        stage.work[at] = q[part];
-        stage.n[at] = static_cast<int16_t>(n[part]);
+        const float change = (w - q) * reciprocal, row_error = error * memory.row[lane].z;
+        stage.work[at] = q;
+        stage.n[at] = static_cast<int16_t>(n);
         stage.errors[static_cast<size_t>(together + p) * slots + first_slot + row] = change;
         if (stage.row_errors != nullptr) stage.row_errors[at] = row_error;
         tile_memory.errors[p][row] = change;
-        row_errors[row] = row_error;
-        const double square = static_cast<double>(reciprocal) * reciprocal;
-        tile_memory.sums[0][row] += static_cast<double>(error[part]) * error[part] * square;
+        tile_memory.sums[0][row] += static_cast<double>(error) * error * square;
         tile_memory.sums[1][row] += static_cast<double>(change) * change;
-        tile_memory.sums[2][row] += static_cast<double>(w[part]) * w[part] * square;
-        atomicAdd(&tile_memory.widths[32 - __clz(abs(n[part]))], 1u);
+        tile_memory.sums[2][row] += static_cast<double>(w) * w * square;
+        atomicAdd(&tile_memory.widths[32 - __clz(abs(n))], 1u);
       }
       __syncwarp();
       if (lane == 0) {
         __threadfence_block();
-        *static_cast<volatile int*>(&tile_memory.done[window]) = p + 1;
+        *static_cast<volatile int*>(&tile_memory.done[p]) = upto;
       }
-      __syncwarp();
-    }
+    };
+
+    int decided = 0;
+    const auto search = [&](auto part_constant) {
+      constexpr int kPart = decltype(part_constant)::value;
+      constexpr int kFirst = kPart * kWarp;
+      for (int base = kFirst; base < min(rows, kFirst + kWarp); base += stage.window) {
+        begin_rows(kPart, base);
+        const int now = min(base + stage.window, rows);
+        if constexpr (kTrellis) {
+          Follow<kPart>(me, memory, tile_memory.v, base - kFirst, now - kFirst, stage.prices, x, ways);
+          const int upto = now == rows ? rows : now - stage.ahead;
+          if (upto <= decided) continue;
+          const Found found = Decide(me, memory, decided, upto, now, ways);
+          const float step_here = memory.row[lane].x;
+          const int magnitude =
+              found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser))) : 0;
+          const float size = magnitude == 0 ? 0.0f : found.level * step_here;
+          const float q = found.value < 0 ? -size : size;
+          keep(decided, upto, now, found.value < 0 ? -magnitude : magnitude, q, found.value - q);
+          decided = upto;
+        } else {
+          const float4 row = memory.row[lane];
+          const char* prices = stage.prices + __float_as_uint(row.w);
+          float value = x + ways.fed[kPart][0];
+          const float* v = tile_memory.v + StartOfPart(kPart);
+          for (int r = 0; r < now - base; ++r, v += WidthOfPart(kPart)) {
+            const float rest = value - static_cast<float>(Rounded(value, row.y, prices, stage.plain)) * row.x;
+            const float e = __shfl_sync(kAllLanes, rest * row.z, r);
+            value = fmaf(-e, v[lane], value);  // V has zeros up to the diagonal
+#pragma unroll
+            for (int later = kPart + 1; later < kParts; ++later)
+              ways.fed[later][0] = fmaf(-e, v[(later - kPart) * kWarp + lane], ways.fed[later][0]);
+          }
+          const int n = Rounded(value, row.y, prices, stage.plain);
+          const float q = static_cast<float>(n) * row.x;
+          keep(base, now, now, n, q, value - q);
+        }
+      }
+    };
+    search(std::integral_constant<int, 0>());
+    search(std::integral_constant<int, 1>());
+    search(std::integral_constant<int, 2>());
+    search(std::integral_constant<int, 3>());
+    static_assert(kParts == 4);
   }
   __syncthreads();
   for (int i = thread; i < kTile; i += threads) {
@@ -345,43 +318,39 @@ __global__ void __launch_bounds__(kWarp* kTurnRows) GiveBlock(Stage stage) {
   }
 }
 
-template <int kParts, bool kTrellis>
-PanelKernel KernelOf(int windows) {
-  return {SolvePanelOfTile<kParts, kTrellis>, static_cast<unsigned>(windows * kWarp),
-          sizeof(TileMemory) + static_cast<size_t>(windows) * sizeof(WindowMemory<kParts>)};
-}
-
 dim3 BlocksOfWeights(const Stage& stage) {
   return dim3(Blocks(static_cast<size_t>(stage.cols), kWarp), Blocks(stage.slots, kWarp));
 }
 
 }  // namespace
 
-Windows::Windows(const StepPrices& prices) {
-  const bool chosen = prices.window > 0;
-  const size_t rows = std::min(kCodedTileRows, chosen ? prices.window : kCudaWindow);
-  const size_t behind = std::min(kCodedTileRows - rows, chosen ? prices.ahead : kCudaAhead);
-  window = prices.trellis ? static_cast<int>(rows) : kWarp;
-  ahead = prices.trellis ? static_cast<int>(behind) : 0;
+Windows::Windows(const StepPrices& prices, Device device) {
+  if (!prices.trellis) {
+    window = kWarp;
+    return;
+  }
+  const size_t rows = prices.window > 0 ? prices.window : kCudaWindow,
+               behind = prices.window > 0 ? prices.ahead : kCudaAhead;
+  if (rows < 8 || !std::has_single_bit(rows) || behind % rows != 0 || rows + behind > kWarp) {
+    Fail(
+        "the trellis decides {} rows and looks {} ahead, expected on {}: --trellis-window 8, 16 or 32, "
+        "--trellis-ahead a multiple of it, both together at most {} rows",
+        rows, behind, device.name(), kWarp);
+  }
+  window = static_cast<int>(rows);
+  ahead = static_cast<int>(behind);
 }
 
-PanelKernel ChoosePanelKernel(Device device, const Windows& windows, bool trellis) {
-  const int count = windows.count(), parts = (windows.searched() + kWarp - 1) / kWarp;
-  const PanelKernel kernel = !trellis     ? KernelOf<1, false>(count)
-                             : parts == 1 ? KernelOf<1, true>(count)
-                             : parts == 2 ? KernelOf<2, true>(count)
-                                          : KernelOf<4, true>(count);
+PanelKernel ChoosePanelKernel(Device device, bool trellis) {
   int most = 0;
   StreamOn(device);
   CheckCuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device.index()),
             "asking for its shared memory");
-  if (count > MostWindows(parts) || kernel.shared_bytes > static_cast<size_t>(most)) {
-    Fail(
-        "the trellis decides {} rows and looks {} ahead, which is too few or too far for {}; use a "
-        "--trellis-window of 24 or more, or the processor",
-        windows.window, windows.ahead, device.name());
-  }
-  return kernel;
+  MICA_CHECK(static_cast<size_t>(most) >= sizeof(TileMemory) + sizeof(ColumnMemory));
+  const size_t warps =
+      std::min<size_t>(kMostWarps, (static_cast<size_t>(most) - sizeof(TileMemory)) / sizeof(ColumnMemory));
+  return {trellis ? SolvePanelOfTile<true> : SolvePanelOfTile<false>, static_cast<unsigned>(warps * kWarp),
+          sizeof(TileMemory) + warps * sizeof(ColumnMemory)};
 }
 
 void TakeWeights(Device device, const Stage& stage) {

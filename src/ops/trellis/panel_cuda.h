@@ -66,22 +66,20 @@ struct Stage {
   int* not_finite;
 };
 
-// Rows of a column that are searched together, and how many of them stay: StepPrices where a window is
-// chosen.
+// Rows of a column that are decided together, and rows behind them that are searched before: StepPrices where a window
+// is chosen. Throws Error where the device has no such windows.
 struct Windows {
-  explicit Windows(const StepPrices& prices);
-  int searched() const { return window + ahead; }
-  int count() const { return (kTile - ahead + window - 1) / window; }  // of a whole tile
-  int window, ahead;
+  Windows(const StepPrices& prices, Device device);
+  int window, ahead = 0;
 };
 
-// How panels are fixed. Throws Error when the device has no room for such windows.
+// How panels are fixed.
 struct PanelKernel {
   void (*kernel)(Stage, int, int);
   unsigned threads;
   size_t shared_bytes;
 };
-PanelKernel ChoosePanelKernel(Device device, const Windows& windows, bool trellis);
+PanelKernel ChoosePanelKernel(Device device, bool trellis);
 
 // Weights of all matrices into Stage::work, and what has become of them to where they belong.
 void TakeWeights(Device device, const Stage& stage);

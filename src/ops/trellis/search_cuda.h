@@ -1,7 +1,8 @@
-// The cheapest path of a column through one window of rows, by one warp: included by *_cuda.cu only.
+// The cheapest path of a column through the rows of a tile, by one warp: included by *_cuda.cu only.
 //
-// A lane is a row, where the values that survivors' errors have made of it are kept, and a pair (state,
-// predecessor), where the choice is made.
+// A lane is a row of each part, where what survivors' errors have made of it is kept, and a pair (state,
+// predecessor), where the choice is made. Rows are decided a few at a time, some rows behind those that are searched,
+// so that the next column can follow: its rows feel the errors of this one.
 #pragma once
 
 #include <cstdint>
@@ -37,18 +38,24 @@ __host__ __device__ constexpr int LaneFrom(int state) {
   return -1;
 }
 
-// Of a warp. kParts: rows of a lane.
-template <int kParts>
-struct alignas(16) WindowMemory {
-  float4 row[kWarp * kParts];            // step, 1 / step, 1 / V_rr, bytes from prices to the class
-  float2 path[kWarp * kParts][kStates];  // by the state behind the row: its value and level on the way there
-  float fed[2][kStates];                 // by state before a row: the value of the row behind it
-  float error[2][kStates];               // by state behind a row: its error over V_rr
-  float total[kStates];
-  float u[kPanel];  // the part of U's column that is in the panel: not for the search
-  // V right of the diagonal, zeros elsewhere; rows of part i have columns from that part on.
-  float v[kWarp * kWarp * kParts * (kParts + 1) / 2 + 4];
+// Rows of a tile that a lane has.
+inline constexpr int kParts = kTile / kWarp;
+
+// Of a warp: row r of the tile stands at r % kWarp.
+struct alignas(16) ColumnMemory {
+  float4 row[kWarp];            // step, 1 / step, 1 / V_rr, bytes from prices to the class
+  float2 path[kWarp][kStates];  // by the state behind the row: its value and level on the way there
+  float fed[2][kStates];        // by state before a row: what errors have made of the row behind it
+  float error[2][kStates];      // by state behind a row: its error over V_rr
+  float u[kPanel];              // the part of U's column that is in the panel: not for the search
 };
+
+// V right of the diagonal, zeros elsewhere: of rows [part kWarp, (part + 1) kWarp) the columns from there on.
+__host__ __device__ constexpr int WidthOfPart(int part) { return kWarp * (kParts - part); }
+__host__ __device__ constexpr int StartOfPart(int part) {
+  return part == 0 ? 0 : StartOfPart(part - 1) + kWarp * WidthOfPart(part - 1);
+}
+inline constexpr int kValuesOfV = StartOfPart(kParts) + 4;  // a row's next neighbour may lie behind the last
 
 // What a lane tries: the way into a state from one of its predecessors.
 struct Role {
@@ -98,136 +105,153 @@ __device__ inline uint32_t Packed(const StateMap& map) {
   return __byte_perm(map.low | map.low >> 4, map.high | map.high >> 4, 0x6420);
 }
 
-struct Found {
-  float value, level;  // of the row when it was its turn; |level| in steps
-  int quantiser, after;
+// The ways through the rows so far, one to each state. A lane has what belongs to its rows, and to me.from.
+struct Survivors {
+  float fed[kParts][kStates];  // what errors on the way to a state have made of row part kWarp + lane
+  float total, next;           // of the way to me.from: its cost, what its errors have made of the row that comes
+  uint32_t picks;              // at the lane's latest row: LaneFrom(s) is set where s is reached by pick 1
+
+  // Before the first row.
+  __device__ void Begin(const Role& me, ColumnMemory& memory) {
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int s = 0; s < kStates; ++s) fed[part][s] = 0;
+    }
+    total = me.from == 0 ? 0.0f : kNever;
+    next = 0;
+    picks = 0;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    if (lane < kStates) memory.fed[0][lane] = 0;
+  }
 };
 
-// The cheapest path from `start` through the first `rows` rows of the window. x: their values, row part kWarp
-// + lane. All lanes call it, when memory.row and memory.v are there for all of them.
-template <int kParts>
-__device__ inline void Search(const Role& me, WindowMemory<kParts>& memory, int rows, int start,
-                              const char* prices, const float (&x)[kParts], Found (&found)[kParts]) {
+// Rows [first, last) of a part (row part kWarp + r of the tile is r here). x: of the lane's row, its value without
+// errors of rows above. v: of the whole tile. All lanes call it, when memory.row is there for all of them.
+template <int kPart>
+__device__ __forceinline__ void Follow(const Role& me, ColumnMemory& memory, const float* v, int first, int last,
+                                       const char* prices, float x, Survivors& ways) {
+  constexpr int kWidth = WidthOfPart(kPart);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  float a[kParts][kStates];  // by state before the row that is next
+  v += StartOfPart(kPart) + first * kWidth;
+  float4 row = memory.row[first];
+  float x_here = __shfl_sync(kAllLanes, x, first), v_next = v[first + 1];
+#pragma unroll 2
+  for (int r = first; r < last; ++r, v += kWidth) {
+    const float next[2] = {memory.fed[r & 1][me.before[0]], memory.fed[r & 1][me.before[1]]};
+    const float value = ways.next + x_here;
+    // The nearest level of this quantiser and parity, and the one below it.
+    const float step = copysignf(row.x, value);
+    const float quarters = fminf(fmaf(fabsf(value), 0.25f * row.y, me.shift), kMostQuarters);
+    const float magic = quarters + kMagic, k = magic - kMagic;
+    const uint32_t index = min(__float_as_uint(magic), kMagicBits + kPriced - 1);
+    const uint32_t offset =
+        __float_as_uint(row.w) + me.table + index * static_cast<uint32_t>(sizeof(float2));
+    const float2 price = __ldg(reinterpret_cast<const float2*>(prices + offset));
+    // What the row behind it needs, and V, are read while that comes.
+    const float inverse_diagonal = row.z;
+    const float size = fminf(fabsf(value) * row.y, 4.0f * kMostQuarters);
+    float v_here[kParts];
 #pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-    for (int s = 0; s < kStates; ++s) a[part][s] = x[part];
-  }
-  uint32_t history[kParts] = {};  // of the lane's rows: LaneFrom(s) is set where s is reached by pick 1
-  float value = __shfl_sync(kAllLanes, x[0], 0), total = me.from == start ? 0.0f : kNever;
-  if (lane == 1) {
-    for (int s = 0; s < kStates; ++s) memory.fed[0][s] = x[0];
-  }
-  __syncwarp();
-  const float* v = memory.v;
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    const int count = min(rows - part * kWarp, kWarp);
-    const int width = kWarp * (kParts - part);
-#pragma unroll 4
-    for (int r = 0; r < count; ++r) {
-      const float4 row = memory.row[part * kWarp + r];
-      const float v_next = v[r * width + r + 1];
-      const float next[2] = {memory.fed[r & 1][me.before[0]], memory.fed[r & 1][me.before[1]]};
-      // The nearest level of this quantiser and parity, and the one below it.
-      const float step = copysignf(row.x, value);
-      const float quarters = fminf(fmaf(fabsf(value), 0.25f * row.y, me.shift), kMostQuarters);
-      const float magic = quarters + kMagic, k = magic - kMagic;
-      const uint32_t index = min(__float_as_uint(magic), kMagicBits + kPriced - 1);
-      const uint32_t offset =
-          __float_as_uint(row.w) + me.table + index * static_cast<uint32_t>(sizeof(float2));
-      const float2 price = __ldg(reinterpret_cast<const float2*>(prices + offset));
-      const float size = fminf(fabsf(value) * row.y, 4.0f * kMostQuarters);
-      const float near = fmaf(4.0f, k, me.lowest);
-      const float level0 = fmaxf(near, 0.0f), level1 = fmaxf(near - 4.0f, 0.0f);
-      const float rest0 = fmaf(-level0, step, value), rest1 = fmaf(-level1, step, value);
-      const float d0 = size - level0, d1 = size - level1;
-      const float cost0 = fmaf(d0, d0, price.x), cost1 = fmaf(d1, d1, price.y);
-      const bool lower = cost1 < cost0;
-      const float cost = total + fminf(cost0, cost1);
-      const float error = (lower ? rest1 : rest0) * row.z;
-      // Which way into `from` is cheaper, for the row to come.
-      const float into0 = __shfl_sync(kAllLanes, cost, 4 * me.from),
-                  into1 = __shfl_sync(kAllLanes, cost, 4 * me.from + 2);
-      const float error0 = __shfl_sync(kAllLanes, error, 4 * me.from),
-                  error1 = __shfl_sync(kAllLanes, error, 4 * me.from + 2);
-      const bool second = into1 < into0;
-      const float error_into = second ? error1 : error0;
-      const uint32_t picks = __ballot_sync(kAllLanes, second);
-      memory.error[r & 1][me.from] = error_into;
-      if (static_cast<int>(picks >> me.lane_of_to & 1) == me.pick)
-        memory.path[part * kWarp + r][me.to] = make_float2(value, lower ? level1 : level0);
-      if (lane == r) history[part] = picks;
-      total = fminf(into0, into1);
-      value = fmaf(-error_into, v_next, second ? next[1] : next[0]);
-      __syncwarp();
-      // Beside that, what the errors make of all rows to come.
-      const float4 e0 = *reinterpret_cast<const float4*>(memory.error[r & 1]),
-                   e1 = *reinterpret_cast<const float4*>(memory.error[r & 1] + 4);
-      const float e[kStates] = {e0.x, e0.y, e0.z, e0.w, e1.x, e1.y, e1.z, e1.w};
-#pragma unroll
-      for (int later = part; later < kParts; ++later) {
-        const float v_here = v[r * width + (later - part) * kWarp + lane];
-        float b[kStates];
-#pragma unroll
-        for (int s = 0; s < kStates; ++s) {
-          const bool from_second = (picks >> LaneFrom(s) & 1) != 0;
-          b[s] = fmaf(-e[s], v_here, from_second ? a[later][Predecessor(s, 1)] : a[later][Predecessor(s, 0)]);
-        }
-#pragma unroll
-        for (int s = 0; s < kStates; ++s) a[later][s] = b[s];
-      }
-      const auto hand_on = [&](const float(&from)[kStates]) {
-        float* to = memory.fed[(r + 1) & 1];
-        *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
-        *reinterpret_cast<float4*>(to + 4) = make_float4(from[4], from[5], from[6], from[7]);
-      };
-      if (lane == r + 2) hand_on(a[part]);
-      if constexpr (kParts > 1) {
-        if (part + 1 < kParts && lane == r + 2 - kWarp) hand_on(a[part + 1 < kParts ? part + 1 : part]);
-      }
-      __syncwarp();
+    for (int later = kPart; later < kParts; ++later) v_here[later] = v[(later - kPart) * kWarp + lane];
+    const float v_now = v_next;
+    if (r + 1 < last) {
+      row = memory.row[r + 1];
+      v_next = v[kWidth + r + 2];
+      x_here = __shfl_sync(kAllLanes, x, r + 1);
     }
-    v += kWarp * width;
-  }
-  memory.total[me.from] = total;
-  __syncwarp();
-  int state = 0;
-  float least = memory.total[0];
+    const float near = fmaf(4.0f, k, me.lowest);
+    const float level0 = fmaxf(near, 0.0f), level1 = fmaxf(near - 4.0f, 0.0f);
+    const float rest0 = fmaf(-level0, step, value), rest1 = fmaf(-level1, step, value);
+    const float d0 = size - level0, d1 = size - level1;
+    const float cost0 = fmaf(d0, d0, price.x), cost1 = fmaf(d1, d1, price.y);
+    const bool lower = cost1 < cost0;
+    const float cost = ways.total + fminf(cost0, cost1);
+    const float error = (lower ? rest1 : rest0) * inverse_diagonal;
+    // Which way into `from` is cheaper, for the row to come.
+    const float into0 = __shfl_sync(kAllLanes, cost, 4 * me.from),
+                into1 = __shfl_sync(kAllLanes, cost, 4 * me.from + 2);
+    const float error0 = __shfl_sync(kAllLanes, error, 4 * me.from),
+                error1 = __shfl_sync(kAllLanes, error, 4 * me.from + 2);
+    const bool second = into1 < into0;
+    const float error_into = second ? error1 : error0;
+    const uint32_t picks = __ballot_sync(kAllLanes, second);
+    memory.error[r & 1][me.from] = error_into;
+    if (static_cast<int>(picks >> me.lane_of_to & 1) == me.pick)
+      memory.path[r][me.to] = make_float2(value, lower ? level1 : level0);
+    if (lane == r) ways.picks = picks;
+    ways.total = fminf(into0, into1);
+    ways.next = fmaf(-error_into, v_now, second ? next[1] : next[0]);
+    __syncwarp();
+    // Beside that, what the errors make of all rows to come.
+    const float4 e0 = *reinterpret_cast<const float4*>(memory.error[r & 1]),
+                 e1 = *reinterpret_cast<const float4*>(memory.error[r & 1] + 4);
+    const float e[kStates] = {e0.x, e0.y, e0.z, e0.w, e1.x, e1.y, e1.z, e1.w};
 #pragma unroll
-  for (int s = 1; s < kStates; ++s) {
-    if (memory.total[s] < least) least = memory.total[s], state = s;
-  }
-  // The way back: a row maps the state behind it to the one before it. `map` leads from the last row of the
-  // part to behind the lane's row.
-  constexpr StateMap kIdentity = {0x03020100u, 0x07060504u};
-#pragma unroll
-  for (int part = kParts - 1; part >= 0; --part) {
-    StateMap own = kIdentity;
-    if (part * kWarp + lane < rows) {
-      own = {};
+    for (int later = kPart; later < kParts; ++later) {
+      float after[kStates];
 #pragma unroll
       for (int s = 0; s < kStates; ++s) {
-        const bool from_second = (history[part] >> LaneFrom(s) & 1) != 0;
-        const auto before = static_cast<uint32_t>(from_second ? Predecessor(s, 1) : Predecessor(s, 0));
-        (s < 4 ? own.low : own.high) |= before << (8 * (s % 4));
+        const bool from_second = (picks >> LaneFrom(s) & 1) != 0;
+        after[s] = fmaf(-e[s], v_here[later],
+                        from_second ? ways.fed[later][Predecessor(s, 1)] : ways.fed[later][Predecessor(s, 0)]);
       }
-    }
-    StateMap map = {__shfl_down_sync(kAllLanes, own.low, 1), __shfl_down_sync(kAllLanes, own.high, 1)};
-    if (lane == kWarp - 1) map = kIdentity;
 #pragma unroll
-    for (int reach = 1; reach < kWarp; reach *= 2) {
-      const uint32_t below = __shfl_down_sync(kAllLanes, Packed(map), reach);
-      if (lane + reach < kWarp)
-        map = {__byte_perm(map.low, map.high, below & 0xFFFF), __byte_perm(map.low, map.high, below >> 16)};
+      for (int s = 0; s < kStates; ++s) ways.fed[later][s] = after[s];
     }
-    const int after = map[state], before = own[after];
-    const float2 way = memory.path[part * kWarp + lane][after];
-    found[part] = {way.x, way.y, before & 1, after};
-    state = __shfl_sync(kAllLanes, before, 0);
+    const auto hand_on = [&](const float(&from)[kStates]) {
+      float* to = memory.fed[(r + 1) & 1];
+      *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
+      *reinterpret_cast<float4*>(to + 4) = make_float4(from[4], from[5], from[6], from[7]);
+    };
+    if (lane == r + 2) hand_on(ways.fed[kPart]);
+    if constexpr (kPart + 1 < kParts) {
+      if (lane == r + 2 - kWarp) hand_on(ways.fed[kPart + 1]);
+    }
+    __syncwarp();
   }
+}
+
+// What has been decided for the lane's latest row.
+struct Found {
+  float value, level;  // of the row when it was its turn; |level| in steps
+  int quantiser;
+};
+
+// Decides rows [decided, upto) of the tile when rows before `now` are searched, at most kWarp of them from `decided`
+// on: they stay as they are on the cheapest way so far, and ways that part from it before `upto` are no more. What it
+// returns holds for lanes with such a row.
+__device__ inline Found Decide(const Role& me, const ColumnMemory& memory, int decided, int upto, int now,
+                               Survivors& ways) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  // Costs are not negative: their bits are in the same order.
+  const uint32_t least = __reduce_min_sync(kAllLanes, __float_as_uint(ways.total));
+  const uint32_t cheapest = __ballot_sync(kAllLanes, __float_as_uint(ways.total) == least);
+  const int state = __shfl_sync(kAllLanes, me.from, __ffs(static_cast<int>(cheapest)) - 1);
+  // The way back: a row maps the state behind it to the one before it.
+  StateMap own = {};
+#pragma unroll
+  for (int s = 0; s < kStates; ++s) {
+    const bool from_second = (ways.picks >> LaneFrom(s) & 1) != 0;
+    const auto before = static_cast<uint32_t>(from_second ? Predecessor(s, 1) : Predecessor(s, 0));
+    (s < 4 ? own.low : own.high) |= before << (8 * (s % 4));
+  }
+  // `map` leads from behind the last row to behind the lane's, which lies `age` rows before.
+  const int age = (now - 1 - lane) & (kWarp - 1);
+  StateMap map = {__shfl_sync(kAllLanes, own.low, (lane + 1) % kWarp),
+                  __shfl_sync(kAllLanes, own.high, (lane + 1) % kWarp)};
+  if (age == 0) map = {0x03020100u, 0x07060504u};
+  for (int reach = 1; reach < now - decided; reach *= 2) {
+    const uint32_t later = __shfl_sync(kAllLanes, Packed(map), (lane + reach) % kWarp);
+    if (age >= reach)
+      map = {__byte_perm(map.low, map.high, later & 0xFFFF), __byte_perm(map.low, map.high, later >> 16)};
+  }
+  const uint32_t behind = __shfl_sync(kAllLanes, Packed(map), (upto - 1) % kWarp);
+  const bool stays = (behind >> (4 * me.from) & 7) == (behind >> (4 * state) & 7);
+  ways.total = stays ? ways.total - __uint_as_float(least) : kNever;
+  const int after = map[state], before = own[after];
+  const float2 way = memory.path[lane][after];
+  return {way.x, way.y, before & 1};
 }
 
 // As StepChooser::Round.

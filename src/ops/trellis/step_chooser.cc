@@ -67,27 +67,6 @@ void StepChooser::Candidate(float x, int q, int parity, const float* bits, float
 }
 
 void StepChooser::FollowTrellis(const TileColumn& column, int16_t* n) const {
-  float w[kCodedTileRows];
-  std::copy_n(column.w, column.rows, w);
-  int state = 0;
-  for (size_t first = 0; first < column.rows;) {
-    const size_t last = std::min(column.rows, first + window_ + ahead_);
-    FollowPart(column, w, first, last, state, n);
-    const size_t end = last == column.rows ? last : first + window_;
-    for (; first < end; ++first) {
-      const auto s = static_cast<size_t>(state);
-      state = trellis_.next[s][static_cast<size_t>(n[first] & 1)];
-      if (column.v == nullptr || end == column.rows) continue;
-      const int level = trellis_.Level(n[first], trellis_.quantiser[s]);
-      const float* v = column.v + first * column.v_stride;
-      const float e = (w[first] - static_cast<float>(level) * column.step[first]) / v[first];
-      for (size_t k = first + 1; k < column.rows; ++k) w[k] -= e * v[k];
-    }
-  }
-}
-
-void StepChooser::FollowPart(const TileColumn& column, const float* w_here, size_t first, size_t last,
-                             int state, int16_t* n) const {
   struct Survivor {
     float total = kNever;
     alignas(64) float w[kCodedTileRows];  // what its errors have made of the rows to come
@@ -99,14 +78,22 @@ void StepChooser::FollowPart(const TileColumn& column, const float* w_here, size
   Survivor survivors[2][kTrellisStates] = {};
   Arrival arrivals[kCodedTileRows][kTrellisStates];
   Survivor *now = survivors[0], *next = survivors[1];
-  now[state].total = 0;
-  std::copy(w_here + first, w_here + last, now[state].w + first);
-  for (size_t r = first; r < last; ++r) {
+  now[0].total = 0;
+  std::copy_n(column.w, column.rows, now[0].w);
+  const auto cheapest = [&] {
+    int state = 0;
+    for (int s = 1; s < kTrellisStates; ++s) {
+      if (now[s].total < now[state].total) state = s;
+    }
+    return state;
+  };
+  size_t decided = 0;
+  for (size_t r = 0; r < column.rows; ++r) {
     for (int s = 0; s < kTrellisStates; ++s) next[s].total = kNever;
     for (int s = 0; s < kTrellisStates; ++s) {
       if (now[s].total >= kNever) continue;
       // Without feedback all survivors see the same weight.
-      const float w = column.v != nullptr ? now[s].w[r] : w_here[r];
+      const float w = column.v != nullptr ? now[s].w[r] : column.w[r];
       const int q = trellis_.quantiser[static_cast<size_t>(s)];
       const float* bits = RatesOf(q, column, r);
       for (int parity = 0; parity < 2; ++parity) {
@@ -131,15 +118,23 @@ void StepChooser::FollowPart(const TileColumn& column, const float* w_here, size
       const int level = trellis_.Level(arrival.n, trellis_.quantiser[arrival.from]);
       const float* v = column.v + r * column.v_stride;
       const float e = (before[r] - static_cast<float>(level) * column.step[r]) / v[r];
-      for (size_t k = r + 1; k < last; ++k) after[k] = before[k] - e * v[k];
+      for (size_t k = r + 1; k < column.rows; ++k) after[k] = before[k] - e * v[k];
     }
     std::swap(now, next);
+    if (r + 1 < decided + window_ + ahead_ || r + 1 == column.rows) continue;
+    decided += window_;
+    // Where the way to a state was behind the rows that are decided.
+    const auto was = [&](int state) {
+      for (size_t row = r; row >= decided; --row) state = arrivals[row][state].from;
+      return state;
+    };
+    const int kept = was(cheapest());
+    for (int s = 0; s < kTrellisStates; ++s) {
+      if (now[s].total < kNever && was(s) != kept) now[s].total = kNever;
+    }
   }
-  state = 0;
-  for (int s = 1; s < kTrellisStates; ++s) {
-    if (now[s].total < now[state].total) state = s;
-  }
-  for (size_t r = last; r-- > first;) {
+  int state = cheapest();
+  for (size_t r = column.rows; r-- > 0;) {
     n[r] = arrivals[r][state].n;
     state = arrivals[r][state].from;
   }

@@ -15,8 +15,8 @@ inline constexpr int kTrellisStates = 8;
 // What an integer costs besides the loss.
 struct StepPrices {
   bool trellis = false;
-  // Rows of a column that are decided together, and rows behind them that are looked at for it; 0: all rows
-  // of the tile, and on a CUDA device kCudaWindow (tile_solver.h). Small ones let a device decide many
+  // Rows of a column that are decided together, and rows behind them that are searched before; 0: all rows
+  // of the tile, and on a CUDA device kCudaWindow (tile_solver.h). Small ones let a device solve many
   // columns at once; what is stored is of one kind.
   size_t window = 0, ahead = 0;
   double lambda =
@@ -54,14 +54,11 @@ class StepChooser {
   int Round(float w, const TileColumn& column, size_t r) const;
 
   // The cheapest path of the trellis from state 0 (Viterbi); each survivor carries the feedback of its own
-  // errors. With a window, the cheapest path through `window + ahead` rows, of which the first `window` stay,
-  // and so on from where they end. n: [rows].
+  // errors. With a window, when `ahead` rows behind it are searched, its rows stay as they are on the cheapest path so
+  // far, and survivors that came another way are dropped; and so on. n: [rows].
   void FollowTrellis(const TileColumn& column, int16_t* n) const;
 
  private:
-  // The cheapest path from `state` through rows [first, last), w: [rows] what errors have made of them.
-  void FollowPart(const TileColumn& column, const float* w, size_t first, size_t last, int state,
-                  int16_t* n) const;
   // Levels of one quantiser and parity are 4 steps apart (2 m - q for m = parity, parity + 2, ...): the
   // nearest and the one before it.
   void Candidate(float x, int q, int parity, const float* bits, float* cost, int16_t* magnitude) const;

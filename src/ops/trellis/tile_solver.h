@@ -16,9 +16,9 @@
 
 namespace mica {
 
-// What a CUDA device takes for StepPrices::window and ahead where the window is 0: whole tiles would be
-// solved by a quarter of the threads, in four times the time of windows of 32.
-inline constexpr size_t kCudaWindow = 64, kCudaAhead = 0;
+// What a CUDA device takes for StepPrices::window and ahead where the window is 0: a column follows the one before it
+// by so many rows together.
+inline constexpr size_t kCudaWindow = 8, kCudaAhead = 8;
 
 // What is counted over one coded tile of rows.
 struct TileTally {

@@ -57,10 +57,10 @@ class StageSolver {
       : tasks_(std::move(tasks)),
         prices_(prices),
         device_(tasks_[0]->w.device),
-        windows_(prices),
+        windows_(prices, device_),
         cols_(tasks_[0]->w.cols) {
     CheckMachine();
-    kernel_ = ChoosePanelKernel(device_, windows_, prices.trellis);
+    kernel_ = ChoosePanelKernel(device_, prices.trellis);
     PlaceTiles();
   }
 

@@ -80,8 +80,8 @@ inline double PathCost(const OracleColumn& column, const std::vector<int>& n) {
   return cost;
 }
 
-// Every path from a state without feedback, one after the other; `margin` is what the second cheapest costs more.
-inline OraclePath CheapestOfAllPaths(const OracleColumn& column, int start = 0) {
+// Every path without feedback, one after the other; `margin` is what the second cheapest costs more.
+inline OraclePath CheapestOfAllPaths(const OracleColumn& column) {
   OraclePath best;
   best.cost = std::numeric_limits<double>::infinity();
   double second = best.cost;
@@ -99,7 +99,7 @@ inline OraclePath CheapestOfAllPaths(const OracleColumn& column, int start = 0) 
              cost + step);
     }
   };
-  extend(0, start, 0);
+  extend(0, 0, 0);
   best.margin = second - best.cost;
   return best;
 }
@@ -123,13 +123,21 @@ inline double LeastCost(const OracleColumn& column) {
 }
 
 // The path that survives when each state keeps the cheapest path into it, and each path the feedback of its
-// own errors; an integer has the sign of its weight.
-inline OraclePath SurvivingPath(const OracleColumn& column) {
+// own errors; an integer has the sign of its weight. window: rows that are decided, each time `ahead` rows behind them
+// are searched, as on the cheapest path; 0: none before the last.
+inline OraclePath SurvivingPath(const OracleColumn& column, size_t window = 0, size_t ahead = 0) {
   struct Survivor {
     bool alive = false;
     double cost = 0;
     std::vector<int> n;
     std::vector<double> w;
+  };
+  const auto cheapest = [](const std::array<Survivor, 8>& survivors) {
+    const Survivor* best = nullptr;
+    for (const Survivor& survivor : survivors) {
+      if (survivor.alive && (best == nullptr || survivor.cost < best->cost)) best = &survivor;
+    }
+    return best;
   };
   OraclePath result;
   const auto decide = [&](double by) { result.margin = std::min(result.margin, by); };
@@ -165,11 +173,20 @@ inline OraclePath SurvivingPath(const OracleColumn& column) {
       }
     }
     now = std::move(next);
+    const size_t searched = r + 1;
+    if (window == 0 || searched < window + ahead || (searched - ahead) % window != 0 || searched == column.rows())
+      continue;
+    const auto decided = static_cast<std::ptrdiff_t>(searched - ahead);
+    const Survivor* best = cheapest(now);
+    const std::vector<int> kept(best->n.begin(), best->n.begin() + decided);
+    const double least = best->cost;
+    for (Survivor& survivor : now) {
+      if (!survivor.alive || std::equal(kept.begin(), kept.end(), survivor.n.begin())) continue;
+      decide(survivor.cost - least);
+      survivor.alive = false;
+    }
   }
-  const Survivor* best = nullptr;
-  for (const Survivor& survivor : now) {
-    if (survivor.alive && (best == nullptr || survivor.cost < best->cost)) best = &survivor;
-  }
+  const Survivor* best = cheapest(now);
   for (const Survivor& survivor : now) {
     if (survivor.alive && &survivor != best) decide(survivor.cost - best->cost);
   }
