@@ -90,7 +90,24 @@ std::shared_ptr<MappedFile> MappedFile::Open(const fs::path& path) {
   if (data == MAP_FAILED) Fail("{}: cannot be mapped into memory ({})", path.string(), Reason());
   mapped->data_ = static_cast<const std::byte*>(data);
   mapped->guard_ = std::make_unique<MapGuard>(data, mapped->size_, path.string());
+  mapped->descriptor_ = ::fcntl(file.get(), F_DUPFD_CLOEXEC, 0);
+  if (mapped->descriptor_ < 0) throw Error(CannotOpen(path, errno));
   return mapped;
+}
+
+void MappedFile::Read(std::span<const std::byte> part, std::byte* out) const {
+  MICA_CHECK(part.data() >= data_ && part.data() + part.size() <= data_ + size_);
+  while (!part.empty()) {
+    const ssize_t count = ::pread(descriptor_, out, part.size(), part.data() - data_);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) Fail("{}: cannot be read ({})", path_.string(), Reason());
+    if (count == 0) {
+      Fail("{}: became shorter while it was read; run the command again when nobody is writing it",
+           path_.string());
+    }
+    part = part.subspan(static_cast<size_t>(count));
+    out += count;
+  }
 }
 
 void MappedFile::CheckUnchanged() const {
@@ -102,6 +119,7 @@ void MappedFile::CheckUnchanged() const {
 MappedFile::~MappedFile() {
   guard_.reset();
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void MappedFile::Release(std::span<const std::byte> part) const {

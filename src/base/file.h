@@ -37,6 +37,9 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   size_t size() const { return size_; }
 
+  // Copies a part of bytes() by reading the file: twice as fast as through the map, whose pages come in one by one.
+  void Read(std::span<const std::byte> part, std::byte* out) const;
+
   // Throws Error when the file has been written or replaced since it was opened: what was read up to now may
   // be a mixture. One look at its size and time, for after each tensor. A file that was only deleted is still
   // whole.
@@ -52,6 +55,7 @@ class MappedFile {
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   FileState opened_;
+  int descriptor_ = -1;
   std::unique_ptr<MapGuard> guard_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstring>
 #include <system_error>
 
 #include "base/error.h"
@@ -122,8 +123,13 @@ void CopyBytes(Device to_device, void* to, size_t to_pitch, Device from_device, 
                size_t from_pitch, size_t width, size_t rows) {
   Functions().CopyBytes(to_device, to, to_pitch, from_device, from, from_pitch, width, rows);
 }
+void UploadFrom(Device device, void* to, size_t bytes, const ByteSource& source) {
+  Functions().UploadFrom(device, to, bytes, source);
+}
 void UploadBytes(Device device, void* to, const void* from, size_t bytes) {
-  Functions().UploadBytes(device, to, from, bytes);
+  UploadFrom(device, to, bytes, [from](size_t first, std::span<std::byte> piece) {
+    std::memcpy(piece.data(), static_cast<const std::byte*>(from) + first, piece.size());
+  });
 }
 void DownloadBytes(Device device, void* to, const void* from, size_t bytes) {
   Functions().DownloadBytes(device, to, from, bytes);

@@ -12,16 +12,17 @@
 
 #include "device/cuda.h"
 #include "device/nccl.h"
+#include "device/upload.h"
 
 namespace mica {
 
-// The functions of cuda.h and nccl.h whose code is in the back end, in the namespace mica::cuda; each is named as the
+// The functions of cuda.h, upload.h and nccl.h whose code is in the back end, in the namespace mica::cuda; each is named as the
 // program's, which calls it, and means the same.
 // clang-format off
 #define MICA_CUDA_FUNCTIONS(function)                                                              \
   function(CudaDevices) function(CudaAbsence) function(PropertiesOf) function(MemoryOf)            \
       function(LimitDeviceMemory) function(AllocateOnDevice) function(FreeOnDevice)                \
-          function(AllocatePinned) function(FreePinned) function(CopyBytes) function(UploadBytes)  \
+          function(AllocatePinned) function(FreePinned) function(CopyBytes) function(UploadFrom)   \
               function(DownloadBytes) function(FillBytes) function(Synchronize)            \
                   function(RecordWork) function(ReplayWork) function(ForgetWork)   \
                       function(NcclNewGroup) function(NcclJoin) function(NcclExchange)     \

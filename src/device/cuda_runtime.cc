@@ -216,13 +216,13 @@ class Staging {
       CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
   }
 
-  void Upload(Device device, std::byte* to, const std::byte* from, size_t bytes) {
+  void Upload(Device device, std::byte* to, size_t bytes, const ByteSource& source) {
     const cudaStream_t stream = StreamOn(device);
     for (size_t done = 0, half = 0; done < bytes; done += kPiece, half ^= 1) {
       const size_t count = std::min(kPiece, bytes - done);
       std::byte* const piece = memory_ + half * kPiece;
       CheckCuda(cudaEventSynchronize(copied_[half]), "waiting for a copy");
-      CopyOnHost(piece, from + done, count);
+      InParts(count, [&](size_t first, size_t part) { source(done + first, {piece + first, part}); });
       CheckCuda(cudaMemcpyAsync(to + done, piece, count, cudaMemcpyHostToDevice, stream), "a copy");
       CheckCuda(cudaEventRecord(copied_[half], stream), "marking a copy");
     }
@@ -244,16 +244,20 @@ class Staging {
     for (size_t done = 0, half = 0; done < bytes; done += kPiece, half ^= 1) {
       start(done + kPiece, half ^ 1);
       CheckCuda(cudaEventSynchronize(copied_[half]), "waiting for a copy");
-      CopyOnHost(to + done, memory_ + half * kPiece, count(done));
+      InParts(count(done), [&](size_t first, size_t part) {
+        std::memcpy(to + done + first, memory_ + half * kPiece + first, part);
+      });
     }
   }
 
  private:
-  static void CopyOnHost(std::byte* to, const std::byte* from, size_t bytes) {
+  // Calls work(first, count) for parts of `bytes` bytes, on all threads.
+  template <typename Work>
+  static void InParts(size_t bytes, const Work& work) {
     constexpr size_t kPart = size_t{1} << 20;
     ParallelFor((bytes + kPart - 1) / kPart, [&](size_t part) {
       const size_t first = part * kPart;
-      std::memcpy(to + first, from + first, std::min(kPart, bytes - first));
+      work(first, std::min(kPart, bytes - first));
     });
   }
 
@@ -286,10 +290,9 @@ void WithStaging(Device device, Use&& use) {
 
 }  // namespace
 
-void cuda::UploadBytes(Device device, void* to, const void* from, size_t bytes) {
-  WithStaging(device, [&](Staging& staging) {
-    staging.Upload(device, static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
-  });
+void cuda::UploadFrom(Device device, void* to, size_t bytes, const ByteSource& source) {
+  WithStaging(device,
+              [&](Staging& staging) { staging.Upload(device, static_cast<std::byte*>(to), bytes, source); });
 }
 
 void cuda::DownloadBytes(Device device, void* to, const void* from, size_t bytes) {

@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/system.h"
 #include "device/cuda.h"
 #include "device/device.h"
 
@@ -26,6 +28,7 @@ class ReadAhead {
   }
   ~ReadAhead() {
     if (next_.valid()) next_.wait();
+    if (index_ > 0 && device_.is_cuda()) LogDebug("{} layers read, {:.2f} s waited for them", index_, waited_);
   }
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
@@ -33,7 +36,9 @@ class ReadAhead {
   std::unique_ptr<Layer> Next() {
     MICA_CHECK(index_ < count_);
     if (!next_.valid()) return read_(index_++);
+    const double since = MonotonicSeconds();
     std::unique_ptr<Layer> layer = next_.get();
+    waited_ += MonotonicSeconds() - since;
     ++index_;
     Begin();
     return layer;
@@ -53,6 +58,7 @@ class ReadAhead {
   const Device device_;
   const Read read_;
   size_t index_ = 0;
+  double waited_ = 0;  // seconds
   std::future<std::unique_ptr<Layer>> next_;  // of layer index_
 };
 

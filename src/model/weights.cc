@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "device/cuda.h"
+#include "device/upload.h"
 #include "io/container/hub_cache.h"
 #include "io/packed/packed_checkpoint.h"
 #include "io/packed/stored_matrix.h"
@@ -193,7 +194,10 @@ Array ModelWeights::ReadPlainRowsOn(Device device, const std::string& name, size
   }
   const size_t cols = tensor.elements() / tensor.shape[0], row_bytes = cols * DTypeBytes(tensor.dtype);
   Array stored(count, cols, tensor.dtype, device);
-  UploadBytes(device, stored.view().data, tensor.data.data() + first * row_bytes, count * row_bytes);
+  const std::span<const std::byte> bytes = tensor.data.subspan(first * row_bytes, count * row_bytes);
+  UploadFrom(device, stored.view().data, bytes.size(), [&](size_t at, std::span<std::byte> piece) {
+    checkpoint_.Read(bytes.subspan(at, piece.size()), piece.data());
+  });
   if (FirstNotFiniteOn(stored.view()) < count * cols) CheckFinite(tensor, first * cols, count * cols);
   checkpoint_.Release(tensor);
   if (dtype == tensor.dtype) return stored;

@@ -32,17 +32,18 @@ void BlockDrift::Add(ConstTensor original, ConstTensor moved, ConstTensor x) {
 
 void BlockDrift::EndStep(bool has_block) {
   if (has_block && !block_) block_.emplace(rows_, cols_, device_);
-  const std::vector<double> tokens(block_ ? 1 : 0, block_ ? static_cast<double>(block_->tokens()) : 0);
+  std::vector<double> tokens(block_ ? 1 : 0, block_ ? static_cast<double>(block_->tokens()) : 0);
   Array sum = block_ ? block_->TakeSum() : Array();
   block_.reset();
   sum_.Add(std::move(sum));
-  tokens_.Add(tokens);
+  tokens_.Add(std::move(tokens));
 }
 
 Array BlockDrift::TakeMean() {
-  MICA_CHECK(tokens_.sum().at(0) > 0);
+  const double tokens = tokens_.Sum().at(0);
+  MICA_CHECK(tokens > 0);
   Array mean = sum_.Take();
-  ScaleValues(static_cast<float>(1.0 / tokens_.sum()[0]), std::as_const(mean).view(), mean.view());
+  ScaleValues(static_cast<float>(1.0 / tokens), std::as_const(mean).view(), mean.view());
   return mean;
 }
 

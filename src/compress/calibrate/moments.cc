@@ -61,20 +61,30 @@ void BlockMoments::Add(ConstTensor x, std::span<const float> weights) {
 
 void BlockMoments::EndStep() {
   Array sum;
-  std::vector<double> small;
   if (block_) {
     sum.Resize(cols_, cols_, DType::kF32, device_);
-    block_->Sum(sum.view());
-    small = block_->ColumnSums();
-    small.insert(small.end(), {block_->weight(), static_cast<double>(block_->tokens())});
+    block_->TakeSums(sum.view());  // their memory goes back before sums of other ranks come
   }
-  block_.reset();  // its memory goes back before sums of other ranks come
+  ended_.push_back(std::move(block_));
+  block_.reset();
   sum_.Add(std::move(sum));
-  small_.Add(small);
+}
+
+const std::vector<double>& BlockMoments::Small() const {
+  for (const std::optional<Moments>& block : std::exchange(ended_, {})) {
+    if (!block) {
+      small_.Add({});
+      continue;
+    }
+    std::vector<double> small = block->ColumnSums();
+    small.insert(small.end(), {block->weight(), static_cast<double>(block->tokens())});
+    small_.Add(std::move(small));
+  }
+  return small_.Sum();
 }
 
 double BlockMoments::Normaliser() const {
-  const std::vector<double>& small = small_.sum();
+  const std::vector<double>& small = Small();
   return small.empty() ? Inverse(0, 0) : Inverse(small[cols_], static_cast<size_t>(small[cols_ + 1]));
 }
 
@@ -87,7 +97,8 @@ Array BlockMoments::TakeSecondMoment() {
 
 std::vector<double> BlockMoments::Mean() const {
   const double factor = Normaliser();
-  std::vector<double> mean(small_.sum().begin(), small_.sum().begin() + static_cast<ptrdiff_t>(cols_));
+  const std::vector<double>& small = Small();
+  std::vector<double> mean(small.begin(), small.begin() + static_cast<ptrdiff_t>(cols_));
   for (double& value : mean) value *= factor;
   return mean;
 }

@@ -39,8 +39,8 @@ class Moments {
   void SecondMoment(Tensor out) const;  // FP32 on the processor or the device
   // sum_t w_t x_t / sum_t w_t, [cols]. Throws Error when the weight is 0.
   std::vector<double> Mean() const;
-  // The sums before they are divided: of w_t x_t x_t^T, FP32, and of w_t x_t.
-  void Sum(Tensor out) const { gram_.CopyScaled(1.0, out); }
+  // The sums before they are divided: of w_t x_t x_t^T, FP32 on the device, as Gram::TakeSums, and of w_t x_t.
+  void TakeSums(Tensor out) { gram_.TakeSums(out); }
   std::vector<double> ColumnSums() const { return gram_.ColumnSums(); }
 
  private:
@@ -61,18 +61,23 @@ class BlockMoments {
   // After the tokens of each step, on all ranks, whether they had any or not.
   void EndStep();
 
-  // After the last step. H, [cols, cols] FP32 on the device, on all ranks; once. Throws Error when the weight is 0.
+  // After the last step, by all ranks. H, [cols, cols] FP32 on the device; once. Throws Error when the weight is 0, and
+  // what Moments::Add may.
   Array TakeSecondMoment();
-  std::vector<double> Mean() const;
+  std::vector<double> Mean() const;  // behind TakeSecondMoment
 
  private:
   double Normaliser() const;
+
+  // Of all blocks: [cols + 2] of w_t x_t; weights; tokens. Waits for this rank's.
+  const std::vector<double>& Small() const;
 
   const size_t cols_;
   const Device device_;
   std::optional<Moments> block_;
   OrderedSum sum_;
-  OrderedValues small_;  // [cols + 2] of w_t x_t; weights; tokens
+  mutable std::vector<std::optional<Moments>> ended_;  // of each step, without sums of products
+  mutable OrderedValues small_;
 };
 
 // x [tokens, cols] with each token times the square root of its weight, in `scaled`, rounded to the type of x;

@@ -51,16 +51,23 @@ Array OrderedSum::Take() {
   return all;
 }
 
-void OrderedValues::Add(std::span<const double> values) {
-  for (const std::vector<double>& of_rank : blocks_.group().Gather(values)) {
-    if (of_rank.empty()) continue;
-    if (sum_.empty()) {
-      sum_ = of_rank;
-      continue;
+const std::vector<double>& OrderedValues::Sum() {
+  if (mine_.empty()) return sum_;
+  MICA_CHECK(mine_.size() == blocks_.steps());
+  std::vector<double> all;
+  for (const std::vector<double>& values : mine_) all.insert(all.end(), values.begin(), values.end());
+  mine_.clear();
+  const std::vector<std::vector<double>> by_rank = blocks_.group().Gather(all);
+  // The first rank has a block in every step.
+  const size_t length = by_rank[0].size() / blocks_.steps();
+  sum_.assign(length, 0.0);
+  for (size_t step = 0; step < blocks_.steps(); ++step) {
+    for (size_t rank = 0; rank < blocks_.ranks(step); ++rank) {
+      MICA_CHECK(by_rank[rank].size() >= (step + 1) * length);
+      for (size_t i = 0; i < length; ++i) sum_[i] += by_rank[rank][step * length + i];
     }
-    MICA_CHECK(of_rank.size() == sum_.size());
-    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] += of_rank[i];
   }
+  return sum_;
 }
 
 }  // namespace mica

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
+#include <utility>
 #include <vector>
 
 #include "compress/calibrate/token_blocks.h"
@@ -31,16 +31,18 @@ class OrderedSum {
   Array sum_;  // this rank's rows
 };
 
-// The same of vectors, which are small: every rank has the sum after each step.
+// The same of vectors, which are small: each rank keeps its own until the sum is asked for.
 class OrderedValues {
  public:
   explicit OrderedValues(const TokenBlocks& blocks) : blocks_(blocks) {}
-  // values: of this rank's block, of one length on all ranks that have one.
-  void Add(std::span<const double> values);
-  const std::vector<double>& sum() const { return sum_; }
+  // values: of this rank's block, of one length in all blocks; empty where it has none in this step.
+  void Add(std::vector<double> values) { mine_.push_back(std::move(values)); }
+  // After the last step, by all ranks.
+  const std::vector<double>& Sum();
 
  private:
   const TokenBlocks blocks_;
+  std::vector<std::vector<double>> mine_;  // of each step
   std::vector<double> sum_;
 };
 

@@ -79,9 +79,10 @@ class OutputGradients {
       Array sum;
       if (products_) {
         sum.Resize(rows_, block_, DType::kF32, device_);
-        products_->CopyScaled(1.0, sum.view());
+        products_->TakeSums(sum.view());
       }
-      products_.reset();
+      Check();  // one run behind, so that the device need not wait for the host
+      ended_ = std::exchange(products_, std::nullopt);
       moments_->Add(std::move(sum));
       return;
     }
@@ -92,10 +93,11 @@ class OutputGradients {
   OutputInformation TakeMean(double tokens) {
     OutputInformation outputs;
     if (!moments_) {
-      outputs.fisher = squares_.sum();
+      outputs.fisher = squares_.Sum();
       for (double& energy : outputs.fisher) energy /= tokens;
       return outputs;
     }
+    Check();
     Array mean = moments_->Take();
     ScaleValues(static_cast<float>(1.0 / tokens), std::as_const(mean).view(), mean.view());
     outputs.moments = Matrix<float>(rows_, block_);
@@ -105,9 +107,15 @@ class OutputGradients {
   }
 
  private:
+  void Check() {
+    if (ended_) ended_->Check();
+    ended_.reset();
+  }
+
   const size_t rows_, block_;
   const Device device_;
   std::optional<BlockGram> products_;   // of the run at hand
+  std::optional<BlockGram> ended_;      // of the run before it, not checked yet
   std::optional<OrderedSum> moments_;
   Array sums_;  // [1, rows] FP64 of squares in the run at hand
   OrderedValues squares_;

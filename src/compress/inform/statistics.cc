@@ -9,6 +9,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "base/context.h"
@@ -75,13 +76,11 @@ class TokenSample {
   Matrix<float> rows_;
 };
 
-InputStatistics Summarise(ConstTensor h, const DampedFactor& factor) {
-  InputStatistics statistics;
+void Summarise(ConstTensor h, const DampedFactor& factor, InputStatistics& statistics) {
   const std::vector<float> diagonal = DiagonalOf(h);
   statistics.energy.assign(diagonal.begin(), diagonal.end());
   statistics.information = factor.Information(h);
   statistics.inverse_diagonal = factor.InverseDiagonal();
-  return statistics;
 }
 
 // What the groups of an input's channels come from.
@@ -132,6 +131,73 @@ class Beside {
   std::vector<std::future<void>> running_;  // whose destruction waits
 };
 
+// What a failure is about: "layer 2, inputs of mlp.down_proj".
+std::string InputPlace(size_t layer, InputKind input) {
+  return fmt::format("layer {}, inputs of {}", layer, InputName(input));
+}
+
+// A layer whose tokens have all been summed.
+struct LayerSums {
+  std::unique_ptr<LayerWeights> weights;
+  std::vector<Array> second;               // of each input: E[x x^T]
+  std::vector<std::vector<double>> means;  // and E[x]
+  std::vector<TokenSample> samples;        // and tokens, for estimators that look at them
+};
+
+// sum of f_r w_rc^2 H_cc over the weights of a matrix.
+double SignalOf(const InputStatistics& input, const LinearStatistics& linear) {
+  return std::inner_product(input.energy.begin(), input.energy.end(), linear.weight_energy.begin(), 0.0);
+}
+
+// What the weights of a matrix say of it; its Fisher information is there.
+void MeasureWeights(ConstTensor w, LinearStatistics& linear) {
+  const std::vector<int8_t> exponents = ColumnExponents(w);
+  linear.col_exponents.assign(exponents.begin(), exponents.end());
+  linear.weight_energy = ColumnSquares(w, linear.outputs.fisher);
+  linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
+}
+
+// Whether weights are wanted once the sums are there.
+bool WantsWeights(const StatisticsSettings& settings) { return settings.step_sizes || settings.measure_grids; }
+
+// What follows from the sums of a layer, and from its weights where these are wanted. Uses the sums up.
+void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings, Device device,
+                  std::array<InputStatistics, kInputKinds.size()>& inputs,
+                  std::array<LinearStatistics, kLinearKinds.size()>& linears) {
+  Beside grouping(device);
+  for (const InputKind input : kInputKinds) {
+    ThrowIfInterrupted();
+    const size_t k = static_cast<size_t>(input);
+    const ConstTensor h = std::as_const(sums.second[k]).view();
+    const auto factor = InContext(InputPlace(l, input), [&] {
+      return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
+    });
+    InContext(InputPlace(l, input), [&] { Summarise(h, *factor, inputs[k]); });
+    // Steps in the order of the channels: their product, and nearly the rates, are those of any other order.
+    std::shared_ptr<const ColumnSteps> columns;
+    if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
+    for (const LinearKind kind : kLinearKinds) {
+      if (InputOf(kind) != input || !WantsWeights(settings)) continue;
+      LinearStatistics& linear = linears[static_cast<size_t>(kind)];
+      const Array matrix = sums.weights->Take(kind);
+      const ConstTensor w = matrix.view();
+      MeasureWeights(w, linear);
+      const double signal = SignalOf(inputs[k], linear);
+      if (settings.measure_grids)
+        linear.grids = settings.measure_grids({l, kind, w, h, *factor, linear.outputs.fisher, signal});
+      if (settings.step_sizes) linear.sizes = MeasureSizes(w, PlanSteps(columns, linear.outputs, signal, {}));
+    }
+    if (settings.information.grouping == GroupingMethod::kWaterfill) continue;
+    PairSource source{std::move(sums.second[k]), std::move(sums.means[k]), {}};
+    if (!sums.samples.empty()) source.sample = std::move(sums.samples[k]);
+    grouping.Start([&settings, &of_input = inputs[k], place = InputPlace(l, input),
+                    source = std::move(source)]() mutable {
+      InContext(place, [&] { GroupInput(std::move(source), settings, of_input); });
+    });
+  }
+  grouping.Wait();
+}
+
 // Rows of a vocabulary that stand for all.
 constexpr size_t kEndRows = 512;
 
@@ -171,9 +237,70 @@ void MeasureEnds(const ModelWeights& weights, const Calibration& calibration, co
   ends.head_losses = measure("inputs of the output head", std::as_const(rows).view(), moments.h.view());
 }
 
-// What a failure is about: "layer 2, inputs of mlp.down_proj".
-std::string InputPlace(size_t layer, InputKind input) {
-  return fmt::format("layer {}, inputs of {}", layer, InputName(input));
+std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
+std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
+
+// Calls visit(name, vector) for every vector of a layer that a file of statistics holds, in one fixed order.
+template <typename S, typename Visit>
+void VisitLayer(S& statistics, size_t l, const Visit& visit) {
+  for (size_t k = 0; k < kInputKinds.size(); ++k) {
+    auto& input = statistics.inputs[l][k];
+    visit(InputName(l, k) + ".energy", input.energy);
+    visit(InputName(l, k) + ".information", input.information);
+    visit(InputName(l, k) + ".inverse_diagonal", input.inverse_diagonal);
+    visit(InputName(l, k) + ".token_weights", input.token_weights);
+  }
+  for (size_t k = 0; k < kLinearKinds.size(); ++k) {
+    auto& linear = statistics.linears[l][k];
+    visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
+    visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
+    visit(LinearName(l, k) + ".col_exponents", linear.col_exponents);
+    visit(LinearName(l, k) + ".score_shares", linear.score_shares);
+    visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
+    visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
+    visit(LinearName(l, k) + ".grids_rounded", linear.grids.rounded);
+    visit(LinearName(l, k) + ".grids_solved", linear.grids.solved);
+  }
+}
+
+// All that is said of a layer but the moments of its outputs, as numbers: visit(vector) of each.
+template <typename S, typename Visit>
+void VisitNumbers(S& statistics, size_t l, const Visit& visit) {
+  VisitLayer(statistics, l, [&](const std::string&, auto& values) { visit(values); });
+  for (auto& input : statistics.inputs[l]) {
+    visit(input.group);
+    std::vector<double> one{static_cast<double>(input.groups), input.silhouette, input.mean_pair_information};
+    visit(one);
+    if constexpr (!std::is_const_v<std::remove_reference_t<decltype(input)>>) {
+      input.groups = static_cast<size_t>(one[0]);
+      input.silhouette = one[1];
+      input.mean_pair_information = one[2];
+    }
+  }
+}
+
+// Layers were measured by one rank each, l by rank l % size; all get them.
+void ShareLayers(const Group& group, Statistics& statistics) {
+  if (group.alone()) return;
+  const size_t layers = statistics.inputs.size();
+  std::vector<double> mine;
+  for (size_t l = group.rank(); l < layers; l += group.size()) {
+    VisitNumbers(std::as_const(statistics), l, [&](const auto& values) {
+      mine.push_back(static_cast<double>(values.size()));
+      mine.insert(mine.end(), values.begin(), values.end());
+    });
+  }
+  const std::vector<std::vector<double>> all = group.Gather(mine);
+  std::vector<const double*> next;
+  for (const std::vector<double>& of_rank : all) next.push_back(of_rank.data());
+  for (size_t l = 0; l < layers; ++l) {
+    const double*& from = next[l % group.size()];
+    VisitNumbers(statistics, l, [&](auto& values) {
+      using Value = typename std::remove_reference_t<decltype(values)>::value_type;
+      values.resize(static_cast<size_t>(*from++));
+      for (Value& value : values) value = static_cast<Value>(*from++);
+    });
+  }
 }
 
 }  // namespace
@@ -220,9 +347,8 @@ Identity StatisticsIdentity(const std::string& model, const Calibration& calibra
 }
 
 double SignalOf(const Statistics& statistics, size_t layer, LinearKind kind) {
-  const std::vector<double>& energy = statistics.inputs[layer][static_cast<size_t>(InputOf(kind))].energy;
-  const std::vector<double>& weights = statistics.linears[layer][static_cast<size_t>(kind)].weight_energy;
-  return std::inner_product(energy.begin(), energy.end(), weights.begin(), 0.0);
+  return SignalOf(statistics.inputs[layer][static_cast<size_t>(InputOf(kind))],
+                  statistics.linears[layer][static_cast<size_t>(kind)]);
 }
 
 std::vector<double> UseOfChannels(const Statistics& statistics, size_t layer, InputKind input) {
@@ -240,7 +366,6 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
                              const StatisticsSettings& settings, const Arithmetic& arithmetic,
                              Progress& progress) {
   const ModelConfig& config = weights.config();
-  const bool weights_wanted = settings.step_sizes || settings.measure_grids;  // once the moments are there
   const Calibration calibration = all_windows.Subset(settings.information.windows);
   Statistics statistics;
   statistics.inputs.resize(config.layers);
@@ -263,11 +388,14 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     matrices->ReadAhead();
     return matrices;
   });
-  Beside grouping(device);
+  const Group& group = *arithmetic.group;
+  Beside measuring(device);
   uint64_t done = 0, reported = 0;  // tokens of this rank, and of all
   for (size_t l = 0; l < config.layers; ++l) {
-    const std::unique_ptr<LayerWeights> read = ahead.Next();
-    LayerWeights& layer_weights = *read;
+    auto measured = std::make_shared<LayerSums>();
+    measured->weights = ahead.Next();
+    LayerWeights& layer_weights = *measured->weights;
+    const bool mine = l % group.size() == group.rank();  // what follows from the sums
     std::optional<DecoderLayer> layer(std::in_place, layer_weights, arithmetic);
     for (const LinearKind kind : kLinearKinds) {
       LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
@@ -276,22 +404,17 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       } else {
         linear.outputs = std::move(fisher.outputs[l][static_cast<size_t>(kind)]);
       }
-      const Array& matrix = layer_weights.Linear(kind);
-      layer->SetLinear(kind, matrix.view());
-      const ConstTensor w = matrix.view();
-      const std::vector<int8_t> exponents = ColumnExponents(w);
-      linear.col_exponents.assign(exponents.begin(), exponents.end());
-      linear.weight_energy = ColumnSquares(w, linear.outputs.fisher);
-      linear.score_shares = ScoreShares(w, RowImportance(linear.outputs.fisher));
-      if (!weights_wanted) layer_weights.Take(kind);  // its last use
+      layer->SetLinear(kind, layer_weights.Linear(kind).view());
+      if (mine && WantsWeights(settings)) continue;
+      if (mine) MeasureWeights(layer_weights.Linear(kind).view(), linear);
+      layer_weights.Take(kind);  // its last use
     }
     std::vector<BlockMoments> moments;
-    std::vector<TokenSample> samples;
     for (const InputKind kind : kInputKinds) {
       moments.emplace_back(InputCols(config, kind), device, stream.blocks());
       if (sampled)
-        samples.emplace_back(calibration.tokens(), InputCols(config, kind),
-                             SampleTokens(settings.information.estimator));
+        measured->samples.emplace_back(calibration.tokens(), InputCols(config, kind),
+                                       SampleTokens(settings.information.estimator));
     }
     size_t index = 0;
     for (size_t step = 0; step < stream.blocks().steps(); ++step) {
@@ -305,7 +428,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
               moments[static_cast<size_t>(kind)].Add(inputs.Rows(first, count));
             });
           });
-          if (sampled) samples[static_cast<size_t>(kind)].Add(portion.place, inputs);
+          if (sampled) measured->samples[static_cast<size_t>(kind)].Add(portion.place, inputs);
         });
         stream.Store(portion, x.view());
         done += x.rows();
@@ -315,47 +438,26 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
       for (const InputKind kind : kInputKinds)
         InContext(InputPlace(l, kind), [&] { moments[static_cast<size_t>(kind)].EndStep(); });
     }
-    for (TokenSample& sample : samples) sample.Share(stream.blocks());
+    for (TokenSample& sample : measured->samples) sample.Share(stream.blocks());
     layer.reset();
-    grouping.Wait();  // one layer behind at most, for the memory of its pairs
+    measuring.Wait();  // one layer behind at most, for the memory of its sums
     for (const InputKind input : kInputKinds) {
-      ThrowIfInterrupted();
-      const size_t k = static_cast<size_t>(input);
-      Array second = InContext(InputPlace(l, input), [&] { return moments[k].TakeSecondMoment(); });
-      const ConstTensor h = second.view();
-      const std::vector<double> mean = moments[k].Mean();
-      const auto factor = InContext(InputPlace(l, input), [&] {
-        return std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), settings.damping);
-      });
-      statistics.inputs[l][k] = InContext(InputPlace(l, input), [&] { return Summarise(h, *factor); });
-      if (settings.fisher.token_weights)
-        statistics.inputs[l][k].token_weights = std::move(fisher.token_weights[l][k]);
-      if (grouped) {
-        PairSource source{std::move(second), mean, {}};
-        if (sampled) source.sample = std::move(samples[k]);
-        grouping.Start([&settings, &of_input = statistics.inputs[l][k], place = InputPlace(l, input),
-                        source = std::move(source)]() mutable {
-          InContext(place, [&] { GroupInput(std::move(source), settings, of_input); });
-        });
-      }
-      // Steps in the order of the channels: their product, and nearly the rates, are those of any other
-      // order.
-      std::shared_ptr<const ColumnSteps> columns;
-      if (settings.step_sizes) columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
-      for (const LinearKind kind : kLinearKinds) {
-        if (!weights_wanted || InputOf(kind) != input) continue;
-        LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-        const Array w = layer_weights.Take(kind);
-        const double signal = SignalOf(statistics, l, kind);
-        if (settings.measure_grids)
-          linear.grids =
-              settings.measure_grids({l, kind, w.view(), h, *factor, linear.outputs.fisher, signal});
-        if (settings.step_sizes)
-          linear.sizes = MeasureSizes(w.view(), PlanSteps(columns, linear.outputs, signal, {}));
+      BlockMoments& of_input = moments[static_cast<size_t>(input)];
+      measured->second.push_back(InContext(InputPlace(l, input), [&] { return of_input.TakeSecondMoment(); }));
+      measured->means.push_back(of_input.Mean());
+      if (settings.fisher.token_weights) {
+        statistics.inputs[l][static_cast<size_t>(input)].token_weights =
+            std::move(fisher.token_weights[l][static_cast<size_t>(input)]);
       }
     }
+    if (!mine) continue;
+    measuring.Start([&settings, device, l, measured = std::move(measured), &inputs = statistics.inputs[l],
+                     &linears = statistics.linears[l]] {
+      MeasureLayer(l, *measured, settings, device, inputs, linears);
+    });
   }
-  grouping.Wait();
+  measuring.Wait();
+  ShareLayers(group, statistics);
   if (config.tied_head) {
     const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);
     const HeadMoments moments =
@@ -373,9 +475,6 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
 
 namespace {
 
-std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
-std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
-
 DType DTypeOf(const std::vector<double>&) { return DType::kF64; }
 DType DTypeOf(const std::vector<float>&) { return DType::kF32; }
 
@@ -383,26 +482,7 @@ DType DTypeOf(const std::vector<float>&) { return DType::kF32; }
 // one.
 template <typename S, typename Visit>
 void VisitVectors(S& statistics, const Visit& visit) {
-  for (size_t l = 0; l < statistics.inputs.size(); ++l) {
-    for (size_t k = 0; k < kInputKinds.size(); ++k) {
-      auto& input = statistics.inputs[l][k];
-      visit(InputName(l, k) + ".energy", input.energy);
-      visit(InputName(l, k) + ".information", input.information);
-      visit(InputName(l, k) + ".inverse_diagonal", input.inverse_diagonal);
-      visit(InputName(l, k) + ".token_weights", input.token_weights);
-    }
-    for (size_t k = 0; k < kLinearKinds.size(); ++k) {
-      auto& linear = statistics.linears[l][k];
-      visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
-      visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
-      visit(LinearName(l, k) + ".col_exponents", linear.col_exponents);
-      visit(LinearName(l, k) + ".score_shares", linear.score_shares);
-      visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
-      visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
-      visit(LinearName(l, k) + ".grids_rounded", linear.grids.rounded);
-      visit(LinearName(l, k) + ".grids_solved", linear.grids.solved);
-    }
-  }
+  for (size_t l = 0; l < statistics.inputs.size(); ++l) VisitLayer(statistics, l, visit);
   visit("ends.embedding_losses", statistics.ends.embedding_losses);
   visit("ends.head_losses", statistics.ends.head_losses);
 }

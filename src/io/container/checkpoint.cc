@@ -56,16 +56,26 @@ void Checkpoint::Verify(const TensorView& tensor) const {
   std::call_once(storage.verified, [&] { CheckCrc(storage.entry, storage.file); });
 }
 
+const MappedFile* Checkpoint::MapOf(std::span<const std::byte> part) const {
+  const auto holds = [&](const std::shared_ptr<MappedFile>& map) {
+    const std::byte* begin = map->bytes().data();
+    return part.data() >= begin && part.data() < begin + map->size();
+  };
+  const auto map = std::ranges::find_if(maps_, holds);
+  return map == maps_.end() ? nullptr : map->get();
+}
+
+void Checkpoint::Read(std::span<const std::byte> part, std::byte* out) const {
+  if (const MappedFile* map = MapOf(part)) return map->Read(part, out);
+  std::copy(part.begin(), part.end(), out);
+}
+
 void Checkpoint::Release(const TensorView& tensor) const {
   for (const std::span<const std::byte> part : tensor.stored()) {
-    const auto holds = [&](const std::shared_ptr<MappedFile>& map) {
-      const std::byte* begin = map->bytes().data();
-      return part.data() >= begin && part.data() < begin + map->size();
-    };
-    const auto map = std::ranges::find_if(maps_, holds);
-    if (map == maps_.end()) continue;
-    (*map)->Release(part);
-    (*map)->CheckUnchanged();
+    const MappedFile* map = MapOf(part);
+    if (map == nullptr) continue;
+    map->Release(part);
+    map->CheckUnchanged();
   }
 }
 

@@ -27,6 +27,11 @@ class BlockGram {
   // out[i, j] = factor * sum_t x_ti x_ts, s the j-th column of the block that i is in, 0 beyond a short one.
   // out: [cols, block] FP32 on the processor or the device.
   void CopyScaled(double factor, Tensor out) const;
+  // out[i, j] as that with the factor 1 on the device of the sums, whose memory goes back: nothing but Check may be called
+  // afterwards, which finds what cannot be summed. Does not wait for a CUDA device.
+  void TakeSums(Tensor out);
+  // Throws Error as Gram::Add when values could not be summed; waits for them.
+  void Check() const;
 
  private:
   size_t cols_, block_;

@@ -21,6 +21,8 @@ class DeviceGram {
   // out[i, j] = factor * the sum of channel i and channel i / block * block + j, 0 where there is no such
   // channel. out: [cols, block] FP32 on the device.
   virtual void CopyScaled(double factor, Tensor out) const = 0;
+  // The same as the last that is asked of the sums of products, whose memory goes back.
+  virtual void TakeScaled(double factor, Tensor out) = 0;
   virtual double Sum(size_t i, size_t j) const = 0;  // of one block
   virtual std::vector<double> ColumnSums() const = 0;
   virtual std::vector<double> Diagonal() const = 0;

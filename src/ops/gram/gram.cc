@@ -276,6 +276,13 @@ void Gram::CopyScaled(double factor, Tensor to) const {
   });
 }
 
+void Gram::TakeSums(Tensor out) {
+  MICA_CHECK(out.device == device_);
+  if (there_) return there_->TakeScaled(1.0, out);
+  CopyScaled(1.0, out);
+  sums_ = Matrix<double>();
+}
+
 BlockGram::BlockGram(size_t cols, size_t block, Device device) : cols_(cols), block_(block), device_(device) {
   MICA_CHECK(block > 0);
   MICA_CHECK(block <= cols);
@@ -322,6 +329,17 @@ void BlockGram::CopyScaled(double factor, Tensor out) const {
     grams_[b].CopyScaled(factor, rows.Cols(0, count));
     FillZero(rows.Cols(count, block_ - count));
   }
+}
+
+void BlockGram::TakeSums(Tensor out) {
+  MICA_CHECK(out.device == device_);
+  if (there_) return there_->TakeScaled(1.0, out);
+  CopyScaled(1.0, out);
+  grams_.clear();
+}
+
+void BlockGram::Check() const {
+  if (there_) CheckFound(*there_);
 }
 
 }  // namespace mica

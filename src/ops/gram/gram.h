@@ -50,6 +50,10 @@ class Gram {
   std::vector<double> ColumnSums() const;  // [cols] sum_t w_t x_t
   // out[i, j] = factor * Sum(i, j), both triangles. out: [cols, cols] FP32 on the processor or the device.
   void CopyScaled(double factor, Tensor out) const;
+  // out[i, j] = Sum(i, j), as CopyScaled on the device of the sums, whose memory goes back: nothing but ColumnSums may be
+  // asked for afterwards. On a CUDA device it does not wait, and values that cannot be summed are found by
+  // ColumnSums.
+  void TakeSums(Tensor out);
 
  private:
   template <typename T>

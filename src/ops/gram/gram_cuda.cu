@@ -496,6 +496,12 @@ class CudaGram : public DeviceGram {
            sizeof(float) * kTile * kCopyPitch, Doubles(sums_), layout_, factor, cuda::Out<float>(out));
   }
 
+  void TakeScaled(double factor, Tensor out) override {
+    CopyScaled(factor, out);
+    sums_ = Array();
+    pending_ = Array();
+  }
+
   double Sum(size_t i, size_t j) const override {
     if (i < j) std::swap(i, j);
     const size_t block = i / layout_.block;

@@ -84,7 +84,7 @@ TEST(OrderedSum, AddsInTheOrderOfBlocks) {
   const Array all = sum.Take();
   EXPECT_EQ(all.view().host<float>()(0, 0), (0x1p24f + 1.0f) - 0x1p24f);
   EXPECT_EQ(all.view().host<float>()(0, 1), 6.0f);
-  EXPECT_EQ(values.sum()[0], 1.0);
+  EXPECT_EQ(values.Sum()[0], 1.0);
 }
 
 }  // namespace
