@@ -1,5 +1,5 @@
-// A tile a block, a column a warp: columns follow one another down the rows, each behind what the one before it has
-// decided.
+// A tile a block, a column a warp: columns follow one another down the rows, each behind what the one before
+// it has decided.
 #include <algorithm>
 #include <bit>
 
@@ -20,15 +20,23 @@ struct alignas(16) TileMemory {
   float errors[kPanel][kPitch];  // as in Stage
   float v[kValuesOfV];           // as Follow reads it
   int done[kPanel];              // rows that a column has decided
+  int counted[kPanel];           // and that are in the sums
   unsigned widths[kMostWidths + 1];
 };
 
-// Returns when the column above has decided so many rows.
+// Returns when `done` says so many rows.
 __device__ inline void WaitFor(const int& done, int rows) {
   while (*static_cast<const volatile int*>(&done) < rows) {
   }
   __threadfence_block();
   __syncwarp();
+}
+// Lets it say so; what the warp has written before is there for who waits.
+__device__ inline void Say(int& done, int rows) {
+  __syncwarp();
+  if (threadIdx.x % kWarp != 0) return;
+  __threadfence_block();
+  *static_cast<volatile int*>(&done) = rows;
 }
 
 // What all rows of a column share.
@@ -55,7 +63,8 @@ __device__ inline ColumnFacts FactsOf(const Stage& stage, const Tile& tile, int 
 
 // Fixes the columns of a panel in tiles first_tile + blockIdx.x: the tiles of turn t have panel step - t.
 template <bool kTrellis>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage stage, int first_tile, int step) {
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    SolvePanelOfTile(Stage stage, int first_tile, int step) {
   extern __shared__ float4 shared_memory[];
   TileMemory& tile_memory = *reinterpret_cast<TileMemory*>(shared_memory);
   auto* columns_memory = reinterpret_cast<ColumnMemory*>(&tile_memory + 1);
@@ -72,14 +81,13 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage s
     for (int k = 0; k < kSums; ++k) tile_memory.sums[k][i] = stage.sums[k * slots + first_slot + i];
   }
   for (int i = thread; i < kMostWidths; i += threads) tile_memory.widths[i] = 0;
-  for (int i = thread; i < kPanel; i += threads) tile_memory.done[i] = 0;
+  for (int i = thread; i < kPanel; i += threads) tile_memory.done[i] = tile_memory.counted[i] = 0;
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
     for (int i = thread; i < kWarp * WidthOfPart(part); i += threads) {
       const int r = part * kWarp + i / WidthOfPart(part), c = part * kWarp + i % WidthOfPart(part);
-      tile_memory.v[StartOfPart(part) + i] = tile.v != nullptr && c > r && c < rows
-                                                 ? tile.v[static_cast<size_t>(r) * tile.v_stride + c]
-                                                 : 0.0f;
+      tile_memory.v[StartOfPart(part) + i] =
+          tile.v != nullptr && c > r && c < rows ? tile.v[static_cast<size_t>(r) * tile.v_stride + c] : 0.0f;
     }
   }
   for (int i = kValuesOfV - 4 + thread; i < kValuesOfV; i += threads) tile_memory.v[i] = 0;
@@ -106,7 +114,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage s
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
       next_work[part] = stage.work[static_cast<size_t>(begin + p) * slots + first_slot + row_here[part]];
-      if (from_above) next_above[part] = stage.above[static_cast<size_t>(p) * slots + first_slot + row_here[part]];
+      if (from_above)
+        next_above[part] = stage.above[static_cast<size_t>(p) * slots + first_slot + row_here[part]];
     }
   };
   const int warps = threads / kWarp;
@@ -129,47 +138,57 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage s
     float w = 0, x = 0;
     // Rows [base, base + window) are about to be searched.
     const auto begin_rows = [&](int part, int base) {
-      if (p > 0) WaitFor(tile_memory.done[p - 1], min(base + stage.window, rows));
       const int group = lane / stage.window, groups = kWarp / stage.window;
-      const float* errors = &tile_memory.errors[group][base + lane % stage.window];
-      float sum = 0;
-      for (int i = group; i < p; i += groups, errors += groups * kPitch)  // as many times in all groups, or one less
-        sum = fmaf(memory.u[i], *errors, sum);
-      __syncwarp();
-      for (int reach = stage.window; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
-      if (group == base % kWarp / stage.window) {
-        w = work[part] - sum;
-        x = w + above[part];
+      const bool here = group == base % kWarp / stage.window;
+      if (here) {
         const float step_here = row_scale[part] * facts.scale;
         const int entropy_class =
             min(max(row_class[part] + facts.entropy_class, stage.first_class), stage.last_class);
-        memory.row[lane] =
-            make_float4(step_here, 1.0f / step_here, inverse_diagonal[part],
-                        __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
+        memory.row[lane] = make_float4(
+            step_here, 1.0f / step_here, inverse_diagonal[part],
+            __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
+      }
+      // The last column's errors come last; those of the others are there.
+      const int decided = min(base + stage.window, rows);
+      if (p > 1) WaitFor(tile_memory.done[p - 2], decided);
+      const float* errors = &tile_memory.errors[0][base + lane % stage.window];
+      float sum = 0;
+#pragma unroll 4
+      for (int i = group; i < p - 1; i += groups) sum = fmaf(memory.u[i], errors[i * kPitch], sum);
+      for (int reach = stage.window; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
+      float last = 0;
+      if (p > 0) {
+        WaitFor(tile_memory.done[p - 1], decided);
+        last = memory.u[p - 1] * errors[(p - 1) * kPitch];
+      }
+      if (here) {
+        w = work[part] - (sum + last);
+        x = w + above[part];
       }
       __syncwarp();
     };
-    // What becomes of rows [decided, upto), the lane's latest among them or not; rows before `now` are searched.
+    // What becomes of rows [decided, upto), the lane's latest among them or not; rows before `now` are
+    // searched.
     const auto keep = [&](int decided, int upto, int now, int n, float q, float error) {
       const int row = now - 1 - ((now - 1 - lane) & (kWarp - 1));
-      if (row >= decided && row < upto) {
+      const bool kept = row >= decided && row < upto;
+      const float change = (w - q) * reciprocal;
+      if (kept) tile_memory.errors[p][row] = change;
+      Say(tile_memory.done[p], upto);
+      // The next column goes on meanwhile.
+      if (p > 0) WaitFor(tile_memory.counted[p - 1], upto);
+      if (kept) {
         const size_t at = static_cast<size_t>(begin + p) * slots + first_slot + row;
-        const float change = (w - q) * reciprocal, row_error = error * memory.row[lane].z;
         stage.work[at] = q;
         stage.n[at] = static_cast<int16_t>(n);
         stage.errors[static_cast<size_t>(together + p) * slots + first_slot + row] = change;
-        if (stage.row_errors != nullptr) stage.row_errors[at] = row_error;
-        tile_memory.errors[p][row] = change;
+        if (stage.row_errors != nullptr) stage.row_errors[at] = error * memory.row[lane].z;
+        atomicAdd(&tile_memory.widths[32 - __clz(abs(n))], 1u);
         tile_memory.sums[0][row] += static_cast<double>(error) * error * square;
         tile_memory.sums[1][row] += static_cast<double>(change) * change;
         tile_memory.sums[2][row] += static_cast<double>(w) * w * square;
-        atomicAdd(&tile_memory.widths[32 - __clz(abs(n))], 1u);
       }
-      __syncwarp();
-      if (lane == 0) {
-        __threadfence_block();
-        *static_cast<volatile int*>(&tile_memory.done[p]) = upto;
-      }
+      Say(tile_memory.counted[p], upto);
     };
 
     int decided = 0;
@@ -186,7 +205,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2) SolvePanelOfTile(Stage s
           const Found found = Decide(me, memory, decided, upto, now, ways);
           const float step_here = memory.row[lane].x;
           const int magnitude =
-              found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser))) : 0;
+              found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser)))
+                              : 0;
           const float size = magnitude == 0 ? 0.0f : found.level * step_here;
           const float q = found.value < 0 ? -size : size;
           keep(decided, upto, now, found.value < 0 ? -magnitude : magnitude, q, found.value - q);
