@@ -1,7 +1,6 @@
 // A tile a block, a column a warp: columns follow one another down the rows, each behind what the one before
 // it has decided.
 #include <algorithm>
-#include <bit>
 
 #include "base/error.h"
 #include "ops/trellis/panel_cuda.h"
@@ -10,33 +9,60 @@
 namespace mica::cuda::trellis {
 namespace {
 
-constexpr int kMostWarps = 8;
+constexpr int kMostWarps = 5;   // one more than columns of the usual window that are under way in a tile
+constexpr unsigned kBegun = 8;  // rows that are begun together
+constexpr int kParts = kTile / kWarp;
 // Between columns of a tile's errors: four lanes at each of eight rows then read from all banks.
-constexpr int kPitch = kTile + 8;
+constexpr int kPitch = kTile + kBegun;
 
 // Of a block, without its warps' ColumnMemory.
 struct alignas(16) TileMemory {
   double sums[kSums][kTile];
   float errors[kPanel][kPitch];  // as in Stage
-  float v[kValuesOfV];           // as Follow reads it
-  int done[kPanel];              // rows that a column has decided
-  int counted[kPanel];           // and that are in the sums
+  TileOfV v;
+  float4 row[kTile];         // scale, 1 / scale, class as bits
+  unsigned done[kPanel];     // rows that a column has decided
+  unsigned counted[kPanel];  // and that are in the sums
   unsigned widths[kMostWidths + 1];
 };
 
 // Returns when `done` says so many rows.
-__device__ inline void WaitFor(const int& done, int rows) {
-  while (*static_cast<const volatile int*>(&done) < rows) {
-  }
-  __threadfence_block();
+__device__ inline void WaitFor(const unsigned& done, unsigned rows) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(&done));
+  unsigned found;
+  do {
+    asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(found) : "r"(address) : "memory");
+  } while (found < rows);
   __syncwarp();
 }
 // Lets it say so; what the warp has written before is there for who waits.
-__device__ inline void Say(int& done, int rows) {
+__device__ inline void Say(unsigned& done, unsigned rows) {
   __syncwarp();
   if (threadIdx.x % kWarp != 0) return;
-  __threadfence_block();
-  *static_cast<volatile int*>(&done) = rows;
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(&done));
+  asm volatile("st.release.cta.shared.u32 [%0], %1;" ::"r"(address), "r"(rows) : "memory");
+}
+
+// That of the part of the tile; all are read, so that they stay in registers.
+__device__ inline float Pick(const float (&values)[kParts], unsigned part) {
+  const float first = values[0], second = values[1], third = values[2], fourth = values[3];
+  const float low = part == 0 ? first : second, high = part == 2 ? third : fourth;
+  return part < 2 ? low : high;
+}
+
+// far[part] -= errors of rows [decided, upto) of part kPart, which are those of the lanes with such a row,
+// times V.
+template <unsigned kPart>
+__device__ inline void ReachFar(const TileOfV& tile_v, unsigned decided, unsigned upto, unsigned lane,
+                                float error, float (&far)[kParts]) {
+  const float* v = tile_v.far + FarStart(kPart) + decided % kWarp * FarWidth(kPart) + lane;
+#pragma unroll 4
+  for (unsigned r = decided; r < upto; ++r, v += FarWidth(kPart)) {
+    const float e = __shfl_sync(kAllLanes, error, static_cast<int>(r % kWarp));
+#pragma unroll
+    for (unsigned part = kPart + 1; part < kParts; ++part)
+      far[part] = fmaf(-e, v[(part - kPart - 1) * kWarp], far[part]);
+  }
 }
 
 // What all rows of a column share.
@@ -67,110 +93,104 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     SolvePanelOfTile(Stage stage, int first_tile, int step) {
   extern __shared__ float4 shared_memory[];
   TileMemory& tile_memory = *reinterpret_cast<TileMemory*>(shared_memory);
-  auto* columns_memory = reinterpret_cast<ColumnMemory*>(&tile_memory + 1);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, threads = blockDim.x,
+                 thread = threadIdx.x;
+  ColumnMemory& memory = reinterpret_cast<ColumnMemory*>(&tile_memory + 1)[warp];
   const int place = first_tile + static_cast<int>(blockIdx.x);
   const Tile tile = stage.tiles[place];
   const size_t slots = stage.slots, first_slot = static_cast<size_t>(place) * kTile;
-  const int begin = (step - tile.turn) * kPanel, columns = min(kPanel, stage.cols - begin), rows = tile.rows;
+  const int begin = (step - tile.turn) * kPanel, columns = min(kPanel, stage.cols - begin);
   const int together = (step - tile.turn) % kPanelsTogether * kPanel;  // where its errors stand
-  ColumnMemory& memory = columns_memory[warp];
+  const auto rows = static_cast<unsigned>(tile.rows), window = static_cast<unsigned>(stage.window),
+             ahead = static_cast<unsigned>(stage.ahead);
 
-  for (int i = thread; i < kTile; i += threads) {
+  for (unsigned i = thread; i < kTile; i += threads) {
     for (int k = 0; k < kSums; ++k) tile_memory.sums[k][i] = stage.sums[k * slots + first_slot + i];
+    const float scale = stage.row_scale[first_slot + i];
+    tile_memory.row[i] =
+        make_float4(scale, 1.0f / scale, __int_as_float(stage.row_class[first_slot + i]), 0.0f);
   }
-  for (int i = thread; i < kMostWidths; i += threads) tile_memory.widths[i] = 0;
-  for (int i = thread; i < kPanel; i += threads) tile_memory.done[i] = tile_memory.counted[i] = 0;
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    for (int i = thread; i < kWarp * WidthOfPart(part); i += threads) {
-      const int r = part * kWarp + i / WidthOfPart(part), c = part * kWarp + i % WidthOfPart(part);
-      tile_memory.v[StartOfPart(part) + i] =
-          tile.v != nullptr && c > r && c < rows ? tile.v[static_cast<size_t>(r) * tile.v_stride + c] : 0.0f;
-    }
+  for (unsigned i = thread; i < kMostWidths; i += threads) tile_memory.widths[i] = 0;
+  for (unsigned i = thread; i < kPanel; i += threads) tile_memory.done[i] = tile_memory.counted[i] = 0;
+  {
+    const auto* from = reinterpret_cast<const float4*>(stage.v + place);
+    auto* to = reinterpret_cast<float4*>(&tile_memory.v);
+#pragma unroll 4
+    for (unsigned i = thread; i < sizeof(TileOfV) / sizeof(float4); i += threads) to[i] = __ldg(from + i);
   }
-  for (int i = kValuesOfV - 4 + thread; i < kValuesOfV; i += threads) tile_memory.v[i] = 0;
   __syncthreads();
 
-  const Role me = RoleOf(lane);
-  // Rows part kWarp + lane; those that are not there are like the first.
-  float row_scale[kParts], inverse_diagonal[kParts], next_work[kParts], next_above[kParts] = {};
-  int row_class[kParts], row_here[kParts];
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    const int row = part * kWarp + lane < rows ? part * kWarp + lane : 0;
-    row_here[part] = row;
-    row_scale[part] = stage.row_scale[first_slot + row];
-    row_class[part] = stage.row_class[first_slot + row];
-    inverse_diagonal[part] =
-        tile.v != nullptr ? 1.0f / tile.v[static_cast<size_t>(row) * tile.v_stride + row] : 1.0f;
-  }
+  const Role me = RoleOf(static_cast<int>(lane));
   const bool from_above = stage.above != nullptr && tile.turn > 0;
-  // What a column needs is read while the one before it is searched.
+  // What a column needs is read while the one before it is searched. Of rows part kWarp + lane.
   ColumnFacts next_facts;
+  float next_work[kParts], next_above[kParts] = {};
   const auto read = [&](int p) {
-    next_facts = FactsOf(stage, tile, begin, p, lane);
+    next_facts = FactsOf(stage, tile, begin, p, static_cast<int>(lane));
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      next_work[part] = stage.work[static_cast<size_t>(begin + p) * slots + first_slot + row_here[part]];
-      if (from_above)
-        next_above[part] = stage.above[static_cast<size_t>(p) * slots + first_slot + row_here[part]];
+    for (unsigned part = 0; part < kParts; ++part) {
+      const size_t slot = first_slot + part * kWarp + lane;
+      next_work[part] = stage.work[static_cast<size_t>(begin + p) * slots + slot];
+      if (from_above) next_above[part] = stage.above[static_cast<size_t>(p) * slots + slot];
     }
   };
-  const int warps = threads / kWarp;
-  if (warp < columns) read(warp);
-  for (int p = warp; p < columns; p += warps) {
+  const int warps = static_cast<int>(threads / kWarp);
+  if (static_cast<int>(warp) < columns) read(static_cast<int>(warp));
+  for (int p = static_cast<int>(warp); p < columns; p += warps) {
     const ColumnFacts facts = next_facts;
-    float work[kParts], above[kParts];
+    // far: what errors of decided rows have made of rows that are not near to them.
+    float work[kParts], above[kParts], far[kParts] = {};
 #pragma unroll
     for (int part = 0; part < kParts; ++part) work[part] = next_work[part], above[part] = next_above[part];
     if (p + warps < columns) read(p + warps);
 #pragma unroll
     for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
-    const float reciprocal = 1.0f / facts.u_here;
+    const float reciprocal = __frcp_rn(facts.u_here), inverse_scale = __frcp_rn(facts.scale);
     const double square = static_cast<double>(reciprocal) * reciprocal;
     Survivors ways;
-    ways.Begin(me, memory);
+    ways.Begin(me);
     __syncwarp();
 
     // Of the lane's latest row that is begun.
-    float w = 0, x = 0;
-    // Rows [base, base + window) are about to be searched.
-    const auto begin_rows = [&](int part, int base) {
-      const int group = lane / stage.window, groups = kWarp / stage.window;
-      const bool here = group == base % kWarp / stage.window;
-      if (here) {
-        const float step_here = row_scale[part] * facts.scale;
-        const int entropy_class =
-            min(max(row_class[part] + facts.entropy_class, stage.first_class), stage.last_class);
-        memory.row[lane] = make_float4(
-            step_here, 1.0f / step_here, inverse_diagonal[part],
-            __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
-      }
+    float w = 0;
+    // Rows [base, base + kBegun) are about to be searched.
+    const auto begin_rows = [&](unsigned base) {
+      const unsigned row = base + lane % kBegun, group = lane / kBegun, part = base / kWarp;
+      const float4 of_row = tile_memory.row[row];
+      const int entropy_class =
+          min(max(__float_as_int(of_row.z) + facts.entropy_class, stage.first_class), stage.last_class);
+      const float before = Pick(work, part), besides = Pick(above, part) + Pick(far, part);
       // The last column's errors come last; those of the others are there.
-      const int decided = min(base + stage.window, rows);
+      const unsigned decided = min(base + kBegun, rows);
       if (p > 1) WaitFor(tile_memory.done[p - 2], decided);
-      const float* errors = &tile_memory.errors[0][base + lane % stage.window];
+      const float* errors = &tile_memory.errors[group][row];
+      const float* u = memory.u + group;
       float sum = 0;
 #pragma unroll 4
-      for (int i = group; i < p - 1; i += groups) sum = fmaf(memory.u[i], errors[i * kPitch], sum);
-      for (int reach = stage.window; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
+      for (int i = static_cast<int>(group); i < p - 1; i += kWarp / kBegun, u += kWarp / kBegun) {
+        sum = fmaf(*u, *errors, sum);
+        errors += kWarp / kBegun * kPitch;
+      }
+#pragma unroll
+      for (unsigned reach = kBegun; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
       float last = 0;
       if (p > 0) {
+        const float factor = memory.u[p - 1];
         WaitFor(tile_memory.done[p - 1], decided);
-        last = memory.u[p - 1] * errors[(p - 1) * kPitch];
+        last = factor * tile_memory.errors[p - 1][row];
       }
-      if (here) {
-        w = work[part] - (sum + last);
-        x = w + above[part];
+      if (group == base % kWarp / kBegun) {
+        w = before - (sum + last);
+        memory.row[lane] = make_float4(
+            of_row.x * facts.scale, of_row.y * inverse_scale, w + besides,
+            __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
       }
       __syncwarp();
     };
     // What becomes of rows [decided, upto), the lane's latest among them or not; rows before `now` are
     // searched.
-    const auto keep = [&](int decided, int upto, int now, int n, float q, float error) {
-      const int row = now - 1 - ((now - 1 - lane) & (kWarp - 1));
+    const auto keep = [&](unsigned decided, unsigned upto, unsigned now, int n, float q, float error) {
+      const unsigned row = now - 1 - (now - 1 - lane) % kWarp;  // beyond all others where there is none
       const bool kept = row >= decided && row < upto;
       const float change = (w - q) * reciprocal;
       if (kept) tile_memory.errors[p][row] = change;
@@ -182,7 +202,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
         stage.work[at] = q;
         stage.n[at] = static_cast<int16_t>(n);
         stage.errors[static_cast<size_t>(together + p) * slots + first_slot + row] = change;
-        if (stage.row_errors != nullptr) stage.row_errors[at] = error * memory.row[lane].z;
+        if (stage.row_errors != nullptr && tile.v != nullptr)
+          stage.row_errors[at] = error / tile.v[static_cast<size_t>(row) * tile.v_stride + row];
         atomicAdd(&tile_memory.widths[32 - __clz(abs(n))], 1u);
         tile_memory.sums[0][row] += static_cast<double>(error) * error * square;
         tile_memory.sums[1][row] += static_cast<double>(change) * change;
@@ -191,57 +212,100 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
       Say(tile_memory.counted[p], upto);
     };
 
-    int decided = 0;
-    const auto search = [&](auto part_constant) {
-      constexpr int kPart = decltype(part_constant)::value;
-      constexpr int kFirst = kPart * kWarp;
-      for (int base = kFirst; base < min(rows, kFirst + kWarp); base += stage.window) {
-        begin_rows(kPart, base);
-        const int now = min(base + stage.window, rows);
-        if constexpr (kTrellis) {
-          Follow<kPart>(me, memory, tile_memory.v, base - kFirst, now - kFirst, stage.prices, x, ways);
-          const int upto = now == rows ? rows : now - stage.ahead;
-          if (upto <= decided) continue;
-          const Found found = Decide(me, memory, decided, upto, now, ways);
-          const float step_here = memory.row[lane].x;
-          const int magnitude =
-              found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser)))
-                              : 0;
-          const float size = magnitude == 0 ? 0.0f : found.level * step_here;
-          const float q = found.value < 0 ? -size : size;
-          keep(decided, upto, now, found.value < 0 ? -magnitude : magnitude, q, found.value - q);
-          decided = upto;
-        } else {
-          const float4 row = memory.row[lane];
-          const char* prices = stage.prices + __float_as_uint(row.w);
-          float value = x + ways.fed[kPart][0];
-          const float* v = tile_memory.v + StartOfPart(kPart);
-          for (int r = 0; r < now - base; ++r, v += WidthOfPart(kPart)) {
-            const float rest = value - static_cast<float>(Rounded(value, row.y, prices, stage.plain)) * row.x;
-            const float e = __shfl_sync(kAllLanes, rest * row.z, r);
-            value = fmaf(-e, v[lane], value);  // V has zeros up to the diagonal
-#pragma unroll
-            for (int later = kPart + 1; later < kParts; ++later)
-              ways.fed[later][0] = fmaf(-e, v[(later - kPart) * kWarp + lane], ways.fed[later][0]);
-          }
-          const int n = Rounded(value, row.y, prices, stage.plain);
-          const float q = static_cast<float>(n) * row.x;
-          keep(base, now, now, n, q, value - q);
+    unsigned decided = 0;
+    if constexpr (kTrellis) {
+      for (unsigned base = 0; base < rows; base += kBegun) {
+        begin_rows(base);
+        const unsigned now = min(base + kBegun, rows);
+        float4 row[2] = {memory.row[base % kWarp], memory.row[(base + 1) % kWarp]};
+        for (unsigned r = base; r < now; r += kLanes) {
+          const Group group = GroupOf(me, memory, tile_memory.v, r, lane);
+          Step<0>(me, group, r, lane, stage.prices, row, ways);
+          if (r + 1 == rows) break;
+          Step<1>(me, group, r + 1, lane, stage.prices, row, ways);
+          if (r + 2 == rows) break;
+          Step<2>(me, group, r + 2, lane, stage.prices, row, ways);
+          if (r + 3 == rows) break;
+          Step<3>(me, group, r + 3, lane, stage.prices, row, ways);
+        }
+        if (now != rows && now < decided + window + ahead) continue;
+        const unsigned upto = now == rows ? rows : decided + window;
+        const Found found = Decide(me, memory, decided, upto, now, lane, ways);
+        const int magnitude =
+            found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser)))
+                            : 0;
+        const float size = magnitude == 0 ? 0.0f : found.level * memory.row[lane].x;
+        const float q = found.value < 0 ? -size : size, error = found.value - q;
+        keep(decided, upto, now, found.value < 0 ? -magnitude : magnitude, q, error);
+        while (decided < upto) {
+          const unsigned part = decided / kWarp, last = min(upto, (part + 1) * kWarp);
+          if (part == 0) ReachFar<0>(tile_memory.v, decided, last, lane, error, far);
+          if (part == 1) ReachFar<1>(tile_memory.v, decided, last, lane, error, far);
+          if (part == 2) ReachFar<2>(tile_memory.v, decided, last, lane, error, far);
+          decided = last;
         }
       }
-    };
-    search(std::integral_constant<int, 0>());
-    search(std::integral_constant<int, 1>());
-    search(std::integral_constant<int, 2>());
-    search(std::integral_constant<int, 3>());
-    static_assert(kParts == 4);
+    } else {
+      for (unsigned base = 0; base < rows; base += kWarp) {
+        const unsigned now = min(base + kWarp, rows), part = base / kWarp;
+        for (unsigned begun = base; begun < now; begun += kBegun) begin_rows(begun);
+        const float4 row = memory.row[lane];
+        const char* prices = stage.prices + __float_as_uint(row.w);
+        float value = row.z;
+        const auto v_of = [&](unsigned r, unsigned c) {  // V_rc / V_rr
+          if (c <= r) return 0.0f;
+          if (c >= FirstFar(r))
+            return tile_memory.v.far[FarStart(part) + r % kWarp * FarWidth(part) + c - (part + 1) * kWarp];
+          return tile_memory.v.near[r][c % kLanes][c / kLanes - (r + 1) / kLanes];
+        };
+        for (unsigned r = base; r < now; ++r) {
+          const float rest = value - static_cast<float>(Rounded(value, row.y, prices, stage.plain)) * row.x;
+          const float e = __shfl_sync(kAllLanes, rest, static_cast<int>(r % kWarp));
+          value = fmaf(-e, v_of(r, base + lane), value);
+#pragma unroll
+          for (unsigned later = 1; later < kParts; ++later) {
+            if (later > part) far[later] = fmaf(-e, v_of(r, later * kWarp + lane), far[later]);
+          }
+        }
+        const int n = Rounded(value, row.y, prices, stage.plain);
+        const float q = static_cast<float>(n) * row.x;
+        keep(base, now, now, n, q, value - q);
+      }
+    }
   }
   __syncthreads();
-  for (int i = thread; i < kTile; i += threads) {
+  for (unsigned i = thread; i < kTile; i += threads) {
     for (int k = 0; k < kSums; ++k) stage.sums[k * slots + first_slot + i] = tile_memory.sums[k][i];
   }
-  for (int i = thread; i < kMostWidths; i += threads)
+  for (unsigned i = thread; i < kMostWidths; i += threads)
     stage.widths[static_cast<size_t>(place) * kMostWidths + i] += tile_memory.widths[i];
+}
+
+// A block a tile.
+constexpr int kArrangeThreads = 256;
+__global__ void __launch_bounds__(kArrangeThreads) ArrangeTileOfV(Stage stage) {
+  const Tile tile = stage.tiles[blockIdx.x];
+  TileOfV& v = stage.v[blockIdx.x];
+  const auto rows = static_cast<unsigned>(tile.rows);
+  const auto over_diagonal = [&](unsigned r, unsigned c) {
+    if (tile.v == nullptr || c <= r || r >= rows || c >= rows) return 0.0f;
+    const float* row = tile.v + static_cast<size_t>(r) * tile.v_stride;
+    return row[c] / row[r];
+  };
+  for (unsigned i = threadIdx.x; i < kTile * kLanes * kNearPitch; i += kArrangeThreads) {
+    const unsigned r = i / (kLanes * kNearPitch), lane = i / kNearPitch % kLanes, place = i % kNearPitch;
+    const unsigned first = (r + 1) / kLanes * kLanes;  // of the rows that lanes have then
+    float value = 0;
+    if (place < kNear) value = over_diagonal(r, first + place * kLanes + lane);
+    if (place == kNear) value = over_diagonal(r, r + 1);
+    v.near[r][lane][place] = value;
+  }
+  for (unsigned r = 0; r < kFarRows; ++r) {
+    const unsigned part = r / kWarp, first = (part + 1) * kWarp;
+    float* far = v.far + FarStart(part) + r % kWarp * FarWidth(part);
+    for (unsigned c = first + threadIdx.x; c < kTile; c += kArrangeThreads)
+      far[c - first] = c >= FirstFar(r) ? over_diagonal(r, c) : 0.0f;
+  }
 }
 
 // What the tiles above in the same block of G make of a panel, as SolvePanel counts tiles and panels. A
@@ -351,11 +415,12 @@ Windows::Windows(const StepPrices& prices, Device device) {
   }
   const size_t rows = prices.window > 0 ? prices.window : kCudaWindow,
                behind = prices.window > 0 ? prices.ahead : kCudaAhead;
-  if (rows < 8 || !std::has_single_bit(rows) || behind % rows != 0 || rows + behind > kWarp) {
+  if (rows % kBegun != 0 || behind % kBegun != 0 || rows + behind > kWarp) {
     Fail(
-        "the trellis decides {} rows and looks {} ahead, expected on {}: --trellis-window 8, 16 or 32, "
-        "--trellis-ahead a multiple of it, both together at most {} rows",
-        rows, behind, device.name(), kWarp);
+        "the trellis decides {} rows and looks {} ahead, expected on {}: a --trellis-window and a "
+        "--trellis-ahead of "
+        "multiples of {}, both together at most {}",
+        rows, behind, device.name(), kBegun, kWarp);
   }
   window = static_cast<int>(rows);
   ahead = static_cast<int>(behind);
@@ -371,6 +436,10 @@ PanelKernel ChoosePanelKernel(Device device, bool trellis) {
       std::min<size_t>(kMostWarps, (static_cast<size_t>(most) - sizeof(TileMemory)) / sizeof(ColumnMemory));
   return {trellis ? SolvePanelOfTile<true> : SolvePanelOfTile<false>, static_cast<unsigned>(warps * kWarp),
           sizeof(TileMemory) + warps * sizeof(ColumnMemory)};
+}
+
+void ArrangeV(Device device, const Stage& stage, size_t tiles) {
+  Launch(device, ArrangeTileOfV, Blocks(tiles, 1), kArrangeThreads, 0, stage);
 }
 
 void TakeWeights(Device device, const Stage& stage) {

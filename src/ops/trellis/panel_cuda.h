@@ -26,6 +26,28 @@ inline constexpr uint32_t kPriceBytes = kPriced * sizeof(float2);
 inline constexpr uint32_t kClassBytes = 4 * kPriceBytes;  // [quantiser][parity]
 inline constexpr float kNever = 1e30f;
 
+constexpr int kLanes = 32 / kStates;  // of a state
+// Rows to come of which a lane keeps what errors have made: of r, those of 4 (r / 4) + 4 i + lane % 4. What
+// is decided reaches rows behind them by itself.
+constexpr int kNear = 9;
+constexpr int kNearPitch = 12;  // kNear, the next row, and what makes them whole groups of 16 bytes
+constexpr int kFarRows = kTile - 32;
+// Columns that are not near to a row, in parts of 32 rows: of the first part all behind it, and so on.
+__host__ __device__ constexpr unsigned FarWidth(unsigned part) { return kTile - (part + 1) * 32; }
+__host__ __device__ constexpr unsigned FarStart(unsigned part) {
+  return part == 0 ? 0 : FarStart(part - 1) + 32 * FarWidth(part - 1);
+}
+// The first row that is not near to r. The last of a group of four has gone on to the next.
+__host__ __device__ constexpr unsigned FirstFar(unsigned r) {
+  return (r + 1) / kLanes * kLanes + kNear * kLanes;
+}
+
+// V of a tile over its diagonal, V_rk / V_rr for k > r, zeros elsewhere, as a search reads it.
+struct alignas(16) TileOfV {
+  float near[kTile][kLanes][kNearPitch];
+  float far[FarStart(kFarRows / 32)];  // zeros where they are near
+};
+
 struct Tile {
   const float* v;  // V at the tile's first row and column; null: rows do not feed back
   size_t v_stride;
@@ -43,6 +65,7 @@ struct Tile {
 // All that is solved together.
 struct Stage {
   const Tile* tiles;
+  TileOfV* v;         // [tiles]
   const int* row_of;  // [slots] row of the matrix, -1: none
   const float* row_scale;
   const int* row_class;    // [slots]
@@ -66,8 +89,8 @@ struct Stage {
   int* not_finite;
 };
 
-// Rows of a column that are decided together, and rows behind them that are searched before: StepPrices where a window
-// is chosen. Throws Error where the device has no such windows.
+// Rows of a column that are decided together, and rows behind them that are searched before: StepPrices where
+// a window is chosen. Throws Error where the device has no such windows.
 struct Windows {
   Windows(const StepPrices& prices, Device device);
   int window, ahead = 0;
@@ -81,6 +104,8 @@ struct PanelKernel {
 };
 PanelKernel ChoosePanelKernel(Device device, bool trellis);
 
+// Stage::v of `tiles` tiles.
+void ArrangeV(Device device, const Stage& stage, size_t tiles);
 // Weights of all matrices into Stage::work, and what has become of them to where they belong.
 void TakeWeights(Device device, const Stage& stage);
 void GiveResults(Device device, const Stage& stage);

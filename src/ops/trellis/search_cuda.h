@@ -1,8 +1,9 @@
 // The cheapest path of a column through the rows of a tile, by one warp: included by *_cuda.cu only.
 //
-// A lane is a row of each part, where what survivors' errors have made of it is kept, and a pair (state,
-// predecessor), where the choice is made. Rows are decided a few at a time, some rows behind those that are searched,
-// so that the next column can follow: its rows feel the errors of this one.
+// Four lanes are a state. They keep what the errors on the way to it have made of the rows that come, a
+// quarter of them each, and two of them each try one way on from it. Rows are decided some at a time, some
+// rows behind those that are searched, so that the next column can follow: its rows feel the errors of this
+// one.
 #pragma once
 
 #include <cstdint>
@@ -29,66 +30,52 @@ __host__ __device__ constexpr int ParityOf(int state, int pick) {
   constexpr int of[kStates][2] = {{0, 1}, {0, 1}, {1, 0}, {1, 0}, {1, 0}, {0, 1}, {0, 1}, {1, 0}};
   return of[state][pick];
 }
-// The first lane that tries paths from a state: lanes 4 s and 4 s + 2 (and, the same again, those behind
-// them) try those from the predecessors of s.
-__host__ __device__ constexpr int LaneFrom(int state) {
-  for (int lane = 0; lane < kWarp; lane += 2) {
-    if (Predecessor(lane / 4, lane / 2 % 2) == state) return lane;
-  }
-  return -1;
+// Of the first way into each state, four bits a state: the state before it, and the parity.
+constexpr uint32_t ByState(int (*of)(int, int)) {
+  uint32_t all = 0;
+  for (int s = 0; s < kStates; ++s) all |= static_cast<uint32_t>(of(s, 0)) << (4 * s);
+  return all;
 }
-
-// Rows of a tile that a lane has.
-inline constexpr int kParts = kTile / kWarp;
+inline constexpr uint32_t kFirstBefore = ByState(Predecessor), kFirstParity = ByState(ParityOf);
 
 // Of a warp: row r of the tile stands at r % kWarp.
 struct alignas(16) ColumnMemory {
-  float4 row[kWarp];            // step, 1 / step, 1 / V_rr, bytes from prices to the class
-  float2 path[kWarp][kStates];  // by the state behind the row: its value and level on the way there
-  float fed[2][kStates];        // by state before a row: what errors have made of the row behind it
-  float error[2][kStates];      // by state behind a row: its error over V_rr
-  float u[kPanel];              // the part of U's column that is in the panel: not for the search
+  float4 row[kWarp];  // step, 1 / step, value without errors of near rows, bytes from prices to the class
+  float2 path[kWarp][kStates][2];  // by the state before the row and its parity: value and level
+  float u[kPanel];                 // the part of U's column that is in the panel: not for the search
 };
 
-// V right of the diagonal, zeros elsewhere: of rows [part kWarp, (part + 1) kWarp) the columns from there on.
-__host__ __device__ constexpr int WidthOfPart(int part) { return kWarp * (kParts - part); }
-__host__ __device__ constexpr int StartOfPart(int part) {
-  return part == 0 ? 0 : StartOfPart(part - 1) + kWarp * WidthOfPart(part - 1);
-}
-inline constexpr int kValuesOfV = StartOfPart(kParts) + 4;  // a row's next neighbour may lie behind the last
-
-// What a lane tries: the way into a state from one of its predecessors.
+// What a lane does for its state: it tries one parity, and finds the better way into it.
 struct Role {
-  int from, to, pick;
-  int before[2];   // predecessors of `from`
-  int lane_of_to;  // LaneFrom(to)
-  float shift;     // (quantiser - 2 parity) / 4
-  float lowest;    // 2 parity - quantiser: the level of the smallest integer
-  uint32_t table;  // bytes from a class to its prices, less what kMagicBits adds
+  int state, parity;
+  int from[2];         // first lanes of the states before it
+  int mine_of[2];      // lanes of those that keep the same rows as this one
+  int try_of[2];       // lanes that try the ways from there
+  uint32_t before[2];  // those states, where its four bits of a map are
+  float shift;         // (quantiser - 2 parity) / 4
+  float lowest;        // 2 parity - quantiser: the level of the smallest integer
+  uint32_t table;      // bytes from a class to its prices, less what kMagicBits adds
 };
 
 __device__ inline Role RoleOf(int lane) {
   Role role = {};
-  role.to = lane / 4;
-  role.pick = lane / 2 % 2;
-  int parity = 0;
+  role.state = lane / kLanes;
+  role.parity = lane % 2;
 #pragma unroll
   for (int s = 0; s < kStates; ++s) {
-    if (s != role.to) continue;
-    role.from = role.pick != 0 ? Predecessor(s, 1) : Predecessor(s, 0);
-    parity = role.pick != 0 ? ParityOf(s, 1) : ParityOf(s, 0);
-    role.lane_of_to = LaneFrom(s);
-  }
+    if (s != role.state) continue;
 #pragma unroll
-  for (int s = 0; s < kStates; ++s) {
-    if (s != role.from) continue;
-    role.before[0] = Predecessor(s, 0);
-    role.before[1] = Predecessor(s, 1);
+    for (int pick = 0; pick < 2; ++pick) {
+      role.from[pick] = Predecessor(s, pick) * kLanes;
+      role.mine_of[pick] = Predecessor(s, pick) * kLanes + lane % kLanes;
+      role.try_of[pick] = Predecessor(s, pick) * kLanes + ParityOf(s, pick);
+      role.before[pick] = static_cast<uint32_t>(Predecessor(s, pick)) << (4 * s);
+    }
   }
-  const int quantiser = role.from & 1;
-  role.shift = 0.25f * static_cast<float>(quantiser - 2 * parity);
-  role.lowest = static_cast<float>(2 * parity - quantiser);
-  role.table = static_cast<uint32_t>(2 * quantiser + parity) * kPriceBytes -
+  const int quantiser = role.state & 1;
+  role.shift = 0.25f * static_cast<float>(quantiser - 2 * role.parity);
+  role.lowest = static_cast<float>(2 * role.parity - quantiser);
+  role.table = static_cast<uint32_t>(2 * quantiser + role.parity) * kPriceBytes -
                kMagicBits * static_cast<uint32_t>(sizeof(float2));
   return role;
 }
@@ -100,116 +87,96 @@ struct StateMap {
     return static_cast<int>(__byte_perm(low, high, static_cast<uint32_t>(state)) & 7);
   }
 };
-// The same, four bits each.
+// The same, four bits each, and back.
 __device__ inline uint32_t Packed(const StateMap& map) {
   return __byte_perm(map.low | map.low >> 4, map.high | map.high >> 4, 0x6420);
 }
+__device__ inline StateMap Unpacked(uint32_t map) {
+  const uint32_t even = map & 0x07070707u, odd = map >> 4 & 0x07070707u;
+  return {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
+}
 
-// The ways through the rows so far, one to each state. A lane has what belongs to its rows, and to me.from.
+// The ways through the rows so far, one to each state, of which a lane has its own.
 struct Survivors {
-  float fed[kParts][kStates];  // what errors on the way to a state have made of row part kWarp + lane
-  float total, next;           // of the way to me.from: its cost, what its errors have made of the row that comes
-  uint32_t picks;              // at the lane's latest row: LaneFrom(s) is set where s is reached by pick 1
+  float fed[kNear];   // what errors on the way have made of the lane's rows to come
+  float total, next;  // its cost, what its errors have made of the row that comes
+  uint32_t history;   // at the row of this lane, r % kWarp: the state before it by the one behind it
 
   // Before the first row.
-  __device__ void Begin(const Role& me, ColumnMemory& memory) {
+  __device__ void Begin(const Role& me) {
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-      for (int s = 0; s < kStates; ++s) fed[part][s] = 0;
-    }
-    total = me.from == 0 ? 0.0f : kNever;
+    for (float& value : fed) value = 0;
+    total = me.state == 0 ? 0.0f : kNever;
     next = 0;
-    picks = 0;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    if (lane < kStates) memory.fed[0][lane] = 0;
+    history = 0;
   }
 };
 
-// Rows [first, last) of a part (row part kWarp + r of the tile is r here). x: of the lane's row, its value without
-// errors of rows above. v: of the whole tile. All lanes call it, when memory.row is there for all of them.
-template <int kPart>
-__device__ __forceinline__ void Follow(const Role& me, ColumnMemory& memory, const float* v, int first, int last,
-                                       const char* prices, float x, Survivors& ways) {
-  constexpr int kWidth = WidthOfPart(kPart);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  v += StartOfPart(kPart) + first * kWidth;
-  float4 row = memory.row[first];
-  float x_here = __shfl_sync(kAllLanes, x, first), v_next = v[first + 1];
-#pragma unroll 2
-  for (int r = first; r < last; ++r, v += kWidth) {
-    const float next[2] = {memory.fed[r & 1][me.before[0]], memory.fed[r & 1][me.before[1]]};
-    const float value = ways.next + x_here;
-    // The nearest level of this quantiser and parity, and the one below it.
-    const float step = copysignf(row.x, value);
-    const float quarters = fminf(fmaf(fabsf(value), 0.25f * row.y, me.shift), kMostQuarters);
-    const float magic = quarters + kMagic, k = magic - kMagic;
-    const uint32_t index = min(__float_as_uint(magic), kMagicBits + kPriced - 1);
-    const uint32_t offset =
-        __float_as_uint(row.w) + me.table + index * static_cast<uint32_t>(sizeof(float2));
-    const float2 price = __ldg(reinterpret_cast<const float2*>(prices + offset));
-    // What the row behind it needs, and V, are read while that comes.
-    const float inverse_diagonal = row.z;
-    const float size = fminf(fabsf(value) * row.y, 4.0f * kMostQuarters);
-    float v_here[kParts];
+// Where a lane finds what belongs to a group of four rows.
+struct Group {
+  const float4* near;        // of the first row, in TileOfV
+  const float4 *row, *next;  // in ColumnMemory, and of the group behind it
+  float2* path;              // of its way on
+};
+__device__ inline Group GroupOf(const Role& me, ColumnMemory& memory, const TileOfV& v, unsigned r,
+                                unsigned lane) {
+  const unsigned here = r % kWarp;
+  return {reinterpret_cast<const float4*>(v.near[r][lane % kLanes]), memory.row + here,
+          memory.row + (here + kLanes) % kWarp, &memory.path[here][me.state][me.parity]};
+}
+
+// Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
+// go on by one.
+template <int kPlace>
+__device__ __forceinline__ void Step(const Role& me, const Group& group, unsigned r, unsigned lane,
+                                     const char* prices, float4 (&row)[2], Survivors& ways) {
+  const float4* near = group.near + kPlace * (kLanes * kNearPitch / 4);
+  const float4 near0 = near[0], near1 = near[1], near2 = near[2];
+  const float v[kNear] = {near0.x, near0.y, near0.z, near0.w, near1.x, near1.y, near1.z, near1.w, near2.x};
+  const float v_next = near2.y;
+  const float4 here = row[0];
+  row[0] = row[1];
+  row[1] = kPlace + 2 < kLanes ? group.row[kPlace + 2] : group.next[(kPlace + 2) % kLanes];
+  // The row behind it before this row's errors, on both ways into the state.
+  constexpr int kNext = (kPlace + 1) / kLanes, kNextLane = (kPlace + 1) % kLanes;
+  const float next0 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[0] + kNextLane),
+              next1 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[1] + kNextLane);
+  // The nearest level of this quantiser and parity, and the one below it.
+  const float value = ways.next + here.z;
+  const float step = copysignf(here.x, value);
+  const float quarters = fminf(fmaf(fabsf(value), 0.25f * here.y, me.shift), kMostQuarters);
+  const float magic = quarters + kMagic, k = magic - kMagic;
+  const uint32_t index = min(__float_as_uint(magic), kMagicBits + kPriced - 1);
+  const uint32_t offset = __float_as_uint(here.w) + me.table + index * static_cast<uint32_t>(sizeof(float2));
+  const float2 price = __ldg(reinterpret_cast<const float2*>(prices + offset));
+  const float size = fminf(fabsf(value) * here.y, 4.0f * kMostQuarters);
+  const float nearest = fmaf(4.0f, k, me.lowest);
+  const float level0 = fmaxf(nearest, 0.0f), level1 = fmaxf(nearest - 4.0f, 0.0f);
+  const float rest0 = fmaf(-level0, step, value), rest1 = fmaf(-level1, step, value);
+  const float d0 = size - level0, d1 = size - level1;
+  const float cost0 = fmaf(d0, d0, price.x), cost1 = fmaf(d1, d1, price.y);
+  const bool lower = cost1 < cost0;
+  const float cost = ways.total + fminf(cost0, cost1), error = lower ? rest1 : rest0;
+  // Which way into the state is cheaper.
+  const float into0 = __shfl_sync(kAllLanes, cost, me.try_of[0]),
+              into1 = __shfl_sync(kAllLanes, cost, me.try_of[1]);
+  const float error0 = __shfl_sync(kAllLanes, error, me.try_of[0]),
+              error1 = __shfl_sync(kAllLanes, error, me.try_of[1]);
+  if (lane % kLanes < 2) group.path[kPlace * (kStates * 2)] = make_float2(value, lower ? level1 : level0);
+  const bool second = into1 < into0;
+  const float e = second ? error1 : error0;
+  ways.next = fmaf(-e, v_next, second ? next1 : next0);
+  ways.total = fminf(into0, into1);
+  const int from = second ? me.mine_of[1] : me.mine_of[0];
+  constexpr int kGoesOn = kPlace == kLanes - 1 ? 1 : 0;  // the group is done
 #pragma unroll
-    for (int later = kPart; later < kParts; ++later) v_here[later] = v[(later - kPart) * kWarp + lane];
-    const float v_now = v_next;
-    if (r + 1 < last) {
-      row = memory.row[r + 1];
-      v_next = v[kWidth + r + 2];
-      x_here = __shfl_sync(kAllLanes, x, r + 1);
-    }
-    const float near = fmaf(4.0f, k, me.lowest);
-    const float level0 = fmaxf(near, 0.0f), level1 = fmaxf(near - 4.0f, 0.0f);
-    const float rest0 = fmaf(-level0, step, value), rest1 = fmaf(-level1, step, value);
-    const float d0 = size - level0, d1 = size - level1;
-    const float cost0 = fmaf(d0, d0, price.x), cost1 = fmaf(d1, d1, price.y);
-    const bool lower = cost1 < cost0;
-    const float cost = ways.total + fminf(cost0, cost1);
-    const float error = (lower ? rest1 : rest0) * inverse_diagonal;
-    // Which way into `from` is cheaper, for the row to come.
-    const float into0 = __shfl_sync(kAllLanes, cost, 4 * me.from),
-                into1 = __shfl_sync(kAllLanes, cost, 4 * me.from + 2);
-    const float error0 = __shfl_sync(kAllLanes, error, 4 * me.from),
-                error1 = __shfl_sync(kAllLanes, error, 4 * me.from + 2);
-    const bool second = into1 < into0;
-    const float error_into = second ? error1 : error0;
-    const uint32_t picks = __ballot_sync(kAllLanes, second);
-    memory.error[r & 1][me.from] = error_into;
-    if (static_cast<int>(picks >> me.lane_of_to & 1) == me.pick)
-      memory.path[r][me.to] = make_float2(value, lower ? level1 : level0);
-    if (lane == r) ways.picks = picks;
-    ways.total = fminf(into0, into1);
-    ways.next = fmaf(-error_into, v_now, second ? next[1] : next[0]);
-    __syncwarp();
-    // Beside that, what the errors make of all rows to come.
-    const float4 e0 = *reinterpret_cast<const float4*>(memory.error[r & 1]),
-                 e1 = *reinterpret_cast<const float4*>(memory.error[r & 1] + 4);
-    const float e[kStates] = {e0.x, e0.y, e0.z, e0.w, e1.x, e1.y, e1.z, e1.w};
-#pragma unroll
-    for (int later = kPart; later < kParts; ++later) {
-      float after[kStates];
-#pragma unroll
-      for (int s = 0; s < kStates; ++s) {
-        const bool from_second = (picks >> LaneFrom(s) & 1) != 0;
-        after[s] = fmaf(-e[s], v_here[later],
-                        from_second ? ways.fed[later][Predecessor(s, 1)] : ways.fed[later][Predecessor(s, 0)]);
-      }
-#pragma unroll
-      for (int s = 0; s < kStates; ++s) ways.fed[later][s] = after[s];
-    }
-    const auto hand_on = [&](const float(&from)[kStates]) {
-      float* to = memory.fed[(r + 1) & 1];
-      *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
-      *reinterpret_cast<float4*>(to + 4) = make_float4(from[4], from[5], from[6], from[7]);
-    };
-    if (lane == r + 2) hand_on(ways.fed[kPart]);
-    if constexpr (kPart + 1 < kParts) {
-      if (lane == r + 2 - kWarp) hand_on(ways.fed[kPart + 1]);
-    }
-    __syncwarp();
+  for (int i = 0; i < kNear; ++i) {
+    const float before =
+        i + kGoesOn < kNear ? __shfl_sync(kAllLanes, ways.fed[(i + kGoesOn) % kNear], from) : 0.0f;
+    ways.fed[i] = fmaf(-e, v[i], before);
   }
+  const uint32_t map = __reduce_or_sync(kAllLanes, second ? me.before[1] : me.before[0]);
+  if (lane == r % kWarp) ways.history = map;
 }
 
 // What has been decided for the lane's latest row.
@@ -218,39 +185,33 @@ struct Found {
   int quantiser;
 };
 
-// Decides rows [decided, upto) of the tile when rows before `now` are searched, at most kWarp of them from `decided`
-// on: they stay as they are on the cheapest way so far, and ways that part from it before `upto` are no more. What it
-// returns holds for lanes with such a row.
-__device__ inline Found Decide(const Role& me, const ColumnMemory& memory, int decided, int upto, int now,
-                               Survivors& ways) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+// Decides rows [decided, upto) of the tile when rows before `now` are searched, at most kWarp of them from
+// `decided` on: they stay as they are on the cheapest way so far, and ways that part from it before `upto`
+// are no more. What it returns holds for lanes with such a row.
+__device__ inline Found Decide(const Role& me, const ColumnMemory& memory, unsigned decided, unsigned upto,
+                               unsigned now, unsigned lane, Survivors& ways) {
   // Costs are not negative: their bits are in the same order.
   const uint32_t least = __reduce_min_sync(kAllLanes, __float_as_uint(ways.total));
   const uint32_t cheapest = __ballot_sync(kAllLanes, __float_as_uint(ways.total) == least);
-  const int state = __shfl_sync(kAllLanes, me.from, __ffs(static_cast<int>(cheapest)) - 1);
-  // The way back: a row maps the state behind it to the one before it.
-  StateMap own = {};
-#pragma unroll
-  for (int s = 0; s < kStates; ++s) {
-    const bool from_second = (ways.picks >> LaneFrom(s) & 1) != 0;
-    const auto before = static_cast<uint32_t>(from_second ? Predecessor(s, 1) : Predecessor(s, 0));
-    (s < 4 ? own.low : own.high) |= before << (8 * (s % 4));
-  }
-  // `map` leads from behind the last row to behind the lane's, which lies `age` rows before.
-  const int age = (now - 1 - lane) & (kWarp - 1);
-  StateMap map = {__shfl_sync(kAllLanes, own.low, (lane + 1) % kWarp),
-                  __shfl_sync(kAllLanes, own.high, (lane + 1) % kWarp)};
-  if (age == 0) map = {0x03020100u, 0x07060504u};
-  for (int reach = 1; reach < now - decided; reach *= 2) {
-    const uint32_t later = __shfl_sync(kAllLanes, Packed(map), (lane + reach) % kWarp);
+  const int state = (__ffs(static_cast<int>(cheapest)) - 1) / kLanes;
+  // The way back: a row maps the state behind it to the one before it. `map` leads from behind the last row
+  // to behind the lane's, which lies `age` rows before.
+  const unsigned age = (now - 1 - lane) % kWarp;
+  uint32_t later = __shfl_sync(kAllLanes, ways.history, static_cast<int>((lane + 1) % kWarp));
+  StateMap map = Unpacked(age == 0 ? 0x76543210u : later);
+  for (unsigned reach = 1; reach < now - decided; reach *= 2) {
+    later = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((lane + reach) % kWarp));
     if (age >= reach)
       map = {__byte_perm(map.low, map.high, later & 0xFFFF), __byte_perm(map.low, map.high, later >> 16)};
   }
-  const uint32_t behind = __shfl_sync(kAllLanes, Packed(map), (upto - 1) % kWarp);
-  const bool stays = (behind >> (4 * me.from) & 7) == (behind >> (4 * state) & 7);
+  const uint32_t behind = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((upto - 1) % kWarp));
+  const bool stays = (behind >> (4 * me.state) & 7) == (behind >> (4 * state) & 7);
   ways.total = stays ? ways.total - __uint_as_float(least) : kNever;
-  const int after = map[state], before = own[after];
-  const float2 way = memory.path[lane][after];
+  const int after = map[state], before = static_cast<int>(ways.history >> (4 * after) & 7);
+  const bool second = static_cast<int>(kFirstBefore >> (4 * after) & 7) != before;
+  const int parity = static_cast<int>(kFirstParity >> (4 * after) & 1) ^ (second ? 1 : 0);
+  __syncwarp();
+  const float2 way = memory.path[lane][before][parity];
   return {way.x, way.y, before & 1};
 }
 

@@ -136,8 +136,10 @@ class StageSolver {
     sums.FillZero();
     widths.FillZero();
 
+    const Values<TileOfV> d_v(device_, places_.size());
     Stage stage = {};
     stage.tiles = d_tiles.data();
+    stage.v = d_v.data();
     stage.row_of = d_row_of.data();
     stage.row_scale = d_row_scale.data();
     stage.row_class = d_row_class.data();
@@ -162,6 +164,7 @@ class StageSolver {
     stage.widths = widths.data();
     stage.not_finite = d_not_finite.data();
 
+    ArrangeV(device_, stage, places_.size());
     TakeWeights(device_, stage);
     const size_t panels = (cols_ + kPanel - 1) / kPanel;
     for (size_t step = 0; step < panels + turns - 1; ++step) {
