@@ -45,6 +45,7 @@ CompressionRecord Compression::Work() {
   if (!settings_.arithmetic.device.is_cuda()) checked.get();
   std::future<void> saved = ObtainStatistics();
   if (checked.valid()) checked.get();
+  const double obtained = MonotonicSeconds();
   // Types of embedding and head may be planned with those of the matrices; headers of packed checkpoints are
   // known better once the first is written.
   if (!format_) FinishBeforeLayers();
@@ -57,6 +58,8 @@ CompressionRecord Compression::Work() {
     throw;
   }
   if (format_) FinishBeforeLayers();
+  const double before_layers = MonotonicSeconds();
+  LogDebug("rates planned, tensors before the layers written in {:.2f} s", before_layers - obtained);
   CheckDisk(coder_->planned_bits_per_weight() * static_cast<double>(CompressedWeights(config())),
             static_cast<double>(Besides().least));
 
@@ -77,6 +80,7 @@ CompressionRecord Compression::Work() {
   std::optional<ResidualStream> original;
   if (settings_.drift.compensation > 0) original.emplace(weights_, *calibration_, 1, settings_.arithmetic, rest_);
   ResidualStream* const original_stream = original ? &*original : nullptr;
+  LogDebug("residual streams begun in {:.2f} s", MonotonicSeconds() - before_layers);
   std::optional<ReadAhead<LayerWeights>> ahead;
   for (size_t l = 0; l < config().layers; ++l) {
     if (std::optional<ShardRecord> finished = work_->Finished(kShardsBeforeLayers + l + 1)) {
@@ -108,6 +112,7 @@ CompressionRecord Compression::Work() {
     CompressLayer(*layer, stream, original_stream);
     if (saved.valid()) saved.get();
   }
+  const double behind_layers = MonotonicSeconds();
   if (solved_) FinishLayer();
   SettleWriting();
   if (ends_.has_head()) {
@@ -115,6 +120,7 @@ CompressionRecord Compression::Work() {
     finished_.push_back(head ? *head
                              : WriteHead(stream, {nullptr, original_stream, settings_.drift.windows}));
   }
+  LogDebug("last layer and head written in {:.2f} s", MonotonicSeconds() - behind_layers);
   progress_.End();
   return group().leads() ? Finish() : CompressionRecord();
 }

@@ -110,6 +110,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     tile_memory.row[i] =
         make_float4(scale, 1.0f / scale, __int_as_float(stage.row_class[first_slot + i]), 0.0f);
   }
+  for (unsigned i = thread; i < kPanel * kPitch; i += threads) tile_memory.errors[0][i] = 0;
   for (unsigned i = thread; i < kMostWidths; i += threads) tile_memory.widths[i] = 0;
   for (unsigned i = thread; i < kPanel; i += threads) tile_memory.done[i] = tile_memory.counted[i] = 0;
   {
@@ -144,7 +145,11 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     for (int part = 0; part < kParts; ++part) work[part] = next_work[part], above[part] = next_above[part];
     if (p + warps < columns) read(p + warps);
 #pragma unroll
-    for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
+    for (int i = 0; i < kPanel / kWarp; ++i)
+      memory.u[i * kWarp + lane] = i * kWarp + static_cast<int>(lane) < p - 1 ? facts.u[i] : 0.0f;
+    const float last_factor =
+        __shfl_sync(kAllLanes, p > kWarp ? facts.u[1] : facts.u[0], (p + kWarp - 1) % kWarp);
+    static_assert(kPanel == 2 * kWarp);
     const float reciprocal = __frcp_rn(facts.u_here), inverse_scale = __frcp_rn(facts.scale);
     const double square = static_cast<double>(reciprocal) * reciprocal;
     Survivors ways;
@@ -163,21 +168,22 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
       // The last column's errors come last; those of the others are there.
       const unsigned decided = min(base + kBegun, rows);
       if (p > 1) WaitFor(tile_memory.done[p - 2], decided);
+      constexpr int kTogetherRead = 4, kGroups = kWarp / kBegun;
       const float* errors = &tile_memory.errors[group][row];
       const float* u = memory.u + group;
-      float sum = 0;
-#pragma unroll 4
-      for (int i = static_cast<int>(group); i < p - 1; i += kWarp / kBegun, u += kWarp / kBegun) {
-        sum = fmaf(*u, *errors, sum);
-        errors += kWarp / kBegun * kPitch;
+      float sums[kTogetherRead] = {};
+      for (int i = 0; i < p - 1; i += kTogetherRead * kGroups) {  // beyond, factors and errors are zeros
+#pragma unroll
+        for (int k = 0; k < kTogetherRead; ++k)
+          sums[k] = fmaf(u[(i + k * kGroups)], errors[(i + k * kGroups) * kPitch], sums[k]);
       }
+      float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 #pragma unroll
       for (unsigned reach = kBegun; reach < kWarp; reach *= 2) sum += __shfl_xor_sync(kAllLanes, sum, reach);
       float last = 0;
       if (p > 0) {
-        const float factor = memory.u[p - 1];
         WaitFor(tile_memory.done[p - 1], decided);
-        last = factor * tile_memory.errors[p - 1][row];
+        last = last_factor * tile_memory.errors[p - 1][row];
       }
       if (group == base % kWarp / kBegun) {
         w = before - (sum + last);
@@ -214,19 +220,24 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
 
     unsigned decided = 0;
     if constexpr (kTrellis) {
+      const char* prices = stage.prices - size_t{kMagicBits} * sizeof(float2);
+      asm("" : "+l"(prices));  // stays in one register: the compiler would subtract again in every row
       for (unsigned base = 0; base < rows; base += kBegun) {
         begin_rows(base);
         const unsigned now = min(base + kBegun, rows);
         float4 row[2] = {memory.row[base % kWarp], memory.row[(base + 1) % kWarp]};
         for (unsigned r = base; r < now; r += kLanes) {
           const Group group = GroupOf(me, memory, tile_memory.v, r, lane);
-          Step<0>(me, group, r, lane, stage.prices, row, ways);
-          if (r + 1 == rows) break;
-          Step<1>(me, group, r + 1, lane, stage.prices, row, ways);
-          if (r + 2 == rows) break;
-          Step<2>(me, group, r + 2, lane, stage.prices, row, ways);
-          if (r + 3 == rows) break;
-          Step<3>(me, group, r + 3, lane, stage.prices, row, ways);
+          if (r + kLanes <= rows) {
+            Step<0>(me, group, r, lane, prices, row, ways);
+            Step<1>(me, group, r + 1, lane, prices, row, ways);
+            Step<2>(me, group, r + 2, lane, prices, row, ways);
+            Step<3>(me, group, r + 3, lane, prices, row, ways);
+            continue;
+          }
+          Step<0>(me, group, r, lane, prices, row, ways);
+          if (r + 1 < rows) Step<1>(me, group, r + 1, lane, prices, row, ways);
+          if (r + 2 < rows) Step<2>(me, group, r + 2, lane, prices, row, ways);
         }
         if (now != rows && now < decided + window + ahead) continue;
         const unsigned upto = now == rows ? rows : decided + window;

@@ -48,13 +48,12 @@ struct alignas(16) ColumnMemory {
 // What a lane does for its state: it tries one parity, and finds the better way into it.
 struct Role {
   int state, parity;
-  int from[2];         // first lanes of the states before it
-  int mine_of[2];      // lanes of those that keep the same rows as this one
-  int try_of[2];       // lanes that try the ways from there
-  uint32_t before[2];  // those states, where its four bits of a map are
-  float shift;         // (quantiser - 2 parity) / 4
-  float lowest;        // 2 parity - quantiser: the level of the smallest integer
-  uint32_t table;      // bytes from a class to its prices, less what kMagicBits adds
+  int from[2];     // first lanes of the states before it
+  int mine_of[2];  // lanes of those that keep the same rows as this one
+  int try_of[2];   // lanes that try the ways from there
+  float shift;     // (quantiser - 2 parity) / 4
+  float lowest;    // 2 parity - quantiser: the level of the smallest integer
+  uint32_t table;  // bytes from a class to its prices
 };
 
 __device__ inline Role RoleOf(int lane) {
@@ -69,14 +68,12 @@ __device__ inline Role RoleOf(int lane) {
       role.from[pick] = Predecessor(s, pick) * kLanes;
       role.mine_of[pick] = Predecessor(s, pick) * kLanes + lane % kLanes;
       role.try_of[pick] = Predecessor(s, pick) * kLanes + ParityOf(s, pick);
-      role.before[pick] = static_cast<uint32_t>(Predecessor(s, pick)) << (4 * s);
     }
   }
   const int quantiser = role.state & 1;
   role.shift = 0.25f * static_cast<float>(quantiser - 2 * role.parity);
   role.lowest = static_cast<float>(2 * role.parity - quantiser);
-  role.table = static_cast<uint32_t>(2 * quantiser + role.parity) * kPriceBytes -
-               kMagicBits * static_cast<uint32_t>(sizeof(float2));
+  role.table = static_cast<uint32_t>(2 * quantiser + role.parity) * kPriceBytes;
   return role;
 }
 
@@ -100,7 +97,8 @@ __device__ inline StateMap Unpacked(uint32_t map) {
 struct Survivors {
   float fed[kNear];   // what errors on the way have made of the lane's rows to come
   float total, next;  // its cost, what its errors have made of the row that comes
-  uint32_t history;   // at the row of this lane, r % kWarp: the state before it by the one behind it
+  uint32_t
+      history;  // at the row of this lane, r % kWarp: which lanes came by the second way into their state
 
   // Before the first row.
   __device__ void Begin(const Role& me) {
@@ -126,7 +124,7 @@ __device__ inline Group GroupOf(const Role& me, ColumnMemory& memory, const Tile
 }
 
 // Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
-// go on by one.
+// go on by one; prices: kMagicBits float2 before Stage::prices.
 template <int kPlace>
 __device__ __forceinline__ void Step(const Role& me, const Group& group, unsigned r, unsigned lane,
                                      const char* prices, float4 (&row)[2], Survivors& ways) {
@@ -144,11 +142,11 @@ __device__ __forceinline__ void Step(const Role& me, const Group& group, unsigne
   // The nearest level of this quantiser and parity, and the one below it.
   const float value = ways.next + here.z;
   const float step = copysignf(here.x, value);
-  const float quarters = fminf(fmaf(fabsf(value), 0.25f * here.y, me.shift), kMostQuarters);
-  const float magic = quarters + kMagic, k = magic - kMagic;
-  const uint32_t index = min(__float_as_uint(magic), kMagicBits + kPriced - 1);
-  const uint32_t offset = __float_as_uint(here.w) + me.table + index * static_cast<uint32_t>(sizeof(float2));
-  const float2 price = __ldg(reinterpret_cast<const float2*>(prices + offset));
+  const float quarters = fmaf(fabsf(value), 0.25f * here.y, me.shift);
+  const uint32_t index = min(__float_as_uint(quarters + kMagic), kMagicBits + kPriced - 1);
+  const auto* of_class = reinterpret_cast<const float2*>(prices + (__float_as_uint(here.w) + me.table));
+  const float2 price = __ldg(of_class + index);
+  const float k = (fminf(quarters, kMostQuarters) + kMagic) - kMagic;
   const float size = fminf(fabsf(value) * here.y, 4.0f * kMostQuarters);
   const float nearest = fmaf(4.0f, k, me.lowest);
   const float level0 = fmaxf(nearest, 0.0f), level1 = fmaxf(nearest - 4.0f, 0.0f);
@@ -175,8 +173,8 @@ __device__ __forceinline__ void Step(const Role& me, const Group& group, unsigne
         i + kGoesOn < kNear ? __shfl_sync(kAllLanes, ways.fed[(i + kGoesOn) % kNear], from) : 0.0f;
     ways.fed[i] = fmaf(-e, v[i], before);
   }
-  const uint32_t map = __reduce_or_sync(kAllLanes, second ? me.before[1] : me.before[0]);
-  if (lane == r % kWarp) ways.history = map;
+  const uint32_t picks = __ballot_sync(kAllLanes, second);
+  if (lane == r % kWarp) ways.history = picks;
 }
 
 // What has been decided for the lane's latest row.
@@ -197,9 +195,16 @@ __device__ inline Found Decide(const Role& me, const ColumnMemory& memory, unsig
   // The way back: a row maps the state behind it to the one before it. `map` leads from behind the last row
   // to behind the lane's, which lies `age` rows before.
   const unsigned age = (now - 1 - lane) % kWarp;
-  uint32_t later = __shfl_sync(kAllLanes, ways.history, static_cast<int>((lane + 1) % kWarp));
+  uint32_t own = kFirstBefore;
+#pragma unroll
+  for (int s = 0; s < kStates; ++s) {
+    const auto other = static_cast<uint32_t>(Predecessor(s, 0) ^ Predecessor(s, 1)) << (4 * s);
+    if ((ways.history >> (kLanes * s) & 1) != 0) own ^= other;
+  }
+  uint32_t later = __shfl_sync(kAllLanes, own, static_cast<int>((lane + 1) % kWarp));
   StateMap map = Unpacked(age == 0 ? 0x76543210u : later);
-  for (unsigned reach = 1; reach < now - decided; reach *= 2) {
+#pragma unroll
+  for (unsigned reach = 1; reach < kWarp; reach *= 2) {
     later = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((lane + reach) % kWarp));
     if (age >= reach)
       map = {__byte_perm(map.low, map.high, later & 0xFFFF), __byte_perm(map.low, map.high, later >> 16)};
@@ -207,7 +212,7 @@ __device__ inline Found Decide(const Role& me, const ColumnMemory& memory, unsig
   const uint32_t behind = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((upto - 1) % kWarp));
   const bool stays = (behind >> (4 * me.state) & 7) == (behind >> (4 * state) & 7);
   ways.total = stays ? ways.total - __uint_as_float(least) : kNever;
-  const int after = map[state], before = static_cast<int>(ways.history >> (4 * after) & 7);
+  const int after = map[state], before = static_cast<int>(own >> (4 * after) & 7);
   const bool second = static_cast<int>(kFirstBefore >> (4 * after) & 7) != before;
   const int parity = static_cast<int>(kFirstParity >> (4 * after) & 1) ^ (second ? 1 : 0);
   __syncwarp();
