@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
     ++at;
     CopyPiece(to, data + size_t{16} * begin, 16 * (end - begin));
   };
-  StreamPieces(count, slots, launch.slot_bytes, fetch,
+  StreamPieces(count, slots, launch.slot_bytes, fetch, [] {},
                [&](uint32_t i, const uint8_t* piece) {
                  if constexpr (kStorage == FixedStorage::kCells) {
                    AddCells<kTokens>(product, launch.tokens, i, piece, of_matrix, sums);

@@ -88,19 +88,28 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
   const uint32_t j = kPieceChunks * warp + lane % kPieceChunks, lane_row = lane / kPieceChunks;
   const uint32_t pieces = PiecesOf(matrix.chunks);
   float sums[kLaneRows][kTokens] = {};
-  uint32_t listed[kLaneRows], listed_end[kLaneRows];
+  // The first listed level of a lane is read while pieces are on their way.
+  uint32_t listed[kLaneRows], listed_end[kLaneRows], entry[kLaneRows] = {};
+  const auto load_listed = [&](int h) {
+    if (listed[h] < listed_end[h])
+      entry[h] = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + listed[h]);
+  };
+  const auto begin = [&] {
 #pragma unroll
-  for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
-    const uint32_t row = min(kUnitRows * unit + lane_row + h * kRowsApart, matrix.rows - 1);
-    listed[h] = LoadOnce(matrix.listed_begin + row) + j;
-    listed_end[h] = LoadOnce(matrix.listed_begin + row + 1);
-  }
+    for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
+      const uint32_t row = min(kUnitRows * unit + lane_row + h * kRowsApart, matrix.rows - 1);
+      listed[h] = LoadOnce(matrix.listed_begin + row) + j;
+      listed_end[h] = LoadOnce(matrix.listed_begin + row + 1);
+    }
+#pragma unroll
+    for (int h = 0; h < static_cast<int>(kLaneRows); ++h) load_listed(h);
+  };
   const uint8_t* const data = matrix.planes + unit * matrix.unit_bytes;
   const auto fetch = [&](uint32_t i, uint8_t* to) {
     const LevelsPiece piece = PieceOf(pieces, matrix.chunks, ChunkBytes(kWidth), kUnitWarps * i + warp);
     CopyPiece(to, data + piece.begin, piece.bytes);
   };
-  StreamPieces(PiecesOfWarp(pieces, warp), slots, slot_bytes, fetch, [&](uint32_t i, const uint8_t* piece) {
+  const auto multiply = [&](uint32_t i, const uint8_t* piece) {
     const uint32_t count = ChunksOfPiece(matrix.chunks, kUnitWarps * i + warp);
     if (lane % kPieceChunks >= count) return;
     uint32_t words[kLaneRows][8];
@@ -118,14 +127,14 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
         sums[h][t] = fmaf(__int_as_float(head.x), static_cast<float>(dot), sums[h][t]);
       }
     });
-  });
+  };
+  StreamPieces(PiecesOfWarp(pieces, warp), slots, slot_bytes, fetch, begin, multiply);
 #pragma unroll
   for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
     const uint32_t row = min(kUnitRows * unit + lane_row + h * kRowsApart, matrix.rows - 1);
-    for (uint32_t i = listed[h]; i < listed_end[h]; i += kWarp) {
-      const uint32_t entry = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + i);
-      const uint32_t col = entry & 0xFFFF;
-      const int rest = static_cast<int>(entry) >> 16;
+    for (; listed[h] < listed_end[h]; listed[h] += kWarp, load_listed(h)) {
+      const uint32_t col = entry[h] & 0xFFFF;
+      const int rest = static_cast<int>(entry[h]) >> 16;
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);

@@ -63,16 +63,18 @@ inline size_t UnitSharedBytes(size_t before, size_t slot_bytes, size_t tokens) {
 }
 
 // The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(i, piece) uses it. Copies begin
-// before the work before is done, what is multiplied after that.
-template <typename Fetch, typename Multiply>
+// before the work before is done, and so does what `begin` reads of the weights; what is multiplied, after that.
+template <typename Fetch, typename Begin, typename Multiply>
 __device__ __forceinline__ void StreamPieces(uint32_t count, uint8_t* slots, uint32_t slot_bytes,
-                                             const Fetch& fetch, const Multiply& multiply) {
+                                             const Fetch& fetch, const Begin& begin,
+                                             const Multiply& multiply) {
   uint8_t* const of_warp = slots + threadIdx.x / kWarp * kPieceSlots * slot_bytes;
 #pragma unroll 1
   for (uint32_t i = 0; i < kPieceSlots - 1; ++i) {
     if (i < count) fetch(i, of_warp + i * slot_bytes);
     EndCopies();
   }
+  begin();
   WaitForWorkBefore();
   uint32_t slot = 0, free = kPieceSlots - 1;
 #pragma unroll 1
