@@ -89,7 +89,7 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
   const uint32_t pieces = PiecesOf(matrix.chunks);
   float sums[kLaneRows][kTokens] = {};
   // The first listed level of a lane is read while pieces are on their way.
-  uint32_t listed[kLaneRows], listed_end[kLaneRows], entry[kLaneRows] = {};
+  uint32_t listed[kLaneRows] = {}, listed_end[kLaneRows] = {}, entry[kLaneRows] = {};
   const auto load_listed = [&](int h) {
     if (listed[h] < listed_end[h])
       entry[h] = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + listed[h]);
