@@ -78,17 +78,15 @@ struct LaneChunks {
   FixedPlace place;
   uint32_t kept[kLaneRows], bit[kLaneRows];  // with a bitmap
 
-  // By all lanes; active: whether this one has a chunk, the c-th of n.
-  __device__ __forceinline__ LaneChunks(const FixedUnits& matrix, const uint8_t* piece, uint32_t k,
-                                        uint32_t n, uint32_t lane_row, uint32_t c, bool active)
-      : place(PlaceOf(matrix, active ? k : k - c)) {
+  // By all lanes; those that have no chunk have no weights kept.
+  __device__ __forceinline__ LaneChunks(const FixedPlace* at, const uint8_t* piece) : place(LoadPlace(at)) {
     if constexpr (kStorage == FixedStorage::kBitmap) {
-      const uint32_t* const masks =
-          reinterpret_cast<const uint32_t*>(piece + kHeadBytes * place.groups);
+      const uint32_t* const masks = reinterpret_cast<const uint32_t*>(piece + kHeadBytes * place.groups) +
+                                    threadIdx.x % kWarp;
       uint32_t counts[kLaneRows], all;
 #pragma unroll
       for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
-        kept[h] = active ? masks[(lane_row + h * kRowsApart) * n + c] : 0;
+        kept[h] = masks[h * kWarp];
         counts[h] = __popc(kept[h]) * place.bits;
       }
       PlaceCodes(counts, bit, all);
@@ -112,7 +110,8 @@ struct LaneChunks {
                                          const Visit& visit) const {
     const uint8_t* const codes = piece + place.codes;
     if constexpr (kStorage == FixedStorage::kBitmap) {
-      ForKeptHalves(kept[h], reinterpret_cast<const uint32_t*>(codes), bit[h], visit);
+      ForKeptHalves(h == 0 ? kept[0] : kept[1], reinterpret_cast<const uint32_t*>(codes),
+                    h == 0 ? bit[0] : bit[1], visit);
     } else {
       const uint32_t at = (lane_row + h * kRowsApart) * place.alike + place.which;
       ForHalves(codes + sizeof(uint16_t) * kChunk * at, visit);
@@ -120,27 +119,39 @@ struct LaneChunks {
   }
 };
 
-// Adds the products of a piece to the sums of a lane.
+// What a lane has of a unit, from the first piece of its warp on.
+template <int kTokens>
+struct LaneState {
+  LaneInputs<kTokens> inputs;
+  const FixedPlace* places;
+  uint32_t k;  // its chunk
+  float sums[kLaneRows][kTokens];
+
+  __device__ __forceinline__ void Next() {
+    inputs.Next();
+    places += kChunk;
+    k += kChunk;
+  }
+};
+
+// Adds the products of a piece.
 template <FixedStorage kStorage, int kTokens>
-__device__ __forceinline__ void AddPiece(const Product& product, uint32_t tokens, uint32_t i,
-                                         const uint8_t* piece, const uint32_t* selections,
-                                         float (&sums)[kLaneRows][kTokens]) {
+__device__ __forceinline__ void AddPiece(const Product& product, const uint8_t* piece,
+                                         const uint32_t* selections, LaneState<kTokens>& lane) {
   const FixedUnits& matrix = product.matrix;
   const RoundedInputs& in = product.in;
-  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const uint32_t c = lane % kPieceChunks, lane_row = lane / kPieceChunks, j = kPieceChunks * warp + c,
-                 k = kChunk * i + j;
-  const uint32_t n = ChunksOfPiece(matrix.chunks, kUnitWarps * i + warp);
-  const LaneChunks<kStorage> chunks(matrix, piece, k, n, lane_row, c, c < n);
-  if (c >= n) return;
+  const uint32_t lane_row = threadIdx.x % kWarp / kPieceChunks;
+  float(&sums)[kLaneRows][kTokens] = lane.sums;
+  const LaneChunks<kStorage> chunks(lane.places, piece);
+  if (lane.k >= matrix.chunks) return;
   if (chunks.place.bits == 16) {
 #pragma unroll 1
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
       chunks.Halves(piece, lane_row, h, [&](int slot, float value) {
-        const float* const apart = in.apart + (k - matrix.half_begin) * kChunk + slot;
+        const float* const apart = in.apart + (lane.k - matrix.half_begin) * kChunk + slot;
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
-          const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
+          const uint32_t token = min(static_cast<uint32_t>(t), lane.inputs.last_token);
           const float x = apart[size_t{token} * in.apart_count];
           if (h == 0) sums[0][t] = fmaf(value, x, sums[0][t]);
           if (h == 1) sums[1][t] = fmaf(value, x, sums[1][t]);
@@ -156,7 +167,7 @@ __device__ __forceinline__ void AddPiece(const Product& product, uint32_t tokens
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h)
       chunks.template Words<decltype(width)::value>(piece, lane_row, h, heads, selections, words[h]);
   });
-  ForInputs<kTokens>(in, tokens, i, j, [&](int t, const uint4& u, const uint4& v, const int2& head) {
+  lane.inputs.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
       const int dot = DotChunk(words[h], u, v, -static_cast<int>(ZeroOfHead(heads, h)) * head.y);
@@ -168,15 +179,13 @@ __device__ __forceinline__ void AddPiece(const Product& product, uint32_t tokens
 
 // The same of cells: the sum of the picked inputs says what the zero takes away.
 template <int kTokens>
-__device__ __forceinline__ void AddCells(const Product& product, uint32_t tokens, uint32_t i,
-                                         const uint8_t* piece, const uint32_t* selections,
-                                         float (&sums)[kLaneRows][kTokens]) {
-  const FixedUnits& matrix = product.matrix;
-  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const uint32_t c = lane % kPieceChunks, lane_row = lane / kPieceChunks, j = kPieceChunks * warp + c;
-  const uint32_t n = ChunksOfPiece(matrix.chunks, kUnitWarps * i + warp);
-  if (c >= n) return;
-  const FixedPlace place = PlaceOf(matrix, kChunk * i + j);
+__device__ __forceinline__ void AddCells(const FixedUnits& matrix, const uint8_t* piece,
+                                         const uint32_t* selections, LaneState<kTokens>& lane) {
+  if (lane.k >= matrix.chunks) return;
+  const uint32_t lane_row = threadIdx.x % kWarp / kPieceChunks, c = threadIdx.x % kPieceChunks;
+  const uint32_t n = min(matrix.chunks - (lane.k - c), kPieceChunks);
+  float(&sums)[kLaneRows][kTokens] = lane.sums;
+  const FixedPlace place = LoadPlace(lane.places);
   const uint32_t heads = reinterpret_cast<const uint32_t*>(piece + place.heads)[lane_row];
   const uint8_t* const numbers = piece + kHeadBytes * place.groups;
   uint32_t words[kLaneRows][4], picks[kLaneRows][4];
@@ -195,7 +204,7 @@ __device__ __forceinline__ void AddCells(const Product& product, uint32_t tokens
     for (int g = 0; g < 4; ++g)
       picks[h][g] = selections[of_chunk >> g * matrix.cell_bits & ((1u << matrix.cell_bits) - 1)];
   }
-  ForInputs<kTokens>(product.in, tokens, i, j, [&](int t, const uint4& u, const uint4& v, const int2& head) {
+  lane.inputs.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
       const uint32_t picked[4] = {__byte_perm(u.x, u.y, picks[h][0]), __byte_perm(u.z, u.w, picks[h][1]),
@@ -232,11 +241,12 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
   const uint32_t count = PiecesOfWarp(matrix.pieces, warp), lane = threadIdx.x % kWarp;
   const uint32_t* const begins = PieceBegins(matrix, unit) + PiecesBefore(matrix.pieces, warp);
   const uint8_t* const data = UnitData(matrix, unit);
-  float sums[kLaneRows][kTokens] = {};
+  const uint32_t j = kPieceChunks * warp + lane % kPieceChunks;
+  LaneState<kTokens> state{LaneInputs<kTokens>(product.in, launch.tokens, j), matrix.places + j, j, {}};
   const uint32_t* const of_matrix = SelectionsOf<kStorage>(selections, matrix);
   // A lane has where one of the next pieces begins: one wait for many.
   uint32_t some = 0, at = kWarp - 1;
-  const auto fetch = [&](uint32_t i, uint8_t* to) {
+  const auto fetch = [&](uint32_t i, uint32_t to) {
     if (at == kWarp - 1) {
       some = __ldg(begins + min(i + lane, count));
       at = 0;
@@ -245,15 +255,16 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
     ++at;
     CopyPiece(to, data + size_t{16} * begin, 16 * (end - begin));
   };
-  StreamPieces(count, slots, launch.slot_bytes, fetch, [] {},
-               [&](uint32_t i, const uint8_t* piece) {
-                 if constexpr (kStorage == FixedStorage::kCells) {
-                   AddCells<kTokens>(product, launch.tokens, i, piece, of_matrix, sums);
-                 } else {
-                   AddPiece<kStorage, kTokens>(product, launch.tokens, i, piece, of_matrix, sums);
-                 }
-               });
-  JoinUnit<kTokens>(sums, launch.tokens, reinterpret_cast<float*>(slots),
+  const auto multiply = [&](const uint8_t* piece) {
+    if constexpr (kStorage == FixedStorage::kCells) {
+      AddCells<kTokens>(matrix, piece, of_matrix, state);
+    } else {
+      AddPiece<kStorage, kTokens>(product, piece, of_matrix, state);
+    }
+    state.Next();
+  };
+  StreamPieces(count, slots, launch.slot_bytes, fetch, [] {}, multiply);
+  JoinUnit<kTokens>(state.sums, launch.tokens, reinterpret_cast<float*>(slots),
                     [&](uint32_t r, uint32_t t, float sum) {
                       const uint32_t row = kUnitRows * unit + r;
                       if (row >= matrix.rows) return;
@@ -302,7 +313,7 @@ __global__ void __launch_bounds__(kUnitThreads)
     };
     if constexpr (kStorage == FixedStorage::kCells) {
       if (c >= n) continue;
-      const FixedPlace place = PlaceOf(matrix, k);
+      const FixedPlace place = LoadPlace(matrix.places + k);
       const uint32_t heads = reinterpret_cast<const uint32_t*>(piece + place.heads)[lane_row];
       const uint8_t* const numbers = piece + kHeadBytes * place.groups;
 #pragma unroll
@@ -331,7 +342,7 @@ __global__ void __launch_bounds__(kUnitThreads)
         }
       }
     } else {
-      const LaneChunks<kStorage> chunks(matrix, piece, k, n, lane_row, c, c < n);
+      const LaneChunks<kStorage> chunks(matrix.places + k, piece);
       if (c >= n) continue;
       const uint32_t heads = reinterpret_cast<const uint32_t*>(piece + chunks.place.heads)[lane_row];
 #pragma unroll

@@ -5,7 +5,7 @@
 // slots. A piece, of n chunks (8, or what is left), has:
 //
 //   heads    a word for each of its scale groups and rows r and r + 4: scale and zero, a byte each
-//   bitmap   [8 rows, n] a word a chunk, and the codes of the kept weights as one stream of bits, chunk by
+//   bitmap   [8 rows, 8] a word a chunk, and the codes of the kept weights as one stream of bits, chunk by
 //            chunk, row by row
 //   cells    (2:4 and 4:8) of eight columns, of which four are kept, one number of 6 or 7 bits that says
 //            which: [8 rows, n] the low 16 bits of a chunk's 24 or 28, [8 rows, n] the next 8, (4:8) [8 rows,
@@ -42,7 +42,7 @@ struct FixedUnits {
   const uint8_t* data;
   // In 16 bytes: [pieces + 1] of a unit; with a bitmap [units * pieces + 1]. In the order of units_cuda.h.
   const uint32_t* piece_begin;
-  const FixedPlace* places;  // [chunks]
+  const FixedPlace* places;  // [chunks], and for those that the last piece has less than eight
   uint64_t unit_bytes;       // 0 with a bitmap
   uint32_t rows, cols, chunks, pieces;
   FixedStorage storage;
@@ -94,6 +94,8 @@ T* At(const Array& array) {
 
 // Of the heads of a group.
 inline constexpr uint32_t kHeadBytes = kUnitRows * sizeof(uint16_t);
+// Of the masks of a piece.
+inline constexpr uint32_t kMaskBytes = kUnitRows * kPieceChunks * sizeof(uint32_t);
 
 // Where a unit's pieces begin, in 16 bytes from UnitData on.
 __device__ __forceinline__ const uint32_t* PieceBegins(const FixedUnits& matrix, uint32_t unit) {
@@ -102,8 +104,8 @@ __device__ __forceinline__ const uint32_t* PieceBegins(const FixedUnits& matrix,
 __device__ __forceinline__ const uint8_t* UnitData(const FixedUnits& matrix, uint32_t unit) {
   return matrix.data + unit * matrix.unit_bytes;
 }
-__device__ __forceinline__ FixedPlace PlaceOf(const FixedUnits& matrix, uint32_t k) {
-  const uint2 bits = __ldg(reinterpret_cast<const uint2*>(matrix.places) + k);
+__device__ __forceinline__ FixedPlace LoadPlace(const FixedPlace* from) {
+  const uint2 bits = __ldg(reinterpret_cast<const uint2*>(from));
   FixedPlace place;
   place.codes = static_cast<uint16_t>(bits.x);
   place.heads = static_cast<uint16_t>(bits.x >> 16);
@@ -149,6 +151,17 @@ __device__ __forceinline__ uint32_t FourZeros(uint32_t heads, int h) {
 
 // -- A stream of kept codes.
 
+// sum + that of the lane d below, where there is one.
+__device__ __forceinline__ uint32_t AddFromBelow(uint32_t sum, int d) {
+  uint32_t result;
+  asm volatile(
+      "{.reg .pred there; .reg .u32 other;"
+      " shfl.sync.up.b32 other|there, %1, %2, 0, 0xFFFFFFFF;"
+      " mov.u32 %0, %1; @there add.u32 %0, %1, other;}"
+      : "=&r"(result)
+      : "r"(sum), "r"(d));
+  return result;
+}
 // Where the codes of each lane's chunks begin in the stream of a piece, for rows lane / 8 and that + 4, from
 // how many bits they have; all lanes of a warp.
 __device__ __forceinline__ void PlaceCodes(const uint32_t (&counts)[kLaneRows], uint32_t (&bits)[kLaneRows],
@@ -156,10 +169,7 @@ __device__ __forceinline__ void PlaceCodes(const uint32_t (&counts)[kLaneRows], 
   const uint32_t both = counts[0] | counts[1] << 16;
   uint32_t sum = both;
 #pragma unroll
-  for (int d = 1; d < kWarp; d *= 2) {
-    const uint32_t of_others = __shfl_up_sync(kAllLanes, sum, d);
-    if (threadIdx.x % kWarp >= d) sum += of_others;
-  }
+  for (int d = 1; d < kWarp; d *= 2) sum = AddFromBelow(sum, d);
   const uint32_t last = __shfl_sync(kAllLanes, sum, kWarp - 1);
   const uint32_t before = sum - both;
   bits[0] = before & 0xFFFF;
@@ -202,12 +212,19 @@ __device__ __forceinline__ void EightCodes(uint32_t a, uint32_t b, uint32_t& low
   }
 }
 
-// The words of 16 columns; kept: a bit a column, of which only the lowest 16 matter. stream: may be read five
-// words from the one on that has `bit`.
-template <int kBits>
+// Those of FixedSelections for eight columns, whose bits stand in bits 2 to 9.
+__device__ __forceinline__ uint32_t SelectionAt(const uint32_t* table, uint32_t four_times) {
+  return *reinterpret_cast<const uint32_t*>(reinterpret_cast<const uint8_t*>(table) + four_times);
+}
+// The words of columns 16 kHalf to 16 kHalf + 15 of a chunk. stream: may be read five words from the one on
+// that has `bit`.
+template <int kBits, int kHalf>
 __device__ __forceinline__ void PlaceHalf(uint32_t kept, const uint32_t* stream, uint32_t bit, uint32_t zeros,
-                                          const uint32_t* selections, uint32_t* words) {
+                                          const uint32_t* selections, uint32_t (&words)[8]) {
   constexpr int kWords = (kBits + 1) / 2;
+  constexpr uint32_t kAllKept = 0xFF << 2;
+  const uint32_t first = (kHalf == 0 ? kept << 2 : kept >> 14) & kAllKept,
+                 second = (kHalf == 0 ? kept >> 6 : kept >> 22) & kAllKept;
   const uint32_t* const from = stream + bit / 32;
   uint32_t a[kWords + 1];
 #pragma unroll
@@ -217,10 +234,9 @@ __device__ __forceinline__ void PlaceHalf(uint32_t kept, const uint32_t* stream,
   const uint32_t* const table = selections + (kEvenFirst<kBits> ? 256 : 0);
 #pragma unroll
   for (int g = 0; g < 2; ++g) {
-    const uint32_t eight = kept >> 8 * g & 0xFF;
     if (g == 1) {
       // What comes behind the codes of the first eight columns: at most 16 bits a bit of width.
-      const uint32_t shift = __popc(kept & 0xFF) * kBits;
+      const uint32_t shift = __popc(first) * kBits;
       if constexpr (kBits == 2) {
         a[0] >>= shift;
       } else if constexpr (kBits <= 4) {
@@ -238,13 +254,14 @@ __device__ __forceinline__ void PlaceHalf(uint32_t kept, const uint32_t* stream,
         a[1] = __funnelshift_rc(y, z, rest);
       }
     }
+    const uint32_t eight = g == 0 ? first : second;
     uint32_t low, high;
     EightCodes<kBits>(a[0], kWords > 1 ? a[1] : 0, low, high);
     // Pruned columns have the place of the last code, which there is only where all are kept.
-    if (eight != 0xFF) high = __byte_perm(high, zeros, 0x4210);
-    const uint32_t selection = table[eight];
-    words[2 * g] = __byte_perm(low, high, selection);
-    words[2 * g + 1] = __byte_perm(low, high, selection >> 16);
+    if (eight != kAllKept) high = __byte_perm(high, zeros, 0x4210);
+    const uint32_t selection = SelectionAt(table, eight);
+    words[4 * kHalf + 2 * g] = __byte_perm(low, high, selection);
+    words[4 * kHalf + 2 * g + 1] = __byte_perm(low, high, selection >> 16);
   }
 }
 
@@ -252,8 +269,8 @@ __device__ __forceinline__ void PlaceHalf(uint32_t kept, const uint32_t* stream,
 template <int kBits>
 __device__ __forceinline__ void PlaceChunk(uint32_t kept, const uint32_t* stream, uint32_t bit,
                                            uint32_t zeros, const uint32_t* selections, uint32_t (&words)[8]) {
-  PlaceHalf<kBits>(kept, stream, bit, zeros, selections, words);
-  PlaceHalf<kBits>(kept >> 16, stream, bit + __popc(kept & 0xFFFF) * kBits, zeros, selections, words + 4);
+  PlaceHalf<kBits, 0>(kept, stream, bit, zeros, selections, words);
+  PlaceHalf<kBits, 1>(kept, stream, bit + __popc(kept & 0xFFFF) * kBits, zeros, selections, words);
 }
 
 // -- Cells: 16 codes a chunk, four for eight columns.

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kUnitThreads)
     const uint32_t m = kUnitWarps * i + warp, n = ChunksOfPiece(matrix.chunks, m);
     const bool active = c < n;
     const uint32_t k = kPieceChunks * m + (active ? c : 0);
-    const FixedPlace place = PlaceOf(matrix, k);
+    const FixedPlace place = LoadPlace(matrix.places + k);
     Chunk chunks[kLaneRows];
     for (uint32_t h = 0; h < kLaneRows; ++h) {
       const size_t row = size_t{kUnitRows} * unit + lane_row + h * kRowsApart;
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kUnitThreads)
             static_cast<uint16_t>(scale | zero << 8);
       }
       if (matrix.storage == FixedStorage::kBitmap) {
-        reinterpret_cast<uint32_t*>(piece + kHeadBytes * place.groups)[r * n + c] = kept[h];
+        reinterpret_cast<uint32_t*>(piece + kHeadBytes * place.groups)[r * kPieceChunks + c] = kept[h];
         PackStream(chunks[h], place.bits, bit[h], reinterpret_cast<uint32_t*>(piece + place.codes));
       } else if (matrix.storage == FixedStorage::kCells) {
         PackCells(chunks[h], place, r, c, n, packing, matrix.cell_bits, piece);
@@ -242,7 +242,7 @@ std::vector<FixedPlace> PlaceChunks(const Layout& layout, FixedStorage storage, 
     const uint32_t n = std::min(kPieceChunks, layout.chunks() - first);
     const uint32_t groups = layout.group_of[first + n - 1] - layout.group_of[first] + 1;
     uint32_t at = kHeadBytes * groups;
-    if (storage == FixedStorage::kBitmap) at += kUnitRows * n * static_cast<uint32_t>(sizeof(uint32_t));
+    if (storage == FixedStorage::kBitmap) at += kMaskBytes;
     if (storage == FixedStorage::kCells) at += CellNumberBytes(cell_bits, n);
     for (uint32_t begin = first; begin < first + n;) {
       const uint8_t bits = layout.bits[begin];
@@ -263,6 +263,7 @@ std::vector<FixedPlace> PlaceChunks(const Layout& layout, FixedStorage storage, 
     }
     sizes.push_back(at);
   }
+  if (!places.empty()) places.resize(kPieceChunks * PiecesOf(layout.chunks()), places.back());
   return places;
 }
 

@@ -104,13 +104,21 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) load_listed(h);
   };
-  const uint8_t* const data = matrix.planes + unit * matrix.unit_bytes;
-  const auto fetch = [&](uint32_t i, uint8_t* to) {
-    const LevelsPiece piece = PieceOf(pieces, matrix.chunks, ChunkBytes(kWidth), kUnitWarps * i + warp);
-    CopyPiece(to, data + piece.begin, piece.bytes);
+  constexpr uint32_t kWhole = kUnitRows * kPieceChunks * ChunkBytes(kWidth);
+  const uint8_t* next = matrix.planes + unit * matrix.unit_bytes +
+                        PieceOf(pieces, matrix.chunks, ChunkBytes(kWidth), warp).begin;
+  const auto fetch = [&](uint32_t i, uint32_t to) {
+    const uint32_t left = matrix.chunks - kPieceChunks * (kUnitWarps * i + warp);
+    CopyPiece(to, next, min(left * kUnitRows * ChunkBytes(kWidth), kWhole));
+    next += kWhole;
   };
-  const auto multiply = [&](uint32_t i, const uint8_t* piece) {
-    const uint32_t count = ChunksOfPiece(matrix.chunks, kUnitWarps * i + warp);
+  LaneInputs<kTokens> inputs(in, tokens, j);
+  uint32_t left = matrix.chunks - kPieceChunks * warp;  // chunks from the piece on
+  const auto multiply = [&](const uint8_t* piece) {
+    const uint32_t count = min(left, kPieceChunks);
+    left -= kChunk;
+    const LaneInputs<kTokens> of_piece = inputs;
+    inputs.Next();
     if (lane % kPieceChunks >= count) return;
     uint32_t words[kLaneRows][8];
 #pragma unroll
@@ -119,7 +127,7 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
                                         (lane_row + h * kRowsApart) * count + lane % kPieceChunks),
                      words[h]);
     }
-    ForInputs<kTokens>(in, tokens, i, j, [&](int t, const uint4& u, const uint4& v, const int2& head) {
+    of_piece.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
       for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
         const int dot = kWidth == 8 ? DotSignedChunk(words[h], u, v)

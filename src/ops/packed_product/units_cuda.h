@@ -41,14 +41,29 @@ __host__ __device__ inline uint32_t ChunksOfPiece(uint32_t chunks, uint32_t m) {
   return chunks - kPieceChunks * m < kPieceChunks ? chunks - kPieceChunks * m : kPieceChunks;
 }
 
-__device__ __forceinline__ void CopyAside(void* to, const void* from) {
-  const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+// Shared memory as copies name it, found once: what the compiler could find again, it would for each copy.
+__device__ __forceinline__ uint32_t SharedAddress(const void* in_shared) {
+  uint32_t address;
+  asm volatile("{.reg .u64 whole; cvta.to.shared.u64 whole, %1; cvt.u32.u64 %0, whole;}"
+               : "=r"(address)
+               : "l"(in_shared));
+  return address;
 }
-// By the lanes of a warp; bytes: a multiple of 16.
-__device__ __forceinline__ void CopyPiece(uint8_t* to, const uint8_t* from, uint32_t bytes) {
+__device__ __forceinline__ void CopyAside(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+// By the lanes of a warp; bytes: a multiple of 16. Most pieces are below 1536 bytes.
+__device__ __forceinline__ void CopyPiece(uint32_t to, const uint8_t* from, uint32_t bytes) {
+  const uint32_t first = threadIdx.x % kWarp * 16;
+  to += first;
+  from += first;
+#pragma unroll
+  for (uint32_t at = 0; at < 3 * 16 * kWarp; at += 16 * kWarp) {
+    if (first + at < bytes) CopyAside(to + at, from + at);
+  }
+  if (bytes <= 3 * 16 * kWarp) return;
 #pragma unroll 1
-  for (uint32_t at = threadIdx.x % kWarp * 16; at < bytes; at += kWarp * 16) CopyAside(to + at, from + at);
+  for (uint32_t at = 3 * 16 * kWarp; first + at < bytes; at += 16 * kWarp) CopyAside(to + at, from + at);
 }
 __device__ __forceinline__ void EndCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kStillOut>
@@ -62,45 +77,65 @@ inline size_t UnitSharedBytes(size_t before, size_t slot_bytes, size_t tokens) {
   return before + std::max(slots, kUnitWarps * kLaneRows * tokens * kWarp * sizeof(float));
 }
 
-// The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(i, piece) uses it. Copies begin
+// The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(piece) uses the next. Copies begin
 // before the work before is done, and so does what `begin` reads of the weights; what is multiplied, after that.
 template <typename Fetch, typename Begin, typename Multiply>
 __device__ __forceinline__ void StreamPieces(uint32_t count, uint8_t* slots, uint32_t slot_bytes,
                                              const Fetch& fetch, const Begin& begin,
                                              const Multiply& multiply) {
   uint8_t* const of_warp = slots + threadIdx.x / kWarp * kPieceSlots * slot_bytes;
+  const uint32_t copied_to = SharedAddress(of_warp), end = kPieceSlots * slot_bytes;
 #pragma unroll 1
   for (uint32_t i = 0; i < kPieceSlots - 1; ++i) {
-    if (i < count) fetch(i, of_warp + i * slot_bytes);
+    if (i < count) fetch(i, copied_to + i * slot_bytes);
     EndCopies();
   }
   begin();
   WaitForWorkBefore();
-  uint32_t slot = 0, free = kPieceSlots - 1;
+  uint32_t slot = 0, free = end - slot_bytes;
 #pragma unroll 1
   for (uint32_t i = 0; i < count; ++i) {
     WaitForCopies<kPieceSlots - 2>();
     __syncwarp();  // all lanes' copies are there, and all are done with the slot that is free
-    if (i + kPieceSlots - 1 < count) fetch(i + kPieceSlots - 1, of_warp + free * slot_bytes);
+    if (i + kPieceSlots - 1 < count) fetch(i + kPieceSlots - 1, copied_to + free);
     EndCopies();
-    multiply(i, of_warp + slot * slot_bytes);
+    multiply(of_warp + slot);
     free = slot;
-    slot = slot + 1 == kPieceSlots ? 0 : slot + 1;
+    slot = slot + slot_bytes == end ? 0 : slot + slot_bytes;
   }
 }
 
-// visit(t, u, v, head) for all tokens: inputs of step i of virtual lane j.
-template <int kTokens, typename Visit>
-__device__ __forceinline__ void ForInputs(const RoundedInputs& in, uint32_t tokens, uint32_t i, uint32_t j,
-                                          const Visit& visit) {
+// The inputs of a lane, from the first piece of its warp on.
+template <int kTokens>
+struct LaneInputs {
+  const uint4* values;
+  const int2* heads;
+  uint32_t token_values, token_heads, last_token;
+
+  __device__ __forceinline__ LaneInputs(const RoundedInputs& in, uint32_t tokens, uint32_t j)
+      : values(in.values + j),
+        heads(in.heads + j),
+        token_values(in.steps * 64),
+        token_heads(in.chunks),
+        last_token(tokens - 1) {}
+  // visit(t, u, v, head) for all tokens.
+  template <typename Visit>
+  __device__ __forceinline__ void ForTokens(const Visit& visit) const {
 #pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-    const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
-    const uint4* const values = in.values + (size_t{token} * in.steps + i) * 64 + j;
-    const uint4 u = values[0], v = values[32];
-    visit(t, u, v, in.heads[size_t{token} * in.chunks + i * kChunk + j]);
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      // Of eight digits the last two may not be there.
+      const uint32_t token = kTokens == 8 && t >= 6 ? min(t, last_token) : t;
+      const uint4* const of_token = values + token * token_values;
+      const uint4 u = of_token[0], v = of_token[32];
+      const int2 head = heads[token * token_heads];
+      visit(t, u, v, head);
+    }
   }
-}
+  __device__ __forceinline__ void Next() {
+    values += 64;
+    heads += kChunk;
+  }
+};
 
 // sum + the products of a chunk.
 __device__ __forceinline__ int DotChunk(const uint32_t (&words)[8], const uint4& u, const uint4& v, int sum) {
