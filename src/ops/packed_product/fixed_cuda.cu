@@ -1,6 +1,7 @@
-// Products with codes of coding `fixed` on a GPU (layout: fixed_cuda.h; made in fixed_make_cuda.cu). The codes
-// of a chunk become eight words of four bytes, pruned ones the zero of their group, which adds nothing, and
-// are multiplied with inputs in 8 bits; where of eight columns four are kept, the inputs are picked instead.
+// Products with codes of coding `fixed` on a GPU (layout: fixed_cuda.h; made in fixed_make_cuda.cu). The
+// codes of a chunk become eight words of four bytes, pruned ones the zero of their group, which adds nothing,
+// and are multiplied with inputs in 8 bits; where of eight columns four are kept, the inputs are picked
+// instead.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -81,8 +82,8 @@ struct LaneChunks {
   // By all lanes; those that have no chunk have no weights kept.
   __device__ __forceinline__ LaneChunks(const FixedPlace* at, const uint8_t* piece) : place(LoadPlace(at)) {
     if constexpr (kStorage == FixedStorage::kBitmap) {
-      const uint32_t* const masks = reinterpret_cast<const uint32_t*>(piece + kHeadBytes * place.groups) +
-                                    threadIdx.x % kWarp;
+      const uint32_t* const masks =
+          reinterpret_cast<const uint32_t*>(piece + kHeadBytes * place.groups) + threadIdx.x % kWarp;
       uint32_t counts[kLaneRows], all;
 #pragma unroll
       for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
@@ -119,19 +120,12 @@ struct LaneChunks {
   }
 };
 
-// What a lane has of a unit, from the first piece of its warp on.
+// What a lane has of a unit.
 template <int kTokens>
 struct LaneState {
   LaneInputs<kTokens> inputs;
-  const FixedPlace* places;
   uint32_t k;  // its chunk
   float sums[kLaneRows][kTokens];
-
-  __device__ __forceinline__ void Next() {
-    inputs.Next();
-    places += kChunk;
-    k += kChunk;
-  }
 };
 
 // Adds the products of a piece.
@@ -142,7 +136,7 @@ __device__ __forceinline__ void AddPiece(const Product& product, const uint8_t* 
   const RoundedInputs& in = product.in;
   const uint32_t lane_row = threadIdx.x % kWarp / kPieceChunks;
   float(&sums)[kLaneRows][kTokens] = lane.sums;
-  const LaneChunks<kStorage> chunks(lane.places, piece);
+  const LaneChunks<kStorage> chunks(matrix.places + lane.k, piece);
   if (lane.k >= matrix.chunks) return;
   if (chunks.place.bits == 16) {
 #pragma unroll 1
@@ -167,7 +161,7 @@ __device__ __forceinline__ void AddPiece(const Product& product, const uint8_t* 
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h)
       chunks.template Words<decltype(width)::value>(piece, lane_row, h, heads, selections, words[h]);
   });
-  lane.inputs.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
+  lane.inputs.ForTokens(lane.k, [&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
       const int dot = DotChunk(words[h], u, v, -static_cast<int>(ZeroOfHead(heads, h)) * head.y);
@@ -185,7 +179,7 @@ __device__ __forceinline__ void AddCells(const FixedUnits& matrix, const uint8_t
   const uint32_t lane_row = threadIdx.x % kWarp / kPieceChunks, c = threadIdx.x % kPieceChunks;
   const uint32_t n = min(matrix.chunks - (lane.k - c), kPieceChunks);
   float(&sums)[kLaneRows][kTokens] = lane.sums;
-  const FixedPlace place = LoadPlace(lane.places);
+  const FixedPlace place = LoadPlace(matrix.places + lane.k);
   const uint32_t heads = reinterpret_cast<const uint32_t*>(piece + place.heads)[lane_row];
   const uint8_t* const numbers = piece + kHeadBytes * place.groups;
   uint32_t words[kLaneRows][4], picks[kLaneRows][4];
@@ -204,7 +198,7 @@ __device__ __forceinline__ void AddCells(const FixedUnits& matrix, const uint8_t
     for (int g = 0; g < 4; ++g)
       picks[h][g] = selections[of_chunk >> g * matrix.cell_bits & ((1u << matrix.cell_bits) - 1)];
   }
-  lane.inputs.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
+  lane.inputs.ForTokens(lane.k, [&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
       const uint32_t picked[4] = {__byte_perm(u.x, u.y, picks[h][0]), __byte_perm(u.z, u.w, picks[h][1]),
@@ -242,18 +236,16 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
   const uint32_t* const begins = PieceBegins(matrix, unit) + PiecesBefore(matrix.pieces, warp);
   const uint8_t* const data = UnitData(matrix, unit);
   const uint32_t j = kPieceChunks * warp + lane % kPieceChunks;
-  LaneState<kTokens> state{LaneInputs<kTokens>(product.in, launch.tokens, j), matrix.places + j, j, {}};
+  LaneState<kTokens> state{LaneInputs<kTokens>(product.in, launch.tokens, j), j, {}};
   const uint32_t* const of_matrix = SelectionsOf<kStorage>(selections, matrix);
   // A lane has where one of the next pieces begins: one wait for many.
-  uint32_t some = 0, at = kWarp - 1;
+  uint32_t some = __ldg(begins + min(lane, count)), begin = __shfl_sync(kAllLanes, some, 0);
   const auto fetch = [&](uint32_t i, uint32_t to) {
-    if (at == kWarp - 1) {
-      some = __ldg(begins + min(i + lane, count));
-      at = 0;
-    }
-    const uint32_t begin = __shfl_sync(kAllLanes, some, at), end = __shfl_sync(kAllLanes, some, at + 1);
-    ++at;
+    const uint32_t at = (i + 1) % kWarp;
+    if (at == 0) some = __ldg(begins + min(i + 1 + lane, count));
+    const uint32_t end = __shfl_sync(kAllLanes, some, at);
     CopyPiece(to, data + size_t{16} * begin, 16 * (end - begin));
+    begin = end;
   };
   const auto multiply = [&](const uint8_t* piece) {
     if constexpr (kStorage == FixedStorage::kCells) {
@@ -261,16 +253,16 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
     } else {
       AddPiece<kStorage, kTokens>(product, piece, of_matrix, state);
     }
-    state.Next();
+    state.k += kChunk;
   };
-  StreamPieces(count, slots, launch.slot_bytes, fetch, [] {}, multiply);
-  JoinUnit<kTokens>(state.sums, launch.tokens, reinterpret_cast<float*>(slots),
-                    [&](uint32_t r, uint32_t t, float sum) {
-                      const uint32_t row = kUnitRows * unit + r;
-                      if (row >= matrix.rows) return;
-                      PutProduct(sum, product.bias, row, product.added,
-                                 product.y + t * product.y_stride + row);
-                    });
+  StreamPieces(
+      count, slots, launch.slot_bytes, fetch, [] {}, multiply);
+  JoinUnit<kTokens>(
+      state.sums, launch.tokens, reinterpret_cast<float*>(slots), [&](uint32_t r, uint32_t t, float sum) {
+        const uint32_t row = kUnitRows * unit + r;
+        if (row >= matrix.rows) return;
+        PutProduct(sum, product.bias, row, product.added, product.y + t * product.y_stride + row);
+      });
 }
 
 // A block a unit, or a row ids[i]: in the order of slots (T BF16), or of columns (T FP32).
@@ -328,8 +320,7 @@ __global__ void __launch_bounds__(kUnitThreads)
             CellNumbers(numbers, matrix.cell_bits, n, (lane_row + h * kRowsApart) * n + c);
 #pragma unroll
         for (int g = 0; g < 4; ++g) {
-          const uint32_t pick =
-              of_matrix[of_chunk >> g * matrix.cell_bits & ((1u << matrix.cell_bits) - 1)];
+          const uint32_t pick = of_matrix[of_chunk >> g * matrix.cell_bits & ((1u << matrix.cell_bits) - 1)];
 #pragma unroll 1
           for (uint32_t b = 0; b < 8; ++b) {
             float value = 0;

@@ -32,7 +32,7 @@ struct FixedPlace {
   uint16_t codes;  // bytes to the planes of its run, or the stream
   uint16_t heads;  // bytes to the heads of its group
   uint8_t bits;
-  uint8_t alike;  // chunks of its run in the piece
+  uint8_t alike;   // chunks of its run in the piece
   uint8_t which;   // of them
   uint8_t groups;  // scale groups of the piece: masks or numbers of cells stand behind their heads
 };
@@ -189,7 +189,7 @@ __device__ __forceinline__ uint32_t FourCodes(uint32_t v) {
 
 // Eight codes that begin at the lowest bit of a, b; in their order, or the even ones in `low`.
 template <int kBits>
-constexpr bool kEvenFirst = kBits == 2 || kBits == 4;
+constexpr bool kEvenFirst = kBits <= 4;
 template <int kBits>
 __device__ __forceinline__ void EightCodes(uint32_t a, uint32_t b, uint32_t& low, uint32_t& high) {
   if constexpr (kBits == 2) {
@@ -198,8 +198,9 @@ __device__ __forceinline__ void EightCodes(uint32_t a, uint32_t b, uint32_t& low
     low = pairs & 0x03030303u;
     high = pairs >> 2 & 0x03030303u;
   } else if constexpr (kBits == 3) {
-    low = FourCodes<3>(a);
-    high = FourCodes<3>(a >> 12);
+    const uint32_t pairs = FourCodes<6>(a);
+    low = pairs & 0x07070707u;
+    high = pairs >> 3 & 0x07070707u;
   } else if constexpr (kBits == 4) {
     low = a & 0x0F0F0F0Fu;
     high = a >> 4 & 0x0F0F0F0Fu;
@@ -338,9 +339,8 @@ __device__ __forceinline__ void StoreCells(const uint32_t (&words)[4], uint8_t* 
     plane += 8 * chunks;
   }
   if constexpr (kBits == 8) {
-    reinterpret_cast<uint2*>(plane)[k] =
-        make_uint2((words[0] >> 4 & 0x0F0F0F0Fu) | (words[2] & 0xF0F0F0F0u),
-                   (words[1] >> 4 & 0x0F0F0F0Fu) | (words[3] & 0xF0F0F0F0u));
+    reinterpret_cast<uint2*>(plane)[k] = make_uint2((words[0] >> 4 & 0x0F0F0F0Fu) | (words[2] & 0xF0F0F0F0u),
+                                                    (words[1] >> 4 & 0x0F0F0F0Fu) | (words[3] & 0xF0F0F0F0u));
   }
   if constexpr (HasPairs(kBits)) {
     constexpr int kFrom = kBits >= 4 ? 4 : 0;

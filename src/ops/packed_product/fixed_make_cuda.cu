@@ -21,17 +21,15 @@ struct Packing {
   const uint8_t* zeros;          // [rows, stored groups]
   const uint32_t* stored_group;  // [groups]
   uint32_t stored_groups;
-  uint32_t cell_cols;      // of 2:4 or 4:8
-  const uint32_t* ranks;   // [256] with cells: by which of eight columns are kept
+  uint32_t cell_cols;     // of 2:4 or 4:8
+  const uint32_t* ranks;  // [256] with cells: by which of eight columns are kept
 };
 
 // What a lane has to pack of one row.
 struct Chunk {
   const uint16_t* codes;  // of its slots; null where there is no such row
   uint32_t slots;         // that are not empty
-  __device__ bool Kept(uint32_t c) const {
-    return codes != nullptr && c < slots && codes[c] != kNoFixedCode;
-  }
+  __device__ bool Kept(uint32_t c) const { return codes != nullptr && c < slots && codes[c] != kNoFixedCode; }
   __device__ uint32_t Code(uint32_t c) const { return Kept(c) ? codes[c] : 0; }
   __device__ uint32_t AllKept() const {
     uint32_t kept = 0;
@@ -92,7 +90,8 @@ __device__ void PackCells(const Chunk& chunk, const FixedPlace& place, uint32_t 
   first[2 * kUnitRows * n + k] = static_cast<uint8_t>(numbers >> 16);
   if (cell_bits == 7) {
     const uint32_t byte = 3 * kUnitRows * n + k / 2;
-    atomicOr(reinterpret_cast<uint32_t*>(first) + byte / 4, (numbers >> 24) << (8 * (byte % 4) + 4 * (k % 2)));
+    atomicOr(reinterpret_cast<uint32_t*>(first) + byte / 4, (numbers >> 24)
+                                                                << (8 * (byte % 4) + 4 * (k % 2)));
   }
 }
 

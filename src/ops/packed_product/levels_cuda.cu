@@ -1,5 +1,5 @@
-// Levels of coding `entropy` in planes of bits, in units of rows (units_cuda.h). The integer sum of 32 columns
-// is exact, the sums are added in a fixed order, which does not depend on the number of tokens.
+// Levels of coding `entropy` in planes of bits, in units of rows (units_cuda.h). The integer sum of 32
+// columns is exact, the sums are added in a fixed order, which does not depend on the number of tokens.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -112,14 +112,13 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
     CopyPiece(to, next, min(left * kUnitRows * ChunkBytes(kWidth), kWhole));
     next += kWhole;
   };
-  LaneInputs<kTokens> inputs(in, tokens, j);
-  uint32_t left = matrix.chunks - kPieceChunks * warp;  // chunks from the piece on
+  const LaneInputs<kTokens> inputs(in, tokens, j);
+  uint32_t k = j;
   const auto multiply = [&](const uint8_t* piece) {
-    const uint32_t count = min(left, kPieceChunks);
-    left -= kChunk;
-    const LaneInputs<kTokens> of_piece = inputs;
-    inputs.Next();
-    if (lane % kPieceChunks >= count) return;
+    const uint32_t of_lane = k;
+    k += kChunk;
+    if (of_lane >= matrix.chunks) return;
+    const uint32_t count = min(matrix.chunks - (of_lane - lane % kPieceChunks), kPieceChunks);
     uint32_t words[kLaneRows][8];
 #pragma unroll
     for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
@@ -127,11 +126,11 @@ __device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint3
                                         (lane_row + h * kRowsApart) * count + lane % kPieceChunks),
                      words[h]);
     }
-    of_piece.ForTokens([&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
+    inputs.ForTokens(of_lane, [&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
 #pragma unroll
       for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
-        const int dot = kWidth == 8 ? DotSignedChunk(words[h], u, v)
-                                    : DotChunk(words[h], u, v, -Bias(kWidth) * head.y);
+        const int dot =
+            kWidth == 8 ? DotSignedChunk(words[h], u, v) : DotChunk(words[h], u, v, -Bias(kWidth) * head.y);
         sums[h][t] = fmaf(__int_as_float(head.x), static_cast<float>(dot), sums[h][t]);
       }
     });
@@ -197,8 +196,8 @@ __device__ __forceinline__ void LevelsOfChunk(const LevelsMatrix& matrix, uint32
   const LevelsPiece piece = PieceOf(PiecesOf(matrix.chunks), matrix.chunks, ChunkBytes(kWidth), m);
   const uint8_t* const planes = matrix.planes + row / kUnitRows * matrix.unit_bytes + piece.begin;
   uint32_t words[8];
-  Unpack<kWidth>(
-      LoadPlanes<kWidth>(planes, kUnitRows * count, row % kUnitRows * count + k % kPieceChunks), words);
+  Unpack<kWidth>(LoadPlanes<kWidth>(planes, kUnitRows * count, row % kUnitRows * count + k % kPieceChunks),
+                 words);
 #pragma unroll
   for (int c = 0; c < static_cast<int>(kChunk); ++c) {
     const uint32_t byte = words[c / 4] >> 8 * (c % 4) & 0xFF;
@@ -511,8 +510,8 @@ class Levels : public CudaForm {
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
       launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, units, products[i].added};
       units += Blocks(form.matrix_.rows, kUnitRows);
-      launch.slot_bytes = std::max(launch.slot_bytes,
-                                   kUnitRows * kPieceChunks * ChunkBytes(form.matrix_.width));
+      launch.slot_bytes =
+          std::max(launch.slot_bytes, kUnitRows * kPieceChunks * ChunkBytes(form.matrix_.width));
     }
     LaunchBehind(x.device, MultiplyLevels<kTokens>, units, kUnitThreads,
                  UnitSharedBytes(0, launch.slot_bytes, kTokens), launch);

@@ -77,8 +77,9 @@ inline size_t UnitSharedBytes(size_t before, size_t slot_bytes, size_t tokens) {
   return before + std::max(slots, kUnitWarps * kLaneRows * tokens * kWarp * sizeof(float));
 }
 
-// The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(piece) uses the next. Copies begin
-// before the work before is done, and so does what `begin` reads of the weights; what is multiplied, after that.
+// The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(piece) uses the next. Copies
+// begin before the work before is done, and so does what `begin` reads of the weights; what is multiplied,
+// after that.
 template <typename Fetch, typename Begin, typename Multiply>
 __device__ __forceinline__ void StreamPieces(uint32_t count, uint8_t* slots, uint32_t slot_bytes,
                                              const Fetch& fetch, const Begin& begin,
@@ -105,7 +106,7 @@ __device__ __forceinline__ void StreamPieces(uint32_t count, uint8_t* slots, uin
   }
 }
 
-// The inputs of a lane, from the first piece of its warp on.
+// The inputs of virtual lane j, whose chunks are k = j, j + 32, ...: what does not change with k.
 template <int kTokens>
 struct LaneInputs {
   const uint4* values;
@@ -113,27 +114,23 @@ struct LaneInputs {
   uint32_t token_values, token_heads, last_token;
 
   __device__ __forceinline__ LaneInputs(const RoundedInputs& in, uint32_t tokens, uint32_t j)
-      : values(in.values + j),
-        heads(in.heads + j),
+      : values(in.values - j),  // 64 k / 32 + j are 2 k - j
+        heads(in.heads),
         token_values(in.steps * 64),
         token_heads(in.chunks),
         last_token(tokens - 1) {}
-  // visit(t, u, v, head) for all tokens.
+  // visit(t, u, v, head) for all tokens: of chunk k.
   template <typename Visit>
-  __device__ __forceinline__ void ForTokens(const Visit& visit) const {
+  __device__ __forceinline__ void ForTokens(uint32_t k, const Visit& visit) const {
 #pragma unroll
     for (uint32_t t = 0; t < kTokens; ++t) {
       // Of eight digits the last two may not be there.
       const uint32_t token = kTokens == 8 && t >= 6 ? min(t, last_token) : t;
-      const uint4* const of_token = values + token * token_values;
+      const uint4* const of_token = values + size_t{token} * token_values + 2 * k;
       const uint4 u = of_token[0], v = of_token[32];
-      const int2 head = heads[token * token_heads];
+      const int2 head = (heads + size_t{token} * token_heads)[k];
       visit(t, u, v, head);
     }
-  }
-  __device__ __forceinline__ void Next() {
-    values += 64;
-    heads += kChunk;
   }
 };
 
