@@ -223,10 +223,6 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
   uint32_t* const selections = reinterpret_cast<uint32_t*>(shared);
   uint8_t* const slots = shared + sizeof(uint32_t) * kSelectionCount<kStorage>;
   LetNextBegin();
-  if constexpr (kStorage != FixedStorage::kWhole) {
-    CopySelections<kStorage>(selections);
-    __syncthreads();
-  }
   uint32_t p = 0;
   while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_unit) ++p;
   const Product& product = launch.products[p];

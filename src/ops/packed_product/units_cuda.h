@@ -78,8 +78,8 @@ inline size_t UnitSharedBytes(size_t before, size_t slot_bytes, size_t tokens) {
 }
 
 // The pieces of one warp: fetch(i, slot) starts copying its piece i, multiply(piece) uses the next. Copies
-// begin before the work before is done, and so does what `begin` reads of the weights; what is multiplied,
-// after that.
+// begin before the work before is done; then all threads of the block call begin(), once, for what else it
+// reads of the weights; what is multiplied comes after that work.
 template <typename Fetch, typename Begin, typename Multiply>
 __device__ __forceinline__ void StreamPieces(uint32_t count, uint8_t* slots, uint32_t slot_bytes,
                                              const Fetch& fetch, const Begin& begin,
