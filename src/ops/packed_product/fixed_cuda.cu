@@ -251,8 +251,13 @@ __global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
     }
     state.k += kChunk;
   };
-  StreamPieces(
-      count, slots, launch.slot_bytes, fetch, [] {}, multiply);
+  const auto copy_selections = [&] {
+    if constexpr (kStorage != FixedStorage::kWhole) {
+      CopySelections<kStorage>(selections);
+      __syncthreads();
+    }
+  };
+  StreamPieces(count, slots, launch.slot_bytes, fetch, copy_selections, multiply);
   JoinUnit<kTokens>(
       state.sums, launch.tokens, reinterpret_cast<float*>(slots), [&](uint32_t r, uint32_t t, float sum) {
         const uint32_t row = kUnitRows * unit + r;
