@@ -2,9 +2,12 @@
 // its memory, speed and share of what a copy on the device reads and writes in the same run, and the sum over
 // a token. So many copies of a matrix are used in turn that none is in a cache.
 //
-//   resident_cuda_bench [levels|fixed|fixed-bitmap|plain] [octaves: how large the integers of coding
-//   `entropy` are]
+//   resident_cuda_bench [FORM] [octaves: how large the integers of coding `entropy` are]
+//
+// Forms: levels; fixed (3, 4 and 6 bits), fixed-all (2, 3, 4, 6 and 8); fixed-bitmap (half zeros: 4, 6 and 8
+// bits), fixed-bitmap-low (2, 3, 4), fixed-2:4 and fixed-4:8 (4 and 6); plain.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -93,19 +96,47 @@ uint64_t Hash(uint64_t i) {
   return i ^ i >> 32;
 }
 
-FixedMatrix Fixed(size_t rows, const std::vector<std::pair<int, size_t>>& runs, MaskKind mask) {
-  FixedMatrix matrix = RandomFixed(1, runs, 128, mask, 1);
+// Widths and their part of the columns in eighths, and a mask of half zeros.
+struct FixedForm {
+  const char* name;
+  std::vector<std::pair<int, size_t>> eighths;
+  MaskKind mask;
+};
+const std::vector<FixedForm>& FixedForms() {
+  static const std::vector<FixedForm> kForms = {
+      {"fixed", {{3, 2}, {4, 4}, {6, 2}}, MaskKind::kNone},
+      {"fixed-all", {{2, 1}, {3, 2}, {4, 3}, {6, 1}, {8, 1}}, MaskKind::kNone},
+      // A mean of 6 bits a kept weight, which makes 4 with the mask.
+      {"fixed-bitmap", {{4, 2}, {6, 4}, {8, 2}}, MaskKind::kBitmap},
+      {"fixed-bitmap-low", {{2, 2}, {3, 3}, {4, 3}}, MaskKind::kBitmap},
+      {"fixed-2:4", {{4, 6}, {6, 2}}, MaskKind::Cells(2, 4)},
+      {"fixed-4:8", {{4, 6}, {6, 2}}, MaskKind::Cells(4, 8)}};
+  return kForms;
+}
+
+FixedMatrix Fixed(size_t rows, size_t cols, const FixedForm& form) {
+  std::vector<std::pair<int, size_t>> runs;
+  size_t left = cols;
+  for (const auto& [bits, eighths] : form.eighths) {
+    const bool last = runs.size() + 1 == form.eighths.size();
+    runs.emplace_back(bits, last ? left : cols * eighths / 8 / 128 * 128);
+    left -= runs.back().second;
+  }
+  const bool masked = form.mask != MaskKind::kNone;
+  FixedMatrix matrix = RandomFixed(1, runs, 128, form.mask, 1);
   matrix.rows = rows;
   matrix.codes = Matrix<uint16_t>(rows, matrix.cols);
-  if (mask != MaskKind::kNone) matrix.keep = Matrix<uint8_t>(rows, matrix.cols);
-  const size_t groups = matrix.scales.rows();
+  if (masked) matrix.keep = Matrix<uint8_t>(rows, matrix.cols);
+  const size_t groups = matrix.scales.rows(), cell = form.mask.CellCols();
   matrix.scales = Matrix<ScaleCode>(groups, rows);
   matrix.zeros = Matrix<uint8_t>(groups, rows);
   ParallelFor(rows, [&](size_t r) {
     for (size_t p = 0; p < matrix.cols; ++p) {
       const uint64_t bits = Hash(r * matrix.cols + p);
-      const bool kept = mask == MaskKind::kNone || (bits >> 40 & 1) != 0;
-      if (mask != MaskKind::kNone) matrix.keep(r, p) = kept ? 1 : 0;
+      bool kept = !masked || (bits >> 40 & 1) != 0;
+      // Of a cell, so many in a row as it keeps, from anywhere on.
+      if (cell > 1) kept = (p + (Hash(r * matrix.cols + p / cell) >> 40)) % cell < form.mask.kept;
+      if (masked) matrix.keep(r, p) = kept ? 1 : 0;
       matrix.codes(r, p) = static_cast<uint16_t>(kept ? bits & ((1u << matrix.widths[p]) - 1) : 0);
     }
     for (size_t g = 0; g < groups; ++g) {
@@ -127,13 +158,9 @@ class Source {
     } else if (form == "plain") {
       stored_bits_ = 16 * static_cast<double>(rows * cols);
     } else {
-      // Half of the weights are zeros; the others have a mean of 6 bits, which makes 4 with the mask.
-      const bool masked = form == "fixed-bitmap";
-      const size_t quarter = cols / 4 / 128 * 128;
-      const std::vector<std::pair<int, size_t>> runs =
-          masked ? std::vector<std::pair<int, size_t>>{{4, quarter}, {6, cols - 2 * quarter}, {8, quarter}}
-                 : std::vector<std::pair<int, size_t>>{{3, quarter}, {4, cols - 2 * quarter}, {6, quarter}};
-      packed_ = Pack(Fixed(rows, runs, masked ? MaskKind::kBitmap : MaskKind::kNone));
+      for (const FixedForm& fixed : FixedForms()) {
+        if (form == fixed.name) packed_ = Pack(Fixed(rows, cols, fixed));
+      }
       fixed_ = OpenedFixed(packed_);
       stored_bits_ = static_cast<double>(packed_.bits());
     }
@@ -172,7 +199,8 @@ struct Sum {
   double milliseconds = 0, bytes = 0, weights = 0, stored = 0;
 };
 
-void Run(const std::string& form, double octaves, double copy) {
+// Returns the sums of one token, as a line.
+std::string Run(const std::string& form, double octaves, double copy) {
   std::vector<Sum> sums(std::size(kTokens));
   for (const Product13B& product : kProducts) {
     const Source source(form, product.outputs, product.inputs, octaves);
@@ -216,7 +244,7 @@ void Run(const std::string& form, double octaves, double copy) {
           Timed([&] { recorded.Replay(); }, tokens > kFewTokens ? 2 : 8) / static_cast<double>(calls);
       const double speed = static_cast<double>(bytes) / seconds;
       fmt::print(
-          "{:<12} {:>3} tokens  {:<8} {:>6} x {:<5} {:5.2f} bits resident, {:5.2f} stored  {:8.1f} us "
+          "{:<16} {:>3} tokens  {:<8} {:>6} x {:<5} {:5.2f} bits resident, {:5.2f} stored  {:8.1f} us "
           "({:8.1f} started one by one)  {:5.0f} GB/s  {:5.1f} % of a copy  made in {:.0f} ms\n",
           form, tokens, product.name, product.count * product.outputs, product.inputs,
           8 * static_cast<double>(bytes) / weights, stored / weights, seconds * 1e6, direct * 1e6,
@@ -228,15 +256,19 @@ void Run(const std::string& form, double octaves, double copy) {
       sums[i].stored += product.times * stored;
     }
   }
+  std::string of_one;
   for (size_t i = 0; i < std::size(kTokens); ++i) {
     const Sum& sum = sums[i];
-    fmt::print(
-        "{:<12} {:>3} tokens  all matrices of 13B: {:.2f} GB, {:.2f} bits resident, {:.2f} stored; {:.3f} "
+    const std::string line = fmt::format(
+        "{:<16} {:>3} tokens  all matrices of 13B: {:.2f} GB, {:.2f} bits resident, {:.2f} stored; {:.3f} "
         "ms, {:.0f} tokens/s, {:.0f} GB/s, {:.1f} % of a copy\n",
         form, kTokens[i], sum.bytes / 1e9, 8 * sum.bytes / sum.weights, sum.stored / sum.weights,
         sum.milliseconds, static_cast<double>(kTokens[i]) * 1e3 / sum.milliseconds,
         sum.bytes / sum.milliseconds / 1e6, 100 * sum.bytes / sum.milliseconds * 1e3 / copy);
+    fmt::print("{}", line);
+    if (i == 0) of_one = line;
   }
+  return of_one;
 }
 
 int Main(int argc, char** argv) {
@@ -249,10 +281,17 @@ int Main(int argc, char** argv) {
   const double copy = CopySpeed();
   fmt::print("{}: a copy on the device reads and writes {:.0f} GB/s\n", PropertiesOf(Device::Cuda()).name,
              copy / 1e9);
-  for (const std::string form : {"levels", "fixed", "fixed-bitmap", "plain"}) {
-    if (!only.empty() && only != form) continue;
-    Run(form, octaves, copy);
+  std::vector<std::string> forms = {"levels", "plain"};
+  for (const FixedForm& form : FixedForms()) forms.emplace_back(form.name);
+  if (!only.empty() && std::ranges::find(forms, only) == forms.end()) {
+    fmt::print("unknown form {}, expected {}\n", only, fmt::join(forms, ", "));
+    return 2;
   }
+  std::string all;
+  for (const std::string& form : forms) {
+    if (only.empty() || only == form) all += Run(form, octaves, copy);
+  }
+  fmt::print("\n{}", all);
   return 0;
 }
 

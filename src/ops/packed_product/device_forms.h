@@ -30,7 +30,8 @@ inline constexpr size_t kFewTokens = 8;
 std::unique_ptr<const ResidentForm> LevelsOnCuda(const EntropyParts& parts, Device device);
 
 // Coding `fixed`: "fixed", codes in their widths, a scale and a zero a row and scale group, and with a mask a
-// bit a weight and the codes of the kept weights only. x is put into the stored order and rounded to 8 bits,
+// bit a weight (2:4 and 4:8 the number of each cell, where scale groups have whole ones) and the codes of the
+// kept weights only. x is put into the stored order and rounded to 8 bits,
 // the columns of a scale group together; columns of width 16 have it in FP32. Throws Error where a code of 16
 // bits is not finite.
 std::unique_ptr<const ResidentForm> FixedOnCuda(const FixedParts& parts, Device device);

@@ -79,7 +79,8 @@ void ForIds(std::span<const int32_t> ids, size_t rows, const Launch& launch) {
 //   4 j + b pairs     8 bytes: bits 2 g, 2 g + 1 of byte b of word h are of column 16 h + 4 g + b singles   4
 //   bytes: bit i of byte b is of column 4 i + b
 //
-// A row has its planes one after the other, each with all chunks: the lowest bits first.
+// Chunks that lie together have their planes one after the other, each with all of them: the lowest bits
+// first.
 inline constexpr uint32_t kChunk = 32;
 __host__ __device__ constexpr bool HasPairs(int width) { return width % 4 == 2 || width % 4 == 3; }
 __host__ __device__ constexpr bool HasSingles(int width) { return width % 2 == 1; }
@@ -98,32 +99,27 @@ __device__ __forceinline__ uint4 LoadOnce(const uint4* from) {
                : "l"(from));
   return v;
 }
-__device__ __forceinline__ uint2 LoadOnce(const uint2* from) {
-  uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
-  return v;
-}
 __device__ __forceinline__ uint32_t LoadOnce(const uint32_t* from) {
   uint32_t v;
   asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(from));
   return v;
 }
 
-// Chunk k of a row of `chunks`.
+// Chunk k of `chunks` whose planes begin at `planes`.
 template <int kWidth>
-__device__ __forceinline__ PlaneBits LoadPlanes(const uint8_t* row, uint32_t chunks, uint32_t k) {
+__device__ __forceinline__ PlaneBits LoadPlanes(const uint8_t* planes, uint32_t chunks, uint32_t k) {
   PlaneBits bits{};
-  const uint8_t* plane = row;
+  const uint8_t* plane = planes;
   if constexpr (kWidth >= 4) {
-    bits.low = LoadOnce(reinterpret_cast<const uint4*>(plane) + k);
-    plane += size_t{16} * chunks;
+    bits.low = reinterpret_cast<const uint4*>(plane)[k];
+    plane += 16 * chunks;
   }
-  if constexpr (kWidth == 8) bits.high = LoadOnce(reinterpret_cast<const uint4*>(plane) + k);
+  if constexpr (kWidth == 8) bits.high = reinterpret_cast<const uint4*>(plane)[k];
   if constexpr (HasPairs(kWidth)) {
-    bits.pairs = LoadOnce(reinterpret_cast<const uint2*>(plane) + k);
-    plane += size_t{8} * chunks;
+    bits.pairs = reinterpret_cast<const uint2*>(plane)[k];
+    plane += 8 * chunks;
   }
-  if constexpr (HasSingles(kWidth)) bits.single = LoadOnce(reinterpret_cast<const uint32_t*>(plane) + k);
+  if constexpr (HasSingles(kWidth)) bits.single = reinterpret_cast<const uint32_t*>(plane)[k];
   return bits;
 }
 

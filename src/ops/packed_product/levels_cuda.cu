@@ -1,7 +1,5 @@
-// Levels of coding `entropy` in planes of bits. A warp takes a few rows, a lane 32 columns of each at a time:
-// what is read of the weights is in flight before the first use, and each input serves all the rows. The
-// integer sum of 32 columns is exact, the sums of a lane and then those of the lanes are added in a fixed
-// order, which depends neither on the rows that a warp has nor on the number of tokens.
+// Levels of coding `entropy` in planes of bits, in units of rows (units_cuda.h). The integer sum of 32
+// columns is exact, the sums are added in a fixed order, which does not depend on the number of tokens.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -11,7 +9,7 @@
 
 #include "ops/codes/decode_levels_cuda.h"
 #include "ops/cuda_ops.h"
-#include "ops/packed_product/forms_cuda.h"
+#include "ops/packed_product/units_cuda.h"
 
 namespace mica::cuda {
 namespace {
@@ -35,15 +33,24 @@ __host__ __device__ constexpr int Most(int width) { return (1 << (width - 1)) - 
 __host__ __device__ constexpr int Bias(int width) { return width == 8 ? 0 : 1 << (width - 1); }
 
 struct LevelsMatrix {
-  const uint8_t* planes;         // [rows, row_bytes]
+  const uint8_t* planes;         // [units, unit_bytes]
   const uint32_t* listed_begin;  // [rows + 1]
   const Listed* listed;
   const int16_t* apart;    // [rows, apart_count] levels of the columns that are taken out
   const float* row_scale;  // [rows]
-  uint64_t row_bytes;
+  uint64_t unit_bytes;
   uint32_t rows, cols, chunks, apart_count;
   int32_t width;
 };
+
+// Levels of 8 bits have a sign.
+__device__ __forceinline__ int DotSignedChunk(const uint32_t (&words)[8], const uint4& u, const uint4& v) {
+  const uint32_t inputs[8] = {u.x, u.y, u.z, u.w, v.x, v.y, v.z, v.w};
+  int sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum = DotSigned(words[i], inputs[i], sum);
+  return sum;
+}
 
 struct LevelsProduct {
   LevelsMatrix matrix;
@@ -51,151 +58,146 @@ struct LevelsProduct {
   const float* bias;
   float* y;
   uint64_t y_stride;
-  uint32_t first_block;
+  uint32_t first_unit;
   float added;
 };
 struct LevelsLaunch {
   LevelsProduct products[kMostProducts];
-  uint32_t count, tokens;
+  uint32_t count, tokens, slot_bytes;
 };
 
-template <int kWidth>
-__device__ __forceinline__ int Dot(uint32_t levels, uint32_t inputs, int sum) {
-  return DotSigned(levels, inputs, sum);  // below 128 without a sign
+// Where the chunks of a piece are, and how large it is.
+struct LevelsPiece {
+  uint32_t begin, bytes;  // in a unit
+};
+__host__ __device__ inline LevelsPiece PieceOf(uint32_t pieces, uint32_t chunks, uint32_t chunk_bytes,
+                                               uint32_t m) {
+  const uint32_t whole = kUnitRows * kPieceChunks * chunk_bytes,
+                 last = kUnitRows * ChunksOfPiece(chunks, pieces - 1) * chunk_bytes;
+  const uint32_t w = m % kUnitWarps, of_last = (pieces - 1) % kUnitWarps;
+  const uint32_t begin = (PiecesBefore(pieces, w) + m / kUnitWarps) * whole;
+  return {w > of_last ? begin - (whole - last) : begin, m + 1 == pieces ? last : whole};
 }
 
-// Rows [first_row, first_row + kRows) of a product; kAhead steps of 32 chunks are read together.
-template <int kWidth, int kTokens, int kRows, int kAhead>
-__device__ __forceinline__ void MultiplyRows(const LevelsProduct& product, uint32_t tokens,
-                                             uint32_t first_row) {
+template <int kWidth, int kTokens>
+__device__ __forceinline__ void MultiplyUnit(const LevelsProduct& product, uint32_t tokens, uint32_t unit,
+                                             uint8_t* slots, uint32_t slot_bytes) {
   const LevelsMatrix& matrix = product.matrix;
   const RoundedInputs& in = product.in;
-  const uint32_t lane = threadIdx.x % kWarp;
-  float sums[kRows][kTokens] = {};
-  const uint8_t* planes[kRows];
-  uint32_t listed[kRows], listed_end[kRows];
+  const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const uint32_t j = kPieceChunks * warp + lane % kPieceChunks, lane_row = lane / kPieceChunks;
+  const uint32_t pieces = PiecesOf(matrix.chunks);
+  float sums[kLaneRows][kTokens] = {};
+  // The first listed level of a lane is read while pieces are on their way.
+  uint32_t listed[kLaneRows] = {}, listed_end[kLaneRows] = {}, entry[kLaneRows] = {};
+  const auto load_listed = [&](int h) {
+    if (listed[h] < listed_end[h])
+      entry[h] = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + listed[h]);
+  };
+  const auto begin = [&] {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const uint32_t row = min(first_row + r, matrix.rows - 1);
-    planes[r] = matrix.planes + row * matrix.row_bytes;
-    listed[r] = LoadOnce(matrix.listed_begin + row) + lane;
-    listed_end[r] = LoadOnce(matrix.listed_begin + row + 1);
-  }
-  bool waited = false;
-  for (uint32_t step = 0; step < in.steps; step += kAhead) {
-    PlaneBits bits[kAhead][kRows];
+    for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
+      const uint32_t row = min(kUnitRows * unit + lane_row + h * kRowsApart, matrix.rows - 1);
+      listed[h] = LoadOnce(matrix.listed_begin + row) + j;
+      listed_end[h] = LoadOnce(matrix.listed_begin + row + 1);
+    }
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const uint32_t k = (step + a) * kWarp + lane;
+    for (int h = 0; h < static_cast<int>(kLaneRows); ++h) load_listed(h);
+  };
+  constexpr uint32_t kWhole = kUnitRows * kPieceChunks * ChunkBytes(kWidth);
+  const uint8_t* next = matrix.planes + unit * matrix.unit_bytes +
+                        PieceOf(pieces, matrix.chunks, ChunkBytes(kWidth), warp).begin;
+  const auto fetch = [&](uint32_t i, uint32_t to) {
+    const uint32_t left = matrix.chunks - kPieceChunks * (kUnitWarps * i + warp);
+    CopyPiece(to, next, min(left * kUnitRows * ChunkBytes(kWidth), kWhole));
+    next += kWhole;
+  };
+  const LaneInputs<kTokens> inputs(in, tokens, j);
+  uint32_t k = j;
+  const auto multiply = [&](const uint8_t* piece) {
+    const uint32_t of_lane = k;
+    k += kChunk;
+    if (of_lane >= matrix.chunks) return;
+    const uint32_t count = min(matrix.chunks - (of_lane - lane % kPieceChunks), kPieceChunks);
+    uint32_t words[kLaneRows][8];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (k < matrix.chunks) bits[a][r] = LoadPlanes<kWidth>(planes[r], matrix.chunks, k);
+    for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
+      Unpack<kWidth>(LoadPlanes<kWidth>(piece, kUnitRows * count,
+                                        (lane_row + h * kRowsApart) * count + lane % kPieceChunks),
+                     words[h]);
+    }
+    inputs.ForTokens(of_lane, [&](uint32_t t, const uint4& u, const uint4& v, const int2& head) {
+#pragma unroll
+      for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
+        const int dot =
+            kWidth == 8 ? DotSignedChunk(words[h], u, v) : DotChunk(words[h], u, v, -Bias(kWidth) * head.y);
+        sums[h][t] = fmaf(__int_as_float(head.x), static_cast<float>(dot), sums[h][t]);
       }
-    }
-    if (!waited) {
-      WaitForWorkBefore();  // the inputs
-      waited = true;
-    }
+    });
+  };
+  StreamPieces(PiecesOfWarp(pieces, warp), slots, slot_bytes, fetch, begin, multiply);
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const uint32_t k = (step + a) * kWarp + lane;
-      if (k >= matrix.chunks) continue;
-      uint32_t words[kRows][8];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) Unpack<kWidth>(bits[a][r], words[r]);
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
-        const uint4* const values = in.values + (size_t{token} * in.steps + step + a) * 64 + lane;
-        const uint4 u = values[0], v = values[32];
-        const int2 head = in.heads[size_t{token} * in.chunks + k];
-        const float scale = __int_as_float(head.x);
-        const int less = -Bias(kWidth) * head.y;
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          int dot = Dot<kWidth>(words[r][0], u.x, less);
-          dot = Dot<kWidth>(words[r][1], u.y, dot);
-          dot = Dot<kWidth>(words[r][2], u.z, dot);
-          dot = Dot<kWidth>(words[r][3], u.w, dot);
-          dot = Dot<kWidth>(words[r][4], v.x, dot);
-          dot = Dot<kWidth>(words[r][5], v.y, dot);
-          dot = Dot<kWidth>(words[r][6], v.z, dot);
-          dot = Dot<kWidth>(words[r][7], v.w, dot);
-          sums[r][t] = fmaf(scale, static_cast<float>(dot), sums[r][t]);
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const uint32_t row = min(first_row + r, matrix.rows - 1);
-    for (uint32_t i = listed[r]; i < listed_end[r]; i += kWarp) {
-      const uint32_t entry = LoadOnce(reinterpret_cast<const uint32_t*>(matrix.listed) + i);
-      const uint32_t col = entry & 0xFFFF;
-      const int rest = static_cast<int>(entry) >> 16;
+  for (int h = 0; h < static_cast<int>(kLaneRows); ++h) {
+    const uint32_t row = min(kUnitRows * unit + lane_row + h * kRowsApart, matrix.rows - 1);
+    for (; listed[h] < listed_end[h]; listed[h] += kWarp, load_listed(h)) {
+      const uint32_t col = entry[h] & 0xFFFF;
+      const int rest = static_cast<int>(entry[h]) >> 16;
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
         const float scale = __int_as_float(in.heads[size_t{token} * in.chunks + col / kChunk].x);
-        sums[r][t] = fmaf(scale, static_cast<float>(rest * ValueOf(in, token, col)), sums[r][t]);
+        sums[h][t] = fmaf(scale, static_cast<float>(rest * ValueOf(in, token, col)), sums[h][t]);
       }
     }
-    for (uint32_t i = lane; i < matrix.apart_count; i += kWarp) {
+    for (uint32_t i = j; i < matrix.apart_count; i += kWarp) {
       const float level = static_cast<float>(matrix.apart[size_t{row} * matrix.apart_count + i]);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         const uint32_t token = min(static_cast<uint32_t>(t), tokens - 1);
-        sums[r][t] = fmaf(in.apart[size_t{token} * in.apart_count + i], level, sums[r][t]);
+        sums[h][t] = fmaf(in.apart[size_t{token} * in.apart_count + i], level, sums[h][t]);
       }
     }
   }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const uint32_t row = first_row + r;
-    const bool mine = row < matrix.rows;
-    const float scale = mine ? matrix.row_scale[row] : 0.0f;
-#pragma unroll
-    for (int t = 0; t < kTokens; t += 2) {
-      const float sum = __fadd_rn(WarpSum(sums[r][t]), WarpSum(sums[r][t + 1]));
-      if (!mine || t >= tokens || lane != (r * kTokens + t) % kWarp) continue;
-      PutProduct(__fmul_rn(sum, scale), product.bias, row, product.added,
-                 product.y + t / 2 * product.y_stride + row);
-    }
-  }
+  JoinUnit<kTokens>(sums, tokens, reinterpret_cast<float*>(slots), [&](uint32_t r, uint32_t t, float sum) {
+    const uint32_t row = kUnitRows * unit + r;
+    if (row >= matrix.rows) return;
+    PutProduct(__fmul_rn(sum, matrix.row_scale[row]), product.bias, row, product.added,
+               product.y + t * product.y_stride + row);
+  });
 }
 
 template <int kTokens>
-constexpr int kRowsOfWarp = kTokens <= 2 ? 2 : 4;
-
-template <int kTokens>
-__global__ void __launch_bounds__(kThreads, kTokens == 1 ? 5 : 3)
+__global__ void __launch_bounds__(kUnitThreads, kTokens <= 4 ? 6 : 4)
     MultiplyLevels(const __grid_constant__ LevelsLaunch launch) {
+  extern __shared__ __align__(16) uint8_t slots[];
   LetNextBegin();
-  constexpr int kRows = kRowsOfWarp<kTokens>, kAhead = kTokens == 1 ? 3 : kTokens == 2 ? 2 : 1;
   uint32_t p = 0;
-  while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_block) ++p;
+  while (p + 1 < launch.count && blockIdx.x >= launch.products[p + 1].first_unit) ++p;
   const LevelsProduct& product = launch.products[p];
-  const uint32_t row = ((blockIdx.x - product.first_block) * kWarps + threadIdx.x / kWarp) * kRows;
-  if (row >= product.matrix.rows) return;
+  const uint32_t unit = blockIdx.x - product.first_unit;
   switch (product.matrix.width) {
     case 4:
-      return MultiplyRows<4, kTokens, kRows, kAhead>(product, launch.tokens, row);
+      return MultiplyUnit<4, kTokens>(product, launch.tokens, unit, slots, launch.slot_bytes);
     case 5:
-      return MultiplyRows<5, kTokens, kRows, kAhead>(product, launch.tokens, row);
+      return MultiplyUnit<5, kTokens>(product, launch.tokens, unit, slots, launch.slot_bytes);
     case 6:
-      return MultiplyRows<6, kTokens, kRows, kAhead>(product, launch.tokens, row);
+      return MultiplyUnit<6, kTokens>(product, launch.tokens, unit, slots, launch.slot_bytes);
     case 7:
-      return MultiplyRows<7, kTokens, kRows, kAhead>(product, launch.tokens, row);
+      return MultiplyUnit<7, kTokens>(product, launch.tokens, unit, slots, launch.slot_bytes);
     default:
-      return MultiplyRows<8, kTokens, kRows, kAhead>(product, launch.tokens, row);
+      return MultiplyUnit<8, kTokens>(product, launch.tokens, unit, slots, launch.slot_bytes);
   }
 }
 
 template <int kWidth>
-__device__ __forceinline__ void LevelsOfChunk(const uint8_t* row, uint32_t chunks, uint32_t k,
+__device__ __forceinline__ void LevelsOfChunk(const LevelsMatrix& matrix, uint32_t row, uint32_t k,
                                               int (&levels)[kChunk]) {
+  const uint32_t m = k / kPieceChunks, count = ChunksOfPiece(matrix.chunks, m);
+  const LevelsPiece piece = PieceOf(PiecesOf(matrix.chunks), matrix.chunks, ChunkBytes(kWidth), m);
+  const uint8_t* const planes = matrix.planes + row / kUnitRows * matrix.unit_bytes + piece.begin;
   uint32_t words[8];
-  Unpack<kWidth>(LoadPlanes<kWidth>(row, chunks, k), words);
+  Unpack<kWidth>(LoadPlanes<kWidth>(planes, kUnitRows * count, row % kUnitRows * count + k % kPieceChunks),
+                 words);
 #pragma unroll
   for (int c = 0; c < static_cast<int>(kChunk); ++c) {
     const uint32_t byte = words[c / 4] >> 8 * (c % 4) & 0xFF;
@@ -209,7 +211,6 @@ __global__ void __launch_bounds__(kThreads)
     DecodeRows(LevelsMatrix matrix, const float* factors, const float* apart_factors,
                const uint32_t* apart_cols, const __grid_constant__ RowIds ids, uint32_t first, View<T> out) {
   const uint32_t row = kById ? static_cast<uint32_t>(ids.ids[blockIdx.x]) : first + blockIdx.x;
-  const uint8_t* const planes = matrix.planes + row * matrix.row_bytes;
   T* const target = out.row(blockIdx.x);
   const float row_scale = matrix.row_scale[row];
   const auto weight = [&](int level, float factor) {
@@ -219,19 +220,19 @@ __global__ void __launch_bounds__(kThreads)
     int levels[kChunk];
     switch (matrix.width) {
       case 4:
-        LevelsOfChunk<4>(planes, matrix.chunks, k, levels);
+        LevelsOfChunk<4>(matrix, row, k, levels);
         break;
       case 5:
-        LevelsOfChunk<5>(planes, matrix.chunks, k, levels);
+        LevelsOfChunk<5>(matrix, row, k, levels);
         break;
       case 6:
-        LevelsOfChunk<6>(planes, matrix.chunks, k, levels);
+        LevelsOfChunk<6>(matrix, row, k, levels);
         break;
       case 7:
-        LevelsOfChunk<7>(planes, matrix.chunks, k, levels);
+        LevelsOfChunk<7>(matrix, row, k, levels);
         break;
       default:
-        LevelsOfChunk<8>(planes, matrix.chunks, k, levels);
+        LevelsOfChunk<8>(matrix, row, k, levels);
     }
     if constexpr (sizeof(T) == 2) {
       if (kChunk * (k + 1) <= matrix.cols) {
@@ -317,9 +318,11 @@ __global__ void __launch_bounds__(kThreads)
 // A thread a chunk.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
-    PackLevels(View<const int16_t> levels, uint32_t chunks, uint8_t* planes, uint64_t row_bytes) {
+    PackLevels(View<const int16_t> levels, uint32_t chunks, uint8_t* planes, uint64_t unit_bytes) {
   const uint32_t k = blockIdx.x * kThreads + threadIdx.x;
   if (k >= chunks) return;
+  const uint32_t m = k / kPieceChunks, count = ChunksOfPiece(chunks, m);
+  const LevelsPiece piece = PieceOf(PiecesOf(chunks), chunks, ChunkBytes(kWidth), m);
   for (size_t r = blockIdx.y; r < levels.rows; r += gridDim.y) {
     uint32_t words[8] = {};
 #pragma unroll
@@ -328,7 +331,8 @@ __global__ void __launch_bounds__(kThreads)
       const int held = min(max(level, Least(kWidth)), Most(kWidth)) + Bias(kWidth);
       words[c / 4] |= (static_cast<uint32_t>(held) & 0xFF) << 8 * (c % 4);
     }
-    StorePlanes<kWidth>(words, planes + r * row_bytes, chunks, k);
+    StorePlanes<kWidth>(words, planes + r / kUnitRows * unit_bytes + piece.begin, kUnitRows * count,
+                        static_cast<uint32_t>(r % kUnitRows) * count + k % kPieceChunks);
   }
 }
 
@@ -397,12 +401,14 @@ class Levels : public CudaForm {
     matrix_.listed_begin = At<const uint32_t>(listed_begin_);
     matrix_.listed = At<const Listed>(listed_);
 
-    matrix_.row_bytes = (size_t{matrix_.chunks} * ChunkBytes(matrix_.width) + 15) / 16 * 16;
-    planes_ = Array(1, std::max<size_t>(matrix_.rows * matrix_.row_bytes, 16), DType::kU8, device_);
+    matrix_.unit_bytes = size_t{kUnitRows} * matrix_.chunks * ChunkBytes(matrix_.width);
+    planes_ = Array(1, std::max<size_t>(Blocks(matrix_.rows, kUnitRows) * matrix_.unit_bytes, 16), DType::kU8,
+                    device_);
+    FillBytes(device_, planes_.view().data, 0, planes_.cols());  // rows behind the last one
     matrix_.planes = At<const uint8_t>(planes_);
     const auto pack = [&](auto* kernel) {
       Launch(device_, kernel, dim3(Blocks(matrix_.chunks, kThreads), std::min(matrix_.rows, 32768u)),
-             kThreads, 0, read, matrix_.chunks, At<uint8_t>(planes_), matrix_.row_bytes);
+             kThreads, 0, read, matrix_.chunks, At<uint8_t>(planes_), matrix_.unit_bytes);
     };
     if (matrix_.width == 4) pack(PackLevels<4>);
     if (matrix_.width == 5) pack(PackLevels<5>);
@@ -497,15 +503,18 @@ class Levels : public CudaForm {
     LevelsLaunch launch{};
     launch.count = static_cast<uint32_t>(products.size());
     launch.tokens = static_cast<uint32_t>(2 * x.rows);
-    unsigned blocks = 0;
+    unsigned units = 0;
     for (size_t i = 0; i < products.size(); ++i) {
       const Levels& form = *static_cast<const Levels*>(products[i].form);
       const View<float> y = Out<float>(products[i].y);
       const float* const bias = products[i].bias.empty() ? nullptr : In<float>(products[i].bias).data;
-      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, blocks, products[i].added};
-      blocks += Blocks(form.matrix_.rows, kWarps * kRowsOfWarp<kTokens>);
+      launch.products[i] = {form.matrix_, inputs[i], bias, y.data, y.stride, units, products[i].added};
+      units += Blocks(form.matrix_.rows, kUnitRows);
+      launch.slot_bytes =
+          std::max(launch.slot_bytes, kUnitRows * kPieceChunks * ChunkBytes(form.matrix_.width));
     }
-    LaunchBehind(x.device, MultiplyLevels<kTokens>, blocks, kThreads, 0, launch);
+    LaunchBehind(x.device, MultiplyLevels<kTokens>, units, kUnitThreads,
+                 UnitSharedBytes(0, launch.slot_bytes, kTokens), launch);
   }
 
   Device device_;

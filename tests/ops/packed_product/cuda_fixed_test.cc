@@ -102,7 +102,9 @@ std::vector<Case> Cases() {
           {20, {{4, 333}, {3, 100}}, 100},
           {9, {{4, 5120}}, 128},
           {300, {{3, 640}, {4, 640}}, 128},
-          {8, {{0, 40}}, 128}};
+          {8, {{0, 40}}, 128},
+          {129, {{2, 384}, {3, 640}, {4, 256}, {6, 640}, {8, 128}}, 128},
+          {21, {{3, 64}, {6, 96}, {4, 40}, {8, 8}, {2, 16}}, 64}};
 }
 
 void ForAll(const std::function<void(const Sampled&)>& visit) {
@@ -188,7 +190,7 @@ TEST(CudaFixed, ProductsOfOneInputAreThoseTakenAlone) {
 
 TEST(CudaFixed, MemoryIsThatOfTheFileAndALittleMore) {
   MICA_NEEDS_CUDA();
-  for (const MaskKind& mask : {MaskKind::kNone, MaskKind::kBitmap}) {
+  for (const MaskKind& mask : kMaskKinds) {
     const Sampled sampled(RandomFixed(2048, {{3, 1024}, {4, 1024}, {6, 512}}, 128, mask, 3));
     EXPECT_LE(static_cast<double>(sampled.OnCuda().bytes()),
               1.05 * static_cast<double>(sampled.packed.bits()) / 8)
