@@ -109,7 +109,12 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
       }
     }
     if (width == 3 || width == 5) {
-      for (size_t i = 0; i < kTrellisBlock; i += 8) high[r * 32 + i / 8] = EightBits(of_row + i, width - 1);
+      uint8_t* const of_high = high + r * kHighBytes;
+      std::memset(of_high, 0, kHighBytes);
+      for (int v = 0; v < 8; ++v, of_row += kHighBytes) {
+        for (size_t i = 0; i < kHighBytes; ++i)
+          of_high[i] = static_cast<uint8_t>(of_high[i] | (of_row[i] >> (width - 1) & 1) << v);
+      }
     }
   }
 }
@@ -142,7 +147,8 @@ void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uin
     int code = 0;
     if (width > 3) code = bytes[row * 128 + s / 2 * 64 + i] >> (4 * (s % 2)) & 15;
     if (width <= 3 || width == 6) code |= (two[row * 64 + i] >> (2 * s) & 3) << (width == 6 ? 4 : 0);
-    if (width == 3 || width == 5) code |= BitAt(high + row * 32, c) << (width - 1);
+    if (width == 3 || width == 5)
+      code |= (high[row * kHighBytes + c % kHighBytes] >> (c / kHighBytes) & 1) << (width - 1);
     codes[c] = static_cast<uint8_t>(code);
   }
 }
