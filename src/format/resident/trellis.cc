@@ -11,7 +11,7 @@ namespace {
 
 // Bits of an exception, and of a level of a column that is taken out; and what a byte of an exception counts
 // beside other bytes, since a product takes longer over it.
-constexpr double kExceptionBits = 16, kTakenBits = 16, kExceptionWeight = 1;
+constexpr double kExceptionBits = 16, kTakenBits = 16, kExceptionWeight = 2;
 
 // Bit i: bit `at` of codes[i]; eight of them.
 uint8_t EightBits(const uint8_t* codes, int at) {
