@@ -1,4 +1,5 @@
-// What stands beside the codes of a matrix of trellis integers, by AVX2: exceptions and columns that are taken out.
+// What stands beside the codes of a matrix of trellis integers, by AVX2: exceptions and columns that are
+// taken out.
 #include "ops/packed_product/trellis_form.h"
 
 #if (defined(__x86_64__)) && (defined(__GNUC__) || defined(__clang__))
@@ -41,9 +42,10 @@ MICA_ONE_BODY __m128 TwoAndTwo(const float* one, const float* other) {
   return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(other));
 }
 
-// Of two tokens, whose values stand together by column. Of eight sums the first takes the first, the ninth, ... of
-// what there is.
-void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+// Of two tokens, whose values stand together by column. Of eight sums the first takes the first, the ninth,
+// ... of what there is.
+void AddBesideOfTwo(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                    MatrixView<float> y) {
   const size_t rows = w.layout.RowsOf(tile), taken = w.taken.size(), padded = (taken + 7) / 8 * 8;
   // Of the taken columns.
   float* of_taken = Scratch<float, 75>(2 * padded + 2);
@@ -118,10 +120,10 @@ struct Exceptions {
   const float* levels;
   size_t count;
 };
-// Those of one row, whose entries begin at `items`, which then is behind them; of the last eight, those that there are
-// not are zeros of column 0.
-Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, const TrellisException*& items, uint32_t* cols,
-                 float* levels) {
+// Those of one row, whose entries begin at `items`, which then is behind them; of the last eight, those that
+// there are not are zeros of column 0.
+Exceptions OfRow(const TrellisWeights& w, size_t tile, size_t r, const TrellisException*& items,
+                 uint32_t* cols, float* levels) {
   const size_t count = w.exceptions[tile].CountOf(r);
   uint32_t col = 0;
   for (size_t i = 0; i < count; ++i, ++items) {
@@ -142,9 +144,10 @@ size_t MostOfARow(const TrellisWeights& w, size_t tile) {
   return (most + 7) / 8 * 8;
 }
 
-// The same of more tokens, whose values stand `stride` apart by column: eight of them through all rows, so that
-// their values stay in the second-level cache.
-void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+// The same of more tokens, whose values stand `stride` apart by column: eight of them through all rows, so
+// that their values stay in the second-level cache.
+void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                     MatrixView<float> y) {
   const size_t rows = w.layout.RowsOf(tile), taken = w.taken.size(), most = MostOfARow(w, tile);
   const size_t stride = x.value_stride();
   uint32_t* cols = Scratch<uint32_t, 74>(rows * most + 1);
@@ -152,7 +155,8 @@ void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& 
   thread_local std::vector<Exceptions> of_rows;
   of_rows.clear();
   const TrellisException* items = w.exceptions[tile].items.data();
-  for (size_t r = 0; r < rows; ++r) of_rows.push_back(OfRow(w, tile, r, items, cols + r * most, levels + r * most));
+  for (size_t r = 0; r < rows; ++r)
+    of_rows.push_back(OfRow(w, tile, r, items, cols + r * most, levels + r * most));
   for (size_t t = 0; t < y.rows; t += 8) {
     const size_t tokens = std::min<size_t>(8, y.rows - t);
     const float* values = x.ValuesOf(first + t);
@@ -180,8 +184,10 @@ void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& 
         for (size_t j = 0; j < 8; ++j) one(own.levels[i + j], own.cols[i + j], lanes[j]);
       }
       alignas(32) float more[8];
-      _mm256_store_ps(more, _mm256_add_ps(_mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3])),
-                                          _mm256_add_ps(_mm256_add_ps(lanes[4], lanes[5]), _mm256_add_ps(lanes[6], lanes[7]))));
+      _mm256_store_ps(
+          more,
+          _mm256_add_ps(_mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3])),
+                        _mm256_add_ps(_mm256_add_ps(lanes[4], lanes[5]), _mm256_add_ps(lanes[6], lanes[7]))));
       const float scale = w.row_scale[position];
       for (size_t j = 0; j < tokens; ++j) y(t + j, r) = scale * (y(t + j, r) + more[j]);
     }
@@ -194,7 +200,8 @@ void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& 
 
 void AddBesideByAvx2(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
                      MatrixView<float> y) {
-  if (!x.values.empty()) return x.tokens == 2 ? AddBesideOfTwo(w, tile, x, first, y) : AddBesideOfMany(w, tile, x, first, y);
+  if (!x.values.empty())
+    return x.tokens == 2 ? AddBesideOfTwo(w, tile, x, first, y) : AddBesideOfMany(w, tile, x, first, y);
   const size_t rows = w.layout.RowsOf(tile);
   const float* scales = w.row_scale.data() + tile * w.layout.tile_rows;
   for (size_t t = 0; t < y.rows; ++t) {
