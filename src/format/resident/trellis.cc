@@ -204,6 +204,7 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
   const double cols = static_cast<double>(frame.cols);
   choice.bits =
       width * static_cast<double>((frame.cols + kTrellisStrip - 1) / kTrellisStrip * kTrellisStrip) / cols;
+  choice.memory_bits = choice.bits;
   for (size_t c = 0; c < frame.cols; ++c) {
     const int k = frame.col_class[c];
     const auto [at, added] = of_class.try_emplace(k, 0.0);
@@ -216,6 +217,7 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
     const bool taken = kExceptionBits * at->second > kTakenBits;
     if (taken) choice.taken.push_back(static_cast<uint32_t>(c));
     choice.bits += (taken ? kTakenBits : kExceptionWeight * kExceptionBits * at->second) / cols;
+    choice.memory_bits += (taken ? kTakenBits : kExceptionBits * at->second) / cols;
   }
   return choice;
 }

@@ -126,7 +126,8 @@ TrellisTables MakeTrellisTables(int states, int width);
 struct TrellisChoice {
   int width = 4;
   std::vector<uint32_t> taken;  // columns that are taken out whole, rising
-  double bits = 0;              // a weight, all in all
+  double bits = 0;         // a weight, exceptions counted for the time that they take
+  double memory_bits = 0;  // a weight, expected: of codes, exceptions and columns taken out
 };
 // The width that takes the fewest bytes; or what another one takes.
 TrellisChoice ChooseTrellis(const EntropyFrame& frame);

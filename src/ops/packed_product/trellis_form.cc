@@ -305,6 +305,18 @@ std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& par
   return fits ? std::move(made) : nullptr;
 }
 
+uint64_t PlannedTrellisBytes(const EntropyParts& parts) {
+  if (!HasTrellisForm(parts)) return uint64_t{sizeof(float)} * parts.rows * parts.cols;
+  const TrellisChoice choice = ChooseTrellis(parts);
+  const size_t tiles = CodedTiles(parts.rows, parts.tile_rows);
+  const double weights = static_cast<double>(parts.rows) * static_cast<double>(parts.cols);
+  // A scale of a row, how many exceptions it has and where it belongs.
+  const size_t of_row = sizeof(float) + sizeof(uint16_t) + (parts.in_order ? 0 : sizeof(uint16_t));
+  return static_cast<uint64_t>(choice.memory_bits * weights / 8) + parts.rows * of_row +
+         parts.cols * sizeof(int16_t) + choice.taken.size() * sizeof(uint32_t) +
+         tiles * sizeof(TrellisWeights::Exceptions);
+}
+
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts) {
   std::unique_ptr<const TrellisWeights> made = MakeTrellisWeights(parts, ChooseTrellis(parts));
   if (made == nullptr) return nullptr;

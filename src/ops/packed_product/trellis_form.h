@@ -31,6 +31,8 @@ bool HasTrellisForm(const EntropyParts& parts);
 // Decoded by tiles, by all threads. Throws Error where a stream is damaged. Null where the matrix has
 // integers that the form does not hold.
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts);
+// Bytes that its form is expected to take, told by its tables before anything is decoded.
+uint64_t PlannedTrellisBytes(const EntropyParts& parts);
 
 // What follows is for its kernels, tests and benchmarks.
 
