@@ -11,7 +11,7 @@ namespace {
 
 // Bits of an exception, and of a level of a column that is taken out; and what a byte of an exception counts
 // beside other bytes, since a product takes longer over it.
-constexpr double kExceptionBits = 16, kTakenBits = 16, kExceptionWeight = 1;
+constexpr double kExceptionBits = 16, kTakenBits = 16, kExceptionWeight = 2;
 
 // Bit i: bit `at` of codes[i]; eight of them.
 uint8_t EightBits(const uint8_t* codes, int at) {
@@ -109,7 +109,12 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
       }
     }
     if (width == 3 || width == 5) {
-      for (size_t i = 0; i < kTrellisBlock; i += 8) high[r * 32 + i / 8] = EightBits(of_row + i, width - 1);
+      uint8_t* const of_high = high + r * kHighBytes;
+      std::memset(of_high, 0, kHighBytes);
+      for (int v = 0; v < 8; ++v, of_row += kHighBytes) {
+        for (size_t i = 0; i < kHighBytes; ++i)
+          of_high[i] = static_cast<uint8_t>(of_high[i] | (of_row[i] >> (width - 1) & 1) << v);
+      }
     }
   }
 }
@@ -142,7 +147,8 @@ void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uin
     int code = 0;
     if (width > 3) code = bytes[row * 128 + s / 2 * 64 + i] >> (4 * (s % 2)) & 15;
     if (width <= 3 || width == 6) code |= (two[row * 64 + i] >> (2 * s) & 3) << (width == 6 ? 4 : 0);
-    if (width == 3 || width == 5) code |= BitAt(high + row * 32, c) << (width - 1);
+    if (width == 3 || width == 5)
+      code |= (high[row * kHighBytes + c % kHighBytes] >> (c / kHighBytes) & 1) << (width - 1);
     codes[c] = static_cast<uint8_t>(code);
   }
 }
@@ -198,6 +204,7 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
   const double cols = static_cast<double>(frame.cols);
   choice.bits =
       width * static_cast<double>((frame.cols + kTrellisStrip - 1) / kTrellisStrip * kTrellisStrip) / cols;
+  choice.memory_bits = choice.bits;
   for (size_t c = 0; c < frame.cols; ++c) {
     const int k = frame.col_class[c];
     const auto [at, added] = of_class.try_emplace(k, 0.0);
@@ -210,6 +217,7 @@ TrellisChoice TrellisOfWidth(const EntropyFrame& frame, int width) {
     const bool taken = kExceptionBits * at->second > kTakenBits;
     if (taken) choice.taken.push_back(static_cast<uint32_t>(c));
     choice.bits += (taken ? kTakenBits : kExceptionWeight * kExceptionBits * at->second) / cols;
+    choice.memory_bits += (taken ? kTakenBits : kExceptionBits * at->second) / cols;
   }
   return choice;
 }

@@ -14,7 +14,8 @@
 //                           [rows, 256] (width 8)   none (widths 2 and 3)
 //                 two bits  [rows, 64] byte i has those of strips 0, 1, 2, 3 from below: bits 0 and 1 of
 //                           codes of widths 2 and 3, bits 4 and 5 of codes of width 6
-//                 high bit  [rows, 32] a bit a column: bit 2 of width 3, bit 4 of width 5
+//                 high bit  [rows, 32] bit v of byte i is that of column 32 v + i: bit 2 of codes of width
+//                           3, bit 4 of codes of width 5
 //   last block    of 1 to 3 strips: [rows, strips, width, 8], a bit a column
 #pragma once
 
@@ -103,6 +104,9 @@ void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uin
 void UnpackRow(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* bytes, size_t row,
                uint8_t* codes);
 
+// How many columns apart the bits of a byte of a plane of high bits are.
+inline constexpr size_t kHighBytes = kTrellisBlock / 8;
+
 // The machine as tables of a byte. For widths below 6 a byte is code | state, with
 // state = quantiser << width | rest << (width + 1): its six lowest bits say the level, and the four from the
 // parity on what the next state is. For width 6 the state is quantiser << 6 | rest's low bit << 7 | its high
@@ -122,7 +126,8 @@ TrellisTables MakeTrellisTables(int states, int width);
 struct TrellisChoice {
   int width = 4;
   std::vector<uint32_t> taken;  // columns that are taken out whole, rising
-  double bits = 0;              // a weight, all in all
+  double bits = 0;         // a weight, exceptions counted for the time that they take
+  double memory_bits = 0;  // a weight, expected: of codes, exceptions and columns taken out
 };
 // The width that takes the fewest bytes; or what another one takes.
 TrellisChoice ChooseTrellis(const EntropyFrame& frame);

@@ -72,9 +72,14 @@ V8 Codes(int width, const uint8_t* bytes, size_t rows, size_t row, size_t at) {
     code = width <= 3 ? own : hn::Or(code, hn::BitCast(d, hn::ShiftLeft<4>(hn::BitCast(d16, own))));
   }
   if (width == 3 || width == 5) {
-    uint8_t bits[8] = {};  // as many as LoadMaskBits may read
-    std::memcpy(bits, high + row * 32 + at / 8, kStep / 8);
-    code = hn::Or(code, hn::IfThenElseZero(hn::LoadMaskBits(d, bits),
+    // Vectors of a whole strip have two parts of the plane's columns.
+    HWY_ALIGN uint8_t own[kStep], bit[kStep];
+    for (size_t l = 0; l < kStep; l += std::min(kStep, kHighBytes)) {
+      const size_t c = at + l;
+      std::memcpy(own + l, high + row * kHighBytes + c % kHighBytes, std::min(kStep, kHighBytes));
+      std::memset(bit + l, 1 << (c / kHighBytes), std::min(kStep, kHighBytes));
+    }
+    code = hn::Or(code, hn::IfThenElseZero(hn::TestBit(hn::Load(d, own), hn::Load(d, bit)),
                                            hn::Set(d, static_cast<uint8_t>(1 << (width - 1)))));
   }
   return code;
@@ -154,7 +159,7 @@ void MultiplyOfTarget(const TrellisWeights& w, size_t tile, const TrellisInputs&
   const TrellisException* items = exceptions.items.data();
   for (size_t r = 0; r < rows; ++r) {
     const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
-    const float scale = w.RowScale(position);
+    const float scale = w.row_scale[position];
     for (size_t t = 0; t < y.rows; ++t) {
       float lanes[8] = {};
       if (!x.values.empty()) {

@@ -222,7 +222,7 @@ class TrellisOnProcessor : public ResidentForm {
     const TrellisLayout& layout = w_.layout;
     const Trellis& trellis = TrellisOf(layout.states);
     const size_t tile = position / layout.tile_rows, row = position % layout.tile_rows;
-    const float scale = w_.RowScale(position);
+    const float scale = w_.row_scale[position];
     std::vector<int> levels(layout.blocks() * kTrellisBlock);
     for (size_t k = 0; k < layout.blocks(); ++k) {
       const uint8_t* bytes = w_.codes.data() + layout.Begin(tile, k);
@@ -263,8 +263,8 @@ class TrellisOnProcessor : public ResidentForm {
 
 size_t TrellisWeights::bytes() const {
   size_t sum = codes.size() + taken_levels.size() * sizeof(int16_t);
-  sum +=
-      (order.size() + row_step.size() + col_step.size()) * sizeof(uint16_t) + taken.size() * sizeof(uint32_t);
+  sum += (order.size() + col_step.size()) * sizeof(uint16_t) +
+         (row_scale.size() + taken.size()) * sizeof(uint32_t);
   for (const Exceptions& of_tile : exceptions)
     sum += sizeof(of_tile) + (of_tile.counts.size() + of_tile.items.size()) * sizeof(uint16_t);
   return sum;
@@ -283,9 +283,9 @@ std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& par
   if (choice.width != 8) w.tables = MakeTrellisTables(parts.states, choice.width);
   w.codes = Matrix<uint8_t>(1, w.layout.bytes());
   if (!parts.in_order) w.order.assign(parts.order.begin(), parts.order.end());
-  w.row_step.reserve(parts.rows);
-  for (const uint32_t row : parts.order) w.row_step.push_back(parts.row_step[row]);
-  w.row_resolution = parts.row_resolution;
+  w.row_scale.reserve(parts.rows);
+  for (const uint32_t row : parts.order)
+    w.row_scale.push_back(EntropyStep(parts.row_step[row], parts.row_resolution));
   w.col_step = parts.col_step;
   w.exception_unit = ExceptionUnit(parts.states, choice.width);
   w.taken = choice.taken;
@@ -303,6 +303,18 @@ std::unique_ptr<const TrellisWeights> MakeTrellisWeights(const EntropyParts& par
     if (!maker.Finish()) fits = false;
   });
   return fits ? std::move(made) : nullptr;
+}
+
+uint64_t PlannedTrellisBytes(const EntropyParts& parts) {
+  if (!HasTrellisForm(parts)) return uint64_t{sizeof(float)} * parts.rows * parts.cols;
+  const TrellisChoice choice = ChooseTrellis(parts);
+  const size_t tiles = CodedTiles(parts.rows, parts.tile_rows);
+  const double weights = static_cast<double>(parts.rows) * static_cast<double>(parts.cols);
+  // A scale of a row, how many exceptions it has and where it belongs.
+  const size_t of_row = sizeof(float) + sizeof(uint16_t) + (parts.in_order ? 0 : sizeof(uint16_t));
+  return static_cast<uint64_t>(choice.memory_bits * weights / 8) + parts.rows * of_row +
+         parts.cols * sizeof(int16_t) + choice.taken.size() * sizeof(uint32_t) +
+         tiles * sizeof(TrellisWeights::Exceptions);
 }
 
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts) {

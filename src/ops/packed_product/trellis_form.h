@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "base/matrix.h"
@@ -30,6 +31,8 @@ bool HasTrellisForm(const EntropyParts& parts);
 // Decoded by tiles, by all threads. Throws Error where a stream is damaged. Null where the matrix has
 // integers that the form does not hold.
 std::unique_ptr<const ResidentForm> TrellisForm(const EntropyParts& parts);
+// Bytes that its form is expected to take, told by its tables before anything is decoded.
+uint64_t PlannedTrellisBytes(const EntropyParts& parts);
 
 // What follows is for its kernels, tests and benchmarks.
 
@@ -38,9 +41,8 @@ struct TrellisWeights {
   TrellisTables tables{};         // of widths below 8
   Matrix<uint8_t> codes;          // [1, layout.bytes()]
   std::vector<uint16_t> order;    // [rows] stored position -> row; empty: all in their own order
-  std::vector<int16_t> row_step;  // [rows] of a, by stored position
+  std::vector<float> row_scale;   // [rows] a, by stored position
   std::vector<int16_t> col_step;  // [cols] of b
-  int row_resolution = kStepResolution;
   std::vector<uint32_t> taken;   // columns whose codes are all of level 0: their levels are
   Matrix<int16_t> taken_levels;  // [rows, taken], by stored position
   struct Exceptions {
@@ -52,7 +54,6 @@ struct TrellisWeights {
   int exception_unit = 1;              // of their differences
 
   size_t RowAt(size_t position) const { return order.empty() ? position : order[position]; }
-  float RowScale(size_t position) const { return EntropyStep(row_step[position], row_resolution); }
   size_t bytes() const;
 };
 // `choice`: of columns and width. Null where a row has more exceptions than 16 bits count.
@@ -89,5 +90,27 @@ std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets();
 // Of trellis_avx2_cpu.cc and trellis_vbmi_cpu.cc; null where the machine has no such instructions.
 TrellisKernel Avx2TrellisKernel();
 TrellisKernel VbmiTrellisKernel();
+// y[t, r] of all rows of a tile = a_r (y[t, r] + what the width does not hold), of all of y's tokens, which begin with
+// `first`; by AVX2, bit for bit as MultiplyTrellisRef adds it.
+void AddBesideByAvx2(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                     MatrixView<float> y);
+// body(std::integral_constant<int, width>()) for a width of kTrellisWidths.
+template <typename Body>
+void WithTrellisWidth(int width, const Body& body) {
+  switch (width) {
+    case 2:
+      return body(std::integral_constant<int, 2>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    case 4:
+      return body(std::integral_constant<int, 4>());
+    case 5:
+      return body(std::integral_constant<int, 5>());
+    case 6:
+      return body(std::integral_constant<int, 6>());
+    default:
+      return body(std::integral_constant<int, 8>());
+  }
+}
 
 }  // namespace mica

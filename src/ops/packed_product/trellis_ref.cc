@@ -55,7 +55,7 @@ void MultiplyTrellisRef(const TrellisWeights& w, size_t tile, const TrellisInput
       }
       sum +=
           ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-      y(t, r) = w.RowScale(position) * sum;
+      y(t, r) = w.row_scale[position] * sum;
     }
     items += count;
   }

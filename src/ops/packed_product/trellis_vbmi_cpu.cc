@@ -113,9 +113,13 @@ class WholeBlock {
     }
     if constexpr (kWidth == 3 || kWidth == 5) {
       const __m512i bit = _mm512_set1_epi8(1 << (kWidth - 1));
+      // Strip s has bit 2 s of all bytes, then bit 2 s + 1.
+      const __m512i high = _mm512_broadcast_i64x4(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_ + r * kHighBytes)));
       for (int s = 0; s < 4; ++s) {
-        __mmask64 mask;
-        std::memcpy(&mask, high_ + r * 32 + s * 8, sizeof(mask));
+        const __m512i own = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(2 << (2 * s))),
+                                               _mm256_set1_epi8(static_cast<char>(1 << (2 * s))), 0);
+        const __mmask64 mask = _mm512_test_epi8_mask(high, own);
         code[s] = _mm512_mask_add_epi8(code[s], mask, code[s], bit);
       }
     }
@@ -455,7 +459,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
   for (size_t r = 0; r < rows; items += exceptions.CountOf(r), ++r) {
     const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
     const bool beside = !w.taken.empty() || count > 0;
-    const float scale = w.RowScale(position);
+    const float scale = w.row_scale[position];
     if (y.rows <= 2) {
       for (size_t t = 0; t < y.rows; ++t) {
         const float more = beside ? Beside(w, items, count, position, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
@@ -477,20 +481,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
 
 void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
                   MatrixView<float> y) {
-  switch (w.layout.width) {
-    case 2:
-      return MultiplyWidth<2>(w, tile, x, first, y);
-    case 3:
-      return MultiplyWidth<3>(w, tile, x, first, y);
-    case 4:
-      return MultiplyWidth<4>(w, tile, x, first, y);
-    case 5:
-      return MultiplyWidth<5>(w, tile, x, first, y);
-    case 6:
-      return MultiplyWidth<6>(w, tile, x, first, y);
-    default:
-      return MultiplyWidth<8>(w, tile, x, first, y);
-  }
+  WithTrellisWidth(w.layout.width, [&](auto width) { MultiplyWidth<width()>(w, tile, x, first, y); });
 }
 
 #undef MICA_ONE_BODY

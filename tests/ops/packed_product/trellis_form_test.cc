@@ -151,6 +151,23 @@ TEST(TrellisForm, RowsAndProductsAreThoseOfTheDecodedWeights) {
   }
 }
 
+TEST(TrellisForm, TakesTheBytesThatWerePlanned) {
+  for (const double octaves : {-0.6, 0.3, 1.3, 2.3, 3.2}) {
+    for (const bool in_order : {true, false}) {
+      EntropyMatrix matrix = RandomEntropy(700, 1100, 8, octaves, 2);
+      for (size_t r = 0; !in_order && r < matrix.rows; ++r)
+        matrix.row_key.push_back(static_cast<int16_t>(r * 7 % 5));
+      FitEntropyModel(matrix);
+      const PackedMatrix packed = Pack(matrix);
+      const EntropyParts parts = OpenedEntropy(packed);
+      const auto planned = static_cast<double>(PlannedTrellisBytes(parts));
+      const double ratio = planned / static_cast<double>(TrellisForm(parts)->bytes());
+      EXPECT_LT(ratio, 1.05) << octaves;
+      EXPECT_GT(ratio, 0.98) << octaves;
+    }
+  }
+}
+
 TEST(TrellisForm, RowsOfManyHugeIntegersAreKeptAsValues) {
   EntropyMatrix matrix = RandomEntropy(3, 3000, 8, 0.5, 9);
   for (size_t c = 0; c < 3000; ++c) matrix.n(1, c) = static_cast<int16_t>(c % 2 == 0 ? 30000 : -30000);
