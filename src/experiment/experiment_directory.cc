@@ -87,6 +87,7 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
     : experiment_(experiment), status_(experiment.directory / kStatusFile), progress_(!quiet) {
   CheckDirectory(experiment);
   CheckExpectations(experiment);
+  if (experiment.divergence && (!experiment.sweep.is_null() || experiment.quality)) passed_ = PassedWindows::InFreeMemory();
   original_.emplace(RequestOf(experiment.evaluation.model));
   prompts_ = original_->Prompts(experiment.samples);
   CheckTextsDiffer(experiment, compression, original_->Describe());
@@ -110,6 +111,7 @@ EvaluationRequest ExperimentDirectory::RequestOf(const fs::path& model) const {
     request.reference = experiment_.evaluation.model;
   request.seed = experiment_.compression.seed;
   request.force = experiment_.force;
+  request.passed = passed_;
   return request;
 }
 

@@ -66,7 +66,8 @@ class ExperimentDirectory {
   TokenLosses OriginalLosses() const;
 
   const Experiment& experiment_;
-  std::optional<Evaluation> original_;  // of the original model, prepared
+  std::shared_ptr<PassedWindows> passed_;  // by the original, where several models are measured against it
+  std::optional<Evaluation> original_;     // of the original model, prepared
   std::vector<SamplePrompt> prompts_;
   std::unique_ptr<FileLock> lock_;
   StatusFile status_;
