@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -338,6 +339,7 @@ class Checker {
     }
     std::optional<MemoryPlan> compressing;  // of the point that needs most
     double disk = 0;
+    std::map<std::string, double> statistics;  // bytes, by the settings that they depend on, and others
     bool possible = true, finished = true;
     for (SweepPoint& point : points_) {
       std::optional<CompressionNeeds> needs;
@@ -353,6 +355,9 @@ class Checker {
       if (!needs || IsCompressed(point)) continue;
       finished = false;
       if (!compressing || needs->memory.total() > compressing->total()) compressing = needs->memory;
+      Json kind = SettingsToJson(point.settings);
+      for (const char* key : {"budget", "sparsity", "pattern"}) kind.erase(key);  // which points share them over
+      statistics[kind.dump()] = needs->statistics_bytes;
       const double left = std::max(0.0, needs->disk_bytes - FileBytes(Packed(point)));
       disk = keep_ == KeptFiles::kNone ? std::max(disk, left) : disk + left;
     }
@@ -370,7 +375,8 @@ class Checker {
     if (!possible || finished) return;
     Compressing(*compressing);
     Look("disk", [&] {
-      const double needed = disk + kFilesBytes * static_cast<double>(points_.size());
+      double needed = disk + kFilesBytes;
+      for (const auto& [kind, bytes] : statistics) needed += bytes;
       const auto room = static_cast<double>(FreeDiskBytes(experiment_.directory));
       if (needed > room)
         Fail("{}: the run needs about {}, {} are free; free some space, or give another \"directory\"",

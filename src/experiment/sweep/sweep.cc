@@ -277,10 +277,10 @@ SweepSummary Sweep::Run() {
   summary_.name = experiment_.name;
   summary_.model = experiment_.evaluation.model.string();
   TellStatus(0);
-  baseline_ = directory_->Evaluated("baseline", experiment_.evaluation.model, kBaselineFile);
   for (const SweepPoint& point : plan_.points) {
-    if (Find(point.values, "calib") != nullptr) CheckTextsDiffer(experiment_, point.settings, baseline_);
+    if (Find(point.values, "calib") != nullptr) directory_->CheckTexts(point.settings);
   }
+  baseline_ = directory_->Evaluated("baseline", experiment_.evaluation.model, kBaselineFile);
   summary_.program = baseline_.program;
   summary_.shared_seconds = baseline_.time.total;
   if (baseline_.model.file_bytes) summary_.baseline.bytes = static_cast<double>(*baseline_.model.file_bytes);
