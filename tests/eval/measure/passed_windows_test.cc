@@ -45,7 +45,9 @@ TEST(PassedWindowsTest, DivergencesAreTheSame) {
       const Perplexity first = measured ? EvaluatePerplexity(original.weights(), windows, filling)
                                         : EvaluatePerplexity(model.weights(), windows, filling, {}, &original.weights());
       EXPECT_TRUE(stream.complete());
-      if (!measured) EXPECT_EQ(first.window_kl, plain.window_kl);
+      if (!measured) {
+        EXPECT_EQ(first.window_kl, plain.window_kl);
+      }
       PerplexitySettings reading = settings;
       reading.reference_stream = &stream;
       reading.activation_bytes = 3 * kWindow * kHidden * sizeof(float);
