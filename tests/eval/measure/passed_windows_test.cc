@@ -42,8 +42,9 @@ TEST(PassedWindowsTest, DivergencesAreTheSame) {
       PassedStream stream(kCount * kWindow, kHidden);
       PerplexitySettings filling = settings;
       (measured ? filling.model_stream : filling.reference_stream) = &stream;
-      const Perplexity first = measured ? EvaluatePerplexity(original.weights(), windows, filling)
-                                        : EvaluatePerplexity(model.weights(), windows, filling, {}, &original.weights());
+      const Perplexity first =
+          measured ? EvaluatePerplexity(original.weights(), windows, filling)
+                   : EvaluatePerplexity(model.weights(), windows, filling, {}, &original.weights());
       EXPECT_TRUE(stream.complete());
       if (!measured) {
         EXPECT_EQ(first.window_kl, plain.window_kl);
@@ -75,7 +76,8 @@ TEST(PassedWindowsTest, ACompleteStreamIsNotPassedAgain) {
   settings.reference_stream = &stream;
   // Both heads but one stream: were the reference's layers passed, its divergence would be another.
   const Perplexity kept = EvaluatePerplexity(model.weights(), windows, settings, {}, &other.weights());
-  const Perplexity passed = EvaluatePerplexity(model.weights(), windows, {Precision::kFp32, {}}, {}, &other.weights());
+  const Perplexity passed =
+      EvaluatePerplexity(model.weights(), windows, {Precision::kFp32, {}}, {}, &other.weights());
   EXPECT_NE(kept.window_kl, passed.window_kl);
 }
 
