@@ -150,6 +150,76 @@ class SweepTest(ProgramTest):
         self.fail_with("is calibration text and evaluation text", "sweep",
                        self.sweep({"points": [{"calib": [{"kind": "text", "path": "eval.txt"}]}]}))
 
+    def check(self, experiment, code=0):
+        """Checks as text and as JSON; nothing is written. Returns the lines by their names and the stages."""
+        there = sorted(self.folder.rglob("*"))
+        shown = mica("sweep", experiment, "--check")
+        done = mica("sweep", experiment, "--check", "--json")
+        self.assertEqual(sorted(self.folder.rglob("*")), there)
+        self.assertEqual((shown.returncode, done.returncode), (code, code), shown.stdout + shown.stderr)
+        result = json.loads(done.stdout)
+        self.assertEqual(result["ok"], code == 0)
+        for line in result["checks"]:
+            self.assertRegex(shown.stdout, rf"(?m)^{line['state']} +{re.escape(line['check'])} ")
+        # Of lines of one name, such as calibration texts, one that is wrong.
+        lines = sorted(result["checks"], key=lambda line: line["state"] == "WRONG")
+        return {line["check"]: (line["state"], line["text"]) for line in lines}, {one["stage"]: one["text"] for one in result["stages"]}
+
+    def test_check(self):
+        experiment = self.sweep({"budget": {"kind": "bpw", "value": [3, 4]}, "samples": [4, 6], "keep": "none"})
+        points = [f"point bpw-{bits}-samples-{samples}" for bits in (3, 4) for samples in (4, 6)]
+        lines, stages = self.check(experiment)
+        self.assertEqual({state for state, _ in lines.values()}, {"ok"})
+        self.assertEqual(lines["sweep"][1], "4 points, 0 files of other programs")
+        for point in points:
+            self.assertIn("can be met", lines[point][1])
+        self.assertEqual(lines["calibration"][1], "4, 6 windows")
+        self.assertIn("enough for 4 windows of 64, enough for 6 windows of 64", lines["calibration text"][1])
+        self.assertEqual(stages, dict.fromkeys(("baseline", *points, "report"), "to do"))
+        for check in ("texts differ", "memory, measuring", "memory, compressing", "disk", "directory", "text docs"):
+            self.assertIn(check, lines)
+        self.succeed("sweep", experiment)
+        lines, stages = self.check(experiment)
+        self.assertEqual(set(stages.values()), {"finished before"})
+        self.assertEqual(lines["kept bpw-3-samples-4/compressed.json"][0], "ok")
+        # The last point is measured, and was killed before it was compressed in another sweep.
+        shutil.rmtree(self.out / "bpw-4-samples-6")
+        self.assertEqual(self.check(experiment)[1]["point bpw-4-samples-6"], "to do")
+
+    def test_check_finds_each_fault(self):
+        for check, expected, changes in (
+                ("point bpw-0.2", "--bpw is 0.2", {"sweep": {"budget": {"kind": "bpw", "value": [0.2, 4]}}}),
+                ("point bpw-0.2", "point bpw-0.2", {"sweep": {"points": [{"budget": {"kind": "bpw", "value": 0.2}}]}}),
+                ("point kl-0.1", "needs \"divergence\": true", {"sweep": {"budget": {"kind": "kl", "value": [0.1]}}, "evaluate__divergence": False}),
+                ("calibration", "--samples is 1, expected at least 2", {"sweep": {"samples": [1, 4]}, "compress__calib": [{"path": "calib.txt"}, {"path": "eval.txt"}]}),
+                ("calibration text", "none.txt: is missing", {"sweep": {"points": [{"calib": [{"kind": "text", "path": "none.txt"}]}, {"seed": 1}]}}),
+                ("texts differ", "eval.txt: is calibration text", {"sweep": {"points": [{"calib": [{"kind": "text", "path": "eval.txt"}]}, {"seed": 1}]}}),
+                ("memory, compressing", "use fewer", {"sweep": {"samples": [4, 16000000]}}),
+                ("text docs", "eval2.txt: is missing", {"sweep": {"seed": [1]}, "evaluate__data": [{"kind": "text", "name": "docs", "path": "eval2.txt"}]}),
+                ("sweep", "unknown key \"bugdet\" (did you mean \"budget\"?)", {"sweep": {"bugdet": [3]}}),
+                ("sweep", "\"seed\": is empty", {"sweep": {"seed": []}}),
+                ("sweep", "has no points", {"sweep": {}}),
+                ("sweep", "has no points", {"sweep": {"points": []}}),
+                ("sweep", "expected \"from\" below \"to\"", {"sweep": {"budget": {"kind": "bpw", "value": {"from": 4, "to": 3, "points": 2}}}}),
+                ("sweep", "\"points\" is 0, expected 2 to", {"sweep": {"budget": {"kind": "bpw", "value": {"from": 3, "to": 4, "points": 0}}}}),
+                ("sweep", "\"points\" is 1, expected 2 to", {"sweep": {"budget": {"kind": "bpw", "value": {"from": 3, "to": 4, "points": 1}}}}),
+                ("sweep", "\"bpw\" is 20", {"sweep": {"budget": {"kind": "bpw", "value": [3, 20]}}}),
+                ("sweep", "\"sparsity\" is 1.5", {"sweep": {"sparsity": [0, 1.5]}}),
+                ("sweep", "has {\"seed\":1} twice", {"sweep": {"points": [{"seed": 1}, {"seed": 2}, {"seed": 1}]}}),
+                ("sweep", "none.gguf does not exist", {"sweep": {"seed": [1], "others": ["none.gguf"]}})):
+            with self.subTest(expected=expected):
+                changes = dict(changes)
+                experiment = self.sweep(changes.pop("sweep"), **changes)
+                lines, _ = self.check(experiment, code=1)
+                self.assertEqual(lines[check][0], "WRONG")
+                self.assertIn(expected, lines[check][1])
+                self.fail_with("checks failed", "sweep", experiment, "--check")
+                if check != "memory, compressing":  # what the check calls wrong is refused in one line
+                    self.fail_with("", "sweep", experiment)
+                self.assertFalse((self.out / "baseline.json").exists())
+                shutil.rmtree(self.out, ignore_errors=True)
+        self.fail_with("checks failed", "sweep", self.experiment(), "--check")
+
     def test_files_of_other_programs(self):
         self.succeed("compress", self.folder / "model", self.folder / "x.gguf", "--coding", "gguf", "--bpw", 6, "--samples", 4,
                      "--seqlen", 64, "--calib", f"text={self.folder / 'calib.txt'}")
@@ -171,6 +241,7 @@ class SweepTest(ProgramTest):
 class PageTest(SweepTest):
     test_points_are_those_of_a_run = test_kinds_of_statistics = test_front_and_seeds = None
     test_a_killed_sweep_ends_in_the_same_bytes = test_faults = test_files_of_other_programs = None
+    test_check = test_check_finds_each_fault = None
 
     def setUp(self):
         super().setUp()

@@ -1,24 +1,11 @@
 #include <memory>
 
-#include "base/error.h"
 #include "base/output.h"
 #include "cli/commands.h"
 #include "cli/experiment_command.h"
-#include "experiment/check.h"
 #include "record/options.h"
 
 namespace mica {
-namespace {
-
-void Check(const Experiment& experiment, bool json) {
-  const ExperimentCheck check = CheckExperiment(experiment);
-  WriteStdout(json ? JsonText(ToJson(check)) : CheckText(check));
-  if (const size_t wrong = check.Wrong(); wrong > 0)
-    Fail("{}: {} of {} checks failed", experiment.name, wrong, check.lines.size());
-}
-
-}  // namespace
-
 Subcommand RunCommand() {
   auto options = std::make_shared<ExperimentOptions>();
   auto given = std::make_shared<Json>(Json::object());
@@ -32,7 +19,7 @@ Subcommand RunCommand() {
             const Experiment experiment = OpenExperiment(*options);
             RefuseSweep(experiment);
             if (ValueOf(*given, FindOption(RunOptionTable(), "check")))
-              return Check(experiment, options->common.json);
+              return ShowCheck(experiment, CheckExperiment(experiment), options->common.json);
             const Comparison comparison = RunExperiment(experiment, options->common.json);
             if (options->common.json) WriteStdout(JsonText(ComparisonJson(comparison)));
           }};

@@ -93,8 +93,8 @@ BudgetReach Compression::Reaching() {
 CompressionNeeds Compression::Needs() {
   CheckModel();
   CheckBudget();
-  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes() +
-                        static_cast<double>(EstimatedStatisticsBytes(settings_, config())),
+  return {.disk_bytes = EstimatedMatrixBytes(settings_, config()) + ends_.EstimatedBytes(),
+          .statistics_bytes = static_cast<double>(EstimatedStatisticsBytes(settings_, config())),
           .memory = PlaceActivations(settings_, config()).plan};
 }
 

@@ -38,8 +38,9 @@ BudgetReach ReachOfBudget(const CompressionPaths& paths, const CompressionSettin
 
 // What a compression takes, before it begins.
 struct CompressionNeeds {
-  double disk_bytes = 0;  // of `out` and the statistics, about
-  MemoryPlan memory;      // compress/plan.h
+  double disk_bytes = 0;        // of `out`, about
+  double statistics_bytes = 0;  // of the statistics that are kept, at most
+  MemoryPlan memory;            // compress/plan.h
 };
 // Which compression it would be (record/identity.h); writes nothing. Throws what CheckCompression throws.
 Identity IdentityOfCompression(const CompressionPaths& paths, const CompressionSettings& settings,

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -18,6 +20,8 @@
 #include "eval/measure/samples.h"
 #include "experiment/experiment_directory.h"
 #include "experiment/quality/quality_search.h"
+#include "experiment/sweep/sweep.h"
+#include "experiment/sweep/sweep_plan.h"
 #include "io/container/hub_cache.h"
 #include "io/text/datasets.h"
 #include "io/text/tokenizer.h"
@@ -50,10 +54,11 @@ struct FoundText {
 
 class Checker {
  public:
-  explicit Checker(const Experiment& experiment) : experiment_(experiment) {}
+  // is_sweep: of all points of its sweep, else of the run alone, which is one point without a name.
+  Checker(const Experiment& experiment, bool is_sweep) : experiment_(experiment), is_sweep_(is_sweep) {}
 
   ExperimentCheck Run() {
-    Options();
+    Points();
     Model();
     TokenizerOfModel();
     for (const DataSpec& set : experiment_.evaluation.data)
@@ -90,7 +95,20 @@ class Checker {
     return false;
   }
 
-  void Options() {
+  void Points() {
+    if (is_sweep_) {
+      const bool planned = Look("sweep", [&] {
+        SweepPlan plan = PlanSweep(experiment_);
+        points_ = std::move(plan.points);
+        keep_ = plan.keep;
+        return fmt::format("{} point{}, {} file{} of other programs", points_.size(),
+                           points_.size() == 1 ? "" : "s", plan.others.size(),
+                           plan.others.size() == 1 ? "" : "s");
+      });
+      if (!planned) unseen_.insert(unseen_.end(), {"points", "calibration"});
+      return;
+    }
+    points_.push_back({"", {}, {}, experiment_.compression, experiment_.quality});
     Look("options", [&] {
       RefuseIdleOptions(experiment_.compression, GivenIn(experiment_.json.at("compress")));
       return "valid, none of them idle";
@@ -109,7 +127,8 @@ class Checker {
     }
     std::vector<std::string> missing;
     Look(IsGgufModel(model) ? "keys" : "config.json", [&] {
-      config_.emplace(IsGgufModel(model) ? ReadGgufConfig(Checkpoint::Open(model)) : LoadConfig(SnapshotOf(model)));
+      config_.emplace(IsGgufModel(model) ? ReadGgufConfig(Checkpoint::Open(model))
+                                         : LoadConfig(SnapshotOf(model)));
       return fmt::format("{}, {} layers, hidden {}, vocabulary {}, {} parameters", config_->architecture,
                          config_->layers, config_->hidden, config_->vocab, ParameterCount(*config_));
     });
@@ -197,33 +216,51 @@ class Checker {
                        window);
   }
 
+  // How points draw windows from a text.
+  struct Drawn {
+    std::optional<size_t> seqlen;
+    std::optional<BosPlace> bos;
+    size_t windows = 0;
+
+    bool operator==(const Drawn&) const = default;
+  };
+  struct CalibrationText {
+    DataSpec source;
+    std::vector<Drawn> drawn;
+  };
+
   void Calibration() {
-    const CalibrationSettings& settings = experiment_.compression.calibration;
-    std::vector<size_t> windows;
+    if (points_.empty()) return;
+    std::vector<CalibrationText> texts;
     const bool shared = Look("calibration", [&] {
-      windows = WindowsOfSources(settings.sources, settings.samples);
-      return fmt::format("{} windows", settings.samples);
+      std::set<size_t> samples;
+      for (const SweepPoint& point : points_) {
+        const CalibrationSettings& settings = point.settings.calibration;
+        const std::vector<size_t> windows = WindowsOfSources(settings.sources, settings.samples);
+        samples.insert(settings.samples);
+        for (size_t i = 0; i < settings.sources.size(); ++i) {
+          const DataSpec& source = settings.sources[i];
+          auto text = std::ranges::find_if(texts, [&](const CalibrationText& one) {
+            return one.source.kind == source.kind && one.source.path == source.path;
+          });
+          if (text == texts.end()) text = texts.insert(texts.end(), {source, {}});
+          const Drawn drawn{settings.seqlen, settings.bos, windows[i]};
+          if (std::ranges::find(text->drawn, drawn) == text->drawn.end()) text->drawn.push_back(drawn);
+        }
+      }
+      return fmt::format("{} windows", fmt::join(samples, ", "));
     });
     if (!shared) return;
-    for (size_t i = 0; i < settings.sources.size(); ++i) {
-      const DataSpec& source = settings.sources[i];
+    calibration_.reserve(texts.size());
+    for (const CalibrationText& text : texts) {
+      calibration_.push_back(text.source);
+      const DataSpec& source = calibration_.back();
       bool overlap = false;
-      Text("calibration text", source, sources_, [&](const LoadedText& text) {
-        const size_t window = WindowTokens(settings.seqlen, *config_), wanted = windows[i] * window;
-        const bool surely = text.text.size() / kSurelyBytes > wanted;
-        const auto [ids, whole] = FirstTokens(text.text, surely ? window : wanted, false);
-        const size_t tokens =
-            ids.size() + BosOf(settings.bos, *tokenizer_, config_->model_type).before_text();
-        if (tokens < window) {
-          Fail(
-              "{}: has {} tokens, expected at least one window of {}; use a longer text or a smaller "
-              "\"seqlen\"",
-              source.path.string(), tokens, window);
-        }
-        CheckTokens(*config_, ids);
-        overlap = whole && tokens < wanted;
-        return whole ? fmt::format("{} tokens for {} windows of {}", tokens, windows[i], window)
-                     : fmt::format("enough for {} windows of {}", windows[i], window);
+      Text("calibration text", source, sources_, [&](const LoadedText& loaded) {
+        std::string found;
+        for (const Drawn& drawn : text.drawn)
+          found += (found.empty() ? "" : ", ") + DrawnFrom(source, loaded, drawn, overlap);
+        return found;
       });
       if (overlap) {
         Add(CheckState::kNote, "calibration text",
@@ -231,6 +268,25 @@ class Checker {
                 ": is shorter than its windows together, which will overlap; give more text");
       }
     }
+  }
+
+  // overlap: set where the windows do.
+  std::string DrawnFrom(const DataSpec& source, const LoadedText& text, const Drawn& drawn,
+                        bool& overlap) const {
+    const size_t window = WindowTokens(drawn.seqlen, *config_), wanted = drawn.windows * window;
+    const bool surely = text.text.size() / kSurelyBytes > wanted;
+    const auto [ids, whole] = FirstTokens(text.text, surely ? window : wanted, false);
+    const size_t tokens = ids.size() + BosOf(drawn.bos, *tokenizer_, config_->model_type).before_text();
+    if (tokens < window) {
+      Fail(
+          "{}: has {} tokens, expected at least one window of {}; use a longer text or a smaller "
+          "\"seqlen\"",
+          source.path.string(), tokens, window);
+    }
+    CheckTokens(*config_, ids);
+    overlap = overlap || (whole && tokens < wanted);
+    return whole ? fmt::format("{} tokens for {} windows of {}", tokens, drawn.windows, window)
+                 : fmt::format("enough for {} windows of {}", drawn.windows, window);
   }
 
   void TextsDiffer() {
@@ -264,10 +320,13 @@ class Checker {
                        .device = experiment_.evaluation.device};
     const bool fit = Look("samples", [&] {
       task.prompts = GivenPrompts(settings, *tokenizer_, config_->max_positions);
-      task.prompts.resize(task.prompts.size() + settings.count, {"", std::vector<int32_t>(kCutTokens + 1), ""});
+      task.prompts.resize(task.prompts.size() + settings.count,
+                          {"", std::vector<int32_t>(kCutTokens + 1), ""});
+      if (is_sweep_) return std::string("a sweep takes none");
       return fmt::format("{} prompts, {} tokens behind each", task.prompts.size(), task.tokens);
     });
     if (!fit) return;
+    if (is_sweep_) return;
     if (const std::string why = WhyNoSamples(*weights_, task, "original"); !why.empty())
       Add(CheckState::kNote, "samples", "none will be taken: " + why);
   }
@@ -278,20 +337,30 @@ class Checker {
       unseen_.insert(unseen_.end(), {"memory", "disk"});
       return;
     }
-    CompressionSettings settings = experiment_.compression;
-    settings.calibration.seqlen = WindowTokens(settings.calibration.seqlen, *config_);
-    Progress quiet(false);
-    std::optional<CompressionNeeds> needs;
-    const bool possible = Look("budget", [&] {
-      if (experiment_.quality)
-        settings = FirstSettings({experiment_.evaluation.model, Packed(), {}}, settings, *experiment_.quality);
-      needs.emplace(NeedsOfCompression({experiment_.evaluation.model, Packed(), {}}, settings, quiet));
-      if (experiment_.quality) {
-        return fmt::format("{}: looked for from --{} {:g} on", experiment_.quality->Describe(),
-                           BudgetOption(settings.budget.target), settings.budget.value);
-      }
-      return fmt::format("--{} {} can be met", BudgetOption(settings.budget.target), settings.budget.value);
-    });
+    std::optional<MemoryPlan> compressing;  // of the point that needs most
+    double disk = 0;
+    std::map<std::string, double> statistics;  // bytes, by the settings that they depend on, and others
+    bool possible = true, finished = true;
+    for (SweepPoint& point : points_) {
+      std::optional<CompressionNeeds> needs;
+      possible &= Look(is_sweep_ ? "point " + point.name : "budget", [&] {
+        needs.emplace(NeedsOf(point));
+        const Budget& budget = point.settings.budget;
+        if (point.quality) {
+          return fmt::format("{}: looked for from --{} {:g} on", point.quality->Describe(),
+                             BudgetOption(budget.target), budget.value);
+        }
+        return fmt::format("--{} {} can be met", BudgetOption(budget.target), budget.value);
+      });
+      if (!needs || IsCompressed(point)) continue;
+      finished = false;
+      if (!compressing || needs->memory.total() > compressing->total()) compressing = needs->memory;
+      Json kind = SettingsToJson(point.settings);
+      for (const char* key : {"budget", "sparsity", "pattern"}) kind.erase(key);  // which points share them over
+      statistics[kind.dump()] = needs->statistics_bytes;
+      const double left = std::max(0.0, needs->disk_bytes - FileBytes(Packed(point)));
+      disk = keep_ == KeptFiles::kNone ? std::max(disk, left) : disk + left;
+    }
     Look("memory, measuring", [&] {
       const EvaluationRequest& request = experiment_.evaluation;
       PerplexitySettings measuring;
@@ -303,22 +372,35 @@ class Checker {
       plan.Check("measuring", "use a smaller \"seqlen\" or another --device");
       return "about " + plan.Describe();
     });
-    if (!possible) return;
-    if (!WasWritten(Packed() / kCompressionFile)) {
-      Compressing(needs->memory);
-      Look("disk", [&] {
-        double written = 0;
-        std::error_code code;
-        for (fs::directory_iterator entry(Packed(), code), end; !code && entry != end; entry.increment(code))
-          written += static_cast<double>(entry->is_regular_file(code) ? entry->file_size(code) : 0);
-        const double needed = std::max(0.0, needs->disk_bytes - written) + kFilesBytes;
-        const auto room = static_cast<double>(FreeDiskBytes(experiment_.directory));
-        if (needed > room)
-          Fail("{}: the run needs about {}, {} are free; free some space, or give another \"directory\"",
-               experiment_.directory.string(), Size(needed), Size(room));
-        return fmt::format("about {} of the {} that are free", Size(needed), Size(room));
-      });
-    }
+    if (!possible || finished) return;
+    Compressing(*compressing);
+    Look("disk", [&] {
+      double needed = disk + kFilesBytes;
+      for (const auto& [kind, bytes] : statistics) needed += bytes;
+      const auto room = static_cast<double>(FreeDiskBytes(experiment_.directory));
+      if (needed > room)
+        Fail("{}: the run needs about {}, {} are free; free some space, or give another \"directory\"",
+             experiment_.directory.string(), Size(needed), Size(room));
+      return fmt::format("about {} of the {} that are free", Size(needed), Size(room));
+    });
+  }
+
+  CompressionNeeds NeedsOf(SweepPoint& point) const {
+    point.settings.calibration.seqlen = WindowTokens(point.settings.calibration.seqlen, *config_);
+    if (is_sweep_) return NeedsOfPoint(experiment_, point);
+    const CompressionPaths paths{experiment_.evaluation.model, Packed(point), {}};
+    if (point.quality) point.settings = FirstSettings(paths, point.settings, *point.quality);
+    Progress quiet(false);
+    return NeedsOfCompression(paths, point.settings, quiet);
+  }
+
+  // Of what lies in it.
+  static double FileBytes(const fs::path& directory) {
+    double bytes = 0;
+    std::error_code code;
+    for (fs::directory_iterator entry(directory, code), end; !code && entry != end; entry.increment(code))
+      bytes += static_cast<double>(entry->is_regular_file(code) ? entry->file_size(code) : 0);
+    return bytes;
   }
 
   // The plan is an estimate: what it exceeds by little may do.
@@ -355,14 +437,14 @@ class Checker {
     const fs::path ran = experiment_.directory / kExperimentFile;
     if (WasWritten(ran) && ReadJson(ran) != experiment_.json) {
       Add(CheckState::kNote, "directory",
-          "was run with other words than this file has; what was made of something else is refused by mica "
-          "run");
+          "was run with other words than this file has; what was made of something else is "
+          "refused");
     }
   }
 
   void Stages() {
     const fs::path& directory = experiment_.directory;
-    const auto add = [&](const char* stage, bool finished, const std::string& left) {
+    const auto add = [&](const std::string& stage, bool finished, const std::string& left) {
       check_.stages.push_back({stage, finished, finished ? "finished before" : left});
     };
     const auto measured = [&](const char* stage, const char* file) {
@@ -371,17 +453,37 @@ class Checker {
       if (finished) Look(std::string("kept ") + file, [&] { return Kept(directory / file); });
     };
     measured("baseline", kBaselineFile);
-    const size_t shards = WorkDirectory::FinishedShards(Packed());
-    std::string left = "to do";
-    if (shards > kShardsBeforeLayers)
-      left = fmt::format("goes on after layer {}",
-                         std::min(shards - kShardsBeforeLayers, config_ ? config_->layers : shards));
-    else if (WasWritten(directory / kStatisticsFile))
-      left = "goes on after the statistics";
-    add("compress", WasWritten(Packed() / kCompressionFile), left);
-    measured("evaluate", kCompressedFile);
+    for (const SweepPoint& point : points_) {
+      const fs::path packed = Packed(point), result = Place(point) / kCompressedFile;
+      if (is_sweep_) {
+        const bool compressed = IsCompressed(point);
+        add("point " + point.name, compressed && WasWritten(result),
+            compressed ? "to be measured" : LeftOf(packed));
+        if (WasWritten(result))
+          Look("kept " + point.name + "/" + kCompressedFile, [&] { return Kept(result); });
+      } else {
+        add("compress", IsCompressed(point), LeftOf(packed));
+        measured("evaluate", kCompressedFile);
+      }
+    }
+    if (is_sweep_) {
+      add("report", WasWritten(directory / kSweepFile), "to do");
+      return;
+    }
     if (experiment_.samples.wanted()) add("samples", HasSamples(directory / kCompressedFile), "to do");
     add("compare", WasWritten(directory / kComparisonFile), "to do");
+  }
+
+  // What a compression that is not finished has still to do.
+  std::string LeftOf(const fs::path& packed) const {
+    const size_t shards = WorkDirectory::FinishedShards(packed);
+    if (shards > kShardsBeforeLayers) {
+      return fmt::format("goes on after layer {}",
+                         std::min(shards - kShardsBeforeLayers, config_ ? config_->layers : shards));
+    }
+    if (!is_sweep_ && WasWritten(experiment_.directory / kStatisticsFile))
+      return "goes on after the statistics";
+    return "to do";
   }
 
   static bool HasSamples(const fs::path& result) {
@@ -431,13 +533,23 @@ class Checker {
     return "texts, tokenizer, settings and code are the same";
   }
 
-  fs::path Packed() const { return experiment_.directory / kPackedDirectory; }
+  fs::path Place(const SweepPoint& point) const { return experiment_.directory / point.name; }
+  fs::path Packed(const SweepPoint& point) const { return Place(point) / kPackedDirectory; }
+  // Also where a sweep has dropped the packed files of a point that it has measured.
+  bool IsCompressed(const SweepPoint& point) const {
+    return WasWritten(Packed(point) / kCompressionFile) ||
+           (is_sweep_ && keep_ != KeptFiles::kAll && WasWritten(Place(point) / kCompressedFile));
+  }
   static bool WasWritten(const fs::path& path) {
     std::error_code code;
     return fs::is_regular_file(path, code);
   }
 
   const Experiment& experiment_;
+  const bool is_sweep_;
+  std::vector<SweepPoint> points_;
+  KeptFiles keep_ = KeptFiles::kAll;
+  std::vector<DataSpec> calibration_;  // which sources_ points into
   ExperimentCheck check_;
   std::optional<ModelConfig> config_;
   std::optional<ModelWeights> weights_;
@@ -447,46 +559,9 @@ class Checker {
   std::vector<std::string> unseen_;
 };
 
-const char* Word(CheckState state) {
-  switch (state) {
-    case CheckState::kOk:
-      return "ok";
-    case CheckState::kNote:
-      return "note";
-    case CheckState::kWrong:
-      return "WRONG";
-    case CheckState::kUnseen:
-      return "-";
-  }
-  return "";
-}
-
 }  // namespace
 
-size_t ExperimentCheck::Wrong() const {
-  return static_cast<size_t>(
-      std::ranges::count_if(lines, [](const CheckLine& line) { return line.state == CheckState::kWrong; }));
-}
-
-ExperimentCheck CheckExperiment(const Experiment& experiment) { return Checker(experiment).Run(); }
-
-std::string CheckText(const ExperimentCheck& check) {
-  std::string text;
-  for (const CheckLine& line : check.lines)
-    text += fmt::format("{:<6} {:<20} {}\n", Word(line.state), line.what, line.text);
-  text += "\n";
-  for (const StageLine& stage : check.stages)
-    text += fmt::format("stage  {:<20} {}\n", stage.stage, stage.text);
-  return text;
-}
-
-Json ToJson(const ExperimentCheck& check) {
-  Json checks = Json::array(), stages = Json::array();
-  for (const CheckLine& line : check.lines)
-    checks.push_back({{"check", line.what}, {"state", Word(line.state)}, {"text", line.text}});
-  for (const StageLine& stage : check.stages)
-    stages.push_back({{"stage", stage.stage}, {"finished", stage.finished}, {"text", stage.text}});
-  return {{"ok", check.Wrong() == 0}, {"checks", checks}, {"stages", stages}};
-}
+ExperimentCheck CheckExperiment(const Experiment& experiment) { return Checker(experiment, false).Run(); }
+ExperimentCheck CheckSweep(const Experiment& experiment) { return Checker(experiment, true).Run(); }
 
 }  // namespace mica

@@ -12,7 +12,7 @@ namespace mica {
 enum class CheckState {
   kOk,
   kNote,   // it will run, but hear this
-  kWrong,  // `mica run` would refuse it
+  kWrong,  // the command would refuse it
   kUnseen  // needs something that is wrong itself
 };
 
@@ -40,6 +40,8 @@ struct ExperimentCheck {
 // as say whether the windows are there; calibration text against evaluation text; options and budget; disk
 // and memory; the directory. What only the values of the weights show is not looked at. Writes nothing.
 ExperimentCheck CheckExperiment(const Experiment& experiment);
+// The same of an experiment's sweep: a line and a stage for each point.
+ExperimentCheck CheckSweep(const Experiment& experiment);
 
 // A line each, for people.
 std::string CheckText(const ExperimentCheck& check);

@@ -21,25 +21,6 @@
 namespace mica {
 namespace fs = std::filesystem;
 
-// Evaluating on what was calibrated on would flatter the result.
-void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
-                      const EvaluationRecord& evaluation) {
-  if (experiment.force) return;
-  for (const DataSpec& calibration : compression.calibration.sources) {
-    const LoadedText loaded = LoadText(calibration);
-    CalibrationSource source;
-    source.sha256 = loaded.fingerprint;
-    source.content_sha256 = loaded.content_fingerprint;
-    for (const auto& [name, set] : evaluation.sets) {
-      if (!SameText(source, set.data)) continue;
-      Fail(
-          "{}: is calibration text and evaluation text ({}); use another file, or set \"force\": true in "
-          "the experiment",
-          calibration.path.string(), set.data.path.value_or(name));
-    }
-  }
-}
-
 namespace {
 
 // A model or a text that the experiment was not written for.
@@ -87,9 +68,10 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
     : experiment_(experiment), status_(experiment.directory / kStatusFile), progress_(!quiet) {
   CheckDirectory(experiment);
   CheckExpectations(experiment);
+  if (experiment.divergence && (!experiment.sweep.is_null() || experiment.quality)) passed_ = PassedWindows::InFreeMemory();
   original_.emplace(RequestOf(experiment.evaluation.model));
   prompts_ = original_->Prompts(experiment.samples);
-  CheckTextsDiffer(experiment, compression, original_->Describe());
+  CheckTexts(compression);
   CheckCompression({experiment.evaluation.model, {}, {}}, compression, progress_);
   lock_ = LockDirectory(experiment);
   // A directory serves one experiment. Whether it is the same one is seen by what its results were made of,
@@ -103,6 +85,25 @@ ExperimentDirectory::ExperimentDirectory(const Experiment& experiment, const Com
   }
 }
 
+// Evaluating on what was calibrated on would flatter the result.
+void ExperimentDirectory::CheckTexts(const CompressionSettings& compression) {
+  if (experiment_.force) return;
+  const EvaluationRecord& evaluation = original_->Describe();
+  for (const DataSpec& calibration : compression.calibration.sources) {
+    const LoadedText loaded = LoadText(calibration);
+    CalibrationSource source;
+    source.sha256 = loaded.fingerprint;
+    source.content_sha256 = loaded.content_fingerprint;
+    for (const auto& [name, set] : evaluation.sets) {
+      if (!SameText(source, set.data)) continue;
+      Fail(
+          "{}: is calibration text and evaluation text ({}); use another file, or set \"force\": true in "
+          "the experiment",
+          calibration.path.string(), set.data.path.value_or(name));
+    }
+  }
+}
+
 EvaluationRequest ExperimentDirectory::RequestOf(const fs::path& model) const {
   EvaluationRequest request = experiment_.evaluation;
   request.model = model;
@@ -110,6 +111,7 @@ EvaluationRequest ExperimentDirectory::RequestOf(const fs::path& model) const {
     request.reference = experiment_.evaluation.model;
   request.seed = experiment_.compression.seed;
   request.force = experiment_.force;
+  request.passed = passed_;
   return request;
 }
 

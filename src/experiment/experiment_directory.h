@@ -25,11 +25,6 @@ inline constexpr const char* kStatusFile = "status.json";
 // Throws Error when the directory of the experiment is an input, or holds something else.
 void CheckDirectory(const Experiment& experiment);
 
-// Throws Error when a text of `evaluation` is one that `compression` is calibrated on, unless the experiment
-// allows it.
-void CheckTextsDiffer(const Experiment& experiment, const CompressionSettings& compression,
-                      const EvaluationRecord& evaluation);
-
 class ExperimentDirectory {
  public:
   // Makes the directory or goes on in it, after everything has been checked that can be before work begins:
@@ -44,6 +39,10 @@ class ExperimentDirectory {
   const Experiment& experiment() const { return experiment_; }
   // Of the samples that the experiment asks for.
   const std::vector<SamplePrompt>& prompts() const { return prompts_; }
+
+  // Throws Error when a text that is measured is one that `compression` is calibrated on, unless the experiment allows
+  // it. Before the original is measured.
+  void CheckTexts(const CompressionSettings& compression);
 
   // What is being done, for `mica status`. Throws Interrupted after Ctrl-C.
   void Stage(const std::string& name);
@@ -66,7 +65,8 @@ class ExperimentDirectory {
   TokenLosses OriginalLosses() const;
 
   const Experiment& experiment_;
-  std::optional<Evaluation> original_;  // of the original model, prepared
+  std::shared_ptr<PassedWindows> passed_;  // by the original, where several models are measured against it
+  std::optional<Evaluation> original_;     // of the original model, prepared
   std::vector<SamplePrompt> prompts_;
   std::unique_ptr<FileLock> lock_;
   StatusFile status_;

@@ -61,6 +61,43 @@ TEST(LossLawTest, ThreeCompressionsAreEnoughForCurvesLikeOurs) {
   }
 }
 
+TEST(LossLawTest, ALossThatBitsDoNotMend) {
+  // Half of the loss that is asked for is that of an embedding in few bits: the factor falls towards one.
+  for (const double most : {0.03, 0.01, 0.003}) {
+    for (const double off : {-0.3, 0.0, 0.3}) {
+      const double first = 3 + std::log(0.012 / most) / std::log(kUsualFactor) + off;
+      const LossGoal goal{most, 1, 8};
+      const std::vector<Trial> trials = TryAll(
+          goal, first, [&](double bits) { return most / 2 + 0.012 * std::pow(kUsualFactor, 3 - bits); });
+      EXPECT_LE(trials.size(), 3u) << most << " " << off;
+      ASSERT_TRUE(BestTrial(trials, goal));
+      EXPECT_THAT(trials[*BestTrial(trials, goal)].loss, AllOf(Ge(0.9 * most), Le(most))) << most << " " << off;
+    }
+  }
+}
+
+TEST(LossLawTest, SizesThatOnlyCertainBitsHave) {
+  // As types of blocks have them: what lies between two sizes is the smaller one.
+  constexpr double kStep = 0.0625;
+  for (const double most : {0.03, 0.01, 0.003}) {
+    for (const double off : {-0.4, -0.1, 0.2, 0.4}) {
+      const double first = 3 + std::log(0.012 / most) / std::log(kUsualFactor) + off;
+      const LossGoal goal{most, 1, 8};
+      const auto size_of = [](double bits) { return std::floor(bits / kStep + 1e-9) * kStep; };
+      const auto loss_at = [&](double bits) { return 0.012 * std::pow(4.0, 3 - size_of(bits)); };
+      const std::vector<Trial> trials = TryAll(goal, first, loss_at);
+      EXPECT_LE(trials.size(), kMostTrials);
+      ASSERT_TRUE(BestTrial(trials, goal));
+      const double taken = trials[*BestTrial(trials, goal)].bits;
+      EXPECT_LE(loss_at(taken), most);
+      // A size less would do only where the search has ended by having tried enough.
+      if (trials.size() < kUsualTrials && loss_at(taken) < kGoalReached * most) {
+        EXPECT_GT(loss_at(size_of(taken) - kStep), most) << most << " " << off;
+      }
+    }
+  }
+}
+
 TEST(LossLawTest, EndsOfTheRange) {
   const LossGoal goal{0.01, 1, 4};
   // Even the least bits keep the goal.

@@ -88,6 +88,7 @@ TEST(SweepPlanTest, Faults) {
   fails({{"seed", {-1}}}, "\"seed\" is -1");
   fails({{"samples", {{"from", 1}, {"to", 4}}}}, "has no \"points\"");
   fails({{"samples", {{"from", 1}, {"to", 4}, {"points", 1}}}}, "expected 2 to");
+  fails({{"samples", {{"from", 4}, {"to", 1}, {"points", 2}}}}, "\"from\" is 4 and \"to\" is 1, expected \"from\" below");
   fails({{"coding", {{"from", 1}, {"to", 4}, {"points", 2}}}}, "coding has no ranges");
   fails({{"budget", {{"kind", "ppl"}, {"value", {1}}}}}, "bits, bpw, size, kl or retention");
   fails({{"budget", {{"kind", "bpw"}}}}, "has no \"value\"");

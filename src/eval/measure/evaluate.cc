@@ -209,6 +209,14 @@ SetRecord SetOf(const PreparedSet& set, const Perplexity& measured, double secon
   return record;
 }
 
+// What decides the values of a stream that is kept: the model, the windows, the arithmetic.
+std::string StreamName(const std::string& fingerprint, const Windows& windows, const PerplexitySettings& settings) {
+  Sha256 hash;
+  hash.Update(std::as_bytes(std::span(windows.ids)));
+  return fmt::format("{} {} {} {} {}", fingerprint, hash.Hex(), windows.window,
+                     PrecisionName(settings.arithmetic.precision), settings.arithmetic.device.Describe());
+}
+
 std::string Count(double value) {
   if (value >= 1e9) return fmt::format("{:.2f} G", value / 1e9);
   if (value >= 1e6) return fmt::format("{:.1f} M", value / 1e6);
@@ -320,6 +328,17 @@ EvaluationRecord Evaluation::Measure(Progress& progress, const TokenLosses* orig
     // A set may have the name of another phase.
     progress.Begin("eval " + set.spec.name, set.windows.ids.size(), "tokens");
     ShareEvaluation(request, set.windows, state.settings);
+    state.settings.model_stream = state.settings.reference_stream = nullptr;
+    if (request.passed && request.group->alone()) {
+      const auto stream = [&](const std::string& fingerprint, const ModelConfig& config) {
+        return request.passed->Of(StreamName(fingerprint, set.windows, state.settings), set.windows.ids.size(),
+                                  config.hidden);
+      };
+      if (state.reference)
+        state.settings.reference_stream = stream(*result.reference->fingerprint, state.reference->config());
+      else if (!request.as_running)
+        state.settings.model_stream = stream(*result.model.fingerprint, state.weights.config());
+    }
     Perplexity measured = EvaluatePerplexity(
         state.weights, set.windows, state.settings,
         [&](uint64_t tokens, const std::string& detail) { progress.Advance(tokens, detail); },

@@ -36,6 +36,8 @@ struct EvaluationRequest {
   Device device{};
   const Group* group = &Group::Alone();  // the ranks that measure together; this one leads
   std::optional<uint64_t> activation_bytes;  // none: what suits the device
+  // Streams of earlier evaluations and of this one; empty: none are kept. They count for one rank that is alone.
+  std::shared_ptr<PassedWindows> passed;
   bool force = false;                        // a packed model may be measured on a text it was calibrated on
   uint64_t seed = 0;                         // recorded; evaluation itself draws nothing at random
 };

@@ -267,10 +267,15 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
   const size_t chunk_windows = ChunkWindows(config, window, count, ActivationBytes(settings));
   const size_t head_windows = std::max<size_t>(1, kHeadTokens / window);
   const Work work = WorkPerToken(config, window);
+  PassedStream* const kept = settings.model_stream;
+  PassedStream* const kept_reference = settings.reference_stream;
+  MICA_CHECK(group.alone() || (kept == nullptr && kept_reference == nullptr));
+  const bool reference_passed = kept_reference != nullptr && kept_reference->complete();
   Work reference_work;
   double token_work = work.layer * static_cast<double>(config.layers) + work.head;
   if (reference != nullptr) {
     reference_work = WorkPerToken(reference->config(), window);
+    if (reference_passed) reference_work.layer = 0;
     reference_work.head += work.head;  // the model's logits once more
     token_work +=
         reference_work.layer * static_cast<double>(reference->config().layers) + reference_work.head;
@@ -292,12 +297,15 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
                             arithmetic.device);
   }
   uint64_t same_tops = 0;
+  if (kept != nullptr) kept->Begin(arithmetic.device);
+  if (kept_reference != nullptr && !reference_passed) kept_reference->Begin(arithmetic.device);
   for (size_t first = begin; first < end; first += chunk_windows) {
     const size_t chunk = std::min(chunk_windows, end - first);
     const Tensor x = stream.view().Rows(0, chunk * window);
     const auto ids = std::span(windows.ids).subspan(first * window, chunk * window);
     PassSeconds& seconds = result.seconds;
     PassLayers(weights, ids, window, arithmetic, settings.as_running, "", work.layer, meter, x, seconds.weights, seconds.pass);
+    if (kept != nullptr) kept->Keep(x);
 
     Stopwatch watch;
     for (size_t w = 0; w < chunk; w += head_windows) {
@@ -327,8 +335,15 @@ Perplexity EvaluatePerplexity(const ModelWeights& weights, const Windows& window
 
     if (reference == nullptr) continue;
     const Tensor y = reference_stream.view().Rows(0, chunk * window);
-    PassLayers(*reference, ids, window, arithmetic, false, "reference, ", reference_work.layer, meter, y,
-               seconds.reference, seconds.reference);
+    watch = Stopwatch();
+    if (reference_passed) {
+      kept_reference->Load((first - begin) * window, y);
+      watch.AddTo(seconds.reference);
+    } else {
+      PassLayers(*reference, ids, window, arithmetic, false, "reference, ", reference_work.layer, meter, y,
+                 seconds.reference, seconds.reference);
+      if (kept_reference != nullptr) kept_reference->Keep(y);
+    }
     watch = Stopwatch();
     const size_t scored = windows.scored_per_window();
     std::vector<float> kl(scored);

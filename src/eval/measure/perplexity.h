@@ -11,6 +11,7 @@
 
 #include "device/memory_plan.h"
 #include "device/precision.h"
+#include "eval/measure/passed_windows.h"
 #include "model/bos.h"
 #include "model/weights.h"
 #include "ops/product/product.h"
@@ -58,6 +59,10 @@ struct PerplexitySettings {
   // The model (not a reference) computes in the form that running models keep, so that what that costs can be
   // measured.
   bool as_running = false;
+  // Where the streams of the windows behind the last layers are kept, of one rank that measures alone; nullptr: nowhere.
+  // The model's is filled; the reference's is read where it is complete, and filled where it is not.
+  PassedStream* model_stream = nullptr;
+  PassedStream* reference_stream = nullptr;
 };
 
 // Seconds of wall clock that parts of an evaluation took.

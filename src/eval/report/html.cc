@@ -39,6 +39,9 @@ table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabula
 caption, figcaption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: anywhere; }
 th.figure, td.figure { text-align: right; white-space: nowrap; }
+th.figure { white-space: normal; vertical-align: bottom; }
+/* Columns are as wide as their longest word; what does not fit is scrolled to. */
+th, td:first-child { overflow-wrap: break-word; }
 figure { margin: 1.2rem 0; }
 svg { width: 100%; height: auto; font-size: 12px; }
 svg text { fill: var(--ink); }

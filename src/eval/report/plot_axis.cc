@@ -71,6 +71,28 @@ PlotScale::PlotScale(const Plot::Axis& axis, const std::vector<double>& values) 
   }
 }
 
+std::vector<std::string> PlotScale::TickLabels(Plot::Unit unit) const {
+  constexpr int kMostDecimals = 6;
+  std::vector<std::string> labels;
+  const auto all_differ = [&] { return std::ranges::adjacent_find(labels) == labels.end(); };
+  for (const double tick : ticks_) labels.push_back(PlotFigure(unit, tick));
+  if (unit != Plot::Unit::kBytes || ticks_.empty()) return labels;
+  // All in the unit of the largest.
+  const std::string largest = labels.back(), name = largest.substr(largest.find(' '));
+  double one = 1;
+  while (FormatBytes(ticks_.back() / one).find(" B") == std::string::npos) one *= 1000;
+  for (int decimals = 0; decimals <= kMostDecimals; ++decimals) {
+    labels.clear();
+    bool exact = true;
+    for (const double tick : ticks_) {
+      labels.push_back(fmt::format("{:.{}f}{}", tick / one, decimals, name));
+      exact = exact && std::fabs(std::stod(labels.back()) * one - tick) < 1e-9 * ticks_.back();
+    }
+    if (exact && all_differ()) break;
+  }
+  return labels;
+}
+
 double PlotScale::On(double value) const { return logarithmic_ ? std::log10(value) : value; }
 
 double PlotScale::Place(double value) const {

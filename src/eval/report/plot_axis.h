@@ -20,6 +20,8 @@ class PlotScale {
   double Place(double value) const;
   // From low to high; at most some nine, at round values.
   const std::vector<double>& ticks() const { return ticks_; }
+  // How each tick is written, with so many digits that no two are the same.
+  std::vector<std::string> TickLabels(Plot::Unit unit) const;
 
  private:
   double On(double value) const;

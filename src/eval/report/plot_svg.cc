@@ -93,21 +93,22 @@ class Drawing {
     std::string svg;
     const double bottom = top_ + area_height_, right = width_ - kRight;
     double taken = -1e9;
-    for (const double tick : x_.ticks()) {
-      const std::string label = PlotFigure(plot_.x.unit, tick);
-      const double x = X(tick), half = static_cast<double>(DisplayWidth(label)) * kCharacter / 2;
+    const std::vector<std::string> x_labels = x_.TickLabels(plot_.x.unit), y_labels = y_.TickLabels(plot_.y.unit);
+    for (size_t tick = 0; tick < x_labels.size(); ++tick) {
+      const std::string& label = x_labels[tick];
+      const double x = X(x_.ticks()[tick]), half = static_cast<double>(DisplayWidth(label)) * kCharacter / 2;
       svg += fmt::format("<line class=\"grid\" x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{2:.1f}\"/>", x, top_, bottom);
       if (x - half < taken + 6 || x + half > width_) continue;
       svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", x, bottom + 16, HtmlText(label));
       taken = x + half;
     }
     double above = 1e9;
-    for (const double tick : y_.ticks()) {
-      const double y = Y(tick);
+    for (size_t tick = 0; tick < y_labels.size(); ++tick) {
+      const double y = Y(y_.ticks()[tick]);
       svg += fmt::format("<line class=\"grid\" x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\"/>", kLeft, y, right, y);
       if (above - y < 13) continue;
       svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", kLeft - 7, y + 4,
-                         HtmlText(PlotFigure(plot_.y.unit, tick)));
+                         HtmlText(y_labels[tick]));
       above = y;
     }
     svg += fmt::format("<rect class=\"frame\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>\n", kLeft, top_,

@@ -1,5 +1,10 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <set>
 
 #include "base/output.h"
 #include "eval/report/plot_axis.h"
@@ -28,21 +33,28 @@ std::string PlotText(const Plot& plot, const std::string& indent) {
   const PlotScale x(plot.x, ValuesOf(plot, &Plot::Point::x)), y(plot.y, ValuesOf(plot, &Plot::Point::y));
   std::vector<std::string> area(kRows, std::string(kColumns, ' '));
   std::string legend;
+  std::set<char> several;  // that share a place
   for (size_t s = 0; s < plot.series.size(); ++s) {
     const char letter = static_cast<char>('a' + s % 26), capital = static_cast<char>('A' + s % 26);
     for (const Plot::Point& point : plot.series[s].points) {
       char& cell = area[kRows - 1 - CellOf(y.Place(point.y), kRows)][CellOf(x.Place(point.x), kColumns)];
       const char mark = point.front ? capital : letter;
+      if (cell != ' ' && cell != mark) {
+        several.insert(letter);
+        if (cell != '*') several.insert(static_cast<char>(std::tolower(static_cast<unsigned char>(cell))));
+      }
       cell = cell == ' ' || cell == mark ? mark : '*';
     }
     legend += fmt::format("{}{}: {}\n", indent, letter, plot.series[s].name);
   }
   if (!plot.front_name.empty()) legend += fmt::format("{}A-Z: {}\n", indent, plot.front_name);
+  if (!several.empty()) legend += fmt::format("{}*: {}\n", indent, fmt::join(several, " + "));
   std::vector<std::string> labels(kRows);
   size_t width = 0;
-  for (const double tick : y.ticks()) {
-    std::string& label = labels[kRows - 1 - CellOf(y.Place(tick), kRows)];
-    label = PlotFigure(plot.y.unit, tick);
+  const std::vector<std::string> y_labels = y.TickLabels(plot.y.unit), x_labels = x.TickLabels(plot.x.unit);
+  for (size_t tick = 0; tick < y_labels.size(); ++tick) {
+    std::string& label = labels[kRows - 1 - CellOf(y.Place(y.ticks()[tick]), kRows)];
+    label = y_labels[tick];
     width = std::max(width, DisplayWidth(label));
   }
   std::string text = indent + plot.y.label + "\n";
@@ -53,10 +65,10 @@ std::string PlotText(const Plot& plot, const std::string& indent) {
   }
   std::string axis(kColumns, '-'), below(kColumns + 12, ' ');
   size_t taken = 0;
-  for (const double tick : x.ticks()) {
-    const size_t column = CellOf(x.Place(tick), kColumns);
+  for (size_t tick = 0; tick < x_labels.size(); ++tick) {
+    const size_t column = CellOf(x.Place(x.ticks()[tick]), kColumns);
     axis[column] = '+';
-    const std::string label = PlotFigure(plot.x.unit, tick);
+    const std::string& label = x_labels[tick];
     const size_t begin = column - std::min(column, label.size() / 2);
     if ((taken > 0 && begin < taken + 2) || begin + label.size() > below.size()) continue;
     below.replace(begin, label.size(), label);

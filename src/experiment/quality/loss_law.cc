@@ -12,7 +12,7 @@ constexpr double kAim = 0.95;
 constexpr double kLeastLoss = 1e-6;
 // ln of the factor by which a loss falls with each bit, as far as it is believed; zeros that are forced cost the same at
 // any number of bits and make it small.
-constexpr double kLeastSlope = 0.2, kMostSlope = 3.0;
+constexpr double kLeastSlope = 0.2, kMostSlope = 8.0;
 constexpr double kSameBits = 0.0005;  // budgets nearer than this are one
 constexpr double kSteps = 1000;       // budgets are whole thousandths of a bit, which people can repeat
 

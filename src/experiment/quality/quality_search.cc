@@ -120,7 +120,10 @@ double Shown(QualityKind kind, double loss) {
 
 class Search {
  public:
-  Search(const QualityTask& task, Progress& progress) : task_(task), progress_(progress) {}
+  Search(const QualityTask& task, Progress& progress)
+      : task_(task), progress_(progress), evaluation_(task.evaluation) {
+    if (!evaluation_.passed && !evaluation_.reference.empty()) evaluation_.passed = PassedWindows::InFreeMemory();
+  }
 
   CompressionRecord Run();
 
@@ -143,6 +146,7 @@ class Search {
 
   const QualityTask& task_;
   Progress& progress_;
+  EvaluationRequest evaluation_;
   Identity measurement_;  // how, and on what, the promise is measured
   std::optional<EvaluationRecord> baseline_;
   std::vector<Trial> trials_;
@@ -179,7 +183,7 @@ std::optional<CompressionRecord> Search::FoundBefore() {
 
 // The original model, to be measured on the texts, none of which is calibrated on.
 Evaluation Search::Original() {
-  EvaluationRequest request = task_.evaluation;
+  EvaluationRequest request = evaluation_;
   request.model = task_.paths.model;
   request.reference.clear();
   Evaluation original(request);
@@ -220,7 +224,7 @@ void Search::Try(double bits, const Scale& scale) {
   if (paths.statistics.empty() && paths.statistics_store.empty()) paths.statistics_store = task_.work;
   compressions_.push_back(CompressModel(paths, settings, progress_));
   Stage(fmt::format("evaluate, try {}", trial + 1));
-  EvaluationRequest request = task_.evaluation;
+  EvaluationRequest request = evaluation_;
   request.model = paths.out;
   Evaluation evaluation(request);
   const EvaluationRecord result = MeasuredOnce(evaluation, TrialResult(trial), progress_);

@@ -23,8 +23,8 @@ const Option& OptionUnder(const std::string& key, const std::string& where) {
     known.push_back(its);
   }
   const std::string nearest = NearestName(key, known);
-  Fail("{}: unknown key \"{}\"{}; expected \"points\", \"keep\", \"others\" or a key of \"compress\"", where, key,
-       nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest));
+  Fail("{}: unknown key \"{}\"{}; expected \"points\", \"keep\", \"others\" or a key of \"compress\"", where,
+       key, nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest));
 }
 
 // The option of a budget's kind.
@@ -58,7 +58,8 @@ Json Rounded(const Option& option, double value) {
   const bool whole = option.kind == OptionKind::kInteger || option.kind == OptionKind::kBytes;
   // A step of a third of a bit is shown, and kept, in as many digits as anybody means.
   constexpr double kDigits = 1e6;
-  return whole ? Json(static_cast<int64_t>(std::llround(value))) : Json(std::round(value * kDigits) / kDigits);
+  return whole ? Json(static_cast<int64_t>(std::llround(value)))
+               : Json(std::round(value * kDigits) / kDigits);
 }
 
 std::vector<Json> Range(const Option& option, const Json& json, const std::string& where) {
@@ -66,7 +67,8 @@ std::vector<Json> Range(const Option& option, const Json& json, const std::strin
   size_t points = 0;
   JsonReader reader(json, where);
   for (const char* key : {"from", "to", "points"}) {
-    if (!json.contains(key)) Fail("{}: has no \"{}\", expected a list or {{\"from\", \"to\", \"points\"}}", where, key);
+    if (!json.contains(key))
+      Fail("{}: has no \"{}\", expected a list or {{\"from\", \"to\", \"points\"}}", where, key);
   }
   reader.Read("from", from);
   reader.Read("to", to);
@@ -75,11 +77,14 @@ std::vector<Json> Range(const Option& option, const Json& json, const std::strin
   const bool number = option.kind == OptionKind::kNumber || option.kind == OptionKind::kInteger ||
                       option.kind == OptionKind::kBytes;
   if (!number) Fail("{}: {} has no ranges; give a list", where, option.name);
+  if (!(from < to))
+    Fail("{}: \"from\" is {:g} and \"to\" is {:g}, expected \"from\" below \"to\"", where, from, to);
   if (points < 2 || points > kMostValues)
     Fail("{}: \"points\" is {}, expected 2 to {}", where, points, kMostValues);
   std::vector<Json> values;
   for (size_t i = 0; i < points; ++i) {
-    Json value = Rounded(option, from + (to - from) * static_cast<double>(i) / static_cast<double>(points - 1));
+    Json value =
+        Rounded(option, from + (to - from) * static_cast<double>(i) / static_cast<double>(points - 1));
     if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(std::move(value));
   }
   return values;

@@ -16,8 +16,9 @@ struct Axis {
   std::vector<std::pair<std::string, Json>> values;
 };
 
-// The axis under a key of a sweep: a list, or {"from", "to", "points"}, of a number; for "budget" {"kind", "value": one of
-// these}, or a list of {"kind", "value"}. Every value is checked. Throws Error naming `where`.
+// The axis under a key of a sweep: a list, or {"from", "to", "points"}, of a number; for "budget" {"kind",
+// "value": one of these}, or a list of {"kind", "value"}. Every value is checked. Throws Error naming
+// `where`.
 Axis ReadAxis(const std::string& key, const Json& json, const std::string& where);
 
 // A point that is given as an object of keys of "compress": what it sets, by the names of the options.

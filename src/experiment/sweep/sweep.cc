@@ -22,7 +22,6 @@
 #include "eval/report/report.h"
 #include "experiment/experiment_directory.h"
 #include "experiment/quality/quality_search.h"
-#include "experiment/sweep/sweep_plan.h"
 #include "model/sizes.h"
 #include "model/weights.h"
 #include "record/identity.h"
@@ -95,38 +94,29 @@ class Sweep {
 
 // All that can be known of the points before the first is begun, but for what the first one's check says.
 void Sweep::CheckPoints() {
-  Progress none(false);
   for (SweepPoint& point : plan_.points) {
     ThrowIfInterrupted();
-    InContext(fmt::format("{}, point {}", experiment_.file.string(), point.name), [&] {
-      const CompressionPaths paths{experiment_.evaluation.model,
-                                   experiment_.directory / point.name / kPackedDirectory, {}};
-      if (point.quality) {
-        if (point.quality->kind == QualityKind::kKl && !experiment_.divergence)
-          Fail("a budget of kind kl needs \"divergence\": true in \"evaluate\"");
-        point.settings = FirstSettings(paths, point.settings, *point.quality);
-      }
-      point.settings.arithmetic.device = experiment_.evaluation.device;
-      point.settings.arithmetic.group = experiment_.evaluation.group;
-      NeedsOfCompression(paths, point.settings, none);
-    });
+    NeedsOfPoint(experiment_, point);
   }
 }
 
 // The packed files of a point that is finished are gone, as the sweep wants it.
 bool Sweep::WasDropped(size_t point) const {
-  return plan_.keep != KeptFiles::kAll && fs::exists(Place(point) / kCompressedFile) && !fs::exists(Packed(point));
+  return plan_.keep != KeptFiles::kAll && fs::exists(Place(point) / kCompressedFile) &&
+         !fs::exists(Packed(point));
 }
 
 // The result of a point whose packed files are gone, if it would be that of a run now.
 EvaluationRecord Sweep::KeptResult(size_t point) const {
   const fs::path path = Place(point) / kCompressedFile;
   EvaluationRecord kept = EvaluationFromJson(ReadJson(path), path.string());
-  if (!kept.model.compression) Fail("{}: says nothing of the compression; delete it to measure anew", path.string());
+  if (!kept.model.compression)
+    Fail("{}: says nothing of the compression; delete it to measure anew", path.string());
   Progress none(false);
   CompressionSettings settings = plan_.points[point].settings;
   // Of what was found for a promise.
-  if (plan_.points[point].quality) settings.budget.value = kept.model.compression->settings.Budget().value.value_or(0);
+  if (plan_.points[point].quality)
+    settings.budget.value = kept.model.compression->settings.Budget().value.value_or(0);
   const Identity now = IdentityOfCompression(Paths(point), settings, none);
   std::vector<std::string> differences =
       Differences(CompressionIdentity(*kept.model.compression), now, Unrecorded::kDiffers);
@@ -163,10 +153,11 @@ void Sweep::RunPoint(size_t point) {
   } else {
     MakeDirectories(Place(point));
     Compress(point);
-    result = directory_->Evaluated("evaluate " + name, Packed(point), (fs::path(name) / kCompressedFile).string());
+    result =
+        directory_->Evaluated("evaluate " + name, Packed(point), (fs::path(name) / kCompressedFile).string());
   }
-  const Comparison comparison =
-      Compare(baseline_, (directory_->path() / kBaselineFile).string(), result, (Place(point) / kCompressedFile).string(), false);
+  const Comparison comparison = Compare(baseline_, (directory_->path() / kBaselineFile).string(), result,
+                                        (Place(point) / kCompressedFile).string(), false);
   WriteComparison(comparison, Place(point));
   SweepRun run = RunOf(comparison);
   run.name = name;
@@ -187,8 +178,8 @@ void Sweep::Drop(size_t point) const {
   fs::remove_all(Place(point) / kDropped, code);
 }
 
-// Packed files go that cannot come to the front any more: those of settings that another beats. Of either, all
-// seeds must be known, since the mean of some may change.
+// Packed files go that cannot come to the front any more: those of settings that another beats. Of either,
+// all seeds must be known, since the mean of some may change.
 void Sweep::DropBeaten() {
   if (plan_.keep == KeptFiles::kAll) return;
   if (plan_.keep == KeptFiles::kNone) {
@@ -219,7 +210,8 @@ void Sweep::TellStatus(size_t point) {
   if (!own_seconds_.empty()) {
     double sum = 0;
     for (const double seconds : own_seconds_) sum += seconds;
-    status.seconds_left = sum / static_cast<double>(own_seconds_.size()) * static_cast<double>(points - point);
+    status.seconds_left =
+        sum / static_cast<double>(own_seconds_.size()) * static_cast<double>(points - point);
   }
   directory_->status().SetSweep(status);
   if (point == 0) return;
@@ -248,7 +240,8 @@ void Sweep::MeasureOthers() {
       if (weights.checkpoint().gguf() != nullptr || weights.compressed_tensors()) {
         const PackedSizes sizes = MeasureOtherFormat(other.path);
         if (sizes.compressed_weights > 0)
-          bits = static_cast<double>(sizes.compressed_matrix_bits) / static_cast<double>(sizes.compressed_weights);
+          bits = static_cast<double>(sizes.compressed_matrix_bits) /
+                 static_cast<double>(sizes.compressed_weights);
       }
     }
     const Comparison comparison =
@@ -273,7 +266,8 @@ void Sweep::Report() {
     WriteFileAtomically(directory_->path() / (stem + ".md"), RenderMarkdown(document));
     WriteFileAtomically(directory_->path() / (stem + ".html"), RenderHtml(document));
     if (language == Language::kEnglish)
-      report_ = RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
+      report_ =
+          RenderText(document, std::min(kReportColumns, TerminalColumns(STDOUT_FILENO, kReportColumns)));
   }
 }
 
@@ -283,10 +277,10 @@ SweepSummary Sweep::Run() {
   summary_.name = experiment_.name;
   summary_.model = experiment_.evaluation.model.string();
   TellStatus(0);
-  baseline_ = directory_->Evaluated("baseline", experiment_.evaluation.model, kBaselineFile);
   for (const SweepPoint& point : plan_.points) {
-    if (Find(point.values, "calib") != nullptr) CheckTextsDiffer(experiment_, point.settings, baseline_);
+    if (Find(point.values, "calib") != nullptr) directory_->CheckTexts(point.settings);
   }
+  baseline_ = directory_->Evaluated("baseline", experiment_.evaluation.model, kBaselineFile);
   summary_.program = baseline_.program;
   summary_.shared_seconds = baseline_.time.total;
   if (baseline_.model.file_bytes) summary_.baseline.bytes = static_cast<double>(*baseline_.model.file_bytes);
@@ -314,6 +308,22 @@ SweepSummary Sweep::Run() {
 }
 
 }  // namespace
+
+CompressionNeeds NeedsOfPoint(const Experiment& experiment, SweepPoint& point) {
+  return InContext(fmt::format("{}, point {}", experiment.file.string(), point.name), [&] {
+    const CompressionPaths paths{
+        experiment.evaluation.model, experiment.directory / point.name / kPackedDirectory, {}};
+    if (point.quality) {
+      if (point.quality->kind == QualityKind::kKl && !experiment.divergence)
+        Fail("a budget of kind kl needs \"divergence\": true in \"evaluate\"");
+      point.settings = FirstSettings(paths, point.settings, *point.quality);
+    }
+    point.settings.arithmetic.device = experiment.evaluation.device;
+    point.settings.arithmetic.group = experiment.evaluation.group;
+    Progress none(false);
+    return NeedsOfCompression(paths, point.settings, none);
+  });
+}
 
 SweepSummary RunSweep(const Experiment& experiment, bool quiet) { return Sweep(experiment, quiet).Run(); }
 

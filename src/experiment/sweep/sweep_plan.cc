@@ -7,8 +7,8 @@
 
 #include "base/context.h"
 #include "base/error.h"
-#include "experiment/sweep/axis.h"
 #include "experiment/quality/quality_budget.h"
+#include "experiment/sweep/axis.h"
 #include "record/options.h"
 
 namespace mica {
@@ -31,13 +31,14 @@ std::string KeyOfValue(const std::string& option) {
   return BudgetOfKind(option) != nullptr ? "budget" : KeyOf(FindOption(CompressionOptionTable(), option));
 }
 
-// The experiment's "compress" with the values of a point in it. Shares of zeros and where they may be go together: a
-// pattern n:m or none has its own share.
+// The experiment's "compress" with the values of a point in it. Shares of zeros and where they may be go
+// together: a pattern n:m or none has its own share.
 Json CompressOf(const Json& base, const Ordered<Json>& values) {
   Json compress = base;
   const Json* const pattern = Find(values, "pattern");
   if (IsOf(values, "sparsity") && pattern == nullptr) compress.erase("pattern");
-  if (pattern != nullptr && *pattern != "unstructured" && !IsOf(values, "sparsity")) compress.erase("sparsity");
+  if (pattern != nullptr && *pattern != "unstructured" && !IsOf(values, "sparsity"))
+    compress.erase("sparsity");
   for (const auto& [option, value] : values) SetOption(compress, option, value);
   return compress;
 }
@@ -85,7 +86,8 @@ class Points {
     for (size_t copy = 2; !names_.insert(name).second; ++copy) name = fmt::format("{}-{}", point.name, copy);
     point.name = name;
     points_.push_back(std::move(point));
-    if (points_.size() > kMostPoints) Fail("{}: has more than {} points; give fewer values", where_, kMostPoints);
+    if (points_.size() > kMostPoints)
+      Fail("{}: has more than {} points; give fewer values", where_, kMostPoints);
   }
 
   std::vector<SweepPoint> Take() {
@@ -120,7 +122,8 @@ KeptFiles ReadKeep(const Json& keep, const std::string& where) {
   Fail("{}: \"keep\" is {}, expected \"front\", \"all\" or \"none\"", where, ShownJson(keep));
 }
 
-std::vector<SweepOther> ReadOthers(const Json& others, const std::string& where, const std::filesystem::path& base) {
+std::vector<SweepOther> ReadOthers(const Json& others, const std::string& where,
+                                   const std::filesystem::path& base) {
   const std::string inside = where + ", \"others\"";
   if (!others.is_array()) Fail("{}: is {}, expected a list of files", inside, others.type_name());
   std::vector<SweepOther> read;
@@ -136,7 +139,8 @@ std::vector<SweepOther> ReadOthers(const Json& others, const std::string& where,
     reader.Read("bits_per_weight", other.bits);
     reader.Finish();
     if (path.empty()) Fail("{}: a file has no \"path\"", inside);
-    for (const auto& [key, value] : {std::pair{"bytes", other.bytes}, std::pair{"bits_per_weight", other.bits}}) {
+    for (const auto& [key, value] :
+         {std::pair{"bytes", other.bytes}, std::pair{"bits_per_weight", other.bits}}) {
       if (object.contains(key) && !(value > 0 && std::isfinite(value)))
         Fail("{}: \"{}\" is {}, expected a positive number", inside, key, value);
     }
@@ -154,7 +158,8 @@ void AddGrid(const std::vector<Axis>& axes, Points& points, const std::string& w
   size_t count = 1;
   for (const Axis& axis : axes) {
     count *= axis.values.size();
-    if (count > kMostPoints) Fail("{}: the grid has more than {} points; give fewer values", where, kMostPoints);
+    if (count > kMostPoints)
+      Fail("{}: the grid has more than {} points; give fewer values", where, kMostPoints);
   }
   for (size_t index = 0; index < count; ++index) {
     Ordered<Json> values;
@@ -199,8 +204,16 @@ SweepPlan PlanSweep(const Experiment& experiment) {
     Fail("{}: has both axes ({}) and \"points\"; give one of them", where, axes.front().key);
   Points points(experiment, where);
   if (given != nullptr) {
-    if (!given->is_array()) Fail("{}, \"points\": is {}, expected a list of objects", where, given->type_name());
-    for (const Json& point : *given) points.Add(ReadPoint(point, where + ", \"points\""));
+    if (!given->is_array())
+      Fail("{}, \"points\": is {}, expected a list of objects", where, given->type_name());
+    std::vector<Ordered<Json>> before;
+    for (const Json& point : *given) {
+      Ordered<Json> values = ReadPoint(point, where + ", \"points\"");
+      if (std::ranges::find(before, values) != before.end())
+        Fail("{}, \"points\": has {} twice", where, ShownJson(point));
+      before.push_back(values);
+      points.Add(std::move(values));
+    }
   } else if (!axes.empty()) {
     AddGrid(axes, points, where);
   }

@@ -41,10 +41,11 @@ struct SweepPlan {
 //   {"budget": {"kind": "bpw", "value": AXIS}, any other key of "compress": AXIS, ...
 //    "points": [{keys of "compress"}, ...], "keep": "front" | "all" | "none",
 //    "others": ["FILE", {"path", "name", "bytes", "bits_per_weight"}]}
-// AXIS is a list of values or {"from", "to", "points"}; budgets may also be a list of {"kind", "value"}. Points are
-// those of the full grid, the last axis changing fastest, or "points" in its place. What changes nothing at a
-// point is left out there, and points that are then alike are one. Throws Error for unknown keys, values that
-// an option cannot have, options that change nothing at any point, and points that cannot be.
+// AXIS is a list of values or {"from", "to", "points"}; budgets may also be a list of {"kind", "value"}.
+// Points are those of the full grid, the last axis changing fastest, or "points" in its place. What changes
+// nothing at a point is left out there, and points that are then alike are one. Throws Error for unknown
+// keys, values that an option cannot have, options that change nothing at any point, and points that cannot
+// be.
 SweepPlan PlanSweep(const Experiment& experiment);
 
 // "bpw 2.5, sparsity 0.5".

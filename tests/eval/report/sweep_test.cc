@@ -96,6 +96,12 @@ TEST(PlotScaleTest, RoundTicks) {
   // One value, and none: still a scale.
   EXPECT_NEAR(PlotScale({"", Plot::Unit::kBytes, false}, {5e6}).Place(5e6), 0.5, 1e-12);
   EXPECT_FALSE(PlotScale({"", Plot::Unit::kNats, true}, {}).ticks().empty());
+  // No two ticks read alike, however near they are.
+  EXPECT_THAT(PlotScale({"", Plot::Unit::kBytes, false}, {8.7e6, 8.95e6}).TickLabels(Plot::Unit::kBytes),
+              ElementsAre("8.70 MB", "8.75 MB", "8.80 MB", "8.85 MB", "8.90 MB", "8.95 MB"));
+  EXPECT_THAT(PlotScale({"", Plot::Unit::kBytes, false}, {0, 4e9}).TickLabels(Plot::Unit::kBytes),
+              ElementsAre("0.0 GB", "0.5 GB", "1.0 GB", "1.5 GB", "2.0 GB", "2.5 GB", "3.0 GB", "3.5 GB", "4.0 GB"));
+  EXPECT_EQ(linear.TickLabels(Plot::Unit::kBits).at(1), "2.5");
 }
 
 TEST(SweepReportTest, SaysWhatTheFiguresAre) {
