@@ -120,23 +120,44 @@ std::vector<uint32_t> EntropyCoder::ColumnOrder(size_t layer, InputKind input) c
                          UseOfChannels(*statistics_, layer, input));
 }
 
+std::vector<StepPlan> EntropyCoder::PlanRows(size_t layer, InputKind input) const {
+  std::vector<StepPlan> plans;
+  for (const LinearKind kind : kLinearKinds) {
+    if (InputOf(kind) != input) continue;
+    plans.push_back(InContext(LinearTensorName(*config_.family, layer, kind), [&] {
+      return PlanRowSteps(statistics_->linears[layer][static_cast<size_t>(kind)].outputs,
+                          SignalOf(*statistics_, layer, kind), {});
+    }));
+  }
+  return plans;
+}
+
+std::vector<StepPlan> EntropyCoder::TakeRows(size_t layer, InputKind input, Device device) {
+  std::vector<StepPlan> rows;
+  if (rows_ahead_.valid()) rows = rows_ahead_.get();
+  if (rows.empty() || rows_of_ != std::pair(layer, input)) rows = PlanRows(layer, input);
+  const bool last = input == kInputKinds.back();
+  rows_of_ = {last ? layer + 1 : layer, last ? kInputKinds.front() : kInputKinds[static_cast<size_t>(input) + 1]};
+  if (device.is_cuda() && rows_of_.first < config_.layers)
+    rows_ahead_ = Later([this, of = rows_of_] { return PlanRows(of.first, of.second); });
+  return rows;
+}
+
 std::vector<EntropyCoder::Solved> EntropyCoder::SolveStage(size_t layer, const StageInput& input,
+                                                           std::vector<StepPlan>& rows,
                                                            const RateControl::Choice& choice,
                                                            const std::vector<StageMatrix>& stage,
                                                            std::vector<Array>& decoded) const {
   const auto columns = std::make_shared<const ColumnSteps>(PlanColumns(input.factor));
-  std::vector<StepPlan> plans;
+  MICA_CHECK(rows.size() == stage.size());
   std::vector<StepTask> tasks;
   decoded.clear();
-  for (const StageMatrix& matrix : stage) {
-    plans.push_back(InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-      return PlanSteps(columns, statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs,
-                       SignalOf(*statistics_, layer, matrix.kind), {});
-    }));
+  for (const StageMatrix& matrix : stage)
     decoded.emplace_back(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
+  for (size_t m = 0; m < stage.size(); ++m) {
+    rows[m].columns = columns;
+    tasks.push_back({stage[m].weights.view(), &rows[m], decoded[m].view()});
   }
-  for (size_t m = 0; m < stage.size(); ++m)
-    tasks.push_back({stage[m].weights.view(), &plans[m], decoded[m].view()});
   std::vector<StepSolution> solutions = SolveSteps(tasks, choice.log2_c,
                                                    {.trellis = settings_.trellis,
                                                     .window = settings_.trellis_window,
@@ -221,14 +242,15 @@ void EntropyCoder::FailOnBudget(const std::string& name, double bits) const {
 }
 
 void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+  std::vector<StepPlan> rows = TakeRows(layer, InputOf(stage.back().kind), stage.back().weights.device());
   if (layer + 1 == config_.layers && stage.back().kind == kLinearKinds.back())
-    return SolveLast(layer, input, stage);
+    return SolveLast(layer, input, rows, stage);
   // The stage before may still be at its packing: its size is known one stage late, whatever the threads do.
   // In the last layer little is left to make up for a surprise.
   RecordStages(layer + 1 < config_.layers ? 1 : 0);
   RateControl::Choice choice = control_->Next(stage.size());
   std::vector<Array> decoded;
-  std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
+  std::vector<Solved> solved = SolveStage(layer, input, rows, choice, stage, decoded);
   double predicted = 0, stage_weights = 0;
   for (const RateControl::Prediction& one : choice.predicted) predicted += one.bits;
   for (const StageMatrix& matrix : stage)
@@ -253,7 +275,7 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
     double low = choice.log2_c, high = low;
     const auto retry = [&](double log2_c) {
       choice.log2_c = log2_c;
-      solved = SolveStage(layer, input, choice, stage, decoded);
+      solved = SolveStage(layer, input, rows, choice, stage, decoded);
       (takes() > most ? low : high) = log2_c;
     };
     for (double rise = 1; takes() > most && rise <= kLargestRise; rise *= 2)
@@ -272,7 +294,8 @@ void EntropyCoder::Solve(size_t layer, const StageInput& input, std::vector<Stag
   });
 }
 
-void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage) {
+void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<StepPlan>& rows,
+                             std::vector<StageMatrix>& stage) {
   RecordStages(0);
   MICA_CHECK(stage.size() == 1);
   const double matrix_weights = static_cast<double>(stage[0].weights.rows() * stage[0].weights.cols());
@@ -280,7 +303,7 @@ void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<
   std::vector<Array> decoded;
   const auto attempt_at = [&](double log2_c) {
     choice.log2_c = log2_c;
-    std::vector<Solved> solved = SolveStage(layer, input, choice, stage, decoded);
+    std::vector<Solved> solved = SolveStage(layer, input, rows, choice, stage, decoded);
     CodedMatrix coded{stage[0].kind, {}, {}};
     std::vector<ControlRecord> took;
     if (task_.group->leads()) {

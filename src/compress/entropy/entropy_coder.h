@@ -57,11 +57,18 @@ class EntropyCoder final : public Coder {
   };
 
   // decoded: out, the stage's weights as a reader gets them.
-  std::vector<Solved> SolveStage(size_t layer, const StageInput& input, const RateControl::Choice& choice,
-                                 const std::vector<StageMatrix>& stage, std::vector<Array>& decoded) const;
+  // rows: as PlanRows says of the stage.
+  std::vector<Solved> SolveStage(size_t layer, const StageInput& input, std::vector<StepPlan>& rows,
+                                 const RateControl::Choice& choice, const std::vector<StageMatrix>& stage,
+                                 std::vector<Array>& decoded) const;
+  // What the plans of a stage's matrices say of rows; nothing but statistics decides that.
+  std::vector<StepPlan> PlanRows(size_t layer, InputKind input) const;
+  // The same; where a GPU solves, those of the stage behind it are made meanwhile.
+  std::vector<StepPlan> TakeRows(size_t layer, InputKind input, Device device);
   CodedMatrix Finish(Solved solved) const;
   // The last matrix of the model at the step that just meets the budget.
-  void SolveLast(size_t layer, const StageInput& input, std::vector<StageMatrix>& stage);
+  void SolveLast(size_t layer, const StageInput& input, std::vector<StepPlan>& rows,
+                 std::vector<StageMatrix>& stage);
   // Waits for a stage.
   static void Settle(Stage& stage);
   // What the leading rank knows of matrices, for all.
@@ -89,6 +96,8 @@ class EntropyCoder final : public Coder {
   mutable std::map<std::pair<size_t, size_t>, double> least_of_shapes_;  // bits of zeros, which take seconds
   std::deque<Stage> stages_;  // those that are not both recorded and collected
   size_t recorded_ = 0;       // of these, from the front
+  std::pair<size_t, InputKind> rows_of_ = {};         // the stage that rows_ahead_ is of
+  std::future<std::vector<StepPlan>> rows_ahead_;  // waits for its thread when it goes
 };
 
 }  // namespace mica

@@ -81,8 +81,13 @@ ColumnSteps PlanColumns(std::shared_ptr<const DampedFactor> factor) {
 
 StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
                    double signal, const StepSettings& settings) {
-  StepPlan plan;
+  StepPlan plan = PlanRowSteps(outputs, signal, settings);
   plan.columns = std::move(columns);
+  return plan;
+}
+
+StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const StepSettings& settings) {
+  StepPlan plan;
   const std::vector<double>& fisher = outputs.fisher;
   const size_t rows = fisher.size();
   plan.row_order.resize(rows);

@@ -53,6 +53,8 @@ struct StepPlan {
 // Throws Error when the moments of `outputs` are not finite or not positive definite at any damping.
 StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
                    double signal, const StepSettings& settings);
+// The same without columns, which nothing of it depends on.
+StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const StepSettings& settings);
 
 // log2 of the RMS of w / step at c = 1, rows and columns apart: row[i] + col[j] is what entry (i, j) is
 // expected to be.
