@@ -163,7 +163,7 @@ void Compression::Describe() {
 // Says which run this is.
 void Compression::Identify() {
   progress_.Begin("fingerprint", 1, "files");
-  record_.model.fingerprint = ModelFingerprint(weights_, group());
+  record_.model.fingerprint = ModelFingerprint(weights_);
   progress_.Advance(1);
   progress_.End();
 }

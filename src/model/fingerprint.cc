@@ -1,7 +1,6 @@
 #include "model/fingerprint.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cmath>
 #include <vector>
@@ -104,7 +103,7 @@ std::string FactsOf(const ModelConfig& config) {
 
 }  // namespace
 
-std::string ModelFingerprint(const ModelWeights& weights, const Group& group) {
+std::string ModelFingerprint(const ModelWeights& weights) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Sha256 all;
   all.Update(FactsOf(weights.config()));
@@ -116,19 +115,11 @@ std::string ModelFingerprint(const ModelWeights& weights, const Group& group) {
     for (const std::string& name : PackedNames(checkpoint))
       all.Update(fmt::format("{} {}\n", name, checkpoint.metadata().at(MatrixKey(name))));
   }
-  // In turn, for neighbours are of a size.
-  std::vector<const TensorView*> mine;
-  for (size_t i = group.rank(); i < read.size(); i += group.size()) mine.push_back(read[i]);
   const std::vector<std::string> hashes = checkpoint.Hashes(
-      mine, [&](const TensorView& tensor) { return IsFloat(tensor) && weights.IsRead(tensor.name); });
-  std::vector<std::string> by_rank;
-  for (size_t r = 0; r < group.size(); ++r)
-    by_rank.push_back(group.Broadcast(r, fmt::format("{}", fmt::join(hashes, ""))));
-  constexpr size_t kDigits = 64;  // of a hash
+      read, [&](const TensorView& tensor) { return IsFloat(tensor) && weights.IsRead(tensor.name); });
   for (size_t i = 0; i < read.size(); ++i) {
     all.Update(fmt::format("{} {} {} {}{}\n", read[i]->name, TypeName(*read[i]), ShapeText(read[i]->shape),
-                           by_rank[i % group.size()].substr(i / group.size() * kDigits, kDigits),
-                           read[i]->row_order != nullptr ? " in another order of rows" : ""));
+                           hashes[i], read[i]->row_order != nullptr ? " in another order of rows" : ""));
   }
   return all.Hex();
 }

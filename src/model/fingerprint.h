@@ -3,7 +3,6 @@
 
 #include <string>
 
-#include "device/group.h"
 #include "model/weights.h"
 
 namespace mica {
@@ -13,7 +12,6 @@ namespace mica {
 // sharded copy or a .bin copy of the same weights (a GGUF file stores them otherwise); keys of config.json and tensors that no layer reads do not
 // count. Reads every byte once, and checks that what the model reads is finite, so that nothing of long work
 // is lost to a fault of the last tensor; throws Error that names the tensor and the place.
-// The ranks of a group read a part of them each.
-std::string ModelFingerprint(const ModelWeights& weights, const Group& group = Group::Alone());
+std::string ModelFingerprint(const ModelWeights& weights);
 
 }  // namespace mica
