@@ -153,6 +153,18 @@ TEST_F(FileTest, MapHoldsTheBytesAlsoAfterRelease) {
   EXPECT_EQ(text, std::string(10000, 'x') + "end");
 }
 
+TEST_F(FileTest, PartsOfAMapAreReadFromTheFile) {
+  const fs::path path = folder_ / "parts";
+  WriteFileAtomically(path, "0123456789");
+  const auto map = MappedFile::Open(path);
+  std::string read(4, ' ');
+  map->Read(map->bytes().subspan(3, 4), reinterpret_cast<std::byte*>(read.data()));
+  EXPECT_EQ(read, "3456");
+  fs::resize_file(path, 5);
+  EXPECT_THAT([&] { map->Read(map->bytes().subspan(3, 4), reinterpret_cast<std::byte*>(read.data())); },
+              ThrowsMessage<Error>(HasSubstr("parts: became shorter while it was read")));
+}
+
 TEST_F(FileTest, AMapKnowsWhenItsFileChanged) {
   const fs::path path = folder_ / "map";
   const auto message = [](const std::shared_ptr<MappedFile>& map) {
