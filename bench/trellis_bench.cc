@@ -1,8 +1,8 @@
 // SolveTiles on the first CUDA device: the tiles of one stage, blocks of G of one tile.
 //   trellis_bench [--benchmark_filter=...]
-// Arguments: tiles, columns, rows that are decided together, rows behind them that are looked at.
-// Counters: ns/step is time over columns times rows of a window, which follow one another; ns/step/window the
-// same over the windows of all tiles. products: what the errors take, rows * columns^2 FLOP, in TFLOP; with
+// Arguments: tiles, columns, rows that are decided together, rows behind them that are searched before.
+// Counters: ns/step is time over columns times both rows, by which a column follows the one before it; ns/step/window
+// the same over the windows of all tiles. products: what the errors take, rows * columns^2 FLOP, in TFLOP; with
 // few columns they are nothing, and the difference to many is theirs. back: ms for the integers to the host,
 // which the time contains.
 #include <benchmark/benchmark.h>
