@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import time
+import unittest
 
+import browser
 from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
-
-BROWSER = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome"))), None)
 
 
 class SweepTest(ProgramTest):
@@ -299,57 +299,54 @@ class PageTest(SweepTest):
                 place = found[first][axis] + share * (found[last][axis] - found[first][axis])
                 self.assertAlmostEqual(found[name][axis], place, delta=0.6, msg=name)
 
-    def browser(self, *arguments):
-        if BROWSER is None:
-            self.skipTest("no Chromium here")
-        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.folder / 'browser'}", *arguments],
-                              capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
+    LAYOUT = """(() => {
+      const out = {boxes: [], outside: []};
+      for (const svg of document.querySelectorAll('.plot')) {
+        const r = svg.getBoundingClientRect();
+        out.boxes.push([r.left, r.width, r.height]);
+        for (const t of svg.querySelectorAll('text:not(.tip)')) {
+          const b = t.getBoundingClientRect();
+          if (b.left < r.left - 1 || b.right > r.right + 1 || b.top < r.top - 1 || b.bottom > r.bottom + 1) out.outside.push(t.textContent);
+        }
+      }
+      out.points = document.querySelectorAll('.plot .point').length;
+      out.seen = [...document.querySelectorAll('.tip')].filter(t => getComputedStyle(t).visibility === 'visible').length;
+      out.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+      out.paper = getComputedStyle(document.body).backgroundColor;
+      out.mark = getComputedStyle(document.querySelector('.point .mark')).fill;
+      return out;
+    })()"""
+    FOCUSED = """(() => {
+      const point = document.activeElement.closest('.plot .point');
+      return point && [[...document.querySelectorAll('.plot .point')].indexOf(point), getComputedStyle(point.querySelector('.tip')).visibility];
+    })()"""
 
+    @unittest.skipIf(browser.PROGRAM is None, "no Chromium here")
     def test_in_a_browser(self):
-        """A script that is put into a copy tells how the browser has laid the page out."""
-        script = """<script>
-        const out = {tips: [], boxes: []};
-        for (const g of document.querySelectorAll('.plot .point')) {
-          g.focus();
-          out.tips.push([document.activeElement === g, getComputedStyle(g.querySelector('.tip')).visibility]);
-        }
-        document.activeElement.blur();
-        out.hidden = getComputedStyle(document.querySelector('.tip')).visibility;
-        for (const svg of document.querySelectorAll('.plot')) {
-          const r = svg.getBoundingClientRect();
-          out.boxes.push([r.left, r.width, r.height]);
-          for (const t of svg.querySelectorAll('text:not(.tip)')) {
-            const b = t.getBoundingClientRect();
-            if (b.left < r.left - 1 || b.right > r.right + 1 || b.top < r.top - 1 || b.bottom > r.bottom + 1) out.outside = t.textContent;
-          }
-        }
-        out.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-        out.paper = getComputedStyle(document.body).backgroundColor;
-        out.mark = getComputedStyle(document.querySelector('.point .mark')).fill;
-        document.title = 'FOUND ' + JSON.stringify(out);
-        </script></body>"""
-        seen = {}
-        for mode, flags in (("light", ()), ("dark", ("--blink-settings=preferredColorScheme=0", "--force-dark-mode")), ("narrow", ("--window-size=420,900",))):
-            copy = self.folder / f"{mode}.html"
-            copy.write_text(self.page.read_text().replace("</body>", script))
-            dumped = self.browser(*flags, "--dump-dom", copy.as_uri())
-            found = json.loads(re.search(r"<title>FOUND (.*?)</title>", dumped)[1].replace("&amp;", "&"))
-            self.assertTrue(found["tips"])
-            self.assertTrue(all(tip == [True, "visible"] for tip in found["tips"]), found["tips"])
-            self.assertEqual(found["hidden"], "hidden")
-            self.assertNotIn("outside", found)
-            self.assertTrue(all(width > 200 and height > 100 for _, width, height in found["boxes"]), found["boxes"])
-            self.assertFalse(found["overflow"])
-            seen[mode] = found["paper"], found["mark"]
-        self.assertEqual(seen["light"][0], "rgb(255, 255, 255)")
-        self.assertNotEqual(seen["light"], seen["dark"])
-        picture, printed = self.folder / "p.png", self.folder / "p.pdf"
-        self.browser(f"--screenshot={picture}", "--window-size=1100,2400", self.page.as_uri())
-        self.assertGreater(picture.stat().st_size, 20000)
-        self.browser(f"--print-to-pdf={printed}", self.page.as_uri())
-        self.assertEqual(printed.read_bytes()[:5], b"%PDF-")
+        """Laid out without overlaps of the frame in light, dark and narrow windows; every point's figures come with the Tab key; printed."""
+        colours = {}
+        with browser.Browser(self.folder / "browser") as window:
+            for mode, options in (("light", {}), ("dark", {"scheme": "dark"}), ("narrow", {"width": 420})):
+                window.open(self.page, **options)
+                found = window.evaluate(self.LAYOUT)
+                self.assertGreater(found["points"], 0)
+                self.assertEqual((found["seen"], found["outside"], found["overflow"]), (0, [], False), mode)
+                self.assertTrue(all(width > 200 and height > 100 for _, width, height in found["boxes"]), found["boxes"])
+                colours[mode] = found["paper"], found["mark"]
+                reached = []
+                for _ in range(found["points"]):
+                    window.press("Tab")
+                    reached.append(window.evaluate(self.FOCUSED))
+                self.assertEqual(reached, [[i, "visible"] for i in range(found["points"])], mode)
+                window.press("Tab")
+                self.assertIsNone(window.evaluate(self.FOCUSED))
+                self.assertEqual(window.evaluate(self.LAYOUT)["seen"], 0)
+            self.assertEqual(colours["light"], colours["narrow"])
+            self.assertEqual(colours["light"][0], "rgb(255, 255, 255)")
+            self.assertNotEqual(colours["light"][0], colours["dark"][0])
+            self.assertNotEqual(colours["light"][1], colours["dark"][1])
+            self.assertGreater(len(window.screenshot()), 20000)
+            self.assertEqual(window.printed()[:5], b"%PDF-")
 
 
 if __name__ == "__main__":
