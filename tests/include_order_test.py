@@ -31,7 +31,7 @@ BACKENDS = {
     r"dnnl": {"ops"}, r"cblas|lapacke": {"ops"}, r"hwy/": {"ops"}, r"omp\.h": {"base", "ops"},
     r"Spectra|Eigen": {"compress"}, r"sentencepiece": {"io"}, r"zlib|zstd": {"io"},
     r"pcre2": {"io/text"}, r"utf8proc": {"io/text", "generate/template"}, r"openssl": {"base"},
-    r"spdlog": {"base"}, r"CLI/": {"cli"}, r"cuda|cublas|cusolver": {"device", "ops"},
+    r"spdlog": {"base"}, r"CLI/": {"cli"}, r"histedit": {"cli"}, r"cuda|cublas|cusolver": {"device", "ops"},
 }
 
 

@@ -7,7 +7,7 @@ export MICA_MODELS=${MICA_MODELS:-$PROJECT/../shared/models}
 export MICA_DATA=${MICA_DATA:-$PROJECT/../shared/data}
 
 BUILD_PACKAGES="ca-certificates git g++ cmake ninja-build pkg-config ccache xz-utils python3 python3-numpy
-  libdnnl-dev ocl-icd-opencl-dev libopenblas-openmp-dev liblapacke-dev libhwy-dev libspectra-dev libeigen3-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev
+  libdnnl-dev ocl-icd-opencl-dev libopenblas-openmp-dev liblapacke-dev libhwy-dev libspectra-dev libeigen3-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev libedit-dev
   nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libzstd-dev zlib1g-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev"
 TEST_PACKAGES="libopenmpi-dev openmpi-bin"  # tests with several ranks; programs are built without MPI where it is not

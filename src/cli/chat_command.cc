@@ -1,7 +1,4 @@
-#include <unistd.h>
-
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/generation_flags.h"
+#include "cli/line_editor.h"
 #include "cli/opened_model.h"
 #include "generate/chat_template.h"
 #include "generate/chat_tokens.h"
@@ -31,14 +29,6 @@ struct ChatOptions {
   std::filesystem::path model;
   Json generation = Json::object(), given = Json::object();
 };
-
-// The next line of stdin, none at its end.
-std::optional<std::string> NextLine(bool terminal) {
-  if (terminal) StreamStdout("> ");
-  std::string line;
-  if (!std::getline(std::cin, line)) return std::nullopt;
-  return line;
-}
 
 void Chat(ChatOptions& options) {
   ApplyCommonOptions(options.common);
@@ -58,8 +48,8 @@ void Chat(ChatOptions& options) {
 
   std::vector<ChatMessage> messages;
   if (const std::string system = value("system"); !system.empty()) messages.push_back({"system", system});
-  const bool terminal = ::isatty(STDIN_FILENO) != 0;
-  while (const std::optional<std::string> line = NextLine(terminal)) {
+  LineEditor editor("> ");
+  while (const std::optional<std::string> line = editor.Next()) {
     if (line->empty()) continue;
     if (const size_t at = FirstInvalidUtf8(*line); at != std::string::npos) {
       LogWarning("the message is not UTF-8 at byte {}; it is left out", at);
@@ -80,13 +70,13 @@ void Chat(ChatOptions& options) {
     } catch (const Interrupted&) {
       throw;
     } catch (const Error& error) {
-      if (!terminal) throw;
+      if (!editor.terminal()) throw;
       LogWarning("{}", error.what());  // such as a message that is too long: another one may do
       messages.pop_back();
     }
   }
   ThrowIfInterrupted();
-  if (terminal) StreamStdout("\n");
+  if (editor.terminal()) StreamStdout("\n");
 }
 
 }  // namespace
