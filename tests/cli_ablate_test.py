@@ -7,14 +7,14 @@ import signal
 import subprocess
 import time
 
-from program import DEMO, MICA, ProgramTest, main, read_json, same_bytes
+from program import MICA, ProgramTest, main, read_json, same_bytes
 
 
 class AblateTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model"
-        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
+        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
         self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.text("eval.txt", ("docs/architecture.md",))
 

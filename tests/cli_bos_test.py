@@ -2,14 +2,14 @@
 import json
 import shutil
 
-from program import DEMO, ProgramTest, main, mica, read_json
+from program import ProgramTest, main, mica, read_json
 
 
 class BosTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model"
-        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
+        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
         self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.eval = self.text("eval.txt", ("docs/architecture.md",))
 

@@ -2,7 +2,7 @@
 import hashlib
 import subprocess
 
-from program import DEMO, SOURCE, ProgramTest, main, mica, read_json
+from program import SOURCE, ProgramTest, main, mica, read_json
 
 TEXT = SOURCE / "data" / "calibration.txt.zst"
 SMALL = ("--samples", 4, "--seqlen", 64, "--bpw", 3)
@@ -12,7 +12,7 @@ class CalibrationTextTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model"
-        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
+        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
 
     def test_a_first_try_needs_no_text(self):
         out = self.folder / "out"

@@ -26,7 +26,7 @@ class CheckTest(ProgramTest):
     def small_model(self, *arguments):
         model = self.folder / "model"
         shutil.rmtree(model, ignore_errors=True)
-        self.succeed("synthesize", model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4, *arguments)
+        self.succeed("synthesize", model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4, *arguments)
         return model
 
     def check(self, experiment, *arguments, code=0):
@@ -179,7 +179,7 @@ class PublishedTest(CheckTest):
 
     def test_both_run_on_a_model_of_that_layout(self):
         model = self.place / "vicuna-13b-v1.5"
-        self.succeed("synthesize", model, "--preset", "vicuna-13b", "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 160, "--heads", 4,
+        self.succeed("synthesize", model, "--preset", "vicuna-13b", "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 160, "--heads", 4,
                      "--format", "bin", "--shard-bytes", "4MB")
         self.assertEqual(sorted(p.name for p in model.glob("pytorch_model*")),
                          [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)] + ["pytorch_model.bin.index.json"])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+from program import MICA, ProgramTest, main, mica, read_json, same_bytes
 
 
 def swap_pieces(path):
@@ -23,7 +23,7 @@ class IdentityTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model"
-        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
+        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
         self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.eval = self.text("eval.txt", ("docs/architecture.md",))
         self.small = ("--calib", f"text={self.calib}", "--samples", 4, "--seqlen", 64)
@@ -93,7 +93,7 @@ class IdentityTest(ProgramTest):
     def test_an_ablation_uses_nothing_of_other_inputs(self):
         budget = {"kind": "bpw", "value": 3.6}
         shutil.rmtree(self.model)  # a smaller one: there are twenty variants
-        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 1, "--hidden", 64, "--ffn", 64, "--heads", 4)
+        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 1, "--hidden", 64, "--ffn", 64, "--heads", 4)
 
         def same(**changes):
             return self.experiment(**{"compress__budget": budget, "evaluate__divergence": True, **changes})

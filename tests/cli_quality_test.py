@@ -112,7 +112,7 @@ class QualityTest(ProgramTest):
 class ExperimentTest(ProgramTest):
     def setUp(self):
         super().setUp()
-        self.succeed("synthesize", self.folder / "model", "--tokenizer", DEMO, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
+        self.succeed("synthesize", self.folder / "model", "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
         self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.text("eval.txt", ("docs/architecture.md",))
 

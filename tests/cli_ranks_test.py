@@ -9,7 +9,7 @@ import time
 import unittest
 
 import program
-from program import DEMO, MICA, ProgramTest, read_json, same_bytes
+from program import MICA, ProgramTest, read_json, same_bytes
 
 MPIRUN = shutil.which("mpirun")
 MPI_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(MICA)), "libmica_mpi.so")
@@ -31,7 +31,7 @@ class Ranks(ProgramTest):
         super().setUp()
         self.model = self.folder / "model"
         self.succeed("synthesize", self.model, "--layers", 2, "--hidden", 96, "--heads", 4, "--kv-heads", 2, "--ffn", 384,
-                     "--max-positions", 1024, "--tokenizer", DEMO, "--dtype", "fp32")
+                     "--max-positions", 1024, "--tokenizer", self.tokenizer, "--dtype", "fp32")
         self.calibration = self.text("calib.txt")
         self.evaluation = self.text("eval.txt", ("README.md", "docs/method.md"))
 
@@ -79,7 +79,7 @@ class SameBytes(Ranks):
     def test_gguf(self):
         self.model = self.folder / "wide"
         self.succeed("synthesize", self.model, "--layers", 2, "--hidden", 256, "--heads", 4, "--ffn", 512,
-                     "--max-positions", 1024, "--tokenizer", DEMO)
+                     "--max-positions", 1024, "--tokenizer", self.tokenizer)
         self.same_by_all("gguf", "--coding", "gguf", "--bpw", 4.5)
 
     def test_evaluation(self):
@@ -152,7 +152,7 @@ class Failures(Ranks):
         script.chmod(0o755)
         big = self.folder / "big"
         self.succeed("synthesize", big, "--layers", 1, "--hidden", 4096, "--heads", 32, "--ffn", 11008, "--max-positions", 512,
-                     "--tokenizer", DEMO)
+                     "--tokenizer", self.tokenizer)
         words = command(2, "eval", big, "--data", f"text={self.evaluation}", "--seqlen", 128, "--max-windows", 4)
         done = subprocess.run([*words[:3], str(script), *words[3:]], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
         self.assertNotEqual(done.returncode, 0)

@@ -3,7 +3,7 @@ import json
 import struct
 import unittest
 
-from program import DEMO, ProgramTest, main
+from program import ProgramTest, main
 
 FEW = ["--samples", 8, "--seqlen", 128, "--dtype", "fp32", "--embedding-bits", 16]
 
@@ -55,7 +55,7 @@ class ScaleTest(ProgramTest):
 
     def test_scales_do_not_matter(self):
         model = self.folder / "model"
-        self.succeed("synthesize", model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 192, "--ffn", 448, "--heads", 4, "--dtype", "f32")
+        self.succeed("synthesize", model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 192, "--ffn", 448, "--heads", 4, "--dtype", "f32")
         self.calib, self.held_out = self.text(), self.text("held_out.txt", ("docs/method.md",))
         cases = {"values": wholes("v_proj", "o_proj", -20), "outputs": wholes("v_proj", "o_proj", 20), "up": wholes("up_proj", "down_proj", 20),
                  "queries": wholes("q_proj", "k_proj", -20),

@@ -12,13 +12,13 @@ import time
 import unittest
 
 import browser
-from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
+from program import MICA, ProgramTest, main, mica, read_json, same_bytes
 
 
 class SweepTest(ProgramTest):
     def setUp(self):
         super().setUp()
-        self.succeed("synthesize", self.folder / "model", "--tokenizer", DEMO, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
+        self.succeed("synthesize", self.folder / "model", "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
         self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
         self.text("eval.txt", ("docs/architecture.md",))
         self.out = self.folder / "out"

@@ -25,6 +25,12 @@ class ProgramTest(unittest.TestCase):
     def tearDown(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def tokenizer(self):
+        """A small tokenizer for models whose text does not matter."""
+        folder = self.folder / "small-tokenizer"
+        return folder if folder.exists() else small_tokenizer(folder)
+
     def succeed(self, *arguments, **options):
         """Runs mica, expects exit code 0, returns stdout."""
         done = mica(*arguments, **options)
@@ -57,6 +63,47 @@ class ProgramTest(unittest.TestCase):
         path = self.folder / name
         path.write_text("\n\n".join((SOURCE / file).read_text(encoding="utf-8") for file in files), encoding="utf-8")
         return path
+
+
+def fields(message):
+    """Number, and place from its key to its end, of each length-delimited field of a protobuf message; stops at another kind."""
+    at = 0
+
+    def varint(place):
+        value = shift = 0
+        while True:
+            value |= (message[place] & 127) << shift
+            shift += 7
+            place += 1
+            if message[place - 1] < 128:
+                return value, place
+
+    while at < len(message):
+        key, place = varint(at)
+        if key & 7 != 2:
+            return
+        size, place = varint(place)
+        yield key >> 3, at, place, place + size
+        at = place + size
+
+
+def small_tokenizer(folder, pieces=1000):
+    """A directory with the demo checkpoint's tokenizer, of which only so many pieces are left: bytes, the first merges, and letters. A model with it has
+    hardly any embedding, whose 16,000 rows take most of the time of what a test does with a small model otherwise."""
+    whole = (DEMO / "tokenizer.model").read_bytes()
+    kept, rest, count = b"", b"", 0
+    for number, begin, content, end in fields(whole):
+        if number != 1:  # settings of trainer and normaliser
+            rest += whole[begin:end]
+            continue
+        text = next(whole[content:end][start:stop] for field, _, start, stop in fields(whole[content:end]) if field == 1)
+        if count < pieces or len(text) == 1:
+            kept += whole[begin:end]
+        count += 1
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(kept + rest)
+    return folder
 
 
 def read_json(path):

@@ -4,11 +4,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/error.h"
@@ -19,6 +21,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
+#include "ops/blas_kernels.h"
 
 namespace mica {
 namespace {
@@ -86,10 +89,22 @@ int Run(int argc, char** argv) {
   return code;
 }
 
+// OpenBLAS has chosen its kernels by now; where it could do better, the program starts again and says so to it. A
+// choice of the user's own stays.
+void ChooseBlasKernels(char** argv) {
+  const char* kernels = BetterBlasKernels();
+  if (kernels == nullptr || ::getenv("OPENBLAS_CORETYPE") != nullptr) return;
+  std::error_code missing;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", missing);
+  if (missing || ::setenv("OPENBLAS_CORETYPE", kernels, 1) != 0) return;
+  ::execv(program.c_str(), argv);  // and where that is not possible, it goes on as it is
+}
+
 }  // namespace
 }  // namespace mica
 
 int main(int argc, char** argv) {
+  mica::ChooseBlasKernels(argv);
   mica::PrepareStreams();
   std::set_terminate(mica::Terminate);
   mica::CatchInterrupts();
