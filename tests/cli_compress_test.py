@@ -143,7 +143,7 @@ class CompressTest(ProgramTest):
 
     def test_like_a_run_but(self):
         tiny = self.folder / "tiny"
-        self.succeed("synthesize", tiny, "--tokenizer", self.tokenizer, "--layers", 1, "--hidden", 64, "--ffn", 96, "--heads", 2, "--shard-bytes", "500kB")
+        self.succeed("synthesize", tiny, "--tokenizer", self.tokenizer, "--layers", 1, "--hidden", 64, "--ffn", 96, "--heads", 2, "--shard-bytes", "100kB")
         (tiny / "chat_template.jinja").write_text("{{ messages }}")
         (tiny / "generation_config.json").write_text("{}")
         first = self.compress("first", "--bits", 3.5, "--pattern", "2:4", "--preset", "fast", "--seed", 7, model=tiny)

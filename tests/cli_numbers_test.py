@@ -5,7 +5,7 @@ import shutil
 import struct
 import unittest
 
-from program import ProgramTest, main, mica, read_json
+from program import DEMO, ProgramTest, main, mica, read_json
 
 FEW = ["--samples", "4", "--seqlen", "64", "--fisher-windows", "1", "--drift-windows", "2"]
 
@@ -27,7 +27,7 @@ class NumbersTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model"
-        self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4, "--max-positions", 128,
+        self.succeed("synthesize", self.model, "--tokenizer", DEMO, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4, "--max-positions", 128,
                      "--dtype", "f32")
         self.calib = ["--calib", f"text={self.text()}"]
 
