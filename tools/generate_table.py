@@ -27,7 +27,7 @@ import llama_cpp  # noqa: E402
 LAYERS, HIDDEN, FFN, VOCAB = 26, 3072, 8192, 32000
 SHAPE = f"--hidden {HIDDEN} --ffn {FFN} --heads 24 --vocab {VOCAB}".split()
 WEIGHTS = HIDDEN * (LAYERS * (4 * HIDDEN + 3 * FFN) + 2 * VOCAB)
-COMPRESS = "--coding entropy --preset fast --samples 4 --seqlen 128 --embedding-bits 16".split()
+COMPRESS = "--coding entropy --preset fast --samples 4 --seqlen 128 --embedding-bits 8".split()
 LLAMA, PLAIN, EVALUATION = "llama.cpp Q4_K_M", "original, FP16", "evaluation of the original"
 ROWS = {LLAMA: None, "entropy 3.05": "3.05", "entropy 2.05": "2.05", PLAIN: None, EVALUATION: None}
 
