@@ -91,7 +91,7 @@ Experiment ExperimentFromJson(Json json, const fs::path& path) {
   if (samples != nullptr) experiment.samples = SampleSettingsFromJson(*samples, where + ", \"samples\"");
   if (expect != nullptr) experiment.expected = ExpectationsFromJson(*expect, where + ", \"expect\"", base);
   for (const auto& [path, lines] : experiment.expected.lines) {
-    const auto is_it = [&](const DataSpec& text) { return text.path == path; };
+    const auto is_it = [&named = path](const DataSpec& text) { return text.path == named; };
     if (!std::ranges::any_of(experiment.evaluation.data, is_it) &&
         !std::ranges::any_of(experiment.compression.calibration.sources, is_it))
       Fail("{}, \"expect\": \"lines\" names {}, which is no text of the experiment", where, path.string());

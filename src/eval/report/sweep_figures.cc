@@ -191,11 +191,11 @@ SweepFigures FiguresBeside(const Comparison& comparison) {
 std::vector<bool> ParetoFront(const std::vector<std::pair<std::optional<double>, std::optional<double>>>& pairs) {
   std::vector<bool> front(pairs.size());
   for (size_t i = 0; i < pairs.size(); ++i) {
-    const auto& [cost, loss] = pairs[i];
-    if (!cost || !loss) continue;
+    if (!pairs[i].first || !pairs[i].second) continue;
+    const double cost = *pairs[i].first, loss = *pairs[i].second;
     front[i] = std::none_of(pairs.begin(), pairs.end(), [&](const auto& other) {
-      return other.first && other.second && *other.first <= *cost && *other.second <= *loss &&
-             (*other.first < *cost || *other.second < *loss);
+      return other.first && other.second && *other.first <= cost && *other.second <= loss &&
+             (*other.first < cost || *other.second < loss);
     });
   }
   return front;
