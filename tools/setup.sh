@@ -10,7 +10,7 @@ BUILD_PACKAGES="ca-certificates git g++ cmake ninja-build pkg-config ccache xz-u
   libdnnl-dev ocl-icd-opencl-dev libopenblas-openmp-dev liblapacke-dev libhwy-dev libspectra-dev libeigen3-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev libedit-dev
   nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libzstd-dev zlib1g-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev"
-TEST_PACKAGES="libopenmpi-dev openmpi-bin"  # tests with several ranks; programs are built without MPI where it is not
+TEST_PACKAGES="libopenmpi-dev openmpi-bin python3-jinja2"  # several ranks (programs are built without MPI where it is not), templates
 FUZZ_PACKAGES="clang libclang-rt-dev"
 
 # install PACKAGE...: installs those of the packages that are missing; asks for root rights only then.
