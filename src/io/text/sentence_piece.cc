@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -135,8 +137,15 @@ void SentencePieceEncoder::State::AppendWithSpecial(std::string_view text, std::
 SentencePieceEncoder::SentencePieceEncoder(const std::string& model, const std::string& where)
     : state_(std::make_unique<State>()) {
   State& state = *state_;
-  const sentencepiece::util::Status status = state.processor.LoadFromSerializedProto(model);
-  if (!status.ok()) {
+  bool loaded = false;
+  try {
+    loaded = state.processor.LoadFromSerializedProto(model).ok();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception&) {  // by the index of pieces inside the library
+    Fail("{}: has pieces that SentencePiece cannot index, such as one that begins with a zero byte; fetch it again", where);
+  }
+  if (!loaded) {
     RefuseOtherKind(model, where, kTokenizerModel);
     Fail("{}: is not {}, or is cut short at its {} bytes; fetch it again", where, kTokenizerModel,
          model.size());
