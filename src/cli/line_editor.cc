@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cwchar>
 #include <iostream>
+#include <utility>
 
 #include "base/system.h"
 
