@@ -130,6 +130,66 @@ class CompressedTensorsTest(ProgramTest):
         self.assertEqual(written["model.layers.0.mlp.down_proj.weight_packed"].values.shape, (384, 128))
         self.check_export(out)
 
+    def phi(self):
+        """A checkpoint whose q, k, v and gate, up are one matrix each."""
+        model = self.folder / "phi"
+        self.succeed("synthesize", model, "--architecture", "phi3", "--preset", "tiny", "--hidden", 128, "--heads", 4, "--kv-heads", 2, "--layers", 3,
+                     "--ffn", 192, "--tokenizer", DEMO)
+        return model
+
+    def test_matrices_that_are_one_stay_one(self):
+        model = self.phi()
+        sizes = {}
+        for budget in (("--bpw", 6.5), ("--size", 8_500_000)):
+            out = self.compress(*budget, "--group-size", 64, model=model, out=budget[0])
+            record, quantization = read_json(out / "compression.json"), read_json(out / "config.json")["quantization_config"]
+            bits = {target: group["weights"]["num_bits"] for group in quantization["config_groups"].values() for target in group["targets"]}
+            modules = [f"model.layers.{layer}.{part}" for layer in range(3) for part in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")]
+            self.assertEqual(sorted(bits), sorted(modules), "both widths are used")
+            for layer in record["layers"]:
+                prefix, linears = f"model.layers.{layer['layer']}.", layer["linears"]
+                for whole, parts in (("self_attn.qkv_proj", FUSED[0]), ("mlp.gate_up_proj", FUSED[1])):
+                    self.assertEqual({linears[part]["type"] for part in parts}, {f"int{bits[prefix + whole]} g64"})
+            written = load_directory(out)
+            self.assertEqual(set(written), set(load_directory(model)) - {f"{module}.weight" for module in modules}
+                             | {f"{module}.{part}" for module in modules for part in ("weight_packed", "weight_scale", "weight_shape")})
+            self.assertEqual(written["model.layers.1.self_attn.qkv_proj.weight_shape"].values.tolist(), [256, 128])
+            self.check_export(out)
+            sizes[budget[0]] = (out / "model.safetensors").stat().st_size
+        self.assertLessEqual(sizes["--size"], 8_500_000)
+        self.assertGreater(sizes["--size"], 8_450_000)
+        nll = {}
+        self.succeed("export", out, self.folder / "plain", "--dtype", "fp32")
+        for path in (out, self.folder / "plain"):
+            self.succeed("eval", path, "--data", f"text={self.text()}", "--seqlen", 64, "--max-windows", 8, "-o", self.folder / "result.json", "--force")
+            nll[path] = read_json(self.folder / "result.json")["datasets"]["text"]["nll"]
+        self.assertEqual(len(set(nll.values())), 1)
+
+    def test_other_programs_matrices_that_are_one_are_read(self):
+        model, tensors, random = self.phi(), {}, np.random.default_rng(3)
+        for full, tensor in load_directory(model).items():
+            module = full.removesuffix(".weight")
+            if "proj" not in module:
+                tensors[full] = tensor
+                continue
+            rows, cols = tensor.values.shape
+            tensors[f"{module}.weight_packed"] = Tensor("I32", pack(random.integers(0, 8, (rows, cols)), 3, True))
+            tensors[f"{module}.weight_scale"] = f16(random.uniform(0.01, 0.02, (rows, cols // 32)))
+            tensors[f"{module}.weight_shape"] = Tensor("I64", np.array([rows, cols], np.int64))
+            zeros = pack(random.integers(0, 8, (cols // 32, rows)), 3, True)
+            tensors[f"{module}.weight_zero_point"] = Tensor("I32", np.ascontiguousarray(zeros.T))
+        weights = {"num_bits": 3, "type": "int", "symmetric": False, "strategy": "group", "group_size": 32, "dynamic": False}
+        quantization = {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
+                        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+        packed = copy_of(model, self.folder / "packed", tensors, quantization_config=quantization)
+        self.check_export(packed)
+        self.succeed("export", packed, self.folder / "plain", "--dtype", "fp32")
+        # Read part by part, and as one matrix: the same weights.
+        for path, name in ((packed, "a"), (self.folder / "plain", "b")):
+            self.succeed("eval", path, "--data", f"text={self.text()}", "--seqlen", 64, "--max-windows", 8, "-o", self.folder / f"{name}.json")
+        a, b = (read_json(self.folder / f"{name}.json")["datasets"]["text"]["nll"] for name in "ab")
+        self.assertEqual(a, b)
+
     def test_a_file_is_no_larger_than_asked_for(self):
         size = 20_000_000
         out = self.compress("--size", size)

@@ -20,6 +20,7 @@ struct Slot {
 };
 constexpr size_t kSlots = 1024;
 std::array<Slot, kSlots> g_slots;
+std::atomic_flag g_spoken;
 
 void Say(const char* text, size_t length) {
   while (length > 0) {
@@ -34,6 +35,8 @@ void OnBusError(int signal, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   for (const Slot& slot : g_slots) {
     if (address < slot.begin || address >= slot.end) continue;
+    // Threads that read the same file come here together: one of them speaks, the others wait for the end.
+    while (g_spoken.test_and_set()) ::pause();
     if (::isatty(STDERR_FILENO) != 0) Say("\n", 1);  // below the line that shows progress
     Say(slot.line, slot.length);
     ::_exit(1);

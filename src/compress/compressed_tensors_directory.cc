@@ -1,6 +1,8 @@
 #include "compress/compressed_tensors_directory.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
@@ -29,12 +31,115 @@ namespace {
 
 constexpr uint64_t kShardBytes = 5'000'000'000;  // of tensors in a file at most, unless one is larger
 
+// What a linear layer has, after its name.
+const std::string kFusedTensors[] = {".weight_packed", ".weight_scale", ".weight_shape", ".bias"};
+
 using Metadata = std::map<std::string, std::string>;
+using Matrices = std::vector<std::pair<std::string, CompressedTensorsFacts>>;
 
 Metadata MetadataOf(const CompressionRecord& record) {
   Metadata metadata = {{"format", "pt"}};  // transformers asks for it
   for (const auto& [key, value] : ProvenanceOf(record)) metadata[key] = value;
   return metadata;
+}
+
+// A tensor of a shard.
+struct Kept {
+  const Checkpoint* shard;
+  const TensorView* tensor;
+};
+
+// A tensor that is written: its own bytes, or those of several one behind the other.
+struct Written {
+  TensorSpec spec;
+  std::vector<size_t> parts;  // places of tensors that are kept
+};
+
+bool IsShape(const std::string& tensor) {
+  return tensor.ends_with(std::string(".") + PartName(PartKind::kWeightShape));
+}
+
+// What becomes of tensors that are kept: those of linear layers that the family stores as one matrix are its
+// rows, part by part, in the place of the first.
+std::vector<Written> WrittenOf(const ModelConfig& config, const std::vector<TensorSpec>& kept) {
+  std::map<std::string, size_t> places;
+  for (size_t i = 0; i < kept.size(); ++i) places[kept[i].name] = i;
+  std::map<size_t, Written> first_parts;
+  std::vector<bool> is_part(kept.size(), false);
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    for (const FusedLinears& fused : config.family->fused) {
+      for (const std::string& of : kFusedTensors) {
+        Written whole{{LayerName(*config.family, layer, fused.part) + of, DType::kU8, {}}, {}};
+        for (const LinearKind kind : fused.kinds) {
+          const auto place = places.find(LinearTensorName(*config.family, layer, kind) + of);
+          if (place == places.end()) continue;  // there is no bias
+          const TensorSpec& spec = kept[place->second];
+          if (whole.parts.empty()) {
+            whole.spec.dtype = spec.dtype;
+            whole.spec.shape = spec.shape;
+          } else if (!IsShape(of)) {
+            whole.spec.shape[0] += spec.shape[0];
+          }
+          whole.parts.push_back(place->second);
+          is_part[place->second] = true;
+        }
+        if (whole.parts.empty()) continue;
+        MICA_CHECK(whole.parts.size() == fused.kinds.size());
+        const size_t first = whole.parts.front();
+        first_parts.emplace(first, std::move(whole));
+      }
+    }
+  }
+  std::vector<Written> written;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    const auto first = first_parts.find(i);
+    if (first != first_parts.end()) {
+      written.push_back(std::move(first->second));
+    } else if (!is_part[i]) {
+      written.push_back({kept[i], {i}});
+    }
+  }
+  return written;
+}
+
+// Rows and columns of the matrix that is written.
+std::array<uint64_t, 2> ShapeOf(const Written& shape, std::span<const Kept> kept) {
+  std::array<uint64_t, 2> sum = {};
+  for (const size_t part : shape.parts) {
+    std::array<uint64_t, 2> extents;
+    const std::span<const std::byte> data = kept[part].tensor->data;
+    MICA_CHECK(data.size() == sizeof(extents));
+    std::memcpy(extents.data(), data.data(), sizeof(extents));
+    sum = {sum[0] + extents[0], extents[1]};
+  }
+  return sum;
+}
+
+// The same of the modules that config.json names, all parts of which are stored alike.
+Matrices FusedMatrices(const ModelConfig& config, Matrices matrices) {
+  for (size_t layer = 0; layer < config.layers; ++layer) {
+    for (const FusedLinears& fused : config.family->fused) {
+      bool named = false;
+      for (const LinearKind kind : fused.kinds) {
+        const auto part = std::ranges::find(matrices, LinearTensorName(*config.family, layer, kind),
+                                            &Matrices::value_type::first);
+        if (part == matrices.end()) continue;
+        if (named) {
+          matrices.erase(part);
+        } else {
+          part->first = LayerName(*config.family, layer, fused.part);
+          named = true;
+        }
+      }
+    }
+  }
+  return matrices;
+}
+
+std::vector<TensorSpec> SpecsOf(const std::vector<Written>& written) {
+  std::vector<TensorSpec> specs;
+  for (const Written& tensor : written) specs.push_back(tensor.spec);
+  return specs;
 }
 
 // Which files there are, each with the places of its tensors in `specs`. Tensors stay together in their
@@ -87,7 +192,7 @@ std::vector<TensorSpec> WidestSpecs(const ModelWeights& weights, const Compressi
         specs.push_back({part(PartKind::kWeightShape), DType::kI64, {2}});
     }
   }
-  return specs;
+  return SpecsOf(WrittenOf(config, specs));
 }
 
 bool IsOfMatrix(const std::string& tensor) {
@@ -104,8 +209,7 @@ Json WeightsOf(const CompressedTensorsFacts& facts) {
 
 // A group a width. With one width all linear layers are its targets; else each module by its name, since
 // vLLM would take the class before the parts of layers that it fuses.
-Json QuantizationConfig(const ModelConfig& config,
-                        const std::vector<std::pair<std::string, CompressedTensorsFacts>>& matrices) {
+Json QuantizationConfig(const ModelConfig& config, const Matrices& matrices) {
   std::map<int, Json> by_width;
   for (const auto& [name, facts] : matrices) {
     const auto [group, is_new] = by_width.emplace(facts.bits, Json());
@@ -157,13 +261,9 @@ void WriteCompressedTensors(const ModelWeights& weights, const CompressionSettin
   const ModelConfig& config = weights.config();
   std::vector<Checkpoint> shards;
   for (const fs::path& path : paths) shards.push_back(Checkpoint::Open(path));
-  struct Stored {
-    const Checkpoint* shard;
-    const TensorView* tensor;
-  };
-  std::vector<Stored> stored;
-  std::vector<TensorSpec> specs;
-  std::vector<std::pair<std::string, CompressedTensorsFacts>> matrices;
+  std::vector<Kept> kept;
+  std::vector<TensorSpec> kept_specs;
+  Matrices matrices;
   for (const Checkpoint& shard : shards) {
     for (const std::string& name : PackedNames(shard)) {
       // Parts are compared with their checksums.
@@ -172,10 +272,12 @@ void WriteCompressedTensors(const ModelWeights& weights, const CompressionSettin
     }
     for (const TensorView& tensor : shard.tensors()) {
       VerifyPlain(shard, tensor);
-      stored.push_back({&shard, &tensor});
-      specs.push_back({tensor.name, tensor.dtype, tensor.shape});
+      kept.push_back({&shard, &tensor});
+      kept_specs.push_back({tensor.name, tensor.dtype, tensor.shape});
     }
   }
+  const std::vector<Written> written = WrittenOf(config, kept_specs);
+  const std::vector<TensorSpec> specs = SpecsOf(written);
   const Metadata metadata = MetadataOf(record);
   const std::vector<std::vector<size_t>> files = FilesOf(specs);
   ShardIndex index;
@@ -191,8 +293,15 @@ void WriteCompressedTensors(const ModelWeights& weights, const CompressionSettin
     SafetensorsWriter writer(out / name, of_file, metadata);
     for (const size_t i : files[f]) {
       ThrowIfInterrupted();
-      writer.Write(stored[i].tensor->data);
-      stored[i].shard->Release(*stored[i].tensor);
+      if (IsShape(specs[i].name)) {
+        const std::array<uint64_t, 2> extents = ShapeOf(written[i], kept);
+        writer.Write(std::as_bytes(std::span(extents)));
+        continue;
+      }
+      for (const size_t part : written[i].parts) {
+        writer.Write(kept[part].tensor->data);
+        kept[part].shard->Release(*kept[part].tensor);
+      }
     }
     writer.Commit();
   }
@@ -201,7 +310,7 @@ void WriteCompressedTensors(const ModelWeights& weights, const CompressionSettin
   const bool bf16 = settings.compressed_tensors.scale_type == ScaleType::kBF16;
   Json json = config.json;
   SetWeightType(json, bf16 ? DType::kBF16 : DType::kF16);
-  json["quantization_config"] = QuantizationConfig(config, matrices);
+  json["quantization_config"] = QuantizationConfig(config, FusedMatrices(config, matrices));
   WriteJson(out / "config.json", json);
 }
 

@@ -11,6 +11,7 @@
 #include "device/precision.h"
 #include "model/synthesize.h"
 #include "tests/compress/tiny_calibration.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -70,7 +71,7 @@ TEST(WeightReads, StatisticsReadOnce) {
 }
 
 TEST(WeightReads, CompressionReadsOnce) {
-  const std::filesystem::path demo = std::filesystem::path(MICA_SOURCE_DIR) / "models" / "demo";
+  const std::filesystem::path demo = SourceDir() / "models" / "demo";
   if (!std::filesystem::exists(demo / "tokenizer.model")) GTEST_SKIP() << "models/demo has no tokenizer";
   const TemporaryDirectory directory;
   RandomCheckpointSpec spec;

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "io/text/tokenizer.h"
+#include "tests/source_dir.h"
 
 namespace mica {
 namespace {
@@ -25,7 +26,7 @@ std::string Streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& bef
 }
 
 TEST(TextStream, EqualsWhatAllTokensDecodeToTogether) {
-  const Tokenizer tokenizer = Tokenizer::Open(std::filesystem::path(MICA_SOURCE_DIR) / "models" / "demo");
+  const Tokenizer tokenizer = Tokenizer::Open(SourceDir() / "models" / "demo");
   for (const char* text :
        {"The city of Łódź, 東京 and  two blanks.\n\n\tA tab; an emoji 👩‍🚀 with a joiner.", "x", "ééé ñ 中文字 😀😀"}) {
     const std::vector<int32_t> ids = tokenizer.Encode(text);
@@ -40,7 +41,7 @@ TEST(TextStream, EqualsWhatAllTokensDecodeToTogether) {
 }
 
 TEST(TextStream, HalfACharacterWaitsAndBecomesAReplacementAtTheEnd) {
-  const Tokenizer tokenizer = Tokenizer::Open(std::filesystem::path(MICA_SOURCE_DIR) / "models" / "demo");
+  const Tokenizer tokenizer = Tokenizer::Open(SourceDir() / "models" / "demo");
   const std::vector<int32_t> before = tokenizer.Encode("a");
   std::vector<int32_t> ids = tokenizer.Encode("a😀");
   ids.erase(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(before.size()));

@@ -16,6 +16,7 @@
 #include "ops/tile/tile_product.h"
 #include "tests/model/reference_forward.h"
 #include "tests/model/tiny_model.h"
+#include "tests/source_dir.h"
 
 namespace mica {
 namespace {
@@ -147,7 +148,7 @@ void CheckReferenceJson(const std::filesystem::path& directory) {
 }
 
 TEST(Forward, DemoCheckpointGivesItsReferenceLogits) {
-  CheckReferenceJson(std::filesystem::path(MICA_SOURCE_DIR) / "models/demo");
+  CheckReferenceJson(SourceDir() / "models/demo");
 }
 
 TEST(Forward, BenchCheckpointGivesItsReferenceLogits) {

@@ -9,6 +9,7 @@
 #include "model/fingerprint.h"
 #include "tests/error_message.h"
 #include "tests/io/container/test_files.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -125,7 +126,7 @@ TEST(RandomCheckpointTest, KnowsPublishedShapes) {
 TEST(RandomCheckpointTest, CopiesTheTokenizer) {
   const TemporaryDirectory directory;
   RandomCheckpointSpec spec;
-  spec.tokenizer = fs::path(MICA_SOURCE_DIR) / "models/demo";
+  spec.tokenizer = SourceDir() / "models/demo";
   ExpectError([&] { Write(spec, directory / "m"); }, {"16000 pieces", "vocabulary of the model, 512"});
   EXPECT_FALSE(fs::exists(directory / "m"));
   spec.vocab = 16000;

@@ -193,11 +193,6 @@ class CompressedTensorsTarget final : public StorageTarget {
 
 void CheckCompressedTensors(const CompressedTensorsSettings& settings, size_t group,
                             const ModelConfig& config) {
-  if (!config.family->fused.empty()) {
-    Fail("--coding compressed-tensors (coding) does not write models of type {} yet, whose {} is one matrix; "
-         "use another coding",
-         config.model_type, config.family->fused.front().part);
-  }
   CheckGroup(config, group, settings.tensor_parallel);
   WarnOfKernels(settings, config);
 }

@@ -157,17 +157,20 @@ std::optional<std::string> ModuleBefore(const std::string& tensor, std::string_v
 
 void CheckLayersPacked(const Checkpoint& checkpoint, const ModelConfig& config,
                        const CompressedTensorsConfig& quantization) {
+  std::vector<std::string> modules;
   for (size_t layer = 0; layer < config.layers; ++layer) {
-    for (const LinearKind kind : kLinearKinds) {
-      const std::string name = LinearTensorName(*config.family, layer, kind);
-      const TensorView* plain = checkpoint.Find(WeightName(name));
-      const IntegerScheme* scheme = quantization.SchemeOf(name, "Linear");
-      if (plain == nullptr || scheme == nullptr) continue;
-      Fail(
-          "{} is there, but config.json says that {} is stored in packed integers ({}); the two do not "
-          "belong together",
-          NameOf(*plain), name, scheme->name);
-    }
+    for (const LinearKind kind : kLinearKinds) modules.push_back(LinearTensorName(*config.family, layer, kind));
+    for (const FusedLinears& fused : config.family->fused)
+      modules.push_back(LayerName(*config.family, layer, fused.part));
+  }
+  for (const std::string& name : modules) {
+    const TensorView* plain = checkpoint.Find(WeightName(name));
+    const IntegerScheme* scheme = quantization.SchemeOf(name, "Linear");
+    if (plain == nullptr || scheme == nullptr) continue;
+    Fail(
+        "{} is there, but config.json says that {} is stored in packed integers ({}); the two do not "
+        "belong together",
+        NameOf(*plain), name, scheme->name);
   }
 }
 

@@ -14,6 +14,7 @@
 #include "io/text/tokenizer.h"
 #include "model/fingerprint.h"
 #include "tests/model/tiny_model.h"
+#include "tests/source_dir.h"
 
 namespace mica {
 namespace {
@@ -22,7 +23,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-const fs::path kDemo = fs::path(MICA_SOURCE_DIR) / "models" / "demo";
+const fs::path kDemo = SourceDir() / "models" / "demo";
 
 EvaluationRequest DemoRequest(const fs::path& text) {
   EvaluationRequest request;

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "io/container/safetensors.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -58,7 +59,7 @@ TEST(LostTokens, WhatIsNoNumberIsNoLoss) {
 }
 
 TEST(LostTokens, AreShownWithTheTextBeforeThemInTheirWindow) {
-  const Tokenizer tokenizer = Tokenizer::Open(std::string(MICA_SOURCE_DIR) + "/models/demo/tokenizer.model");
+  const Tokenizer tokenizer = Tokenizer::Open(SourceDir() / "models/demo/tokenizer.model");
   const std::vector<int32_t> ids = tokenizer.Encode(
       "The first window is here, and it goes on for a while. The second window has other words, which are as many as those.");
   Windows windows;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "io/text/datasets.h"
+#include "tests/source_dir.h"
 
 namespace mica {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-const std::string kDemo = std::string(MICA_SOURCE_DIR) + "/models/demo";
+const std::string kDemo = (SourceDir() / "models/demo").string();
 
 SampleSettings Settings(const char* json) { return SampleSettingsFromJson(Json::parse(json), "e.json, \"samples\""); }
 
@@ -47,8 +48,8 @@ TEST(SampleSettings, RefuseWhatMeansNothing) {
 
 TEST(CutPrompt, IsTextOfTheWindowsFromAWordOn) {
   const Tokenizer tokenizer = Tokenizer::Open(kDemo);
-  const std::string text = LoadText(MakeDataSpec("text", std::string(MICA_SOURCE_DIR) + "/README.zh-CN.md")).text +
-                           LoadText(MakeDataSpec("text", std::string(MICA_SOURCE_DIR) + "/CONTRIBUTING.md")).text;
+  const std::string text = LoadText(MakeDataSpec("text", SourceDir() / "README.zh-CN.md")).text +
+                           LoadText(MakeDataSpec("text", SourceDir() / "CONTRIBUTING.md")).text;
   const Windows windows = CutWindows(tokenizer.Encode(text), {}, 64, Convention::kGptq, 0, "text");
   std::mt19937_64 random(5), again(5);
   size_t at_words = 0;

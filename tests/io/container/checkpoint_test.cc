@@ -7,6 +7,7 @@
 #include "io/container/torch_file.h"
 #include "tests/error_message.h"
 #include "tests/io/container/test_files.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -271,7 +272,7 @@ TEST(CheckpointTest, ABitFlippedInAPyTorchFileIsNamed) {
 }
 
 TEST(CheckpointTest, OpensTheDemo) {
-  const Checkpoint checkpoint = Checkpoint::Open(fs::path(MICA_SOURCE_DIR) / "models/demo");
+  const Checkpoint checkpoint = Checkpoint::Open(SourceDir() / "models/demo");
   EXPECT_EQ(checkpoint.layout(), "safetensors");
   EXPECT_EQ(checkpoint.Get("model.embed_tokens.weight").shape, (std::vector<uint64_t>{16000, 384}));
   SetThreads(1);

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "tests/error_message.h"
 #include "tests/io/container/test_files.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -315,7 +316,7 @@ TEST(BuiltInText, IsPartOfTheProgram) {
   for (const char* words : {"All rights reserved", "WITHOUT WARRANTY", "Project Gutenberg"})
     EXPECT_EQ(loaded.text.find(words), std::string::npos) << words;
   const LoadedText file =
-      LoadText(MakeDataSpec("text", std::filesystem::path(MICA_SOURCE_DIR) / "data" / "calibration.txt.zst"));
+      LoadText(MakeDataSpec("text", SourceDir() / "data" / "calibration.txt.zst"));
   EXPECT_EQ(file.fingerprint, loaded.fingerprint);
   EXPECT_EQ(file.content_fingerprint, loaded.content_fingerprint);
 }

@@ -16,6 +16,7 @@
 #include "io/text/datasets.h"
 #include "tests/error_message.h"
 #include "tests/io/container/test_files.h"
+#include "tests/source_dir.h"
 #include "tests/temporary_directory.h"
 
 namespace mica {
@@ -25,7 +26,7 @@ namespace fs = std::filesystem;
 
 using Ids = std::vector<int32_t>;
 
-fs::path Demo() { return fs::path(MICA_SOURCE_DIR) / "models/demo"; }
+fs::path Demo() { return SourceDir() / "models/demo"; }
 
 // The directory of texts beside the project, where there is one.
 std::optional<fs::path> Data() {

@@ -6,6 +6,7 @@
 #include "io/text/sentencepiece_file.h"
 #include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
+#include "tests/source_dir.h"
 
 namespace mica {
 namespace {
@@ -30,7 +31,7 @@ class GgufVocabularyKeys : public testing::Test {
     return std::get<std::vector<T>>(Value<GgufArray>(keys, name).elements);
   }
 
-  const fs::path demo_ = fs::path(MICA_SOURCE_DIR) / "models" / "demo";
+  const fs::path demo_ = SourceDir() / "models" / "demo";
   TemporaryDirectory directory_;
   ModelConfig config_ = ParseConfig(TinyConfig(), "test");
 };

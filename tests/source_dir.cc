@@ -1,0 +1,7 @@
+#include "tests/source_dir.h"
+
+namespace mica {
+
+std::filesystem::path SourceDir() { return MICA_SOURCE_DIR; }
+
+}  // namespace mica
