@@ -167,9 +167,20 @@ void TimesUpper(benchmark::State& state) {
   Array x = RandomThere(m, n, DType::kF32, 5);
   Measure(state, static_cast<double>(m * n) * static_cast<double>(n), [&] {
     FillZero(x.view());  // whose values would grow without an end
-    MultiplyByUpper(true, u.view(), x.view());
+    MultiplyByUpper(true, u.view(), 1024, x.view());
   });
 }
+// The same.
+void PlusProduct(benchmark::State& state) {
+  if (!There(state)) return;
+  const size_t m = Argument(state, 0), n = Argument(state, 1);
+  const Array a = RandomThere(m, n, DType::kF32, 4), b = RandomThere(n, n, DType::kF32, 5);
+  Array c(m, n, DType::kF32, Device::Cuda());
+  FillZero(c.view());
+  Measure(state, 2 * static_cast<double>(m * n) * static_cast<double>(n),
+          [&] { AddProductBySlabs(a.view(), b.view(), 1024, c.view()); });
+}
+BENCHMARK(PlusProduct)->Args({5120, 5120})->Args({5120, 13824})->UseRealTime();
 BENCHMARK(TimesUpper)->Args({5120, 5120})->Args({5120, 13824})->UseRealTime();
 
 }  // namespace

@@ -15,8 +15,8 @@ class AblateTest(ProgramTest):
         super().setUp()
         self.model = self.folder / "model"
         self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
-        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.text("eval.txt", ("docs/architecture.md",))
+        self.text("calib.txt", ("dictionary",))
+        self.text("eval.txt", ("database",))
 
     def experiment(self, **budget):
         path = self.folder / "experiment.json"

@@ -10,8 +10,8 @@ class BosTest(ProgramTest):
         super().setUp()
         self.model = self.folder / "model"
         self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
-        self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.eval = self.text("eval.txt", ("docs/architecture.md",))
+        self.calib = self.text("calib.txt", ("dictionary",))
+        self.eval = self.text("eval.txt", ("database",))
 
     def evaluate(self, name, *more, model=None):
         """The result of a model, in a file of this name."""

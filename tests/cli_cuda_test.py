@@ -22,7 +22,7 @@ def absence():
 class CudaTest(ProgramTest):
     def evaluate(self, model, device, *arguments):
         """On another text than those that compressions are calibrated on."""
-        text = self.text("evaluated.txt", ("docs/method.md", "docs/format.md"))
+        text = self.text("evaluated.txt", ("database", "dictionary"))
         return json.loads(self.succeed("eval", model, "--data", f"text={text}", "--seqlen", 512, "--max-windows", 8, "--device", device,
                                        *arguments, "--json"))
 

@@ -17,8 +17,8 @@ def lines_of(tree):
 class CheckTest(ProgramTest):
     def setUp(self):
         super().setUp()
-        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.text("eval.txt", ("docs/architecture.md",))
+        self.text("calib.txt", ("dictionary",))
+        self.text("eval.txt", ("database",))
 
     def experiment(self, **changes):
         return super().experiment(**{"model": str(DEMO), **changes})

@@ -47,7 +47,7 @@ class LlamaCpp(ProgramTest):
     def test_what_is_compressed_is_read_alike_and_goes_on_with_a_text(self):
         out = self.folder / "out"
         self.succeed("compress", MODEL, out, "--coding", "gguf", "--bpw", 5.0, "--preset", "fast",
-                     "--calib", f"text={self.text('calib.txt', ['docs/method.md'])}", "--samples", 8, "--seqlen", 128)
+                     "--calib", f"text={self.text('calib.txt', ['dictionary'])}", "--samples", 8, "--seqlen", 128)
         path = out / "model.gguf"
         self.assertLess(self.compare(path), 0.02)  # llama.cpp rounds activations to 8 bits
         with llama_cpp.Model(self.cpp, path) as model:
@@ -58,7 +58,7 @@ class LlamaCpp(ProgramTest):
         quantised file the texts part sooner: llama.cpp rounds activations to 8 bits there, mica does not, and logits differ by some tenths at most."""
         packed = self.folder / "packed"
         self.succeed("compress", MODEL, packed, "--coding", "gguf", "--bpw", 5.0, "--preset", "fast", "--calib",
-                     f"text={self.text('calib.txt', ['docs/method.md'])}", "--samples", 8, "--seqlen", 128)
+                     f"text={self.text('calib.txt', ['dictionary'])}", "--samples", 8, "--seqlen", 128)
         exported = self.export("--dtype", "fp16")
         for path, tie in ((exported, 1e-3), (packed / "model.gguf", 0.3)):
             for prompt in ("The history of the city begins", "In the year 1900 he", "Water is", "She was born in London and"):

@@ -61,7 +61,7 @@ class GgufTest(ProgramTest):
     def test_compressed_like_the_checkpoint(self):
         source = self.folder / "source"
         self.export("source/model.gguf")
-        text = self.text("calib.txt", ["docs/method.md"])
+        text = self.text("calib.txt", ["dictionary"])
         for model, name in ((DEMO, "of_hf"), (source, "of_gguf")):
             self.succeed("compress", model, self.folder / name, "--calib", f"text={text}", *SMALL)
         skipped = ("compression.json", "config.json", "tokenizer_config.json", "generation_config.json")
@@ -106,7 +106,7 @@ class GgufTest(ProgramTest):
     def test_experiments_check_it(self):
         self.export("model.gguf")
         self.text("eval.txt")
-        self.text("calib.txt", ["docs/method.md"])
+        self.text("calib.txt", ["dictionary"])
         experiment = self.experiment(model="model.gguf")
         shown = self.succeed("run", experiment, "--check")
         self.assertIn("GGUF, F16", shown)

@@ -24,8 +24,8 @@ class IdentityTest(ProgramTest):
         super().setUp()
         self.model = self.folder / "model"
         self.succeed("synthesize", self.model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 64, "--ffn", 96, "--heads", 4)
-        self.calib = self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.eval = self.text("eval.txt", ("docs/architecture.md",))
+        self.calib = self.text("calib.txt", ("dictionary",))
+        self.eval = self.text("eval.txt", ("database",))
         self.small = ("--calib", f"text={self.calib}", "--samples", 4, "--seqlen", 64)
 
     def evaluate(self, model, result, data=None):

@@ -74,7 +74,7 @@ class NumbersTest(ProgramTest):
         self.assertNotIn("positions", whole.stderr)
         self.assertEqual(json.loads(whole.stdout)["settings"]["seqlen"], 128)
         experiment = self.folder / "experiment.json"
-        other = self.text("other.txt", ("README.md",))
+        other = self.text("other.txt", ("database",))
         experiment.write_text(json.dumps({"model": str(self.model), "directory": "run", "evaluate": {"data": [{"path": str(other)}], "seqlen": 160,
                                           "max_windows": 1}, "compress": {"calib": [{"path": str(text)}], "seqlen": 160, "samples": 4, "fisher_windows": 1}}))
         run = mica("run", experiment)

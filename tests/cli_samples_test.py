@@ -10,8 +10,8 @@ from program import DEMO, MICA, ProgramTest, main, mica, read_json
 class SamplesTest(ProgramTest):
     def setUp(self):
         super().setUp()
-        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.eval = self.text("eval.txt", ("docs/architecture.md",))
+        self.text("calib.txt", ("dictionary",))
+        self.eval = self.text("eval.txt", ("database",))
         self.out = self.folder / "out"
 
     def experiment(self, **changes):

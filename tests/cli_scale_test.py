@@ -56,7 +56,7 @@ class ScaleTest(ProgramTest):
     def test_scales_do_not_matter(self):
         model = self.folder / "model"
         self.succeed("synthesize", model, "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 192, "--ffn", 448, "--heads", 4, "--dtype", "f32")
-        self.calib, self.held_out = self.text(), self.text("held_out.txt", ("docs/method.md",))
+        self.calib, self.held_out = self.text(), self.text("held_out.txt", ("dictionary",))
         cases = {"values": wholes("v_proj", "o_proj", -20), "outputs": wholes("v_proj", "o_proj", 20), "up": wholes("up_proj", "down_proj", 20),
                  "queries": wholes("q_proj", "k_proj", -20),
                  "attention channel": channel("input_layernorm", ("q_proj", "k_proj", "v_proj"), 5, 20),

@@ -19,8 +19,8 @@ class SweepTest(ProgramTest):
     def setUp(self):
         super().setUp()
         self.succeed("synthesize", self.folder / "model", "--tokenizer", self.tokenizer, "--layers", 2, "--hidden", 256, "--ffn", 384, "--heads", 4)
-        self.text("calib.txt", ("LICENSE", "CONTRIBUTING.md"))
-        self.text("eval.txt", ("docs/architecture.md",))
+        self.text("calib.txt", ("dictionary",))
+        self.text("eval.txt", ("database",))
         self.out = self.folder / "out"
 
     def sweep(self, sweep, **changes):

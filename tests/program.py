@@ -58,10 +58,10 @@ class ProgramTest(unittest.TestCase):
         path.write_text(json.dumps(content))
         return path
 
-    def text(self, name="text.txt", files=("LICENSE", "docs/architecture.md", "CONTRIBUTING.md")):
-        """A text file of some thousand tokens, from the project's own documents."""
+    def text(self, name="text.txt", texts=("novels",)):
+        """A text file of some ten thousand tokens, of those that stand in tests/texts: what a test finds does not change with any document."""
         path = self.folder / name
-        path.write_text("\n\n".join((SOURCE / file).read_text(encoding="utf-8") for file in files), encoding="utf-8")
+        path.write_text("\n\n".join((SOURCE / "tests" / "texts" / f"{text}.txt").read_text(encoding="utf-8") for text in texts), encoding="utf-8")
         return path
 
 

@@ -41,7 +41,7 @@ namespace mica {
   op(Attention) op(AttentionGradient) op(SetPast) op(CacheHeads) op(CachedAttention) \
   op(AddScores) op(AddHeadGradient) op(CapLogits) op(Divergence) \
   op(NewDeviceGram) op(AddDriftSum) \
-  op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \
+  op(Gemm) op(GemmAt) op(CholeskyLower) op(InvertLowerTriangle) op(AddProductBySlabs) op(MultiplyByUpper) op(Reverse) op(ArrangeSymmetric) op(GatherColumns) op(GatherRows) \
   op(ScaleUpperColumns) op(ScaleValues) op(ScaleAndAdd) op(DiagonalOf) op(UpperColumnSquares) op(FirstNotFiniteOn) \
   op(Transpose) \
   op(DecodeFixed) op(DecodeEntropy) op(EncodeFixed) op(EncodeEntropy) op(NewSymbolPasses) \

@@ -94,13 +94,13 @@ std::vector<double> DampedFactor::Information(ConstTensor h) const {
   return information;
 }
 
-void DampedFactor::MultiplyByInverse(Tensor x) const {
+void DampedFactor::MultiplyByInverse(Tensor x, size_t slab_rows) const {
   const size_t n = channels();
   MICA_CHECK(x.cols == n);
   Array ordered(x.rows, n, DType::kF32, x.device);
   GatherColumns(x, order_, ordered.view());
-  MultiplyByUpper(true, tensor(), ordered.view());
-  MultiplyByUpper(false, tensor(), ordered.view());
+  MultiplyByUpper(true, tensor(), slab_rows, ordered.view());
+  MultiplyByUpper(false, tensor(), slab_rows, ordered.view());
   std::vector<uint32_t> positions(n);
   for (uint32_t p = 0; p < n; ++p) positions[order_[p]] = p;
   GatherColumns(ordered.view(), positions, x);

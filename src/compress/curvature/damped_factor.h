@@ -43,8 +43,8 @@ class DampedFactor {
   // channel with all the others, 1/2 ln(H_jj [H^-1]_jj) nats; both 0 for channels without energy.
   std::vector<double> InverseDiagonal() const;
   std::vector<double> Information(ConstTensor h) const;
-  // x [rows, n] by channel, FP32 on the device <- x H^-1.
-  void MultiplyByInverse(Tensor x) const;
+  // x [rows, n] by channel, FP32 on the device <- x H^-1, slab_rows rows at a time (ops/linalg/linalg.h).
+  void MultiplyByInverse(Tensor x, size_t slab_rows) const;
 
   // out [n, n] = the damped H that was factored, in the factor's order; 1 on the diagonal of channels without
   // energy.

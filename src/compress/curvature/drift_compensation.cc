@@ -11,8 +11,10 @@ namespace mica {
 
 namespace {
 
-// Rows that are taken together, so that no product depends on how many ranks there are.
+// Rows that are multiplied together: ranks have whole slabs, so that no product depends on how many of them
+// there are.
 constexpr size_t kSlabRows = 1024;
+constexpr size_t kRowsAtOnce = 8 * kSlabRows;  // bounds the memory that products of slabs take beside them
 
 }  // namespace
 
@@ -26,8 +28,8 @@ void CompensateDrift(ConstTensor w, const InputMoments& moments, const DampedFac
     parts.push_back({first, std::min(w.rows, (part.first + part.count) * kSlabRows) - first});
   }
   const Part mine = parts[group.rank()];
-  for (size_t first = mine.first; first < mine.first + mine.count; first += kSlabRows) {
-    const size_t count = std::min(kSlabRows, w.rows - first);
+  for (size_t first = mine.first; first < mine.first + mine.count; first += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, mine.first + mine.count - first);
     const ConstTensor from = w.Rows(first, count);
     const Tensor to = out.Rows(first, count);
     if (moments.residual.data != nullptr) {
@@ -35,8 +37,8 @@ void CompensateDrift(ConstTensor w, const InputMoments& moments, const DampedFac
     } else {
       FillZero(to);
     }
-    Gemm(false, false, 1.0f, from, moments.drift, 1.0f, to);
-    factor.MultiplyByInverse(to);
+    AddProductBySlabs(from, moments.drift, kSlabRows, to);
+    factor.MultiplyByInverse(to, kSlabRows);
     ScaleAndAdd(from, static_cast<float>(strength), to);
   }
   group.ShareRows(out, parts);

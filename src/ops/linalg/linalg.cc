@@ -198,18 +198,30 @@ bool CholeskyOfInverseUpper(Tensor a) {
   return true;
 }
 
-void MultiplyByUpper(bool transpose, ConstTensor of_u, Tensor of_x) {
+void AddProductBySlabs(ConstTensor a, ConstTensor b, size_t slab_rows, Tensor c) {
+  MICA_CHECK(slab_rows > 0);
+  if (c.device.is_cuda()) return Cuda().AddProductBySlabs(a, b, slab_rows, c);
+  for (size_t row = 0; row < c.rows; row += slab_rows) {
+    const size_t rows = std::min(slab_rows, c.rows - row);
+    Gemm(false, false, 1.0f, a.Rows(row, rows), b, 1.0f, c.Rows(row, rows));
+  }
+}
+
+void MultiplyByUpper(bool transpose, ConstTensor of_u, size_t slab_rows, Tensor of_x) {
   MICA_CHECK(of_u.rows == of_x.cols);
   MICA_CHECK(of_u.cols == of_x.cols);
-  if (of_x.device.is_cuda()) return Cuda().MultiplyByUpper(transpose, of_u, of_x);
+  MICA_CHECK(slab_rows > 0);
+  if (of_x.device.is_cuda()) return Cuda().MultiplyByUpper(transpose, of_u, slab_rows, of_x);
   const MatrixView<const float> u = of_u.host<float>();
   const MatrixView<float> x = of_x.host<float>();
-  constexpr size_t kRows = 64;
+  const size_t tile_rows = std::min<size_t>(64, slab_rows), tiles = Tiles(slab_rows, tile_rows);  // of a slab
   const OneBlasThread one_thread;
-  ParallelFor(Tiles(x.rows, kRows), [&](size_t i) {
-    cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, Transposed(transpose), CblasNonUnit,
-                Int(TileExtent(i, x.rows, kRows)), Int(x.cols), 1.0f, u.data, Int(u.stride), x.row(i * kRows),
-                Int(x.stride));
+  ParallelFor(Tiles(x.rows, slab_rows) * tiles, [&](size_t i) {
+    const size_t slab = i / tiles * slab_rows, first = slab + i % tiles * tile_rows;
+    const size_t end = std::min({first + tile_rows, slab + slab_rows, x.rows});
+    if (first >= end) return;
+    cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, Transposed(transpose), CblasNonUnit, Int(end - first),
+                Int(x.cols), 1.0f, u.data, Int(u.stride), x.row(first), Int(x.stride));
   });
 }
 

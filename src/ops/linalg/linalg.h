@@ -44,8 +44,15 @@ void InvertLowerTriangle(Tensor l);
 // n^3 operations.
 bool CholeskyOfInverseUpper(Tensor a);
 
+// Products of many rows with one matrix, slab_rows rows at a time: each slab is multiplied by itself, so that
+// a row has the same bits whatever slabs are there beside its own, and several ranks may have some of them
+// each. On a CUDA device operands are the sum of a high part of 11 bits and a low one, as
+// split_product_cuda.h has them, for tensor cores: relative error of sums about 1e-5.
+//
+// c [m, n] += a [m, k] b [k, n]; c overlaps neither. Memory on a CUDA device: 8 bytes x 2048 (m + n).
+void AddProductBySlabs(ConstTensor a, ConstTensor b, size_t slab_rows, Tensor c);
 // x [m, n] <- x u, or x u^T when asked; u [n, n] upper triangular, what is below its diagonal is not read. m
-// n^2 operations.
-void MultiplyByUpper(bool transpose, ConstTensor u, Tensor x);
+// n^2 operations. Memory on a CUDA device: 8 bytes x m n, and 4 bytes x 2048 m.
+void MultiplyByUpper(bool transpose, ConstTensor u, size_t slab_rows, Tensor x);
 
 }  // namespace mica

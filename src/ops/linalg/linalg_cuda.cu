@@ -14,7 +14,6 @@ constexpr int kThreads = 256;
 constexpr int kCorner = 64;      // edge of the diagonal blocks that are inverted one value after the other
 constexpr size_t kCut = 1024;    // triangles of this edge and more are multiplied in parts,
 constexpr size_t kParts = 4;     // so many, each as far as it is not zero
-constexpr size_t kPanel = 1024;  // columns that a product with a triangle gives at a time
 
 // Zeros above the diagonal of a; bad = 1 where a value on it is not finite or not positive. A block of
 // threads a row.
@@ -39,12 +38,6 @@ __global__ void __launch_bounds__(kCorner) InvertCorners(View<float> l) {
     to[r][c] = sum / from[r][r];
   }
   for (int r = c; r < width; ++r) l.row(start + r)[start + c] = to[r][c];
-}
-
-// out = u above and on the diagonal, 0 below. A block of threads a row.
-__global__ void __launch_bounds__(kThreads) CopyUpper(View<const float> u, View<float> out) {
-  const size_t i = blockIdx.x;
-  for (size_t c = threadIdx.x; c < out.cols; c += kThreads) out.row(i)[c] = c >= i ? u.row(i)[c] : 0.0f;
 }
 
 Tensor Part(const Tensor& a, size_t row, size_t rows, size_t col, size_t cols) {
@@ -136,28 +129,6 @@ void InvertLowerTriangle(Tensor l) {
       buffer.Resize(n - start - size, size, DType::kF32, l.device);
       JoinInverses(l, start, size, n - start - size, 1, buffer);
     }
-  }
-}
-
-void MultiplyByUpper(bool transpose, ConstTensor u, Tensor x) {
-  const size_t n = x.cols, panels = (n + kPanel - 1) / kPanel, widest = std::min(n, kPanel);
-  if (x.empty()) return;
-  Array corner(widest, widest, DType::kF32, x.device), product(x.rows, widest, DType::kF32, x.device);
-  for (size_t i = 0; i < panels; ++i) {
-    // In the order in which no panel is overwritten that another one still needs.
-    const size_t first = (transpose ? i : panels - 1 - i) * kPanel, count = std::min(kPanel, n - first),
-                 after = first + count;
-    const Tensor diagonal = Part(corner.view(), 0, count, 0, count), out = product.view().Cols(0, count);
-    Launch(x.device, CopyUpper, Blocks(count, 1), kThreads, 0,
-           In<float>(u.Rows(first, count).Cols(first, count)), Out<float>(diagonal));
-    Product(false, transpose, 1.0f, x.Cols(first, count), diagonal, 0.0f, out);
-    if (transpose && after < n) {
-      Product(false, true, 1.0f, x.Cols(after, n - after), u.Rows(first, count).Cols(after, n - after), 1.0f,
-              out);
-    }
-    if (!transpose && first > 0)
-      Product(false, false, 1.0f, x.Cols(0, first), u.Rows(0, first).Cols(first, count), 1.0f, out);
-    Copy(out, x.Cols(first, count));
   }
 }
 

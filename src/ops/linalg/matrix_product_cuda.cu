@@ -31,15 +31,15 @@ void Multiply(bool transpose_a, bool transpose_b, float alpha, const ConstTensor
   const int rows = Int(c.rows), cols = Int(c.cols), sums = Int(depth);
   const auto step = [](size_t values) { return static_cast<long long>(values); };
   const bool alone = batch.count == 1 && batch.c_step == 0;
-  CheckCublas(alone ? cublasGemmEx(handle, of_b, of_a, cols, rows, sums, &alpha, b.data,
-                                              CUDA_R_32F, Stride(b), a.data, CUDA_R_32F, Stride(a), &beta,
-                                              c.data, CUDA_R_32F, Stride(c), compute, CUBLAS_GEMM_DEFAULT)
-                               : cublasGemmStridedBatchedEx(
-                                     handle, of_b, of_a, cols, rows, sums, &alpha, b.data, CUDA_R_32F,
-                                     Stride(b), step(batch.b_step), a.data, CUDA_R_32F, Stride(a),
-                                     step(batch.a_step), &beta, c.data, CUDA_R_32F, Stride(c),
-                                     step(batch.c_step), Int(batch.count), compute, CUBLAS_GEMM_DEFAULT),
-              "a product");
+  CheckCublas(
+      alone ? cublasGemmEx(handle, of_b, of_a, cols, rows, sums, &alpha, b.data, CUDA_R_32F, Stride(b),
+                           a.data, CUDA_R_32F, Stride(a), &beta, c.data, CUDA_R_32F, Stride(c), compute,
+                           CUBLAS_GEMM_DEFAULT)
+            : cublasGemmStridedBatchedEx(handle, of_b, of_a, cols, rows, sums, &alpha, b.data, CUDA_R_32F,
+                                         Stride(b), step(batch.b_step), a.data, CUDA_R_32F, Stride(a),
+                                         step(batch.a_step), &beta, c.data, CUDA_R_32F, Stride(c),
+                                         step(batch.c_step), Int(batch.count), compute, CUBLAS_GEMM_DEFAULT),
+      "a product");
 }
 
 // The nearest value of 11 bits.
@@ -119,6 +119,23 @@ void Product(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, Con
   } else {
     Multiply(transpose_a, transpose_b, alpha, a, b, beta, c, batch, CUBLAS_COMPUTE_32F);
   }
+}
+
+void TensorCoreProduct(bool transpose_b, ConstTensor a, ConstTensor b, float beta, Tensor c, float alpha) {
+  MICA_CHECK(a.rows == c.rows);
+  MICA_CHECK(a.cols == (transpose_b ? b.cols : b.rows));
+  MICA_CHECK(c.cols == (transpose_b ? b.rows : b.cols));
+  MICA_CHECK(a.dtype == b.dtype);
+  MICA_CHECK(a.dtype == DType::kBF16 || a.dtype == DType::kF32);
+  MICA_CHECK(c.dtype == DType::kF32);
+  if (c.empty() || a.cols == 0) return;
+  const bool bf16 = a.dtype == DType::kBF16;
+  const cudaDataType type = bf16 ? CUDA_R_16BF : CUDA_R_32F;
+  CheckCublas(cublasGemmEx(Cublas(c.device), Operation(transpose_b), CUBLAS_OP_N, Int(c.cols), Int(c.rows),
+                           Int(a.cols), &alpha, b.data, type, Stride(b), a.data, type, Stride(a), &beta,
+                           c.data, CUDA_R_32F, Stride(c),
+                           bf16 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT),
+              "a product");
 }
 
 void ProductOfColumns(ConstTensor a, ConstTensor b, float beta, Tensor sum) {

@@ -22,6 +22,11 @@ struct Batch {
 void Product(bool transpose_a, bool transpose_b, float alpha, ConstTensor a, ConstTensor b, float beta,
              Tensor c, const Batch& batch = {}, ProductPrecision precision = kProductPrecision);
 
+// c [m, n] = beta * c + a op(b), row-major; a and b BF16, exact products, or FP32, whose 11 highest bits
+// count; on tensor cores, which cut FP32 sums off. With beta 0, c, FP32, is written without being read. c
+// does not overlap a or b.
+void TensorCoreProduct(bool transpose_b, ConstTensor a, ConstTensor b, float beta, Tensor c, float alpha = 1);
+
 // sum = beta * sum + a^T b: a [tokens, m] and b [tokens, n] BF16, exact products, FP32 sums which the tensor
 // cores cut off; sum [m, n] FP32. Without tokens nothing is done.
 void ProductOfColumns(ConstTensor a, ConstTensor b, float beta, Tensor sum);

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "ops/linalg/cuda_handles.h"
+#include "ops/linalg/matrix_product_cuda.h"
 #include "ops/linalg/split_product_cuda.h"
 
 namespace mica::cuda {
@@ -83,24 +83,16 @@ void SplitProduct::Multiply(float factor, size_t first, size_t last, size_t from
   const size_t begin = starts_[first], rows = starts_[last] - begin;
   MICA_CHECK(out.rows == rows);
   MICA_CHECK(out.cols == high_.cols());
-  const auto multiply = [&](const Array& h, const Array& x, size_t at, size_t count, cudaDataType type,
-                            cublasComputeType_t compute) {
-    const ConstTensor a = h.view().Rows(begin, rows).Cols(at, count), b = x.view().Rows(at, count);
-    const auto integer = [](size_t value) { return static_cast<int>(value); };
-    // cuBLAS takes columns where we have rows: out^T = b^T a^T.
-    CheckCublas(cublasGemmEx(Cublas(out.device), CUBLAS_OP_N, CUBLAS_OP_N, integer(out.cols), integer(rows),
-                             integer(count), &factor, b.data, type, integer(b.stride), a.data, type,
-                             integer(a.stride), &keep, out.data, CUDA_R_32F, integer(out.stride), compute,
-                             CUBLAS_GEMM_DEFAULT),
-                "a product");
+  const auto multiply = [&](const Array& h, const Array& x, size_t at, size_t count) {
+    TensorCoreProduct(false, h.view().Rows(begin, rows).Cols(at, count), x.view().Rows(at, count), keep, out,
+                      factor);
     keep = 1;
   };
   if (out.empty()) return;
   const size_t start = places_[from], end = places_[to];
   // The small ones first.
-  multiply(h_both_, both_, 2 * start, 2 * (end - start), CUDA_R_16BF, CUBLAS_COMPUTE_32F);
-  for (size_t at = start; at < end; at += kDepth)
-    multiply(h_high_, high_, at, std::min(kDepth, end - at), CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32);
+  multiply(h_both_, both_, 2 * start, 2 * (end - start));
+  for (size_t at = start; at < end; at += kDepth) multiply(h_high_, high_, at, std::min(kDepth, end - at));
 }
 
 }  // namespace mica::cuda

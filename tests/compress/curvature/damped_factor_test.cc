@@ -132,7 +132,7 @@ TEST(DampedFactor, DiagonalAndProductAreThoseOfTheInverse) {
     damped(i, i) = static_cast<float>(h(i, i) * 1.03);
   }
   Matrix<float> inverse = identity.Clone();
-  factor.MultiplyByInverse(inverse);
+  factor.MultiplyByInverse(inverse, 100);
   ExpectInverse(Product(inverse, identity, false), damped, 1e-3);
   const std::vector<double> diagonal = factor.InverseDiagonal();
   for (size_t i = 0; i < kChannels; ++i) EXPECT_NEAR(diagonal[i], inverse(i, i), 1e-4 * diagonal[i]);

@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "ops/linalg/arrange.h"
@@ -197,7 +199,7 @@ TEST_P(LinalgOn, RefusesWhatIsNotPositiveDefinite) {
 }
 
 TEST_P(LinalgOn, ProductsWithATriangleReadNothingBelowIt) {
-  for (const size_t n : {1, 7, 130, 300, 1100}) {
+  for (const size_t n : {1, 7, 130, 300, 2100}) {  // in two panels
     const size_t rows = n > 1000 ? 5 : n;
     const Matrix<float> x = Random(rows, n, 7);
     Matrix<float> u = Random(n, n, 8);
@@ -205,7 +207,7 @@ TEST_P(LinalgOn, ProductsWithATriangleReadNothingBelowIt) {
     Framed of_u(device(), u, 1, 0);
     for (const bool transpose : {false, true}) {
       Framed of_x(device(), x, 2, 1);
-      MultiplyByUpper(transpose, of_u.view(), of_x.view());
+      MultiplyByUpper(transpose, of_u.view(), 64, of_x.view());
       EXPECT_TRUE(of_x.FrameIsWhole());
       const Matrix<float> product = OnHost(of_x.view());
       for (size_t i = 0; i < rows; ++i) {
@@ -220,6 +222,47 @@ TEST_P(LinalgOn, ProductsWithATriangleReadNothingBelowIt) {
         }
       }
     }
+  }
+}
+
+TEST_P(LinalgOn, SumsOfProductsBySlabs) {
+  for (const auto& [m, k, n] : {std::tuple{1, 1, 1}, {7, 130, 300}, {130, 65, 33}, {70, 2500, 40}}) {
+    const Matrix<float> a = Random(static_cast<size_t>(m), static_cast<size_t>(k), 1),
+                        b = Random(static_cast<size_t>(k), static_cast<size_t>(n), 2),
+                        c = Random(static_cast<size_t>(m), static_cast<size_t>(n), 3);
+    Framed of_a(device(), a, 1, 2), of_b(device(), b, 3, 0), of_c(device(), c, 2, 1);
+    AddProductBySlabs(of_a.view(), of_b.view(), 32, of_c.view());
+    EXPECT_TRUE(of_c.FrameIsWhole());
+    const Matrix<float> sum = OnHost(of_c.view());
+    for (size_t i = 0; i < a.rows(); ++i) {
+      for (size_t j = 0; j < b.cols(); ++j) {
+        double expected = c(i, j), size = std::fabs(expected);
+        for (size_t l = 0; l < a.cols(); ++l) {
+          expected += double{a(i, l)} * b(l, j);
+          size += std::fabs(double{a(i, l)} * b(l, j));
+        }
+        ASSERT_NEAR(sum(i, j), expected, 1e-5 * size + 1e-7) << i << ' ' << j;
+      }
+    }
+  }
+}
+
+// As ranks have them.
+TEST_P(LinalgOn, ASlabHasTheSameBitsWhateverIsBesideIt) {
+  const size_t rows = 230, n = 2300, slab = 64;
+  const Array x = CopyTo(device(), Random(rows, n, 7)), u = CopyTo(device(), Random(n, n, 8));
+  const auto product = [&](size_t first, size_t count) {
+    Array sum(count, n, DType::kF32, device());
+    Copy(x.view().Rows(first, count), sum.view());
+    AddProductBySlabs(x.view().Rows(first, count), u.view(), slab, sum.view());
+    for (const bool transpose : {true, false}) MultiplyByUpper(transpose, u.view(), slab, sum.view());
+    return OnHost(sum.view());
+  };
+  const Matrix<float> all = product(0, rows);
+  for (const auto& [first, count] : {std::pair<size_t, size_t>{0, 64}, {64, 128}, {192, 38}, {64, 166}}) {
+    const Matrix<float> some = product(first, count);
+    EXPECT_EQ(std::memcmp(some.data(), all.row(first), some.size() * sizeof(float)), 0)
+        << first << ' ' << count;
   }
 }
 

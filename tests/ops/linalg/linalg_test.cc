@@ -246,7 +246,7 @@ TEST(Linalg, DoesNotDependOnThreads) {
     out.push_back(h.Clone());
     ASSERT_TRUE(CholeskyOfInverseUpper(out.back()));
     out.push_back(h.Clone());
-    MultiplyByUpper(false, out[out.size() - 2], out.back());
+    MultiplyByUpper(false, out[out.size() - 2], 100, out.back());
   }
   for (size_t i = 0; i < results[0].size(); ++i) {
     EXPECT_EQ(std::memcmp(results[0][i].data(), results[1][i].data(), results[0][i].size() * sizeof(float)),
