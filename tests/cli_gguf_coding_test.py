@@ -51,6 +51,11 @@ class GgufTest(ProgramTest):
         self.assertLess(after["divergence"]["kl"], 0.1)
         report = self.succeed("compare", *results)
         self.assertIn("gguf", report)
+        self.assertIn("matrices by stored type", report)
+        compared = json.loads(self.succeed("compare", *results, "--json"))["compression"]
+        of_down = [stored[f"{layer['layer']}.mlp.down_proj"] for layer in record["layers"]]
+        self.assertEqual(compared["types_by_type"]["mlp.down_proj"], {kind: of_down.count(kind) for kind in of_down})
+        self.assertEqual(sum(compared["types_by_layers"]["0"].values()), 7)
 
     def test_one_type_throughout(self):
         out = self.compress("--gguf-types", "Q5_0", "--bpw", 5.5)

@@ -149,6 +149,7 @@ class WidthSums {
     silhouette_.Add(matrix.silhouette, weights);
     information_.Add(matrix.mean_information, weights);
     relative_error_.Add(matrix.relative_error, weights);
+    if (matrix.type) ++types_[*matrix.type];
     double total = 0;
     for (const auto& [width, count] : matrix.histogram) total += static_cast<double>(count);
     if (total <= 0) return;
@@ -167,6 +168,7 @@ class WidthSums {
     if (row.silhouette == 0.0) row.silhouette.reset();
     row.information = information_.Value();
     row.relative_error = relative_error_.Value();
+    row.types = types_;
     return row;
   }
 
@@ -181,6 +183,7 @@ class WidthSums {
   };
   Mean mean_bits_, zero_share_, silhouette_, information_, relative_error_;
   std::map<int, double> widths_;
+  std::map<std::string, uint64_t> types_;
   double with_widths_ = 0;
 };
 
@@ -333,6 +336,12 @@ Json ComparisonJson(const Comparison& comparison) {
     entry["widths"] = widths(figures.widths);
     for (const WidthRow& row : figures.by_type) entry["widths_by_type"][row.label] = widths(row.share);
     for (const WidthRow& row : figures.by_depth) entry["widths_by_layers"][row.label] = widths(row.share);
+    for (const auto& [key, rows] :
+         {std::pair("types_by_type", &figures.by_type), {"types_by_layers", &figures.by_depth}}) {
+      for (const WidthRow& row : *rows) {
+        if (!row.types.empty()) entry[key][row.label] = row.types;
+      }
+    }
   } else {
     json["compression"] = nullptr;
   }
@@ -345,13 +354,15 @@ Json ComparisonJson(const Comparison& comparison) {
                                     [](const SampleRecord& text) { return !text.parting; });
       put(entry, "kl", samples->kl);
     }
-    for (const auto& [key, model] : {std::pair("original", &samples->original), {"compressed", &samples->compressed}}) {
+    for (const auto& [key, model] :
+         {std::pair("original", &samples->original), {"compressed", &samples->compressed}}) {
       if (!*model) continue;
       Json& running = entry[key];
       const RunningRecord& found = **model;
       put(running, "weight_bytes", Number(found.weight_bytes));
       put(running, "peak_memory_bytes", Number(found.peak_memory_bytes));
-      for (const auto& [work, speed] : {std::pair("prompt", &found.prompt), {"generated", &found.generated}}) {
+      for (const auto& [work, speed] :
+           {std::pair("prompt", &found.prompt), {"generated", &found.generated}}) {
         if (*speed) put(running[work], "tokens_per_second", (*speed)->tokens_per_second);
       }
     }
@@ -360,7 +371,9 @@ Json ComparisonJson(const Comparison& comparison) {
                      {"worst_set", comparison.worst_set}};
   put(json["verdict"], "worst_retention_percent", comparison.worst_retention);
   if (const std::optional<SizeSlope>& slope = comparison.slope) {
-    const auto step = [](const SizeSlope::Step& one) { return Json{{"bytes", one.bytes}, {"loss", one.loss}}; };
+    const auto step = [](const SizeSlope::Step& one) {
+      return Json{{"bytes", one.bytes}, {"loss", one.loss}};
+    };
     json["half_a_bit"] = {{"by", slope->by_kl ? "kl" : "excess_nats"},
                           {"loss_falls_by", slope->factor},
                           {"measured", slope->measured},

@@ -58,6 +58,8 @@ struct WidthRow {
   std::optional<double> silhouette;      // of the grouping, mean over the matrices
   std::optional<double> information;     // nats of a channel with all others, mean over the matrices
   std::optional<double> relative_error;  // mean over the matrices
+  std::map<std::string, uint64_t>
+      types;  // matrices by their type in another program's format ("Q4_K"), or empty
 };
 
 struct CompressionFigures {
@@ -87,8 +89,9 @@ struct Advice {
   double suggested = 0;  // what the command sets it to, or is likely to find
   ShellCommand
       command;  // the exact command to try next; MODEL, OUT and FILE stand where the result files do not say
-  bool guess = false;  // of a budget: the command tries one, as the texts of a search for quality are not known
-  Json sweep;          // "sweep" of an experiment that shows the whole of it; null: none does
+  bool guess =
+      false;   // of a budget: the command tries one, as the texts of a search for quality are not known
+  Json sweep;  // "sweep" of an experiment that shows the whole of it; null: none does
 };
 
 // What half a bit less and more for each compressed weight would do.
@@ -113,8 +116,8 @@ struct Comparison {
   std::optional<CompressionFigures> compression;  // where the compressed result is of a packed model
   std::optional<double> worst_retention;
   std::string worst_set;
-  int stars = 0;               // of the worst set; 0 when no set was measured on both sides
-  std::vector<Advice> advice;  // most useful first
+  int stars = 0;                   // of the worst set; 0 when no set was measured on both sides
+  std::vector<Advice> advice;      // most useful first
   std::optional<SizeSlope> slope;  // where size, weights and a loss are known
 };
 

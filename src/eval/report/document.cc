@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "base/system.h"
 #include "base/units.h"
@@ -291,6 +294,8 @@ class Builder {
           std::any_of(rows.begin(), rows.end(), [](const WidthRow& row) { return !row.share.empty(); });
       section.blocks.push_back(has_widths ? Widths(widths, rows) : MeanBits(means, rows));
       section.blocks.push_back(WidthDetails(details, column, rows));
+      if (std::any_of(rows.begin(), rows.end(), [](const WidthRow& row) { return !row.types.empty(); }))
+        section.blocks.push_back(StoredTypes(column, rows));
     };
     add_rows(figures.by_type, "compression.by_type", "compression.mean_by_type", "compression.type_details",
              "column.type");
@@ -347,6 +352,19 @@ class Builder {
       chart.full = std::max(chart.full, *row.mean_bits);
     }
     return chart;
+  }
+
+  // How many matrices of each row have which type of another program's format, the most frequent first.
+  Table StoredTypes(const char* column, const std::vector<WidthRow>& rows) const {
+    Table table{T("compression.types"), {T(column), T("column.stored_types")}, {}, 2};
+    for (const WidthRow& row : rows) {
+      std::vector<std::pair<std::string, uint64_t>> types(row.types.begin(), row.types.end());
+      std::ranges::stable_sort(types, std::ranges::greater(), &std::pair<std::string, uint64_t>::second);
+      std::vector<std::string> words;
+      for (const auto& [type, matrices] : types) words.push_back(fmt::format("{} {}", matrices, type));
+      table.rows.push_back({row.label, fmt::format("{}", fmt::join(words, ", "))});
+    }
+    return table;
   }
 
   // The means of each row that are known for any row.
@@ -432,7 +450,8 @@ class Builder {
     add(T("cost.compression_memory"), T("not_recorded"),
         Bytes(Record() ? Record()->peak_memory_bytes : std::nullopt));
 
-    for (const std::vector<std::string>& row : GenerationRows(comparison_, language_)) add(row[0], row[1], row[2]);
+    for (const std::vector<std::string>& row : GenerationRows(comparison_, language_))
+      add(row[0], row[1], row[2]);
 
     if (!totals.rows.empty()) section.blocks.push_back(totals);
     if (comparison_.compressed.reference && Find(compressed, "reference") != nullptr)
@@ -475,10 +494,12 @@ class Builder {
   std::string AimText(const QualityRecord& quality) const {
     const bool kl = quality.kind != std::optional<std::string>("retention");
     const double measured = quality.measured.value_or(0);
-    std::string text = T(kl ? "aim.kl" : "aim.retention", quality.aimed.value_or(0), measured, quality.set.value_or("?"),
-                         quality.trials.size());
+    std::string text = T(kl ? "aim.kl" : "aim.retention", quality.aimed.value_or(0), measured,
+                         quality.set.value_or("?"), quality.trials.size());
     if (quality.predicted) {
-      const auto loss = [&](double value) { return kl ? value : 100 - value; };  // of a retention, what is lost
+      const auto loss = [&](double value) {
+        return kl ? value : 100 - value;
+      };  // of a retention, what is lost
       text += T(kl ? "aim.law.kl" : "aim.law.retention", *quality.predicted,
                 100 * (loss(measured) / loss(*quality.predicted) - 1));
     }
@@ -490,7 +511,8 @@ class Builder {
       case AdviceKind::kMeasure:
         return T("advice.measure", advice.set);
       case AdviceKind::kRoom:
-        return T(advice.guess ? "advice.room.guess" : "advice.room", RetentionText(advice.found), advice.suggested);
+        return T(advice.guess ? "advice.room.guess" : "advice.room", RetentionText(advice.found),
+                 advice.suggested);
       case AdviceKind::kSparsity:
         return T("advice.sparsity", 100 * advice.found, 100 * advice.suggested);
       case AdviceKind::kPattern:
@@ -511,15 +533,15 @@ class Builder {
     for (const Advice& advice : comparison_.advice) {
       section.blocks.push_back(Paragraph{AdviceText(advice)});
       section.blocks.push_back(Command{advice.command});
-      if (!advice.sweep.is_null()) section.blocks.push_back(Paragraph{T("advice.sweep", ShownJson(advice.sweep))});
+      if (!advice.sweep.is_null())
+        section.blocks.push_back(Paragraph{T("advice.sweep", ShownJson(advice.sweep))});
     }
     if (const std::optional<SizeSlope>& slope = comparison_.slope) {
-      const auto loss = [&](double nats) {
-        return T(slope->by_kl ? "slope.kl" : "slope.excess", nats);
-      };
-      section.blocks.push_back(Paragraph{T("slope", FormatBytes(slope->smaller.bytes), loss(slope->smaller.loss),
-                                           FormatBytes(slope->larger.bytes), loss(slope->larger.loss), slope->factor,
-                                           T(slope->measured ? "slope.measured" : "slope.usual"))});
+      const auto loss = [&](double nats) { return T(slope->by_kl ? "slope.kl" : "slope.excess", nats); };
+      section.blocks.push_back(
+          Paragraph{T("slope", FormatBytes(slope->smaller.bytes), loss(slope->smaller.loss),
+                      FormatBytes(slope->larger.bytes), loss(slope->larger.loss), slope->factor,
+                      T(slope->measured ? "slope.measured" : "slope.usual"))});
     }
     return section;
   }

@@ -60,6 +60,7 @@ constexpr ReportString kStrings[] = {
     {"column.information", "information, nats", "互信息 (nat)"},
     {"column.silhouette", "silhouette", "轮廓系数"},
     {"column.error", "relative error", "相对误差"},
+    {"column.stored_types", "matrices by stored type", "各存储类型的矩阵数"},
 
     {"config.file", "result file", "结果文件"},
     {"config.model", "model", "模型"},
@@ -156,6 +157,7 @@ constexpr ReportString kStrings[] = {
     {"compression.widths.all", "all", "全部"},
     {"compression.by_type", "Widths by kind of linear layer", "按线性层类型的位宽分布"},
     {"compression.by_depth", "Widths by depth (layers)", "按深度（层）的位宽分布"},
+    {"compression.types", "Types in the other program's format", "目标格式中的类型"},
     {"compression.mean_by_type", "Mean code bits by kind of linear layer", "按线性层类型的平均编码位宽"},
     {"compression.mean_by_depth", "Mean code bits by depth (layers)", "按深度（层）的平均编码位宽"},
     {"compression.type_details", "Means by kind of linear layer", "按线性层类型的平均值"},
