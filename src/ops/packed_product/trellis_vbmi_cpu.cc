@@ -46,13 +46,7 @@ struct Machine {
   explicit Machine(const TrellisTables& tables)
       : level(_mm512_loadu_si512(tables.level.data())),
         level_high(_mm512_loadu_si512(tables.level.data() + 64)),
-        next(_mm512_loadu_si512(tables.next.data())) {
-    if constexpr (kWidth > 3) return;
-    // Code and state are six bits: asked by both, without a shift.
-    alignas(64) uint8_t at[64];
-    for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(i >> (kWidth - 1));
-    next = _mm512_permutexvar_epi8(_mm512_load_si512(at), next);
-  }
+        next(_mm512_loadu_si512(tables.next.data())) {}
 
   // Level + offset of codes; the state goes on. For widths below 6 `code` is code | state.
   MICA_ONE_BODY __m512i Step(__m512i code, __m512i& state) const {
@@ -63,12 +57,8 @@ struct Machine {
       state = _mm512_permutexvar_epi8(_mm512_srli_epi16(both, 4), next);
       return _mm512_permutex2var_epi8(level, at, level_high);
     }
-    if constexpr (kWidth <= 3) {
-      state = _mm512_permutexvar_epi8(code, next);
-    } else {
-      // What a shift brings from the byte above stands where the tables repeat.
-      state = _mm512_permutexvar_epi8(_mm512_srli_epi16(code, kWidth - 1), next);
-    }
+    // What a shift brings from the byte above stands where the tables repeat.
+    state = _mm512_permutexvar_epi8(_mm512_srli_epi16(code, kWidth - 1), next);
     return _mm512_permutexvar_epi8(code, level);
   }
 };
