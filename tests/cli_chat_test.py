@@ -67,10 +67,10 @@ class Typist:
                 return False
         return True
 
-    def prompt(self, times=1, seconds=120):
-        """Waits until so many prompts more have been shown; what was shown since the last call."""
+    def prompt(self, times=1, seconds=120, behind=b""):
+        """Waits until so many prompts more have been shown, behind the first of these bytes; what was shown since the last call."""
         end = time.monotonic() + seconds
-        while self.shown.count(b"> ") < times:
+        while behind not in self.shown or self.shown[self.shown.index(behind):].count(b"> ") < times:
             if not self.read() or time.monotonic() > end:
                 raise AssertionError(f"no prompt in {self.shown!r}")
         while select.select([self.master], [], [], 0.3)[0]:
@@ -108,7 +108,7 @@ class TerminalTest(ChatTest):
     def say(self, keys):
         """The answer in the terminal to what these keys make."""
         self.typist.type(keys + "\r")
-        shown = self.typist.prompt().replace("\r", "")
+        shown = self.typist.prompt(behind=b"\n").replace("\r", "")  # while a line is edited it is shown anew with its prompt
         return shown[shown.index("\n") + 1:shown.rindex("> ")].rstrip("\n")
 
     def told(self, *messages):
