@@ -33,8 +33,7 @@ std::shared_ptr<const CompressedTensorsParts> RowsOf(const CompressedTensorsPart
   if (first % whole != 0) {
     Fail(
         "{}: the rows of {} begin at row {} of the matrix that holds them, inside a word of zero points; "
-        "give a checkpoint "
-        "whose parts have multiples of {} rows",
+        "give a checkpoint whose parts have multiples of {} rows",
         part.file, part.name, first, whole);
   }
   const size_t row_bytes = 4 * fused.groups();
@@ -53,8 +52,7 @@ void AddParts(const TensorView& fused, const FusedLinears& linears, size_t layer
   if (fused.shape != expected) {
     Fail(
         "{}: tensor {} has shape {}, expected {}, the rows of {} linear layers; the checkpoint does not "
-        "match "
-        "its configuration",
+        "match its configuration",
         fused.file, fused.name, ShapeText(fused.shape), ShapeText(expected), linears.kinds.size());
   }
   const size_t row_bytes = fused.data.size() / expected[0];
