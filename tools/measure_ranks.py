@@ -22,7 +22,7 @@ import time
 SHAPES = {
     "model13": ("--preset", "vicuna-13b"),
     "model70": ("--layers", 8, "--hidden", 8192, "--ffn", 28672, "--heads", 64, "--kv-heads", 8, "--vocab", 32000, "--max-positions", 4096),
-    "small": ("--layers", 6, "--hidden", 2048, "--ffn", 5504, "--heads", 16, "--vocab", 32000, "--max-positions", 4096),
+    "small": ("--layers", 4, "--hidden", 1024, "--ffn", 2816, "--heads", 8, "--vocab", 32000, "--max-positions", 4096),
 }
 ENTROPY = ("--coding", "entropy", "--bpw", 3.17, "--samples", 128, "--seqlen", 2048)
 

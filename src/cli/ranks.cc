@@ -198,11 +198,13 @@ void CheckAlike(const Group& group, Device device) {
 }
 
 Ranks JoinStarted(const Place& place, std::string_view name) {
+  const double began = MonotonicSeconds();
   const std::vector<Device> devices = DevicesOf(name);
   MICA_CHECK(devices.size() == place.size);
   const Device device = devices[place.rank];
   g_nccl = std::make_unique<NcclGroup>(device, NameOfGroup(place), place.rank, place.size);
   ::close(place.pipe);
+  if (place.rank == 0) LogDebug("{} ranks joined in {:.2f} s", place.size, MonotonicSeconds() - began);
   return {device, g_nccl.get(), place.size};
 }
 

@@ -5,12 +5,14 @@
 #include <cmath>
 #include <future>
 #include <optional>
+#include <stop_token>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/output.h"
 #include "base/sha256.h"
+#include "compress/coder/later.h"
 #include "compress/plan.h"
 #include "model/fingerprint.h"
 #include "model/vocabulary.h"
@@ -72,6 +74,7 @@ void Compression::CheckBudget() {
 void Compression::Place() {
   const Placement placement = PlaceActivations(settings_, config());
   rest_ = placement.rest;
+  planned_bytes_ = placement.plan.total();
   const Device device = settings_.arithmetic.device;
   if (device.is_cuda()) {
     LogInfo("compressing takes about {}{}", placement.plan.Describe(),
@@ -99,18 +102,14 @@ CompressionNeeds Compression::Needs() {
 }
 
 Identity Compression::Which() {
-  Check();
-  Identify();
+  CheckAndIdentify();
   return CompressionIdentity(record_);
 }
 
 CompressionRecord Compression::Run() {
-  Check();
+  CheckAndIdentify();
   std::optional<CompressionRecord> finished;
-  if (group().leads()) {
-    Identify();
-    finished = FinishedRun();
-  }
+  if (group().leads()) finished = FinishedRun();
   if (!group().Broadcast(0, finished ? "finished" : "").empty()) return finished.value_or(CompressionRecord());
   Begin();
   if (!group().leads()) return Work();
@@ -126,6 +125,7 @@ CompressionRecord Compression::Run() {
     throw;
   } catch (const std::exception&) {
     // Settings that cannot be met, or a model that cannot be read: a corrected command finds the place free.
+    if (before_layers_.valid()) before_layers_.wait();
     if (!work_->Resumable()) work_->Discard();
     throw;
   }
@@ -160,10 +160,20 @@ void Compression::Describe() {
   record_.calibration = calibration_->provenance;
 }
 
-// Says which run this is.
-void Compression::Identify() {
+// Check, and on the rank that leads, which run this is: the model is hashed beside the tokenizer, which one thread does.
+void Compression::CheckAndIdentify() {
+  if (!group().leads()) return Check();
+  std::stop_source stop;
+  std::future<std::string> fingerprint =
+      Later([this, token = stop.get_token()] { return ModelFingerprint(weights_, token); });
+  try {
+    Check();
+  } catch (...) {
+    stop.request_stop();
+    throw;
+  }
   progress_.Begin("fingerprint", 1, "files");
-  record_.model.fingerprint = ModelFingerprint(weights_);
+  record_.model.fingerprint = fingerprint.get();
   progress_.Advance(1);
   progress_.End();
 }
@@ -198,6 +208,7 @@ std::future<void> Compression::ObtainStatistics() {
                             .seed = settings_.seed,
                             .rest = rest_};
   coder_->Require(wanted);
+  if (group().leads()) wanted.embedding_known = [this](const EndStatistics& ends) { BeginBeforeLayers(ends); };
   if (!group().leads()) {
     const std::string kept = group().Broadcast(0, std::string());
     if (kept.empty()) {

@@ -58,12 +58,13 @@ class Compression {
   void CheckStatisticsPath() const;
   std::filesystem::path StatisticsFile(const Identity& identity) const;
   void Describe();
-  void Identify();
+  void CheckAndIdentify();
   std::optional<CompressionRecord> FinishedRun() const;
   void Begin();
   CompressionRecord Work();
   void CheckDisk(double matrix_bits, double end_bytes) const;
   std::future<void> ObtainStatistics();
+  void BeginBeforeLayers(const EndStatistics& ends);
   void FinishBeforeLayers();
   Array StoredEmbedding() const;
   ShardRecord WriteHead(const ResidualStream& stream, const Original& original);
@@ -92,10 +93,12 @@ class Compression {
   std::optional<uint64_t> format_bytes_;  // of format_, besides the matrices of decoder layers
   std::optional<Calibration> calibration_;
   Device rest_;                     // where the activations of all tokens are between uses
+  uint64_t planned_bytes_ = 0;      // of the device's memory
   CompressionRecord record_;        // what it says of the run from the start, and in the end everything
   std::unique_ptr<FileLock> lock_;  // of the output directory
   std::optional<WorkDirectory> work_;
   std::vector<ShardRecord> finished_;
+  std::future<ShardRecord> before_layers_;  // the shard before them, where it was begun beside the statistics
   std::optional<size_t> solved_;      // layer whose matrices are solved and may still be at their packing
   std::optional<size_t> written_;     // the layer before it, which belongs to finished_
   std::future<ShardRecord> writing_;  // of that, on the rank that writes

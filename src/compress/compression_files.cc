@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "compress/plan.h"
+#include "device/memory_plan.h"
 #include "format/fixed/layout.h"
 #include "io/container/safetensors.h"
 #include "io/container/shard_index.h"
@@ -17,11 +19,24 @@
 namespace mica {
 namespace fs = std::filesystem;
 
+// Where a GPU with room for both computes, the shard before the layers' is solved, packed and written beside the
+// statistics of the layers.
+void Compression::BeginBeforeLayers(const EndStatistics& ends) {
+  const Device device = settings_.arithmetic.device;
+  if (!device.is_cuda() || format_ || work_->HasFinished(kShardsBeforeLayers) ||
+      AvailableMemory(device) < planned_bytes_ + EndBytes(settings_, config()))
+    return;
+  before_layers_ = std::async(std::launch::async, [this, known = EndStatistics{ends.embedding.Clone(), {}}] {
+    return WriteShard(kShardsBeforeLayers, ends_.WithoutHead(known), std::nullopt);
+  });
+}
+
 // The shard before the layers', unless an earlier run has written it.
 void Compression::FinishBeforeLayers() {
+  ShardRecord record;
+  if (before_layers_.valid()) record = before_layers_.get();
   const std::optional<ShardRecord> finished = work_->Finished(kShardsBeforeLayers);
   if (finished) return finished_.push_back(*finished);
-  ShardRecord record;
   if (group().leads())
     record = WriteShard(kShardsBeforeLayers, ends_.WithoutHead(statistics_.ends), std::nullopt);
   finished_.push_back(work_->Share(record));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <future>
 #include <memory>
 #include <optional>
@@ -97,8 +98,10 @@ CompressionRecord Compression::Work() {
     }
     // The last layer makes the budget exact: all before it must be known.
     if (solved_ && l + 1 == config().layers) FinishLayer();
-    SettleWriting();
-    coder_->SetOtherBytes(l, Besides(), MatrixBytes(finished_));
+    if (settings_.budget.target == BudgetTarget::kFileBytes) {
+      SettleWriting();
+      coder_->SetOtherBytes(l, Besides(), MatrixBytes(finished_));
+    }
     if (!ahead) {
       // Finished layers come before all others.
       ahead.emplace(config().layers - l, device, [this, device, l](size_t i) {
@@ -110,8 +113,9 @@ CompressionRecord Compression::Work() {
     const std::unique_ptr<LayerWeights> layer = ahead->Next();
     MICA_CHECK(layer->index() == l);
     CompressLayer(*layer, stream, original_stream);
-    if (saved.valid()) saved.get();
+    if (saved.valid() && saved.wait_for(std::chrono::seconds(0)) == std::future_status::ready) saved.get();
   }
+  if (saved.valid()) saved.get();
   const double behind_layers = MonotonicSeconds();
   if (solved_) FinishLayer();
   SettleWriting();
@@ -154,7 +158,8 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
     const double before = std::exchange(since, MonotonicSeconds());
     return since - before;
   };
-  const auto solve = [&](InputKind input, const InputMoments& moments) {
+  const auto solve = [&](InputKind input, const InputMoments& moments,
+                         const std::function<void()>& original_goes_on) {
     const double swept = took();
     const std::string where = fmt::format("layer {}, inputs of {}", l, InputName(input));
     CheckFinite(moments.h, where + ", second moments");
@@ -181,6 +186,7 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
       CheckFinite(w.view(), LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
+    if (settings_.arithmetic.device.is_cuda()) original_goes_on();
     const double aimed = took();
     coder_->Solve(l, {moments.h, factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());
@@ -203,18 +209,18 @@ void Compression::FinishLayer() {
   if (group().leads()) WriteLayer(*written_);
 }
 
-// Packs it and begins to write.
+// Begins to write it, once it is packed.
 void Compression::WriteLayer(size_t l) {
-  PackedShard shard;
-  LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
-  for (CodedMatrix& coded : coder_->Collect(kLinearKinds.size())) {
-    shard.Add(LinearTensorName(*config().family, l, coded.kind), std::move(coded.packed));
-    record.linears.emplace_back(LinearName(coded.kind), std::move(coded.record));
-  }
-  record.matrix_bytes = shard.data_bytes();
-  AddCopied(weights_, l, shard);
-  writing_ = std::async(std::launch::async, [this, l, shard = std::move(shard), record = std::move(record)] {
-    return WriteShard(kShardsBeforeLayers + l + 1, shard, record);
+  writing_ = std::async(std::launch::async, [this, l, matrices = coder_->Collect(kLinearKinds.size())]() mutable {
+    PackedShard shard;
+    LayerRecord record{.layer = l, .matrix_bytes = {}, .linears = {}, .other = {}};
+    for (CodedMatrix& coded : matrices) {
+      shard.Add(LinearTensorName(*config().family, l, coded.kind), std::move(coded.packed));
+      record.linears.emplace_back(LinearName(coded.kind), std::move(coded.record));
+    }
+    record.matrix_bytes = shard.data_bytes();
+    AddCopied(weights_, l, shard);
+    return WriteShard(kShardsBeforeLayers + l + 1, shard, std::move(record));
   });
 }
 

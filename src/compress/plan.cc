@@ -29,6 +29,16 @@ bool HasOutputMoments(const CompressionSettings& settings) {
 
 }  // namespace
 
+uint64_t EndBytes(const CompressionSettings& settings, const ModelConfig& config) {
+  const bool on_gpu = settings.arithmetic.device.is_cuda();
+  const uint64_t vocabulary = uint64_t{config.vocab} * config.hidden,
+                 at_once = std::min<uint64_t>(config.vocab, kSolvedRows) * config.hidden;
+  if (settings.embedding_bits == 16) return vocabulary * sizeof(float);
+  return (kEndCopies * vocabulary + (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * at_once +
+          (on_gpu ? kInputMatricesOnGpu : kInputMatrices) * config.hidden * config.hidden) *
+         sizeof(float);
+}
+
 MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident) {
   const Arithmetic& arithmetic = settings.arithmetic;
   const bool on_gpu = arithmetic.device.is_cuda(), drifts = settings.drift.compensation > 0;
@@ -56,21 +66,14 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   const uint64_t run = RunTokens(window);
   const uint64_t portion =
       std::min(tokens, std::max<uint64_t>(1, ResidualStream::kPortionTokens / run) * run);
-  const uint64_t passing = portion * (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float);
+  const uint64_t of_token = (3 * config.hidden + 2 * config.ffn + config.q_width()) * sizeof(float),
+                 passing = portion * of_token;
+  // On a GPU a run of the original passes beside the solver.
+  const uint64_t ahead = on_gpu && drifts && resident ? std::min(tokens, run) * of_token : 0;
 
   // Fisher information comes before, and stores its own activations in a share of what is free.
   const bool summed = on_gpu && HasOutputMoments(settings);
   const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing : 0;
-
-  // Embedding and head: the weights with what they aim at, and the solver's work on so many rows at a time.
-  const uint64_t vocabulary = uint64_t{config.vocab} * config.hidden,
-                 at_once = std::min<uint64_t>(config.vocab, kSolvedRows) * config.hidden;
-  const uint64_t ends =
-      settings.embedding_bits == 16
-          ? vocabulary * sizeof(float)
-          : (kEndCopies * vocabulary + (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * at_once +
-             (on_gpu ? kInputMatricesOnGpu : kInputMatrices) * config.hidden * config.hidden) *
-                sizeof(float);
 
   MemoryPlan plan(arithmetic.device);
   if (resident) {
@@ -82,10 +85,12 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   const uint64_t solver = std::max({fisher, kSweepMatrices * widest * widest * sizeof(float) + passing,
                                     ((on_gpu ? kInputMatricesOnGpu : kInputMatrices) * widest * widest +
                                      (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * of_input) *
-                                        sizeof(float)});
+                                            sizeof(float) +
+                                        ahead});
   plan.Add("a layer's weights", layer);
   plan.Add("moments and solver", solver);
   // They come before and after the layers.
+  const uint64_t ends = EndBytes(settings, config);
   if (ends > layer + solver) plan.Add("embedding and output head", ends - layer - solver);
   return plan;
 }

@@ -15,6 +15,9 @@ namespace mica {
 // the matrices of a layer, and the larger of a sweep's moments and a solver's work.
 // settings.calibration.seqlen must be known. Fisher information takes a share of what is free instead.
 MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident);
+// What embedding and head take of it, one after the other: the weights with what they aim at, and the solver's work on
+// so many rows at a time.
+uint64_t EndBytes(const CompressionSettings& settings, const ModelConfig& config);
 // Where those activations rest: on the device that computes or, where it lacks the room, on the processor.
 // With what PlanCompression says of that; throws Error when neither has the room. On the processor as it is.
 struct Placement {

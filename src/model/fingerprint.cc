@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "base/sha256.h"
 #include "io/packed/facts.h"
 #include "io/packed/packed_checkpoint.h"
@@ -103,7 +104,7 @@ std::string FactsOf(const ModelConfig& config) {
 
 }  // namespace
 
-std::string ModelFingerprint(const ModelWeights& weights) {
+std::string ModelFingerprint(const ModelWeights& weights, const std::stop_token& stop) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Sha256 all;
   all.Update(FactsOf(weights.config()));
@@ -115,8 +116,10 @@ std::string ModelFingerprint(const ModelWeights& weights) {
     for (const std::string& name : PackedNames(checkpoint))
       all.Update(fmt::format("{} {}\n", name, checkpoint.metadata().at(MatrixKey(name))));
   }
-  const std::vector<std::string> hashes = checkpoint.Hashes(
-      read, [&](const TensorView& tensor) { return IsFloat(tensor) && weights.IsRead(tensor.name); });
+  const std::vector<std::string> hashes = checkpoint.Hashes(read, [&](const TensorView& tensor) {
+    if (stop.stop_requested()) Fail("the fingerprint was not finished");
+    return IsFloat(tensor) && weights.IsRead(tensor.name);
+  });
   for (size_t i = 0; i < read.size(); ++i) {
     all.Update(fmt::format("{} {} {} {}{}\n", read[i]->name, TypeName(*read[i]), ShapeText(read[i]->shape),
                            hashes[i], read[i]->row_order != nullptr ? " in another order of rows" : ""));

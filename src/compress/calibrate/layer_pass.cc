@@ -1,6 +1,8 @@
 #include "compress/calibrate/layer_pass.h"
 
 #include <algorithm>
+#include <array>
+#include <future>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/moments.h"
 #include "device/array.h"
+#include "device/cuda.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "ops/convert/convert.h"
@@ -34,9 +37,14 @@ struct Side {
   }
 };
 
-// The input of the next linear layers for the portion of this index. `x` is the residual stream; a stage that
-// ends a block adds to it first, what the sweep before has stored.
-using Stage = std::function<void(Side& side, size_t index, Tensor x, Array& input)>;
+// A part of the way: the input of the next linear layers for the portion of this index. `x` is the residual stream; a
+// stage that ends a block adds to it first, what the sweep before has stored.
+struct Stage {
+  InputKind kind;
+  std::function<void(Side& side, size_t index, Tensor x, Array& input)> run;
+  bool updates;  // x, which is stored again
+  bool kept;     // the input is, for the next stage
+};
 
 class Pass {
  public:
@@ -55,39 +63,50 @@ class Pass {
   }
 
   void Run() {
-    const Stage attention = [](Side& side, size_t, Tensor x, Array& input) {
-      side.layer->AttentionInput(x, input);
-    };
-    const Stage context = [this](Side& side, size_t, Tensor x, Array& input) {
-      Array normed(x.rows, x.cols, operands_, device_);
-      side.layer->AttentionInput(x, normed);
-      side.layer->AttentionContext(normed.view(), side.stream->window(), input);
-    };
-    const Stage mlp = [this](Side& side, size_t portion, Tensor x, Array& input) {
-      side.layer->AddAttention(TakeStored(side, portion).view(), x);
-      side.layer->MlpInput(x, input);
-    };
-    const Stage hidden = [this](Side& side, size_t, Tensor x, Array& input) {
-      Array normed(x.rows, x.cols, operands_, device_);
-      side.layer->MlpInput(x, normed);
-      side.layer->MlpHidden(normed.view(), input);
-    };
-    if (solve_) {
-      Sweep(InputKind::kAttention, attention, false, false);
-    } else {
-      progress_(sides_[0].stream->blocks().tokens());  // of the sweep that nobody asks for
+    const std::array<Stage, kInputKinds.size()> stages = {{
+        {InputKind::kAttention,
+         [](Side& side, size_t, Tensor x, Array& input) { side.layer->AttentionInput(x, input); }, false, false},
+        {InputKind::kOutput,
+         [this](Side& side, size_t, Tensor x, Array& input) {
+           Array normed(x.rows, x.cols, operands_, device_);
+           side.layer->AttentionInput(x, normed);
+           side.layer->AttentionContext(normed.view(), side.stream->window(), input);
+         },
+         false, true},
+        {InputKind::kMlp,
+         [this](Side& side, size_t index, Tensor x, Array& input) {
+           side.layer->AddAttention(TakeStored(side, index).view(), x);
+           side.layer->MlpInput(x, input);
+         },
+         true, false},
+        {InputKind::kDown,
+         [this](Side& side, size_t, Tensor x, Array& input) {
+           Array normed(x.rows, x.cols, operands_, device_);
+           side.layer->MlpInput(x, normed);
+           side.layer->MlpHidden(normed.view(), input);
+         },
+         false, true},
+    }};
+    for (size_t i = 0; i < stages.size(); ++i) {
+      if (i == 0 && !solve_) {
+        progress_(sides_[0].stream->blocks().tokens());  // of the sweep that nobody asks for
+        continue;
+      }
+      if (i + 1 < stages.size()) {
+        Sweep(stages[i], [this, next = stages[i + 1]](size_t index) { return Advance(sides_[1], index, next); });
+      } else {
+        Sweep(stages[i], [this](size_t index) {
+          AddMlp(sides_[1], index);
+          return Here();
+        });
+      }
     }
-    Sweep(InputKind::kOutput, context, false, true);
-    Sweep(InputKind::kMlp, mlp, true, false);
-    Sweep(InputKind::kDown, hidden, false, true);
     for (Side& side : sides_) {
+      if (&side != &sides_[0] && TakeAhead()) continue;
       for (size_t index = 0; index < side.stream->portions().size(); ++index) {
         if (!side.Takes(index)) continue;
-        ThrowIfInterrupted();
-        Array x = side.stream->Load(side.portion(index));
-        side.layer->AddMlp(TakeStored(side, index).view(), x.view());
-        side.stream->Store(side.portion(index), x.view());
-        if (&side == &sides_[0]) progress_(Progressed(x.rows()));
+        AddMlp(side, index);
+        if (&side == &sides_[0]) progress_(Progressed(side.portion(index).tokens));
       }
     }
   }
@@ -124,9 +143,59 @@ class Pass {
     return kind == InputKind::kOutput ? NormKind::kAttentionOutput : NormKind::kMlpOutput;
   }
 
-  // Computes the inputs of kind on every portion and side, measures them and solves the matrices that take
-  // them.
-  void Sweep(InputKind kind, const Stage& stage, bool updates, bool kept) {
+  // What a side has in a portion, after a stage.
+  struct Here {
+    Array x;             // the residual stream; nothing where it was computed ahead
+    Array inputs;        // nothing where they are stored
+    ConstTensor view;    // of the inputs
+  };
+
+  Here Advance(Side& side, size_t index, const Stage& stage) const {
+    ThrowIfInterrupted();
+    const StreamPortion& portion = side.portion(index);
+    Here here{side.stream->Load(portion), {}, {}};
+    here.inputs = Array(here.x.rows(), InputCols(config_, stage.kind), operands_, device_);
+    stage.run(side, index, here.x.view(), here.inputs);
+    if (stage.updates) side.stream->Store(portion, here.x.view());
+    here.view = here.inputs.view();
+    if (stage.kept) KeepStored(side, index, here.inputs);
+    return here;
+  }
+
+  // The end of the layer.
+  void AddMlp(Side& side, size_t index) const {
+    ThrowIfInterrupted();
+    Array x = side.stream->Load(side.portion(index));
+    side.layer->AddMlp(TakeStored(side, index).view(), x.view());
+    side.stream->Store(side.portion(index), x.view());
+  }
+
+  // Lets the original go on: advance(index) for each of its portions that pass. Where its activations rest elsewhere,
+  // copies would be in the solver's way.
+  void BeginAhead(const std::function<Here(size_t index)>& advance) {
+    if (sides_.size() == 1 || sides_[1].stream->rest() != device_) return;
+    Synchronize(device_);  // its weights are there
+    ahead_ = std::async(std::launch::async, [this, advance] {
+      std::vector<Here> all(sides_[1].stream->portions().size());
+      for (size_t index = 0; index < all.size(); ++index) {
+        if (!sides_[1].Takes(index)) continue;
+        all[index] = advance(index);
+        all[index].x = Array();
+      }
+      Synchronize(device_);
+      return all;
+    });
+  }
+  // What it has brought, by portion; nothing where it has not gone on.
+  std::optional<std::vector<Here>> TakeAhead() {
+    if (!ahead_.valid()) return std::nullopt;
+    return ahead_.get();
+  }
+
+  // Computes the inputs of a stage on every portion and side, measures them and solves the matrices that take them;
+  // advance_original: the stage that follows, of the original.
+  void Sweep(const Stage& stage, const std::function<Here(size_t index)>& advance_original) {
+    const InputKind kind = stage.kind;
     const size_t cols = InputCols(config_, kind);
     const ResidualStream& stream = *sides_[0].stream;
     const TokenBlocks& blocks = stream.blocks();
@@ -136,37 +205,27 @@ class Pass {
     if (solve_ && sides_.size() > 1) {
       drift.emplace(cols, cols, device_, blocks);
       // Behind a norm what a matrix gives is no longer what the stream lacks.
-      if (kept && !config_.Has(OutputNormOf(kind))) residual.emplace(config_.hidden, cols, device_, blocks);
+      if (stage.kept && !config_.Has(OutputNormOf(kind)))
+        residual.emplace(config_.hidden, cols, device_, blocks);
     }
     const std::span<const float> weights = weights_[static_cast<size_t>(kind)];
     MICA_CHECK(weights.empty() || weights.size() == blocks.tokens());
-    // What a side has in a portion, after the stage.
-    struct Here {
-      Array x;
-      Array inputs;
-      ConstTensor view;  // of inputs, which may be stored already
-    };
-    const auto advance = [&](Side& side, size_t index) {
-      const StreamPortion& portion = side.portion(index);
-      Here here{side.stream->Load(portion), {}, {}};
-      here.inputs = Array(here.x.rows(), cols, operands_, device_);
-      stage(side, index, here.x.view(), here.inputs);
-      if (updates) side.stream->Store(portion, here.x.view());
-      here.view = here.inputs.view();
-      if (kept) KeepStored(side, index, here.inputs);
+    std::optional<std::vector<Here>> ahead = TakeAhead();
+    // The original in one of its portions, which are this rank's runs; nothing where it does not pass.
+    const auto original_in = [&](size_t run) -> std::optional<Here> {
+      if (sides_.size() == 1 || !sides_[1].Takes(run)) return std::nullopt;
+      if (!ahead) return Advance(sides_[1], run, stage);
+      Here here = std::move((*ahead)[run]);
+      if (residual) here.x = sides_[1].stream->Load(sides_[1].portion(run));
       return here;
     };
     size_t index = 0;
     for (size_t step = 0; step < blocks.steps(); ++step) {
       for (; index < stream.portions().size() && stream.portions()[index].step == step; ++index) {
-        ThrowIfInterrupted();
         const StreamPortion& portion = stream.portions()[index];
-        const Here moved = advance(sides_[0], index);
+        const Here moved = Advance(sides_[0], index, stage);
         ForRuns(moved.view.rows, stream.run_tokens(), [&](size_t first, size_t count) {
-          // The original's portions are this rank's runs.
-          const size_t run = (portion.first + first) / stream.run_tokens();
-          std::optional<Here> original;
-          if (sides_.size() > 1 && sides_[1].Takes(run)) original = advance(sides_[1], run);
+          const std::optional<Here> original = original_in((portion.first + first) / stream.run_tokens());
           if (!solve_) return;
           const std::span<const float> of_run =
               weights.empty() ? weights : weights.subspan(portion.place + first, count);
@@ -199,7 +258,8 @@ class Pass {
     residual.reset();
     if (!r.empty() && config_.residual_factor != 1.0f)  // of what the matrix gives, which is scaled as it is added
       ScaleValues(1.0f / config_.residual_factor, std::as_const(r).view(), r.view());
-    solve_(kind, {h.view(), d.view(), r.view()});
+    ahead.reset();
+    solve_(kind, {h.view(), d.view(), r.view()}, [&] { BeginAhead(advance_original); });
   }
 
   const ModelConfig& config_;
@@ -210,6 +270,7 @@ class Pass {
   const TokenProgress& progress_;
   std::vector<Side> sides_;
   uint64_t done_ = 0, reported_ = 0;  // tokens of this rank, of all
+  std::future<std::vector<Here>> ahead_;  // last: its thread uses the others
 };
 
 }  // namespace

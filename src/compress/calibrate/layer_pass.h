@@ -22,8 +22,12 @@ size_t InputCols(const ModelConfig& config, InputKind kind);
 const char* InputName(InputKind input);
 
 // Called when the moments of an input are known (drift only with the original model): the caller compresses
-// the matrices that take it and puts the results into the layer. The views are gone after the call.
-using InputSolver = std::function<void(InputKind input, const InputMoments& moments)>;
+// the matrices that take it and puts the results into the layer. The views are gone after the call. Calling
+// original_goes_on, once these matrices of the original model are in its layer, lets that model go on to the next
+// inputs on a thread and a queue of the device of its own, beside the rest of the solver's work; not calling it leaves
+// that for later.
+using InputSolver =
+    std::function<void(InputKind input, const InputMoments& moments, const std::function<void()>& original_goes_on)>;
 
 // The original model on the same tokens, to measure the drift against; its stream, cut into portions of one
 // run, advances with the compressed one on evenly spaced runs that hold at least `windows` windows (the

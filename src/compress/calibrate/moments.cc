@@ -88,10 +88,10 @@ double BlockMoments::Normaliser() const {
   return small.empty() ? Inverse(0, 0) : Inverse(small[cols_], static_cast<size_t>(small[cols_ + 1]));
 }
 
-Array BlockMoments::TakeSecondMoment() {
+Array BlockMoments::TakeSecondMoment(std::optional<size_t> only) {
   const double factor = Normaliser();
-  Array h = sum_.Take();
-  ScaleValues(static_cast<float>(factor), std::as_const(h).view(), h.view());
+  Array h = sum_.Take(only);
+  if (!h.empty()) ScaleValues(static_cast<float>(factor), std::as_const(h).view(), h.view());
   return h;
 }
 

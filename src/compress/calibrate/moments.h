@@ -61,9 +61,9 @@ class BlockMoments {
   // After the tokens of each step, on all ranks, whether they had any or not.
   void EndStep();
 
-  // After the last step, by all ranks. H, [cols, cols] FP32 on the device; once. Throws Error when the weight is 0, and
-  // what Moments::Add may.
-  Array TakeSecondMoment();
+  // After the last step, by all ranks. H, [cols, cols] FP32 on the device, for all of them or for `only` one, empty on
+  // the others; once. Throws Error when the weight is 0, and what Moments::Add may.
+  Array TakeSecondMoment(std::optional<size_t> only = {});
   std::vector<double> Mean() const;  // behind TakeSecondMoment
 
  private:

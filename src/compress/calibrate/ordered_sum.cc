@@ -38,16 +38,21 @@ void OrderedSum::Add(Array block) {
   sum_ = std::move(sum);
 }
 
-Array OrderedSum::Take() {
+Array OrderedSum::Take(std::optional<size_t> only) {
   MICA_CHECK(step_ == blocks_.steps());
   const Group& group = blocks_.group();
   if (group.alone()) return std::move(sum_);
-  Array all(rows_, cols_, DType::kF32, device_);
-  std::vector<Part> parts;
-  for (size_t r = 0; r < group.size(); ++r) parts.push_back(PartOf(rows_, r, group.size()));
-  if (!sum_.empty()) Copy(std::as_const(sum_).view(), all.view().Rows(parts[group.rank()].first, sum_.rows()));
-  sum_ = Array();
-  group.ShareRows(all.view(), parts);
+  const Array mine = std::move(sum_);
+  std::vector<ConstTensor> to(group.size());
+  std::vector<Tensor> from(group.size());
+  Array all;
+  if (!only || *only == group.rank()) all = Array(rows_, cols_, DType::kF32, device_);
+  for (size_t r = 0; r < group.size(); ++r) {
+    const Part part = PartOf(rows_, r, group.size());
+    if (!all.empty()) from[r] = all.view().Rows(part.first, part.count);
+    if (!only || *only == r) to[r] = mine.view();
+  }
+  group.Exchange(to, from);
   return all;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,8 +21,9 @@ class OrderedSum {
   // Adds the matrices of a step, this rank's among them: [rows, cols] FP32, empty where it has no block. Called by all
   // ranks, step after step.
   void Add(Array block);
-  // [rows, cols] on the device of the blocks, on all ranks; nothing is left here.
-  Array Take();
+  // After the last step, by all ranks: [rows, cols] on the device of the blocks, for all of them or for `only` one,
+  // empty on the others. Nothing is left here.
+  Array Take(std::optional<size_t> only = {});
 
  private:
   const TokenBlocks blocks_;

@@ -122,12 +122,16 @@ class Beside {
     running_.push_back(std::async(std::launch::async, std::move(work)));
   }
   void Wait() {
+    const double since = MonotonicSeconds();
     for (std::future<void>& work : running_) work.get();
     running_.clear();
+    waited_ += MonotonicSeconds() - since;
   }
+  double waited() const { return waited_; }  // seconds
 
  private:
   Device device_;
+  double waited_ = 0;
   std::vector<std::future<void>> running_;  // whose destruction waits
 };
 
@@ -380,6 +384,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   fisher_settings.arithmetic = arithmetic;
   FisherInformation fisher = MeasureFisher(weights, all_windows, fisher_settings, progress);
   statistics.ends.embedding = std::move(fisher.embedding);
+  if (settings.embedding_known && !config.tied_head) settings.embedding_known(statistics.ends);
   progress.Begin("calibrate", config.layers * calibration.tokens(), "tokens");
   const Device device = arithmetic.device;
   ResidualStream stream(weights, calibration, ResidualStream::kPortionTokens, arithmetic, settings.rest);
@@ -395,7 +400,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     auto measured = std::make_shared<LayerSums>();
     measured->weights = ahead.Next();
     LayerWeights& layer_weights = *measured->weights;
-    const bool mine = l % group.size() == group.rank();  // what follows from the sums
+    const size_t owner = l % group.size();  // of what follows from the sums
+    const bool mine = owner == group.rank();
     std::optional<DecoderLayer> layer(std::in_place, layer_weights, arithmetic);
     for (const LinearKind kind : kLinearKinds) {
       LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
@@ -440,10 +446,10 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     }
     for (TokenSample& sample : measured->samples) sample.Share(stream.blocks());
     layer.reset();
-    measuring.Wait();  // one layer behind at most, for the memory of its sums
+    if (mine) measuring.Wait();  // one layer of its own behind at most, for the memory of its sums
     for (const InputKind input : kInputKinds) {
       BlockMoments& of_input = moments[static_cast<size_t>(input)];
-      measured->second.push_back(InContext(InputPlace(l, input), [&] { return of_input.TakeSecondMoment(); }));
+      measured->second.push_back(InContext(InputPlace(l, input), [&] { return of_input.TakeSecondMoment(owner); }));
       measured->means.push_back(of_input.Mean());
       if (settings.fisher.token_weights) {
         statistics.inputs[l][static_cast<size_t>(input)].token_weights =
@@ -457,6 +463,7 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
     });
   }
   measuring.Wait();
+  if (device.is_cuda()) LogDebug("{:.2f} s waited for what follows from the layers' sums", measuring.waited());
   ShareLayers(group, statistics);
   if (config.tied_head) {
     const std::vector<float> of_tokens = HeadTokenWeights(weights, calibration.ids, stream, arithmetic);

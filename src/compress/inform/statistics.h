@@ -107,6 +107,9 @@ struct StatisticsSettings {
   std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids = {};
   // The same of some rows of embedding and head, as if they were all; where these share the budget.
   std::function<std::vector<double>(const MeasuredMatrix& rows)> measure_ends = {};
+  // Called when all is known of an embedding that is not the head as well, before anything is of the layers; the
+  // argument is gone after the call.
+  std::function<void(const EndStatistics& ends)> embedding_known = {};
   uint64_t seed = 0;
   Device rest =
       Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it

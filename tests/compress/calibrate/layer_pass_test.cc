@@ -143,6 +143,7 @@ Matrix<float> Copy(MatrixView<const float> a) {
 
 // What the solver was given for each matrix, in order.
 struct Solved {
+  bool original_goes_on = false;  // beside the solver
   std::vector<LinearKind> kinds;
   std::vector<Matrix<float>> h, drift, residual;  // empty where there was none
 };
@@ -150,7 +151,8 @@ struct Solved {
 // A solver that notes what it is given, for each matrix of an input, and puts the weights of `weights` into
 // `layer`.
 InputSolver Noting(const ModelWeights& weights, Solved& solved, DecoderLayer& layer) {
-  return [&](InputKind input, const InputMoments& moments) {
+  return [&](InputKind input, const InputMoments& moments, const std::function<void()>& original_goes_on) {
+    if (solved.original_goes_on) original_goes_on();
     for (const LinearKind kind : kLinearKinds) {
       if (InputOf(kind) != input) continue;
       solved.kinds.push_back(kind);
@@ -440,6 +442,28 @@ TEST_P(LayerPass, AReferenceGoesTheSameWayWithAndWithoutSolver) {
   EXPECT_TRUE(SamePortions(streams[0], streams[1]));
   EXPECT_TRUE(SamePortions(references[0], references[1]));
   EXPECT_FALSE(SamePortions(streams[0], references[0]));
+}
+
+TEST_P(LayerPass, AnOriginalThatGoesOnBesideTheSolverDoesNotChangeBits) {
+  std::vector<Solved> solved(2);
+  std::vector<std::vector<Matrix<float>>> streams, references;
+  const DecoderLayer original(other_.weights(), kLayer, GetParam());
+  for (Solved& here : solved) {
+    here.original_goes_on = &here == &solved[1];
+    ResidualStream stream = Runs(model_.weights()), reference = Runs(other_.weights());
+    DecoderLayer layer(model_.weights(), kLayer, GetParam());
+    PassLayer(layer, model_.config(), stream, GetParam(), Noting(model_.weights(), here, layer),
+              {&original, &reference, 150}, {}, kSilent);
+    streams.push_back(Portions(stream));
+    references.push_back(Portions(reference));
+  }
+  EXPECT_TRUE(SamePortions(streams[0], streams[1]));
+  EXPECT_TRUE(SamePortions(references[0], references[1]));
+  for (size_t i = 0; i < kLinearKinds.size(); ++i) {
+    EXPECT_TRUE(SameBits(solved[0].h[i], solved[1].h[i]));
+    EXPECT_TRUE(SameBits(solved[0].drift[i], solved[1].drift[i]));
+    EXPECT_TRUE(SameBits(solved[0].residual[i], solved[1].residual[i]));
+  }
 }
 
 TEST_P(LayerPass, ProgressCountsEveryTokenOnceASweep) {

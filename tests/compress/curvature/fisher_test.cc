@@ -312,7 +312,7 @@ Matrix<float> DownMoments(const ModelWeights& weights, const Calibration& calibr
   Matrix<float> h;
   PassLayer(
       layer, weights.config(), stream, Precision::kFp32,
-      [&](InputKind input, const InputMoments& moments) {
+      [&](InputKind input, const InputMoments& moments, const std::function<void()>&) {
         if (input != InputKind::kDown) return;
         h = Matrix<float>(moments.h.rows, moments.h.cols);
         for (size_t i = 0; i < h.rows(); ++i) std::copy_n(moments.h.host<float>().row(i), h.cols(), h.row(i));

@@ -150,6 +150,40 @@ TEST_P(LinalgOn, FactorOfTheInverse) {
   }
 }
 
+// Of more columns than are factored at once: by halves of halves, the last block short.
+TEST_P(LinalgOn, FactorOfTheInverseOfManyColumns) {
+  if (!device().is_cuda()) GTEST_SKIP() << "what the others are held against";
+  constexpr size_t kN = 2600, kSources = 64;
+  const Matrix<float> x = Random(kN, kSources, 7);
+  Matrix<float> h(kN, kN);
+  for (size_t i = 0; i < kN; ++i) {
+    for (size_t j = 0; j <= i; ++j) {
+      double sum = 0;
+      for (size_t k = 0; k < kSources; ++k) sum += double{x(i, k)} * x(j, k);
+      h(i, j) = h(j, i) = static_cast<float>(sum / kSources + (i == j ? 0.03 : 0));
+    }
+  }
+  Matrix<float> expected = h.Clone();
+  ASSERT_TRUE(CholeskyOfInverseUpper(expected));
+  std::vector<Matrix<float>> found;
+  for (int i = 0; i < 2; ++i) {
+    Framed a(device(), h, 0, 3);
+    ASSERT_TRUE(CholeskyOfInverseUpper(a.view()));
+    EXPECT_TRUE(a.FrameIsWhole());
+    found.push_back(OnHost(a.view()));
+  }
+  EXPECT_TRUE(SameBytes(found[0], found[1]));
+  for (size_t i = 0; i < kN; ++i) {
+    for (size_t j = 0; j < kN; ++j)
+      ASSERT_NEAR(found[0](i, j), expected(i, j), 1e-4 * expected(i, i)) << i << ", " << j;
+  }
+  for (const size_t bad : {size_t{5}, size_t{1500}, kN - 1}) {  // not positive definite
+    Matrix<float> other = h.Clone();
+    other(bad, bad) = 0;
+    EXPECT_FALSE(CholeskyOfInverseUpper(CopyTo(device(), other).view())) << bad;
+  }
+}
+
 // What a large triangle is joined from: parts that are multiplied as far as they are not zero. FP64 would
 // take long, so L L^-1 is tried on vectors.
 TEST_P(LinalgOn, InverseOfALargeTriangle) {
