@@ -114,9 +114,9 @@ class Measurement:
         seconds = self.run("kill.whole", 1, "compress", model, whole, *arguments)
         if seconds is None:
             return
-        for _ in range(times):
+        while kills < times:
             process = subprocess.Popen(self.words(gpus, "compress", model, out, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(1 + (seconds + 4) * generator.random())
+            time.sleep(1 + seconds * generator.random())
             tasks = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
             ranks = tasks.read_text().split() if process.poll() is None else []
             begin = time.monotonic()

@@ -19,7 +19,8 @@ std::unique_ptr<StorageTarget> MakeStorageTarget(const CompressionSettings& sett
 }
 
 std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const ModelConfig& config) {
-  const CoderTask task{settings.budget, settings.sparsity, settings.arithmetic.group};
+  const CoderTask task{settings.budget, settings.sparsity, settings.arithmetic.group,
+                       settings.arithmetic.device};
   if (settings.coding == Coding::kEntropy)
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
   if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings, config)) {

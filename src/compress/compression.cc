@@ -54,8 +54,9 @@ void Compression::Check() {
   CheckTokens(config(), calibration_->ids);
   if (!paths_.statistics.empty()) CheckStatisticsPath();
   Describe();
+  const Placement placement = PlaceActivations(settings_, config());
   CheckBudget();
-  Place();
+  Take(placement);
 }
 
 void Compression::CheckModel() const {
@@ -71,8 +72,7 @@ void Compression::CheckBudget() {
   coder_->CheckBudget(format_ ? Besides() : overhead_->Least());
 }
 
-void Compression::Place() {
-  const Placement placement = PlaceActivations(settings_, config());
+void Compression::Take(const Placement& placement) {
   rest_ = placement.rest;
   planned_bytes_ = placement.plan.total();
   const Device device = settings_.arithmetic.device;
@@ -160,20 +160,37 @@ void Compression::Describe() {
   record_.calibration = calibration_->provenance;
 }
 
-// Check, and on the rank that leads, which run this is: the model is hashed beside the tokenizer, which one thread does.
+// Check, and which model it is: each rank hashes some of its tensors beside what is checked.
 void Compression::CheckAndIdentify() {
-  if (!group().leads()) return Check();
   std::stop_source stop;
-  std::future<std::string> fingerprint =
-      Later([this, token = stop.get_token()] { return ModelFingerprint(weights_, token); });
+  std::future<std::vector<std::string>> hashing = Later([this, token = stop.get_token()] {
+    return TensorHashes(weights_, group().rank(), group().size(), token);
+  });
   try {
     Check();
   } catch (...) {
     stop.request_stop();
     throw;
   }
+  LogDebug("checked in {:.2f} s", MonotonicSeconds() - began_);
   progress_.Begin("fingerprint", 1, "files");
-  record_.model.fingerprint = fingerprint.get();
+  // What a rank finds wrong with its tensors the first one says.
+  Json mine;
+  try {
+    mine = hashing.get();
+  } catch (const Error& error) {
+    mine = error.what();
+  }
+  std::vector<std::string> hashes;
+  for (size_t r = 0; r < group().size(); ++r) {
+    const Json of_rank = Json::parse(group().Broadcast(r, mine.dump()));
+    if (of_rank.is_string()) throw Error(of_rank.get<std::string>());
+    hashes.resize(of_rank.size());
+    for (size_t i = 0; i < hashes.size(); ++i) {
+      if (const auto hash = of_rank[i].get<std::string>(); !hash.empty()) hashes[i] = hash;
+    }
+  }
+  record_.model.fingerprint = ModelFingerprint(weights_, hashes);
   progress_.Advance(1);
   progress_.End();
 }

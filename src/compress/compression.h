@@ -21,6 +21,7 @@
 #include "compress/output_format.h"
 #include "compress/output_place.h"
 #include "compress/pipeline.h"
+#include "compress/plan.h"
 #include "compress/settings.h"
 #include "compress/work_directory.h"
 #include "device/device.h"
@@ -54,7 +55,7 @@ class Compression {
 
   void CheckModel() const;
   void CheckBudget();
-  void Place();
+  void Take(const Placement& placement);
   void CheckStatisticsPath() const;
   std::filesystem::path StatisticsFile(const Identity& identity) const;
   void Describe();

@@ -118,12 +118,13 @@ CompressionRecord Compression::Work() {
   if (saved.valid()) saved.get();
   const double behind_layers = MonotonicSeconds();
   if (solved_) FinishLayer();
-  SettleWriting();
+  std::optional<ShardRecord> head;
   if (ends_.has_head()) {
-    const std::optional<ShardRecord> head = work_->Finished(shards());
-    finished_.push_back(head ? *head
-                             : WriteHead(stream, {nullptr, original_stream, settings_.drift.windows}));
+    head = work_->Finished(shards());
+    if (!head) head = WriteHead(stream, {nullptr, original_stream, settings_.drift.windows});
   }
+  SettleWriting();
+  if (head) finished_.push_back(*head);
   LogDebug("last layer and head written in {:.2f} s", MonotonicSeconds() - behind_layers);
   progress_.End();
   return group().leads() ? Finish() : CompressionRecord();

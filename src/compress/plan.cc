@@ -73,7 +73,10 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
 
   // Fisher information comes before, and stores its own activations in a share of what is free.
   const bool summed = on_gpu && HasOutputMoments(settings);
-  const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing : 0;
+  // A slice of the head in both directions, and what it makes of a run.
+  const uint64_t slice = std::min(config.vocab, OutputHead::kSliceRows),
+                 head = slice * (3 * config.hidden + std::min(tokens, run)) * sizeof(float);
+  const uint64_t fisher = summed ? OutputSumBytes(config) + 2 * passing + head : 0;
 
   MemoryPlan plan(arithmetic.device);
   if (resident) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -102,29 +103,59 @@ std::string FactsOf(const ModelConfig& config) {
   return text;
 }
 
+// Tensors that count, by name.
+std::vector<const TensorView*> TensorsRead(const ModelWeights& weights) {
+  std::vector<const TensorView*> read;
+  for (const TensorView& tensor : weights.checkpoint().tensors()) {
+    if (weights.packed() || weights.IsRead(tensor.name)) read.push_back(&tensor);
+  }
+  return read;
+}
+
 }  // namespace
 
-std::string ModelFingerprint(const ModelWeights& weights, const std::stop_token& stop) {
+std::vector<std::string> TensorHashes(const ModelWeights& weights, size_t rank, size_t size,
+                                      const std::stop_token& stop) {
+  const std::vector<const TensorView*> read = TensorsRead(weights);
+  // Each goes to the rank that has least, the first of those.
+  std::vector<uint64_t> bytes(size, 0);
+  std::vector<const TensorView*> mine;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < read.size(); ++i) {
+    const auto least = std::min_element(bytes.begin(), bytes.end());
+    *least += read[i]->data.size();
+    if (static_cast<size_t>(least - bytes.begin()) != rank) continue;
+    mine.push_back(read[i]);
+    places.push_back(i);
+  }
+  const std::vector<std::string> found = weights.checkpoint().Hashes(mine, [&](const TensorView& tensor) {
+    if (stop.stop_requested()) Fail("the fingerprint was not finished");
+    return IsFloat(tensor) && weights.IsRead(tensor.name);
+  });
+  std::vector<std::string> hashes(read.size());
+  for (size_t i = 0; i < places.size(); ++i) hashes[places[i]] = found[i];
+  return hashes;
+}
+
+std::string ModelFingerprint(const ModelWeights& weights, std::span<const std::string> hashes) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Sha256 all;
   all.Update(FactsOf(weights.config()));
-  std::vector<const TensorView*> read;
-  for (const TensorView& tensor : checkpoint.tensors()) {
-    if (weights.packed() || weights.IsRead(tensor.name)) read.push_back(&tensor);
-  }
   if (weights.packed()) {
     for (const std::string& name : PackedNames(checkpoint))
       all.Update(fmt::format("{} {}\n", name, checkpoint.metadata().at(MatrixKey(name))));
   }
-  const std::vector<std::string> hashes = checkpoint.Hashes(read, [&](const TensorView& tensor) {
-    if (stop.stop_requested()) Fail("the fingerprint was not finished");
-    return IsFloat(tensor) && weights.IsRead(tensor.name);
-  });
+  const std::vector<const TensorView*> read = TensorsRead(weights);
+  MICA_CHECK(hashes.size() == read.size());
   for (size_t i = 0; i < read.size(); ++i) {
     all.Update(fmt::format("{} {} {} {}{}\n", read[i]->name, TypeName(*read[i]), ShapeText(read[i]->shape),
                            hashes[i], read[i]->row_order != nullptr ? " in another order of rows" : ""));
   }
   return all.Hex();
+}
+
+std::string ModelFingerprint(const ModelWeights& weights) {
+  return ModelFingerprint(weights, TensorHashes(weights, 0, 1, {}));
 }
 
 }  // namespace mica

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <stop_token>
+#include <string>
+#include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "tests/error_message.h"
 #include "tests/model/tiny_model.h"
@@ -52,6 +56,34 @@ TEST_F(FingerprintTest, IsTheSameWhateverIsNotRead) {
   Tensors tensors = tensors_;
   tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{3}, {1.0f, 0.1f, 0.01f}};
   EXPECT_EQ(Of(config_, tensors), fingerprint_);
+}
+
+TEST_F(FingerprintTest, IsTheSameSharedByAnyNumberOfRanks) {
+  const TemporaryDirectory directory;
+  WriteModel(directory.path(), config_, tensors_);
+  const ModelWeights weights = ModelWeights::Open(directory.path());
+  for (const size_t ranks : {2, 3, 100}) {
+    std::vector<std::string> all(TensorHashes(weights, 0, 1, {}).size());
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      const std::vector<std::string> of_rank = TensorHashes(weights, rank, ranks, {});
+      ASSERT_EQ(of_rank.size(), all.size());
+      for (size_t i = 0; i < all.size(); ++i) {
+        if (of_rank[i].empty()) continue;
+        EXPECT_TRUE(all[i].empty()) << i;
+        all[i] = of_rank[i];
+      }
+    }
+    EXPECT_EQ(ModelFingerprint(weights, all), fingerprint_) << ranks;
+  }
+}
+
+TEST_F(FingerprintTest, EndsWhenAskedTo) {
+  const TemporaryDirectory directory;
+  WriteModel(directory.path(), config_, tensors_);
+  const ModelWeights weights = ModelWeights::Open(directory.path());
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THROW(TensorHashes(weights, 0, 1, stop.get_token()), Error);
 }
 
 TEST_F(FingerprintTest, NamesWhatIsNotFinite) {

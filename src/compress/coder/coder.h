@@ -31,6 +31,7 @@ struct CoderTask {
   Budget budget;
   SparsityPattern sparsity;
   const Group* group = &Group::Alone();
+  Device device;  // that computes
 };
 
 // What the weight files hold besides the matrices, bytes.

@@ -14,6 +14,7 @@
 #include "compress/calibrate/token_blocks.h"
 #include "compress/curvature/output_information.h"
 #include "device/array.h"
+#include "device/cuda.h"
 #include "device/precision.h"
 #include "device/tensor.h"
 #include "model/backward.h"
@@ -101,7 +102,11 @@ class OutputGradients {
     Array mean = moments_->Take();
     ScaleValues(static_cast<float>(1.0 / tokens), std::as_const(mean).view(), mean.view());
     outputs.moments = Matrix<float>(rows_, block_);
-    Copy(mean.view(), outputs.moments);
+    if (device_.is_cuda()) {
+      DownloadBytes(device_, outputs.moments.data(), mean.view().data, outputs.moments.size() * sizeof(float));
+    } else {
+      Copy(mean.view(), outputs.moments);
+    }
     for (size_t r = 0; r < rows_; ++r) outputs.fisher.push_back(outputs.moments(r, r % block_));
     return outputs;
   }

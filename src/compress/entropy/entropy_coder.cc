@@ -10,6 +10,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/system.h"
 #include "compress/budget/demands.h"
 #include "compress/coder/later.h"
 #include "ops/codes/codes.h"
@@ -71,13 +72,15 @@ PackedMatrix EntropyCoder::Smallest(size_t rows, size_t cols) const {
   matrix.rows = rows;
   matrix.cols = cols;
   matrix.states = settings_.trellis ? kTrellisStates : 1;
-  matrix.n = Matrix<int16_t>(rows, cols, 0);
   matrix.row_step.assign(rows, 0);
   matrix.col_step.assign(cols, 0);
   if (settings_.trellis && settings_.row_feedback) matrix.row_key.assign(rows, 0);
   matrix.tables = DefaultEntropyTables(matrix.states);
-  FitEntropyModel(matrix);
-  return Pack(matrix);
+  Array zeros(rows, cols, DType::kI16, task_.device);
+  FillZero(zeros.view());
+  const ConstTensor n = std::as_const(zeros).view();
+  FitEntropyModel(matrix, n);
+  return Pack(matrix, n);
 }
 
 double EntropyCoder::LeastBits(double other_bytes) const {
@@ -203,7 +206,9 @@ CodedMatrix EntropyCoder::Finish(Solved solved) const {
 
 void EntropyCoder::Settle(Stage& stage) {
   if (!stage.packing.valid()) return;
+  const double since = MonotonicSeconds();
   stage.packed = stage.packing.get();
+  waited_ += MonotonicSeconds() - since;
   for (const CodedMatrix& matrix : stage.packed) stage.took.push_back(matrix.record.control.value());
 }
 
@@ -346,6 +351,7 @@ void EntropyCoder::SolveLast(size_t layer, const StageInput& input, std::vector<
   last.known = true;
   if (task_.group->leads()) last.packed.push_back(std::move(attempt));
   RecordStages(0);
+  LogDebug("{:.2f} s waited for the sizes of packed matrices", waited_);
 }
 
 std::vector<CodedMatrix> EntropyCoder::Collect(size_t count) {

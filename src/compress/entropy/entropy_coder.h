@@ -70,7 +70,7 @@ class EntropyCoder final : public Coder {
   void SolveLast(size_t layer, const StageInput& input, std::vector<StepPlan>& rows,
                  std::vector<StageMatrix>& stage);
   // Waits for a stage.
-  static void Settle(Stage& stage);
+  void Settle(Stage& stage);
   // What the leading rank knows of matrices, for all.
   void ShareSizes(std::vector<ControlRecord>& took) const;
   // Tells the rate control of all stages but the last `open` ones.
@@ -96,6 +96,7 @@ class EntropyCoder final : public Coder {
   mutable std::map<std::pair<size_t, size_t>, double> least_of_shapes_;  // bits of zeros, which take seconds
   std::deque<Stage> stages_;  // those that are not both recorded and collected
   size_t recorded_ = 0;       // of these, from the front
+  double waited_ = 0;  // seconds, for packing
   std::pair<size_t, InputKind> rows_of_ = {};         // the stage that rows_ahead_ is of
   std::future<std::vector<StepPlan>> rows_ahead_;  // waits for its thread when it goes
 };

@@ -169,6 +169,20 @@ void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings,
                   std::array<InputStatistics, kInputKinds.size()>& inputs,
                   std::array<LinearStatistics, kLinearKinds.size()>& linears) {
   Beside grouping(device);
+  // The processor plans rows while a GPU factors.
+  std::future<std::vector<StepPlan>> planning;
+  if (settings.step_sizes) {
+    planning = std::async(device.is_cuda() ? std::launch::async : std::launch::deferred, [&] {
+      std::vector<StepPlan> plans;
+      for (const LinearKind kind : kLinearKinds) {
+        plans.push_back(InContext(InputPlace(l, InputOf(kind)), [&] {
+          return PlanRowSteps(linears[static_cast<size_t>(kind)].outputs, 0, {});
+        }));
+      }
+      return plans;
+    });
+  }
+  std::vector<StepPlan> rows;
   for (const InputKind input : kInputKinds) {
     ThrowIfInterrupted();
     const size_t k = static_cast<size_t>(input);
@@ -189,7 +203,13 @@ void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings,
       const double signal = SignalOf(inputs[k], linear);
       if (settings.measure_grids)
         linear.grids = settings.measure_grids({l, kind, w, h, *factor, linear.outputs.fisher, signal});
-      if (settings.step_sizes) linear.sizes = MeasureSizes(w, PlanSteps(columns, linear.outputs, signal, {}));
+      if (!settings.step_sizes) continue;
+      if (rows.empty()) rows = planning.get();
+      StepPlan& plan = rows[static_cast<size_t>(kind)];
+      WeighBySignal(signal, plan);
+      plan.columns = columns;
+      linear.sizes = MeasureSizes(w, plan);
+      plan = {};
     }
     if (settings.information.grouping == GroupingMethod::kWaterfill) continue;
     PairSource source{std::move(sums.second[k]), std::move(sums.means[k]), {}};

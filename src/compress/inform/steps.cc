@@ -104,11 +104,14 @@ StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const Ste
       plan.row_log[r] = static_cast<float>(-0.5 * std::log2(f));
     }
   }
-  if (signal > 0) {
-    const auto shift = static_cast<float>(0.5 * (1 - kSensitivityExponent) * std::log2(signal));
-    for (float& log : plan.row_log) log += shift;
-  }
+  WeighBySignal(signal, plan);
   return plan;
+}
+
+void WeighBySignal(double signal, StepPlan& plan) {
+  if (!(signal > 0)) return;
+  const auto shift = static_cast<float>(0.5 * (1 - kSensitivityExponent) * std::log2(signal));
+  for (float& log : plan.row_log) log += shift;
 }
 
 StepSizes MeasureSizes(ConstTensor w, const StepPlan& plan) {

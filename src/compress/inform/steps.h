@@ -55,6 +55,8 @@ StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInfor
                    double signal, const StepSettings& settings);
 // The same without columns, which nothing of it depends on.
 StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const StepSettings& settings);
+// The same plan of a signal of 0 becomes that of `signal`.
+void WeighBySignal(double signal, StepPlan& plan);
 
 // log2 of the RMS of w / step at c = 1, rows and columns apart: row[i] + col[j] is what entry (i, j) is
 // expected to be.

@@ -175,7 +175,7 @@ TEST_P(LinalgOn, FactorOfTheInverseOfManyColumns) {
   EXPECT_TRUE(SameBytes(found[0], found[1]));
   for (size_t i = 0; i < kN; ++i) {
     for (size_t j = 0; j < kN; ++j)
-      ASSERT_NEAR(found[0](i, j), expected(i, j), 1e-4 * expected(i, i)) << i << ", " << j;
+      ASSERT_NEAR(found[0](i, j), expected(i, j), 3e-4 * expected(i, i)) << i << ", " << j;
   }
   for (const size_t bad : {size_t{5}, size_t{1500}, kN - 1}) {  // not positive definite
     Matrix<float> other = h.Clone();
