@@ -19,11 +19,11 @@
 namespace mica {
 namespace fs = std::filesystem;
 
-// Where a GPU with room for both computes, the shard before the layers' is solved, packed and written beside the
-// statistics of the layers.
+// Where a GPU has room for both, the shard before the layers' is solved, packed and written beside the statistics of the
+// layers.
 void Compression::BeginBeforeLayers(const EndStatistics& ends) {
   const Device device = settings_.arithmetic.device;
-  if (!device.is_cuda() || format_ || work_->HasFinished(kShardsBeforeLayers) ||
+  if (!WorksBeside() || format_ || work_->HasFinished(kShardsBeforeLayers) ||
       AvailableMemory(device) < planned_bytes_ + EndBytes(settings_, config()))
     return;
   before_layers_ = std::async(std::launch::async, [this, known = EndStatistics{ends.embedding.Clone(), {}}] {
