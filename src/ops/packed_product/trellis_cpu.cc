@@ -204,6 +204,8 @@ std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets() {
     kernels.push_back({"bytes of AVX2", kernel});
   if (const TrellisKernel kernel = VbmiTrellisKernel(); kernel != nullptr)
     kernels.push_back({"VBMI", kernel});
+  if (const TrellisKernel kernel = TileTrellisKernel(); kernel != nullptr)
+    kernels.push_back({"VBMI and tiles", kernel});
   return kernels;
 }
 

@@ -87,9 +87,11 @@ struct NamedTrellisKernel {
   TrellisKernel multiply;
 };
 std::vector<NamedTrellisKernel> TrellisKernelsOfAllTargets();
-// Of trellis_avx2_cpu.cc and trellis_vbmi_cpu.cc; null where the machine has no such instructions.
+// Of trellis_avx2_cpu.cc and trellis_vbmi_cpu.cc, there also with tile registers (int8_tiles.h); null where the machine
+// has no such instructions.
 TrellisKernel Avx2TrellisKernel();
 TrellisKernel VbmiTrellisKernel();
+TrellisKernel TileTrellisKernel();
 // y[t, r] of all rows of a tile = a_r (y[t, r] + what the width does not hold), of all of y's tokens, which begin with
 // `first`; by AVX2, bit for bit as MultiplyTrellisRef adds it.
 void AddBesideByAvx2(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,

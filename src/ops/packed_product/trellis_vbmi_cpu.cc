@@ -1,5 +1,6 @@
 // Products with trellis integers by AVX-512's byte permutations (VBMI) and its products of bytes (VNNI): a
-// level is one look-up among 64 bytes, the next state another.
+// level is one look-up among 64 bytes, the next state another. Where there are tile registers (AMX), they multiply the
+// levels with many tokens.
 #include "ops/packed_product/trellis_form.h"
 
 #if (defined(__x86_64__)) && (defined(__GNUC__) || defined(__clang__))
@@ -15,7 +16,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
 #include "device/scratch.h"
+#include "ops/packed_product/int8_tiles.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                     \
@@ -312,11 +315,11 @@ constexpr Groups kGroupsOfTokens[kTokenBlock + 1] = {nullptr,
                                                      MultiplyGroups<kGroups, 7>,
                                                      MultiplyGroups<kGroups, 8>};
 
-// Many tokens.
+// Many tokens. tiles: null where there are none.
 template <int kWidth, typename Block>
 void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows,
                     const Int8Inputs& x, size_t first_token, size_t k, size_t blocks, int offset,
-                    MatrixView<float> y) {
+                    const Int8Tiles* tiles, MatrixView<float> y) {
   uint8_t* unpacked = Scratch<uint8_t, 71>(16 * kTrellisBlock);
   uint8_t* levels = Scratch<uint8_t, 72>(kUnpackedRows * kTrellisBlock);
   __m512i state[4];
@@ -337,7 +340,18 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
       }
       Interleave(unpacked, levels + g * 16 * kTrellisBlock);
     }
-    for (size_t t = 0; t < y.rows; t += kTokenBlock) {
+    size_t done = 0;
+    for (; tiles != nullptr && done + kInt8Tile <= y.rows;) {
+      const size_t token_tiles = std::min<size_t>(2, (y.rows - done) / kInt8Tile), at = (first_token + done) * blocks + k;
+      const Int8Block of_block{x.values.data() + (first_token + done) * x.stride + k * kTrellisBlock, x.stride,
+                               x.scales.data() + at, x.sums.data() + at, blocks};
+      for (size_t g = 0; g < groups; g += 2) {
+        tiles->Add(token_tiles, std::min<size_t>(2, groups - g), levels + g * 16 * kTrellisBlock, of_block, offset,
+                   y.row(done) + first + 16 * g, y.stride, count - 16 * g);
+      }
+      done += token_tiles * kInt8Tile;
+    }
+    for (size_t t = done; t < y.rows; t += kTokenBlock) {
       const size_t tokens = std::min(kTokenBlock, y.rows - t);
       const int8_t* values = x.values.data() + (first_token + t) * x.stride + k * kTrellisBlock;
       const size_t at = (first_token + t) * blocks + k;
@@ -391,43 +405,75 @@ inline float Beside(const TrellisWeights& w, const TrellisException* items, size
   return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
-// The same for sixteen tokens, whose values stand `stride` apart by column.
-inline __m512 BesideOfMany(const TrellisWeights& w, const TrellisException* items, size_t count,
-                           size_t position, const float* values, size_t stride) {
-  __m512 lanes[8];
+// Some of what is beside the codes of a row: of item i, where its column's values of sixteen tokens stand, and its level.
+struct BesideItems {
+  const uint32_t* at;
+  const float* level;
+  size_t count;
+};
+
+// sums[i % 8] += items for sixteen tokens.
+MICA_ONE_BODY void AddItems(const BesideItems& items, const float* values, __m512 (&sums)[8]) {
+  size_t i = 0;
+  for (; i + 8 <= items.count; i += 8) {
 #pragma GCC unroll 8
-  for (__m512& lane : lanes) lane = _mm512_setzero_ps();
-  const auto add = [&](size_t count, const auto& item) {
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-#pragma GCC unroll 8
-      for (size_t j = 0; j < 8; ++j) {
-        const auto [col, level] = item(i + j);
-        lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
-      }
-    }
+    for (size_t j = 0; j < 8; ++j)
+      sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(items.level[i + j]), _mm512_loadu_ps(values + items.at[i + j]), sums[j]);
+  }
 #pragma GCC unroll 7
-    for (size_t j = 0; j < 7; ++j) {
-      if (i + j >= count) break;
-      const auto [col, level] = item(i + j);
-      lanes[j] = _mm512_fmadd_ps(_mm512_set1_ps(level), _mm512_loadu_ps(values + col * stride), lanes[j]);
+  for (size_t j = 0; j < 7; ++j) {
+    if (i + j >= items.count) break;
+    sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(items.level[i + j]), _mm512_loadu_ps(values + items.at[i + j]), sums[j]);
+  }
+}
+
+// y[t, r] of all rows of a tile = a_r (y[t, r] + what is beside its codes), of many tokens. The items of all rows are
+// decoded once; then sixteen tokens at a time, whose values stay in the second-level cache.
+void AddBesideOfMany(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first, MatrixView<float> y) {
+  constexpr uint32_t kTokens = 16;
+  MICA_CHECK(x.value_stride() == kTokens);
+  const size_t rows = w.layout.RowsOf(tile), taken = w.taken.size(), position = tile * w.layout.tile_rows;
+  const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
+  uint32_t* at = Scratch<uint32_t, 73>(exceptions.items.size() + rows * taken);
+  float* level = Scratch<float, 74>(exceptions.items.size() + rows * taken);
+  size_t n = 0;
+  const TrellisException* item = exceptions.items.data();
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t i = 0; i < taken; ++i, ++n) {
+      at[n] = w.taken[i] * kTokens;
+      level[n] = static_cast<float>(w.taken_levels(position + r, i));
     }
-  };
-  add(w.taken.size(), [&](size_t i) {
-    return std::pair<size_t, float>(w.taken[i], static_cast<float>(w.taken_levels(position, i)));
-  });
-  size_t col = 0;
-  add(count, [&](size_t i) {  // asked for in order, each once
-    col += static_cast<size_t>(ColsOf(items[i]));
-    return std::pair<size_t, float>(col, static_cast<float>(UnitsOf(items[i]) * w.exception_unit));
-  });
-  return _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])),
-                       _mm512_add_ps(_mm512_add_ps(lanes[4], lanes[5]), _mm512_add_ps(lanes[6], lanes[7])));
+    uint32_t col = 0;
+    for (size_t i = 0; i < exceptions.CountOf(r); ++i, ++n, ++item) {
+      col += static_cast<uint32_t>(ColsOf(*item));
+      at[n] = col * kTokens;
+      level[n] = static_cast<float>(UnitsOf(*item) * w.exception_unit);
+    }
+  }
+  for (size_t t = 0; t < y.rows; t += kTokens) {
+    const float* values = x.ValuesOf(first + t);
+    const size_t tokens = std::min<size_t>(kTokens, y.rows - t);
+    size_t begin = 0;
+    for (size_t r = 0; r < rows; ++r) {
+      const size_t count = exceptions.CountOf(r);
+      __m512 sums[8];
+#pragma GCC unroll 8
+      for (__m512& sum : sums) sum = _mm512_setzero_ps();
+      AddItems({at + begin, level + begin, taken}, values, sums);
+      AddItems({at + begin + taken, level + begin + taken, count}, values, sums);
+      begin += taken + count;
+      alignas(64) float more[kTokens];
+      _mm512_store_ps(more, _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])),
+                                          _mm512_add_ps(_mm512_add_ps(sums[4], sums[5]), _mm512_add_ps(sums[6], sums[7]))));
+      const float scale = w.row_scale[position + r];
+      for (size_t i = 0; i < tokens; ++i) y(t + i, r) = scale * (y(t + i, r) + more[i]);
+    }
+  }
 }
 
 template <int kWidth>
 void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
-                   MatrixView<float> y) {
+                   const Int8Tiles* tiles, MatrixView<float> y) {
   const TrellisLayout& layout = w.layout;
   const size_t rows = layout.RowsOf(tile), blocks = layout.blocks();
   const Machine<kWidth> machine(w.tables);
@@ -444,7 +490,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
                          x.rounded.stride, x.rounded.scales.data() + at, x.rounded.sums.data() + at, blocks,
                          offset, y);
       } else {
-        AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, y);
+        AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, tiles, y);
       }
     };
     const size_t strips = layout.StripsOf(k);
@@ -454,34 +500,30 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
       add(LastBlock<kWidth>(bytes, strips));
     }
   }
+  if (y.rows > 2) return AddBesideOfMany(w, tile, x, first, y);
   const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
   const TrellisException* items = exceptions.items.data();
   for (size_t r = 0; r < rows; items += exceptions.CountOf(r), ++r) {
     const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
     const bool beside = !w.taken.empty() || count > 0;
     const float scale = w.row_scale[position];
-    if (y.rows <= 2) {
-      for (size_t t = 0; t < y.rows; ++t) {
-        const float more = beside ? Beside(w, items, count, position, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
-        y(t, r) = scale * (y(t, r) + more);
-      }
-      continue;
-    }
-    for (size_t t = 0; t < y.rows; t += 16) {
-      alignas(64) float more[16] = {};
-      if (beside) {
-        _mm512_store_ps(
-            more, BesideOfMany(w, items, count, position, x.ValuesOf(first + t), x.value_stride()));
-      }
-      for (size_t i = 0; i < std::min<size_t>(16, y.rows - t); ++i)
-        y(t + i, r) = scale * (y(t + i, r) + more[i]);
+    for (size_t t = 0; t < y.rows; ++t) {
+      const float more = beside ? Beside(w, items, count, position, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
+      y(t, r) = scale * (y(t, r) + more);
     }
   }
 }
 
 void MultiplyVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
                   MatrixView<float> y) {
-  WithTrellisWidth(w.layout.width, [&](auto width) { MultiplyWidth<width()>(w, tile, x, first, y); });
+  WithTrellisWidth(w.layout.width, [&](auto width) { MultiplyWidth<width()>(w, tile, x, first, nullptr, y); });
+}
+
+void MultiplyVbmiAndTiles(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                          MatrixView<float> y) {
+  if (y.rows < kInt8Tile) return MultiplyVbmi(w, tile, x, first, y);
+  const Int8Tiles tiles;
+  WithTrellisWidth(w.layout.width, [&](auto width) { MultiplyWidth<width()>(w, tile, x, first, &tiles, y); });
 }
 
 #undef MICA_ONE_BODY
@@ -503,6 +545,9 @@ TrellisKernel VbmiTrellisKernel() {
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
   return has ? MultiplyVbmi : nullptr;
 }
+TrellisKernel TileTrellisKernel() {
+  return VbmiTrellisKernel() != nullptr && HasInt8Tiles() ? MultiplyVbmiAndTiles : nullptr;
+}
 
 }  // namespace mica
 
@@ -511,6 +556,7 @@ TrellisKernel VbmiTrellisKernel() {
 namespace mica {
 
 TrellisKernel VbmiTrellisKernel() { return nullptr; }
+TrellisKernel TileTrellisKernel() { return nullptr; }
 
 }  // namespace mica
 
