@@ -45,11 +45,15 @@ class TileMaker {
       for (size_t r = 0; r < rows_; ++r) {
         const int16_t* const of_row = n + r * lanes;
         uint8_t* const codes = codes_.row(r) + in_block;
-        const bool all = count == kMostLanes ? TakeCodes<kMostLanes>(of_row, count, codes)
-                                             : TakeCodes<0>(of_row, count, codes);
-        for (size_t l = 0; !all && l < count; ++l) {
-          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, of_row[l], codes[l]);
+        std::array<uint8_t, kMostLanes> beyond = {};
+        if (count == kMostLanes) {
+          TakeCodes<kMostLanes>(of_row, count, codes, beyond);
+        } else {
+          TakeCodes<0>(of_row, count, codes, beyond);
         }
+        ForMarked(beyond, [&](size_t l) {
+          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, of_row[l], codes[l]);
+        });
       }
     }
     for (size_t l = 0; l < count; ++l) {
@@ -98,22 +102,29 @@ class TileMaker {
   void Add(size_t r, size_t col, int difference) {
     found_.push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(col), difference});
   }
-  // Codes of widths 3 to 6; whether all integers have one. kCount: of them, or 0. In 16 bits throughout,
-  // which compilers make vectors of.
+  // Codes of widths 3 to 6; beyond: those that have none are marked. kCount: of them, or 0. In 16 bits throughout, which
+  // compilers make vectors of.
   template <size_t kCount>
-  bool TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes) const {
+  void TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes, std::array<uint8_t, kMostLanes>& beyond) const {
     const size_t count = kCount == 0 ? any_count : kCount;
     const int width = w_.layout.width;
     const uint16_t half = static_cast<uint16_t>(HalfOfWidth(width));
     const uint16_t upper = static_cast<uint16_t>(half - 1), outside = static_cast<uint16_t>(-2 * half);
-    uint16_t beyond = 0;
     for (size_t l = 0; l < count; ++l) {
       const uint16_t v = static_cast<uint16_t>(n[l]);
-      beyond = static_cast<uint16_t>(beyond | (static_cast<uint16_t>(v + half) & outside));
+      beyond[l] = (static_cast<uint16_t>(v + half) & outside) != 0 ? 1 : 0;
       const uint16_t parity = static_cast<uint16_t>(static_cast<uint16_t>(v & 1) * half);
       codes[l] = static_cast<uint8_t>(static_cast<uint16_t>(static_cast<uint16_t>(v >> 1) & upper) | parity);
     }
-    return beyond == 0;
+  }
+  // Calls visit(l) for those that are 1, in their order.
+  template <typename Visit>
+  static void ForMarked(const std::array<uint8_t, kMostLanes>& marks, const Visit& visit) {
+    for (size_t first = 0; first < marks.size(); first += sizeof(uint64_t)) {
+      uint64_t left;
+      std::memcpy(&left, marks.data() + first, sizeof(left));
+      for (; left != 0; left &= left - 1) visit(first + static_cast<size_t>(std::countr_zero(left)) / 8);
+    }
   }
   // Of widths above 2 both integers have one sign: any quantiser makes the same difference.
   void TakeBeyond(size_t r, size_t col, int n, uint8_t& code, int quantiser = 0) {
