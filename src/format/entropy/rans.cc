@@ -30,7 +30,7 @@ void FillSlots(const FrequencyTable& table, uint32_t* slots) {
 
 std::vector<std::byte> ReversedWords::Bytes(std::span<const uint32_t> states) const {
   std::vector<std::byte> bytes(states.size_bytes() + used_ * sizeof(uint16_t));
-  std::memcpy(bytes.data(), states.data(), states.size_bytes());
+  std::ranges::copy(std::as_bytes(states), bytes.begin());  // of none as well
   std::byte* next = bytes.data() + states.size_bytes();
   for (size_t i = used_; i-- > 0; next += sizeof(uint16_t)) std::memcpy(next, &words_[i], sizeof(uint16_t));
   return bytes;
