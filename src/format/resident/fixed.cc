@@ -1,6 +1,7 @@
 #include "format/resident/fixed.h"
 
 #include <bit>
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -63,10 +64,10 @@ void PackPlanes(const uint8_t* codes, size_t n, int width, uint8_t* out) {
 
 void UnpackPlanes(const uint8_t* planes, size_t n, int width, uint8_t* codes) {
   if (width == 8) {
-    std::memcpy(codes, planes, n);
+    std::copy_n(planes, n, codes);
     return;
   }
-  std::memset(codes, 0, n);
+  std::fill_n(codes, n, uint8_t{0});
   int at = 0;
   if (width & 4) planes = UnpackPart<4>(planes, n, at, codes), at += 4;
   if (width & 2) planes = UnpackPart<2>(planes, n, at, codes), at += 2;
