@@ -53,7 +53,7 @@ class Compression {
 
   OtherBytes Besides();
   // Whether the device does what nothing waits for beside statistics and solvers. Not with coding `fixed`, whose solvers
-  // take queues of their own: a 13B model was not done in four times its usual time then, which is not understood yet
+  // take queues of their own: a 13B model was not done in nearly four times its usual time then, which is not understood yet
   // (docs/experiments.md).
   bool WorksBeside() const {
     return settings_.arithmetic.device.is_cuda() && settings_.coding == Coding::kEntropy;
