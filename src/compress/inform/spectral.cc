@@ -90,6 +90,8 @@ Eigen::MatrixXd LanczosEigenvectors(NormalisedAffinity& matrix, Eigen::Index cou
   } catch (const std::exception& error) {
     Fail("spectral grouping of {} channels: {}; use hierarchical or kmeans", n, error.what());
   }
+  LogDebug("spectral grouping of {} channels: {} products with the affinities, {} restarts", n,
+           solver.num_operations(), solver.num_iterations());
   if (converged == 0)
     Fail("spectral grouping: no eigenvector of {} channels converged; use hierarchical or kmeans", n);
   if (converged < count) {
