@@ -222,6 +222,7 @@ std::future<void> Compression::ObtainStatistics() {
   StatisticsSettings wanted{.information = settings_.information,
                             .fisher = settings_.fisher,
                             .damping = settings_.damping,
+                            .inputs_at_once = HasRoomBeside(),
                             .seed = settings_.seed,
                             .rest = rest_};
   coder_->Require(wanted);

@@ -52,12 +52,8 @@ class Compression {
   size_t shards() const { return kShardsBeforeLayers + config().layers + (ends_.has_head() ? 1 : 0); }
 
   OtherBytes Besides();
-  // Whether the device does what nothing waits for beside statistics and solvers. Not with coding `fixed`, whose solvers
-  // take queues of their own: a 13B model was not done in nearly four times its usual time then, which is not understood yet
-  // (docs/experiments.md).
-  bool WorksBeside() const {
-    return settings_.arithmetic.device.is_cuda() && settings_.coding == Coding::kEntropy;
-  }
+  // Whether a GPU has room for what nothing waits for, beside the work on the layers.
+  bool HasRoomBeside() const;
 
   void CheckModel() const;
   void CheckBudget();

@@ -19,13 +19,15 @@
 namespace mica {
 namespace fs = std::filesystem;
 
-// Where a GPU has room for both, the shard before the layers' is solved, packed and written beside the statistics of the
-// layers.
-void Compression::BeginBeforeLayers(const EndStatistics& ends) {
+bool Compression::HasRoomBeside() const {
   const Device device = settings_.arithmetic.device;
-  if (!WorksBeside() || format_ || work_->HasFinished(kShardsBeforeLayers) ||
-      AvailableMemory(device) < planned_bytes_ + EndBytes(settings_, config()))
-    return;
+  return device.is_cuda() &&
+         AvailableMemory(device) >= planned_bytes_ + EndBytes(settings_, config()) + InputsAtOnceBytes(config());
+}
+
+// Where there is room, the shard before the layers' is solved, packed and written beside the statistics of the layers.
+void Compression::BeginBeforeLayers(const EndStatistics& ends) {
+  if (format_ || work_->HasFinished(kShardsBeforeLayers) || !HasRoomBeside()) return;
   before_layers_ = std::async(std::launch::async, [this, known = EndStatistics{ends.embedding.Clone(), {}}] {
     return WriteShard(kShardsBeforeLayers, ends_.WithoutHead(known), std::nullopt);
   });

@@ -187,7 +187,7 @@ void Compression::CompressLayer(LayerWeights& weights, ResidualStream& stream, R
       CheckFinite(w.view(), LinearTensorName(*config().family, l, kind));
       stage.push_back({kind, std::move(w)});
     }
-    if (WorksBeside()) original_goes_on();
+    if (settings_.arithmetic.device.is_cuda()) original_goes_on();
     const double aimed = took();
     coder_->Solve(l, {moments.h, factor}, stage);
     for (const StageMatrix& matrix : stage) layer.SetLinear(matrix.kind, matrix.weights.view());

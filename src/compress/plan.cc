@@ -20,6 +20,7 @@ constexpr uint64_t kSolverCopies = 4;  // FP32 matrices of an input that solving
 constexpr uint64_t kSolverCopiesOnGpu = 7, kInputMatricesOnGpu = 6;  // where matrices are solved at once
 constexpr uint64_t kInputMatrices = 4;  // FP32 cols x cols: H, D, and the factor with its work
 constexpr uint64_t kEndCopies = 2;      // FP32 matrices of a whole vocabulary
+constexpr uint64_t kMeasureCopies = 3;  // FP32 of an input's cols x cols, and of its largest matrix: factor, steps, their work
 constexpr uint64_t kSweepMatrices = 6;  // the same while it sums: H and D of a block, in FP64, and of those before
 
 // Whether statistics hold the moments of all matrices' outputs.
@@ -37,6 +38,20 @@ uint64_t EndBytes(const CompressionSettings& settings, const ModelConfig& config
   return (kEndCopies * vocabulary + (on_gpu ? kSolverCopiesOnGpu : kSolverCopies) * at_once +
           (on_gpu ? kInputMatricesOnGpu : kInputMatrices) * config.hidden * config.hidden) *
          sizeof(float);
+}
+
+uint64_t InputsAtOnceBytes(const ModelConfig& config) {
+  uint64_t values = 0;
+  for (const InputKind input : kInputKinds) {
+    uint64_t largest = 0;
+    for (const LinearKind kind : kLinearKinds) {
+      const MatrixShape shape = LinearShape(config, kind);
+      if (InputOf(kind) == input) largest = std::max(largest, uint64_t{shape.rows} * shape.cols);
+    }
+    const uint64_t cols = InputCols(config, input);
+    values += kMeasureCopies * (cols * cols + largest);
+  }
+  return values * sizeof(float);
 }
 
 MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfig& config, bool resident) {

@@ -18,6 +18,8 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
 // What embedding and head take of it, one after the other: the weights with what they aim at, and the solver's work on
 // so many rows at a time.
 uint64_t EndBytes(const CompressionSettings& settings, const ModelConfig& config);
+// What measuring a layer takes more than that when all its inputs are measured at once.
+uint64_t InputsAtOnceBytes(const ModelConfig& config);
 // Where those activations rest: on the device that computes or, where it lacks the room, on the processor.
 // With what PlanCompression says of that; throws Error when neither has the room. On the processor as it is.
 struct Placement {

@@ -43,18 +43,18 @@ std::vector<std::vector<double>> PrunedShares(const std::vector<PruningDemand>& 
   for (const PruningDemand& matrix : matrices) shares.emplace_back(matrix.column_score.size(), rate);
   if (!known || !(high > 0)) return shares;
 
+  std::vector<double> pruned_of(matrices.size());
   const auto fill = [&](double log2_threshold) {
-    double pruned = 0;
-    for (size_t m = 0; m < matrices.size(); ++m) {
+    ParallelFor(matrices.size(), [&](size_t m) {
       double sum = 0;
       for (size_t c = 0; c < shares[m].size(); ++c) {
         const double score = matrices[m].column_score[c];
         shares[m][c] = score > 0 ? ShareBelow(before[m], std::exp2(log2_threshold) / score) : 1.0;
         sum += shares[m][c];
       }
-      pruned += static_cast<double>(matrices[m].rows) * sum;
-    }
-    return pruned;
+      pruned_of[m] = static_cast<double>(matrices[m].rows) * sum;
+    });
+    return std::accumulate(pruned_of.begin(), pruned_of.end(), 0.0);
   };
   double below = std::log2(low) + kFirstScoreOctave - 1, above = std::log2(high) + kLastScoreOctave + 1;
   for (int step = 0; step < 60; ++step) {

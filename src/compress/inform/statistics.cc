@@ -168,23 +168,21 @@ bool WantsWeights(const StatisticsSettings& settings) { return settings.step_siz
 void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings, Device device,
                   std::array<InputStatistics, kInputKinds.size()>& inputs,
                   std::array<LinearStatistics, kLinearKinds.size()>& linears) {
-  Beside grouping(device);
-  // The processor plans rows while a GPU factors.
-  std::future<std::vector<StepPlan>> planning;
+  // The processor plans rows while a GPU factors. [kLinearKinds]
+  std::shared_future<std::shared_ptr<std::vector<StepPlan>>> planning;
   if (settings.step_sizes) {
     planning = std::async(device.is_cuda() ? std::launch::async : std::launch::deferred, [&] {
-      std::vector<StepPlan> plans;
+      auto plans = std::make_shared<std::vector<StepPlan>>();
       for (const LinearKind kind : kLinearKinds) {
-        plans.push_back(InContext(InputPlace(l, InputOf(kind)), [&] {
+        plans->push_back(InContext(InputPlace(l, InputOf(kind)), [&] {
           return PlanRowSteps(linears[static_cast<size_t>(kind)].outputs, 0, {});
         }));
       }
       return plans;
     });
   }
-  std::vector<StepPlan> rows;
-  for (const InputKind input : kInputKinds) {
-    ThrowIfInterrupted();
+  Beside measuring(device), grouping(device);
+  const auto measure = [&](InputKind input) {
     const size_t k = static_cast<size_t>(input);
     const ConstTensor h = std::as_const(sums.second[k]).view();
     const auto factor = InContext(InputPlace(l, input), [&] {
@@ -204,21 +202,32 @@ void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings,
       if (settings.measure_grids)
         linear.grids = settings.measure_grids({l, kind, w, h, *factor, linear.outputs.fisher, signal});
       if (!settings.step_sizes) continue;
-      if (rows.empty()) rows = planning.get();
-      StepPlan& plan = rows[static_cast<size_t>(kind)];
+      StepPlan plan = std::move((*std::shared_future(planning).get())[static_cast<size_t>(kind)]);
       WeighBySignal(signal, plan);
       plan.columns = columns;
       linear.sizes = MeasureSizes(w, plan);
-      plan = {};
     }
-    if (settings.information.grouping == GroupingMethod::kWaterfill) continue;
+  };
+  const auto group = [&](InputKind input) {
+    const size_t k = static_cast<size_t>(input);
     PairSource source{std::move(sums.second[k]), std::move(sums.means[k]), {}};
     if (!sums.samples.empty()) source.sample = std::move(sums.samples[k]);
-    grouping.Start([&settings, &of_input = inputs[k], place = InputPlace(l, input),
-                    source = std::move(source)]() mutable {
-      InContext(place, [&] { GroupInput(std::move(source), settings, of_input); });
-    });
+    InContext(InputPlace(l, input), [&] { GroupInput(std::move(source), settings, inputs[k]); });
+  };
+  const bool grouped = settings.information.grouping != GroupingMethod::kWaterfill;
+  for (const InputKind input : kInputKinds) {
+    ThrowIfInterrupted();
+    if (settings.inputs_at_once) {
+      measuring.Start([&measure, &group, grouped, input] {
+        measure(input);
+        if (grouped) group(input);
+      });
+      continue;
+    }
+    measure(input);
+    if (grouped) grouping.Start([&group, input] { group(input); });
   }
+  measuring.Wait();
   grouping.Wait();
 }
 

@@ -110,6 +110,9 @@ struct StatisticsSettings {
   // Called when all is known of an embedding that is not the head as well, before anything is of the layers; the
   // argument is gone after the call.
   std::function<void(const EndStatistics& ends)> embedding_known = {};
+  // What follows from a layer's sums, for all its inputs at once where a GPU computes: chains of small work each. Takes
+  // memory for all of them.
+  bool inputs_at_once = false;
   uint64_t seed = 0;
   Device rest =
       Device::Cpu();  // where the activations of all tokens are between uses; results do not depend on it
