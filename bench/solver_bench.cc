@@ -20,13 +20,17 @@
 
 #include "base/system.h"
 #include "base/threads.h"
+#include "compress/budget/allocation.h"
+#include "compress/budget/demands.h"
 #include "compress/coder/later.h"
 #include "compress/curvature/output_information.h"
+#include "compress/curvature/score_histogram.h"
 #include "compress/entropy/solver.h"
 #include "compress/fixed/plan.h"
 #include "compress/fixed/solver.h"
 #include "device/array.h"
 #include "device/cuda.h"
+#include "model/family/family.h"
 #include "ops/feedback/block_order.h"
 #include "ops/feedback/solver_state.h"
 #include "ops/feedback/stored.h"
@@ -161,6 +165,48 @@ BENCHMARK(BM_Feedback)
     ->Args({5120, 5120, 0})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
+
+// Widths of all columns of a model of Vicuna-13B's shape from what statistics could say of it, half of the weights to be
+// pruned; argument: groups of channels, 0: none.
+void BM_PlanWidths(benchmark::State& state) {
+  const auto groups = static_cast<uint32_t>(state.range(0));
+  ModelConfig config;
+  config.family = FindModelType("llama")->family;
+  config.layers = 40;
+  config.hidden = 5120;
+  config.ffn = 13824;
+  config.heads = config.kv_heads = 40;
+  config.head_dim = 128;
+  std::mt19937 random(1);
+  std::lognormal_distribution<double> spread(0.0, 1.0);
+  const auto values = [&](size_t count) {
+    std::vector<double> some(count);
+    for (double& value : some) value = spread(random);
+    return some;
+  };
+  Statistics statistics;
+  statistics.inputs.resize(config.layers);
+  statistics.linears.resize(config.layers);
+  for (size_t l = 0; l < config.layers; ++l) {
+    for (const LinearKind kind : kLinearKinds) {
+      const size_t cols = LinearShape(config, kind).cols;
+      InputStatistics& input = statistics.inputs[l][static_cast<size_t>(InputOf(kind))];
+      input.energy = values(cols);
+      input.information.assign(cols, 0.3);
+      if (groups > 0) input.group.resize(cols);
+      for (uint32_t& group : input.group) group = random() % groups;
+      LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+      linear.weight_energy = values(cols);
+      linear.score_shares.assign(kScoreBins, 1.0 / kScoreBins);
+    }
+  }
+  const SparsityPattern half{.rate = 0.5};
+  for (auto _ : state) {
+    const std::vector<MatrixDemand> demands = Demands(statistics, config, half, {});
+    benchmark::DoNotOptimize(Allocate(demands, {}));
+  }
+}
+BENCHMARK(BM_PlanWidths)->Arg(0)->Arg(5)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 // Everything that compressing a matrix costs, report included. Argument 3: refinement passes.
 void BM_SolveFixed(benchmark::State& state) {

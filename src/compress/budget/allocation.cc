@@ -10,7 +10,9 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <queue>
+#include <utility>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -280,9 +282,11 @@ class Allocator {
     std::sort(options_.begin(), options_.end(), std::greater<>());
     options_.erase(std::unique(options_.begin(), options_.end()), options_.end());
     MICA_CHECK(!matrices.empty());
+    std::vector<std::optional<SortedMatrix>> sorted(matrices.size());
+    ParallelFor(matrices.size(), [&](size_t m) { sorted[m].emplace(matrices[m], options_, settings.group_size); });
     matrices_.reserve(matrices.size());
-    for (const MatrixDemand& demand : matrices) {
-      matrices_.emplace_back(demand, options_, settings.group_size);
+    for (std::optional<SortedMatrix>& matrix : sorted) {
+      matrices_.push_back(std::move(*matrix));
       weights_ += matrices_.back().weights();
     }
     // The budget in bits; a millionth of a bit a matrix forgives the rounding of decimal budgets.

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "compress/budget/sparsity_plan.h"
 #include "format/mask/sparsity_pattern.h"
 
@@ -49,28 +50,27 @@ void SpreadPruning(const Statistics& statistics, double rate, std::vector<Matrix
 std::vector<MatrixDemand> Demands(const Statistics& statistics, const ModelConfig& config,
                                   const SparsityPattern& sparsity, const SensitivitySettings& settings) {
   const MaskKind mask = MaskOf(sparsity);
-  std::vector<MatrixDemand> demands;
-  for (size_t l = 0; l < config.layers; ++l) {
-    for (const LinearKind kind : kLinearKinds) {
-      const InputStatistics& input = statistics.inputs[l][static_cast<size_t>(InputOf(kind))];
-      const LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
-      const MatrixShape shape = LinearShape(config, kind);
-      MatrixDemand demand;
-      demand.name = LinearTensorName(*config.family, l, kind);
-      demand.rows = shape.rows;
-      demand.cols = shape.cols;
-      demand.mask = mask;
-      demand.col_exponents = !linear.col_exponents.empty();
-      demand.group = input.group;
-      for (size_t j = 0; j < shape.cols; ++j) {
-        const double left = std::pow(input.energy[j], settings.energy_weight) *
-                            std::exp(-2 * settings.information_weight * input.information[j]);
-        demand.zero_loss.push_back(linear.weight_energy[j] * left);
-        demand.sensitivity.push_back(kGridLoss * demand.zero_loss.back());
-      }
-      demands.push_back(std::move(demand));
+  std::vector<MatrixDemand> demands(config.layers * kLinearKinds.size());
+  ParallelFor(demands.size(), [&](size_t m) {
+    const size_t l = m / kLinearKinds.size();
+    const LinearKind kind = kLinearKinds[m % kLinearKinds.size()];
+    const InputStatistics& input = statistics.inputs[l][static_cast<size_t>(InputOf(kind))];
+    const LinearStatistics& linear = statistics.linears[l][static_cast<size_t>(kind)];
+    const MatrixShape shape = LinearShape(config, kind);
+    MatrixDemand& demand = demands[m];
+    demand.name = LinearTensorName(*config.family, l, kind);
+    demand.rows = shape.rows;
+    demand.cols = shape.cols;
+    demand.mask = mask;
+    demand.col_exponents = !linear.col_exponents.empty();
+    demand.group = input.group;
+    for (size_t j = 0; j < shape.cols; ++j) {
+      const double left = std::pow(input.energy[j], settings.energy_weight) *
+                          std::exp(-2 * settings.information_weight * input.information[j]);
+      demand.zero_loss.push_back(linear.weight_energy[j] * left);
+      demand.sensitivity.push_back(kGridLoss * demand.zero_loss.back());
     }
-  }
+  });
   if (mask == MaskKind::kBitmap) SpreadPruning(statistics, sparsity.rate, demands);
   for (MatrixDemand& demand : demands) {
     const double factor = Tempering(demand, kWidthExponent);

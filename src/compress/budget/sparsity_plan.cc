@@ -45,11 +45,12 @@ std::vector<std::vector<double>> PrunedShares(const std::vector<PruningDemand>& 
 
   std::vector<double> pruned_of(matrices.size());
   const auto fill = [&](double log2_threshold) {
+    const double threshold = std::exp2(log2_threshold);
     ParallelFor(matrices.size(), [&](size_t m) {
       double sum = 0;
       for (size_t c = 0; c < shares[m].size(); ++c) {
         const double score = matrices[m].column_score[c];
-        shares[m][c] = score > 0 ? ShareBelow(before[m], std::exp2(log2_threshold) / score) : 1.0;
+        shares[m][c] = score > 0 ? ShareBelow(before[m], threshold / score) : 1.0;
         sum += shares[m][c];
       }
       pruned_of[m] = static_cast<double>(matrices[m].rows) * sum;
