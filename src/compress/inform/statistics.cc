@@ -9,12 +9,10 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <type_traits>
 #include <utility>
 
 #include "base/context.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "compress/calibrate/head_pass.h"
@@ -24,12 +22,12 @@
 #include "compress/curvature/fisher.h"
 #include "compress/curvature/score_histogram.h"
 #include "compress/inform/column_exponents.h"
+#include "compress/inform/statistics_fields.h"
 #include "device/cuda.h"
 #include "device/device.h"
 #include "device/memory_plan.h"
 #include "device/precision.h"
 #include "device/tensor.h"
-#include "io/container/safetensors.h"
 #include "model/read_ahead.h"
 #include "ops/census/census.h"
 #include "ops/census/pairs.h"
@@ -39,8 +37,6 @@
 
 namespace mica {
 namespace {
-
-constexpr int kFileVersion = 7;  // of what a statistics file holds
 
 Array OnHost(ConstTensor x) { return CopyTo(Device::Cpu(), x); }
 
@@ -270,48 +266,6 @@ void MeasureEnds(const ModelWeights& weights, const Calibration& calibration, co
   ends.head_losses = measure("inputs of the output head", std::as_const(rows).view(), moments.h.view());
 }
 
-std::string InputName(size_t layer, size_t kind) { return fmt::format("layers.{}.inputs.{}", layer, kind); }
-std::string LinearName(size_t layer, size_t kind) { return fmt::format("layers.{}.linears.{}", layer, kind); }
-
-// Calls visit(name, vector) for every vector of a layer that a file of statistics holds, in one fixed order.
-template <typename S, typename Visit>
-void VisitLayer(S& statistics, size_t l, const Visit& visit) {
-  for (size_t k = 0; k < kInputKinds.size(); ++k) {
-    auto& input = statistics.inputs[l][k];
-    visit(InputName(l, k) + ".energy", input.energy);
-    visit(InputName(l, k) + ".information", input.information);
-    visit(InputName(l, k) + ".inverse_diagonal", input.inverse_diagonal);
-    visit(InputName(l, k) + ".token_weights", input.token_weights);
-  }
-  for (size_t k = 0; k < kLinearKinds.size(); ++k) {
-    auto& linear = statistics.linears[l][k];
-    visit(LinearName(l, k) + ".fisher", linear.outputs.fisher);
-    visit(LinearName(l, k) + ".weight_energy", linear.weight_energy);
-    visit(LinearName(l, k) + ".col_exponents", linear.col_exponents);
-    visit(LinearName(l, k) + ".score_shares", linear.score_shares);
-    visit(LinearName(l, k) + ".row_sizes", linear.sizes.row);
-    visit(LinearName(l, k) + ".col_sizes", linear.sizes.col);
-    visit(LinearName(l, k) + ".grids_rounded", linear.grids.rounded);
-    visit(LinearName(l, k) + ".grids_solved", linear.grids.solved);
-  }
-}
-
-// All that is said of a layer but the moments of its outputs, as numbers: visit(vector) of each.
-template <typename S, typename Visit>
-void VisitNumbers(S& statistics, size_t l, const Visit& visit) {
-  VisitLayer(statistics, l, [&](const std::string&, auto& values) { visit(values); });
-  for (auto& input : statistics.inputs[l]) {
-    visit(input.group);
-    std::vector<double> one{static_cast<double>(input.groups), input.silhouette, input.mean_pair_information};
-    visit(one);
-    if constexpr (!std::is_const_v<std::remove_reference_t<decltype(input)>>) {
-      input.groups = static_cast<size_t>(one[0]);
-      input.silhouette = one[1];
-      input.mean_pair_information = one[2];
-    }
-  }
-}
-
 // Layers were measured by one rank each, l by rank l % size; all get them.
 void ShareLayers(const Group& group, Statistics& statistics) {
   if (group.alone()) return;
@@ -355,7 +309,7 @@ Matrix<float> EmbeddingMoments(const EndStatistics& statistics) {
 Identity StatisticsIdentity(const std::string& model, const Calibration& calibration,
                             const StatisticsSettings& settings, const Arithmetic& arithmetic) {
   Identity identity;
-  identity.Add("version of the file", kFileVersion);
+  identity.Add("version of the file", kStatisticsVersion);
   identity.Add("model", model);
   identity.Add(CalibrationIdentity(calibration.provenance));
   identity.Add("--samples", calibration.provenance.samples);
@@ -503,114 +457,6 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   }
   if (settings.measure_ends) MeasureEnds(weights, calibration, stream, settings, arithmetic, statistics.ends);
   progress.End();
-  return statistics;
-}
-
-// ---- the file: one safetensors file, vectors as F64 (sizes as F32)
-// ------------------------------------------------------------------------------
-
-namespace {
-
-DType DTypeOf(const std::vector<double>&) { return DType::kF64; }
-DType DTypeOf(const std::vector<float>&) { return DType::kF32; }
-
-// Calls visit(name, vector) for everything the file holds, in one fixed order; scalars travel as vectors of
-// one.
-template <typename S, typename Visit>
-void VisitVectors(S& statistics, const Visit& visit) {
-  for (size_t l = 0; l < statistics.inputs.size(); ++l) VisitLayer(statistics, l, visit);
-  visit("ends.embedding_losses", statistics.ends.embedding_losses);
-  visit("ends.head_losses", statistics.ends.head_losses);
-}
-
-// The same for matrices; empty ones are left out.
-template <typename S, typename Visit>
-void VisitMatrices(S& statistics, const Visit& visit) {
-  for (size_t l = 0; l < statistics.linears.size(); ++l) {
-    for (size_t k = 0; k < kLinearKinds.size(); ++k)
-      visit(LinearName(l, k) + ".output_moments", statistics.linears[l][k].outputs.moments);
-  }
-  visit("ends.embedding", statistics.ends.embedding);
-  visit("ends.head", statistics.ends.head);
-}
-
-}  // namespace
-
-void SaveStatistics(const Statistics& statistics, const std::filesystem::path& path) {
-  std::vector<TensorSpec> specs;
-  VisitVectors(statistics, [&](const std::string& name, const auto& values) {
-    specs.push_back({name, DTypeOf(values), {values.size()}});
-  });
-  VisitMatrices(statistics, [&](const std::string& name, const Matrix<float>& matrix) {
-    if (!matrix.empty()) specs.push_back({name, DType::kF32, {matrix.rows(), matrix.cols()}});
-  });
-  Json groups = Json::array();
-  for (const auto& layer : statistics.inputs) {
-    for (const InputStatistics& input : layer) {
-      groups.push_back({{"group", input.group},
-                        {"groups", input.groups},
-                        {"silhouette", input.silhouette},
-                        {"mean_pair_information", input.mean_pair_information}});
-    }
-  }
-  SafetensorsWriter writer(path, std::move(specs),
-                           {{"identity", ToJson(statistics.identity).dump()},
-                            {"layers", std::to_string(statistics.inputs.size())},
-                            {"groups", groups.dump()}});
-  VisitVectors(statistics, [&](const std::string&, const auto& values) {
-    writer.Write(std::as_bytes(std::span(values)));
-  });
-  VisitMatrices(statistics, [&](const std::string&, const Matrix<float>& matrix) {
-    if (!matrix.empty()) writer.Write(std::as_bytes(std::span<const float>(matrix.data(), matrix.size())));
-  });
-  writer.Commit();
-}
-
-Statistics LoadStatistics(const std::filesystem::path& path) {
-  const SafetensorsFile file = OpenSafetensors(path);
-  const auto text = [&](const char* key) {
-    const auto found = file.metadata.find(key);
-    if (found == file.metadata.end())
-      Fail("{}: holds no \"{}\"; it is not a statistics file of this program", path.string(), key);
-    return found->second;
-  };
-  Statistics statistics;
-  statistics.identity = IdentityFromJson(ParseJson(text("identity"), path.string()), path.string());
-  const Json groups = ParseJson(text("groups"), path.string());
-  try {
-    const size_t layers = groups.size() / kInputKinds.size();
-    statistics.inputs.resize(layers);
-    statistics.linears.resize(layers);
-    for (size_t i = 0; i < layers * kInputKinds.size(); ++i) {
-      InputStatistics& input = statistics.inputs[i / kInputKinds.size()][i % kInputKinds.size()];
-      groups[i].at("group").get_to(input.group);
-      groups[i].at("groups").get_to(input.groups);
-      groups[i].at("silhouette").get_to(input.silhouette);
-      groups[i].at("mean_pair_information").get_to(input.mean_pair_information);
-    }
-  } catch (const nlohmann::json::exception&) {
-    Fail("{}: its metadata is damaged; delete the file and run again", path.string());
-  }
-  const auto find = [&](const std::string& name) {
-    return std::find_if(file.tensors.begin(), file.tensors.end(),
-                        [&](const TensorView& t) { return t.name == name; });
-  };
-  VisitVectors(statistics, [&](const std::string& name, auto& values) {
-    const auto found = find(name);
-    if (found == file.tensors.end() || found->dtype != DTypeOf(values)) {
-      Fail("{}: tensor {} is missing; delete the file and run again", path.string(), name);
-    }
-    values.resize(found->elements());
-    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(values.data()));
-  });
-  VisitMatrices(statistics, [&](const std::string& name, Matrix<float>& matrix) {
-    const auto found = find(name);
-    if (found == file.tensors.end()) return;
-    if (found->dtype != DType::kF32 || found->shape.size() != 2)
-      Fail("{}: tensor {} is not a matrix of F32; delete the file and run again", path.string(), name);
-    matrix = Matrix<float>(found->shape[0], found->shape[1]);
-    std::copy_n(found->data.data(), found->data.size(), reinterpret_cast<std::byte*>(matrix.data()));
-  });
   return statistics;
 }
 
