@@ -1,6 +1,7 @@
 """One job by several ranks: the same figures and the same bytes as by one, whatever becomes of a rank."""
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,21 @@ class SameBytes(Ranks):
         self.assertEqual(one["datasets"]["text"]["window_nll"], three["datasets"]["text"]["window_nll"])
         one = self.compress(1, "short", "--coding", "entropy", "--bpw", 3, samples=2)
         self.assertEqual(same_bytes(one, self.compress(3, "short", "--coding", "entropy", "--bpw", 3, samples=2)), [])
+
+    def test_each_rank_says_what_it_needs(self):
+        """18 windows are three runs, of which two ranks have two and one; of five, three have one and the others none."""
+        def planned(ranks):
+            done = by_ranks(ranks, "compress", self.model, self.folder / f"planned{ranks}", "--calib", f"text={self.calibration}",
+                            "--samples", 18, "--seqlen", 300, "--coding", "fixed", "--bits", 4, "--log-level", "info")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return [float(size) for size in re.findall(r"compressing takes about ([\d.]+) MB", done.stderr)]
+        self.assertEqual(planned(1), [])  # a processor by itself has no plan to keep to
+        two, five = planned(2), planned(5)
+        self.assertEqual([len(two), len(five)], [2, 5])
+        self.assertGreater(two[0], two[1])
+        self.assertEqual(five[:3], [two[1]] * 3)
+        self.assertEqual(five[3], five[4])
+        self.assertGreater(five[2], five[3])
 
     def test_experiment(self):
         results = []

@@ -12,8 +12,10 @@
 #include "base/log.h"
 #include "base/output.h"
 #include "base/sha256.h"
+#include "base/units.h"
 #include "compress/coder/later.h"
 #include "compress/plan.h"
+#include "device/memory_plan.h"
 #include "model/fingerprint.h"
 #include "model/vocabulary.h"
 #include "model/window.h"
@@ -76,9 +78,20 @@ void Compression::Take(const Placement& placement) {
   rest_ = placement.rest;
   planned_bytes_ = placement.plan.total();
   const Device device = settings_.arithmetic.device;
-  if (device.is_cuda()) {
+  if (device.is_cuda() || !group().alone()) {
     LogInfo("compressing takes about {}{}", placement.plan.Describe(),
             rest_ == device ? "" : "; the activations of all tokens rest on the processor");
+  }
+}
+
+// What the leading rank has said for itself, of the others.
+void Compression::DescribeOtherRanks() const {
+  const Device device = settings_.arithmetic.device;
+  const std::vector<std::vector<double>> plans = group().Gather(std::vector<double>{
+      static_cast<double>(planned_bytes_), static_cast<double>(AvailableMemory(device)), rest_ == device ? 1.0 : 0.0});
+  for (size_t r = 1; r < plans.size(); ++r) {
+    LogInfo("compressing takes about {} of the {} that are free on rank {}{}", FormatBytes(plans[r][0]),
+            FormatBytes(plans[r][1]), r, plans[r][2] == 1 ? "" : "; the activations of all tokens rest on the processor");
   }
 }
 
@@ -172,6 +185,7 @@ void Compression::CheckAndIdentify() {
     stop.request_stop();
     throw;
   }
+  if (!group().alone()) DescribeOtherRanks();
   LogDebug("checked in {:.2f} s", MonotonicSeconds() - began_);
   progress_.Begin("fingerprint", 1, "files");
   // What a rank finds wrong with its tensors the first one says.

@@ -58,6 +58,7 @@ class Compression {
   void CheckModel() const;
   void CheckBudget();
   void Take(const Placement& placement);
+  void DescribeOtherRanks() const;
   void CheckStatisticsPath() const;
   std::filesystem::path StatisticsFile(const Identity& identity) const;
   void Describe();

@@ -59,9 +59,7 @@ MemoryPlan PlanCompression(const CompressionSettings& settings, const ModelConfi
   const bool on_gpu = arithmetic.device.is_cuda(), drifts = settings.drift.compensation > 0;
   const uint64_t window = settings.calibration.seqlen.value();
   const TokenBlocks blocks(settings.calibration.samples * window, window, *arithmetic.group);
-  // Of the rank that has most: the first.
-  uint64_t tokens = 0;
-  for (size_t step = 0; step < blocks.steps(); ++step) tokens += blocks.Block(step * arithmetic.group->size()).count;
+  const uint64_t tokens = blocks.MineTokens();
   const uint64_t of_original =
       drifts ? std::min<uint64_t>(settings.drift.windows * window * tokens / blocks.tokens() + window, tokens) : 0;
   const uint64_t value_bytes = DTypeBytes(arithmetic.operands());
