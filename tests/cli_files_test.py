@@ -13,7 +13,7 @@ import subprocess
 import termios
 import time
 
-from program import DEMO, MICA, ProgramTest, main, mica, read_json
+from program import DEMO, MICA, SANITIZED, ProgramTest, main, mica, read_json
 
 PROSE = "The river ran past the mill and under the old stone bridge, and nobody could say who had built it, or when.\n"
 QUICK = ["--seqlen", "64", "--max-windows", "2"]
@@ -286,6 +286,7 @@ class FilesTest(ProgramTest):
         self.assertNotIn("\x1b", piped.stderr)
         self.assertEqual(mica("compress", self.model, self.folder / "g", *self.calib, "--log-level", "error").stderr, "")
 
+    @unittest.skipIf(SANITIZED, "SKIP: a build with sanitizers")
     def test_little_memory_ends_in_a_line(self):
         endings = set()
         for megabytes in (60, 150, 250, 350, 400, 450, 500, 600, 700, 900, 1200):

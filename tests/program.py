@@ -11,6 +11,8 @@ import unittest
 MICA = os.environ.get("MICA", "build/release/bin/mica")
 SOURCE = pathlib.Path(os.environ.get("MICA_SOURCE_DIR", pathlib.Path(__file__).parent.parent))
 DEMO = SOURCE / "models" / "demo"
+# AddressSanitizer reserves address space as it likes, so that programs with it know no limit of it.
+SANITIZED = "libasan" in subprocess.run(["ldd", MICA], capture_output=True, text=True, check=False).stdout
 
 
 def mica(*arguments, **options):
