@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+import unittest
 
 from program import DEMO, MICA, SANITIZED, ProgramTest, main, mica, read_json
 
