@@ -24,7 +24,8 @@ std::unique_ptr<Coder> MakeCoder(const CompressionSettings& settings, const Mode
   if (settings.coding == Coding::kEntropy)
     return std::make_unique<EntropyCoder>(task, settings.entropy, config);
   if (std::unique_ptr<StorageTarget> target = MakeStorageTarget(settings, config)) {
-    const BlockSettings solver{.refine_passes = settings.fixed.refine_passes};
+    const BlockSettings solver{.refine_passes = settings.fixed.refine_passes,
+                               .row_feedback = settings.entropy.row_feedback};
     return std::make_unique<BlockCoder>(task, std::move(target), solver,
                                         settings.embedding_bits == kSharedBits, config);
   }

@@ -25,7 +25,7 @@ constexpr uint64_t kSweepMatrices = 6;  // the same while it sums: H and D of a 
 
 // Whether statistics hold the moments of all matrices' outputs.
 bool HasOutputMoments(const CompressionSettings& settings) {
-  return settings.coding == Coding::kEntropy && settings.entropy.row_feedback && settings.fisher.windows > 0;
+  return settings.coding != Coding::kFixed && settings.entropy.row_feedback && settings.fisher.windows > 0;
 }
 
 }  // namespace

@@ -138,6 +138,9 @@ TEST(Settings, OptionsThatChangeNothingAreRefused) {
     refused(option, "with --coding fixed", Json::object());
     taken(option, {{"coding", "entropy"}});
   }
+  taken("row-feedback", {{"coding", "gguf"}});
+  taken("row-feedback", {{"coding", "compressed-tensors"}});
+  refused("row-feedback", "--fisher-windows 0", {{"coding", "gguf"}, {"fisher_windows", 0}});
   for (const char* option : {"bit-options", "refine-passes", "information-weight"}) {
     refused(option, "with --coding entropy", {{"coding", "entropy"}});
     taken(option, Json::object());

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "compress/budget/demands.h"
+#include "compress/inform/steps.h"
+#include "device/array.h"
 #include "device/cuda.h"
 
 namespace mica {
@@ -109,6 +111,11 @@ double BlockCoder::LeastBits(double other_bytes) const {
 }
 
 void BlockCoder::Require(StatisticsSettings& settings) const {
+  settings.fisher.output_moments =
+      settings_.row_feedback && std::ranges::any_of(kLinearKinds, [&](LinearKind kind) {
+        const MatrixShape shape = LinearShape(config_, kind);
+        return FeedsRows(task_.device, shape.rows, shape.cols);
+      });
   for (const BlockGrid& grid : target_->grids()) settings.grids.push_back(grid.name);
   settings.grids.push_back("passes " + std::to_string(settings_.refine_passes));
   if (plans_ends_) {
@@ -204,7 +211,15 @@ BlockCoder::Solved BlockCoder::SolveMatrix(size_t layer, const StageInput& input
   Solved solved{layer, matrix.kind, GridOfMatrix(layer, matrix.kind), {}, {}};
   Array weights(matrix.weights.rows(), matrix.weights.cols(), DType::kF32, matrix.weights.device());
   solved.solution = InContext(LinearTensorName(*config_.family, layer, matrix.kind), [&] {
-    return SolveOnBlocks(matrix.weights.view(), input.h, *input.factor, target_->grids()[solved.grid],
+    const BlockGrid& grid = target_->grids()[solved.grid];
+    if (!FeedsRows(input.h.device, weights.rows(), weights.cols())) {
+      return SolveOnBlocks(matrix.weights.view(), input.h, *input.factor, grid, settings_, &solved.report,
+                           weights.view());
+    }
+    const StepPlan rows =
+        PlanRowSteps(statistics_->linears[layer][static_cast<size_t>(matrix.kind)].outputs, 0, {});
+    const Array v = rows.v.empty() ? Array() : CopyTo(input.h.device, rows.v.view());
+    return SolveOnBlocks(matrix.weights.view(), input.h, *input.factor, {rows.row_order, v.view()}, grid,
                          settings_, &solved.report, weights.view());
   });
   matrix.weights = std::move(weights);

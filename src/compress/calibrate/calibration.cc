@@ -98,7 +98,6 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
   Calibration calibration;
   calibration.samples = settings.samples;
   calibration.seqlen = seqlen;
-  calibration.ids.reserve(settings.samples * seqlen);
   std::vector<std::vector<int32_t>> drawn(settings.sources.size());  // [windows, seqlen] a source
   for (size_t i = 0; i < settings.sources.size(); ++i) {
     const DataSpec& source = settings.sources[i];
@@ -130,6 +129,7 @@ Calibration DrawCalibration(const CalibrationSettings& settings, const Tokenizer
                                               .windows = windows[i],
                                               .other = {}});
   }
+  calibration.ids.reserve(settings.samples * seqlen);
   // Interleaved, so that any leading part of the windows is a fair sample of the mixture.
   for (size_t w = 0; calibration.ids.size() < settings.samples * seqlen; ++w) {
     for (size_t i = 0; i < drawn.size(); ++i) {

@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "compress/inform/steps.h"
 #include "format/gguf/decode.h"
+#include "ops/linalg/linalg.h"
 #include "tests/compress/correlated.h"
 #include "tests/error_message.h"
 
@@ -76,6 +79,78 @@ TEST(SolveOnBlocks, FeedbackBeatsRoundingAndTheSearchBeatsNone) {
     EXPECT_LT(plain.measured_loss, 0.75 * rounded) << grid.name;
     EXPECT_LT(searched.measured_loss, 1.03 * plain.measured_loss) << grid.name;
   }
+}
+
+// tr(G (W - Q) H (W - Q)^T).
+double LossUnder(const Matrix<float>& g, const Matrix<float>& w, const Matrix<float>& q, const Matrix<float>& h) {
+  Matrix<float> off = w.Clone(), moved(w.rows(), w.cols()), felt(w.rows(), w.cols());
+  for (size_t i = 0; i < off.size(); ++i) off.data()[i] -= q.data()[i];
+  Gemm(false, false, 1.0f, off, h, 0.0f, moved);
+  Gemm(false, false, 1.0f, g, moved, 0.0f, felt);
+  double loss = 0;
+  for (size_t i = 0; i < off.size(); ++i) loss += double{off.data()[i]} * felt.data()[i];
+  return loss;
+}
+
+// What PlanRowSteps makes of the moments of outputs, G, in blocks of so many.
+StepPlan RowsOf(const Matrix<float>& g, size_t block) {
+  OutputInformation outputs;
+  outputs.moments = Matrix<float>(g.rows(), block, 0.0f);
+  for (size_t r = 0; r < g.rows(); ++r) {
+    outputs.fisher.push_back(g(r, r));
+    const size_t start = r / block * block;
+    for (size_t s = 0; s < std::min(block, g.rows() - start); ++s) outputs.moments(r, s) = g(r, start + s);
+  }
+  return PlanRowSteps(outputs, 0, {});
+}
+
+TEST(SolveOnBlocks, ErrorsAreAbsorbedByLaterRows) {
+  constexpr size_t kMany = 300;  // four stripes
+  const Matrix<float> w = GaussianWeights(kMany, kCols, 3), h = CorrelatedMoments(kCols, 1500, 4),
+                      g = CorrelatedMoments(kMany, 900, 5);
+  const DampedFactor factor(h, {}, 0);
+  for (const GgmlType type : {GgmlType::kQ4_K, GgmlType::kQ2_K, GgmlType::kIQ3_S}) {
+    const BlockGrid& grid = GridOf(type);
+    Matrix<float> plain(kMany, kCols), stored(kMany, kCols);
+    SolverReport report;
+    SolveOnBlocks(w, h, factor, grid, {}, nullptr, plain);
+    const double before = LossUnder(g, w, plain, h);
+    double whole = 0;
+    for (const size_t block : {kMany, size_t{128}}) {
+      const StepPlan rows = RowsOf(g, block);
+      const BlockSolution solution = SolveOnBlocks(w, h, factor, {rows.row_order, rows.v.view()}, grid, {}, &report, stored);
+      EXPECT_EQ(solution.rows(), kMany);
+      const Matrix<float> read = Decoded(type, solution.EncodedRows(type), kMany, kCols);
+      for (size_t i = 0; i < read.size(); ++i) ASSERT_EQ(read.data()[i], stored.data()[i]) << grid.name;
+      const double after = LossUnder(g, w, stored, h);
+      EXPECT_LT(after, 0.97 * before) << grid.name << ", blocks of " << block;
+      if (block == kMany) whole = after;
+      EXPECT_GE(after, whole) << grid.name;
+      EXPECT_GT(LossBetween(w, stored, h), LossBetween(w, plain, h)) << grid.name;  // what it costs without G
+      EXPECT_GT(report.relative_error, 0);
+      EXPECT_LT(report.relative_error, 1);
+    }
+  }
+}
+
+TEST(SolveOnBlocks, OutputsThatAreFeltAloneFeedNothingBack) {
+  constexpr size_t kMany = 200;
+  const Matrix<float> w = GaussianWeights(kMany, kCols, 3), h = CorrelatedMoments(kCols, 1500, 4);
+  Matrix<float> g(kMany, kMany, 0.0f);
+  for (size_t r = 0; r < kMany; ++r) g(r, r) = 1.0f + static_cast<float>(r % 7);
+  const DampedFactor factor(h, {}, 0);
+  const BlockGrid grid = SymmetricGrid(4, 128, ScaleType::kBF16);
+  SolverReport apart, together;
+  const StepPlan rows = RowsOf(g, kMany);
+  const BlockSolution solution = SolveOnBlocks(w, h, factor, {rows.row_order, rows.v.view()}, grid, {}, &apart);
+  const BlockSolution expected = SolveOnBlocks(w, h, factor, grid, {}, &together);
+  const auto same = [](const auto& a, const auto& b) {
+    return a.size() == b.size() && std::equal(a.data(), a.data() + a.size(), b.data());
+  };
+  EXPECT_TRUE(same(solution.Codes(), expected.Codes()));
+  EXPECT_TRUE(same(solution.Scales(), expected.Scales()));
+  EXPECT_NEAR(apart.measured_loss, together.measured_loss, 1e-5 * together.measured_loss);
+  EXPECT_NEAR(apart.relative_error, together.relative_error, 1e-5 * together.relative_error);
 }
 
 TEST(SolveOnBlocks, SolvesSymmetricIntegers) {
