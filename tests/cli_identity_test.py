@@ -161,6 +161,20 @@ class IdentityTest(ProgramTest):
         swap_pieces(self.model / "tokenizer.model")
         self.assertIn("tokenizer ", compress("d"))
 
+    def test_statistics_are_those_of_the_types_that_were_measured(self):
+        model, kept = self.folder / "wide", self.folder / "s.safetensors"
+        self.succeed("synthesize", model, "--layers", 2, "--hidden", 64, "--heads", 2, "--ffn", 160, "--max-positions", 256, "--tokenizer", self.tokenizer)
+
+        def compress(out, types, bpw):
+            done = mica("compress", model, self.folder / out, *self.small, "--coding", "gguf", "--gguf-types", types, "--bpw", bpw, "--statistics", kept)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stderr, r"predicted divergence [\d.e-]+ nats")
+            return done.stderr
+
+        self.assertNotIn("collecting anew", compress("one", "Q4_0", 4.5))
+        self.assertNotIn("collecting anew", compress("again", "Q4_0", 4.5))
+        self.assertIn("losses on grids", compress("other", "Q5_0", 5.5))
+
     def test_a_stopped_compression_goes_on_with_the_same_alone(self):
         base = ("--calib", f"text={self.calib}", "--samples", 300, "--seqlen", 64, "--bits", 3)
         out = self.folder / "out"

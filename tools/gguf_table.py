@@ -57,8 +57,9 @@ def main():
         stem = "".join(c if c.isalnum() else "-" for c in row)
         packed, result = options.runs / stem, options.runs / f"{stem}.json"
         if not (packed / "compression.json").exists():
-            # Budgets share what was measured on the original model.
-            statistics = options.runs / ("statistics-file" if "--size" in flags else "statistics")
+            # Budgets that choose among the same types share what was measured on the original model.
+            types = flags.split()[1] if "--gguf-types" in flags else ""
+            statistics = options.runs / ("statistics-file" if "--size" in flags else f"statistics{types}")
             run([options.mica, "compress", options.model, packed, "--coding", "gguf", "--calib", f"c4={options.data / 'c4.calib.jsonl'}", "--samples", "64",
                  "--statistics", statistics, "--device", options.device, *flags.split()])
         if not result.exists():

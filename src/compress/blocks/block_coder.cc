@@ -4,12 +4,14 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/context.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "compress/budget/demands.h"
+#include "compress/calibrate/layer_pass.h"
 #include "compress/inform/steps.h"
 #include "device/array.h"
 #include "device/cuda.h"
@@ -116,7 +118,12 @@ void BlockCoder::Require(StatisticsSettings& settings) const {
         const MatrixShape shape = LinearShape(config_, kind);
         return FeedsRows(task_.device, shape.rows, shape.cols);
       });
-  for (const BlockGrid& grid : target_->grids()) settings.grids.push_back(grid.name);
+  std::set<size_t> widths;
+  for (const InputKind input : kInputKinds) widths.insert(InputCols(config_, input));
+  for (const size_t cols : widths) {
+    for (const size_t grid : target_->Candidates(cols))
+      settings.grids.push_back(fmt::format("{} of {} columns", target_->grids()[grid].name, cols));
+  }
   settings.grids.push_back("passes " + std::to_string(settings_.refine_passes));
   if (plans_ends_) {
     settings.measure_ends = [this](const MeasuredMatrix& rows) {

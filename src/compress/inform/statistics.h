@@ -102,7 +102,7 @@ struct StatisticsSettings {
   FisherSettings fisher;
   double damping = 0.03;    // of the moments, times each channel's energy
   bool step_sizes = false;  // needed by coding `entropy`
-  // Needed where matrices choose among grids: what they are called, and what measures the losses on them.
+  // Needed where matrices choose among grids: which are measured, and what measures the losses on them.
   std::vector<std::string> grids = {};
   std::function<GridLosses(const MeasuredMatrix& matrix)> measure_grids = {};
   // The same of some rows of embedding and head, as if they were all; where these share the budget.
