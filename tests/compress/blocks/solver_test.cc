@@ -6,9 +6,12 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compress/inform/steps.h"
+#include "device/array.h"
+#include "device/cuda.h"
 #include "format/gguf/decode.h"
 #include "ops/linalg/linalg.h"
 #include "tests/compress/correlated.h"
@@ -131,6 +134,29 @@ TEST(SolveOnBlocks, ErrorsAreAbsorbedByLaterRows) {
       EXPECT_LT(report.relative_error, 1);
     }
   }
+}
+
+TEST(SolveOnBlocks, RowsFeedBackOnACudaDeviceAsWell) {
+  if (CudaDevices() == 0) GTEST_SKIP() << CudaAbsence();
+  constexpr size_t kMany = 300;
+  const Device device = Device::Cuda(0);
+  const Matrix<float> w = GaussianWeights(kMany, kCols, 3), h = CorrelatedMoments(kCols, 1500, 4),
+                      g = CorrelatedMoments(kMany, 900, 5);
+  const StepPlan rows = RowsOf(g, 128);
+  const DampedFactor factor(h, {}, 0);
+  Matrix<float> here(kMany, kCols), there(kMany, kCols);
+  const BlockGrid& grid = GridOf(GgmlType::kQ4_K);
+  SolveOnBlocks(w, h, factor, {rows.row_order, rows.v.view()}, grid, {}, nullptr, here);
+  const Array w_there = CopyTo(device, w), h_there = CopyTo(device, h), v_there = CopyTo(device, rows.v.view());
+  const DampedFactor factor_there(h_there.view(), {}, 0);
+  Array stored(kMany, kCols, DType::kF32, device);
+  const BlockSolution solution = SolveOnBlocks(w_there.view(), h_there.view(), factor_there, {rows.row_order, v_there.view()},
+                                               grid, {}, nullptr, stored.view());
+  Copy(std::as_const(stored).view(), there);
+  const Matrix<float> read = Decoded(GgmlType::kQ4_K, solution.EncodedRows(GgmlType::kQ4_K), kMany, kCols);
+  for (size_t i = 0; i < read.size(); ++i) ASSERT_EQ(read.data()[i], there.data()[i]);
+  const double expected = LossUnder(g, w, here, h);
+  EXPECT_NEAR(LossUnder(g, w, there, h), expected, 0.01 * expected);
 }
 
 TEST(SolveOnBlocks, OutputsThatAreFeltAloneFeedNothingBack) {
