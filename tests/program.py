@@ -17,7 +17,7 @@ SANITIZED = "libasan" in subprocess.run(["ldd", MICA], capture_output=True, text
 
 def mica(*arguments, **options):
     """Runs mica to its end; the finished process with text output."""
-    return subprocess.run([MICA, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run([MICA, *map(str, arguments)], capture_output=True, text=True, timeout=3600 if SANITIZED else 600, **options)
 
 
 class ProgramTest(unittest.TestCase):
