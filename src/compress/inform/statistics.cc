@@ -177,7 +177,6 @@ void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings,
       return plans;
     });
   }
-  Beside measuring(device), grouping(device);
   const auto measure = [&](InputKind input) {
     const size_t k = static_cast<size_t>(input);
     const ConstTensor h = std::as_const(sums.second[k]).view();
@@ -211,6 +210,7 @@ void MeasureLayer(size_t l, LayerSums& sums, const StatisticsSettings& settings,
     InContext(InputPlace(l, input), [&] { GroupInput(std::move(source), settings, inputs[k]); });
   };
   const bool grouped = settings.information.grouping != GroupingMethod::kWaterfill;
+  Beside measuring(device), grouping(device);  // last: they use the others
   for (const InputKind input : kInputKinds) {
     ThrowIfInterrupted();
     if (settings.inputs_at_once) {
