@@ -40,7 +40,7 @@ struct InputStatistics {
 
 // What a matrix loses on each of several grids: sum over rows of fisher_r (w_r - q_r) H (w_r - q_r)^T.
 struct GridLosses {
-  std::vector<double> rounded;  // [grids] by rounding; infinite where its rows are no whole blocks
+  std::vector<double> rounded;  // [grids] by rounding; infinite on those that it has no choice of
   std::vector<double> solved;   // [grids] by the solver; empty but in some layers
 };
 
