@@ -63,6 +63,11 @@ void FillBytes(Device device, void* memory, int value, size_t bytes);
 // Waits until what this thread has given the device is done; nothing on the processor.
 void Synchronize(Device device);
 
+// What this thread gives the device from here to EndBackground gives way to what other threads give it. Both
+// wait for what the thread has given it before. See BackgroundWork (device/background_work.h).
+void BeginBackground(Device device);
+void EndBackground(Device device);
+
 // What `work` gives the device on this thread, recorded and not done: a graph of the device, which starts all
 // of it at once. `work` may neither wait for the device nor copy from or to the processor, and what it reads
 // and writes must stay where it is; memory that it takes it must give back. See RecordedWork

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <system_error>
 
@@ -25,6 +26,9 @@ Function* Symbol(void* library, const char* name) {
 std::string DeviceAbsence(const char* driver) {
   void* const library = ::dlopen(driver, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return fmt::format("this machine has no NVIDIA driver ({})", ::dlerror());
+  // The driver puts the queues of a process into so many of the device's, 8 unless told otherwise, and what shares one
+  // waits for what is before it.
+  ::setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   // Of cuda.h: every function returns 0 or the number of an error.
   auto* const init = Symbol<int(unsigned flags)>(library, "cuInit");
   auto* const count = Symbol<int(int* devices)>(library, "cuDeviceGetCount");
@@ -140,6 +144,8 @@ void FillBytes(Device device, void* memory, int value, size_t bytes) {
 void Synchronize(Device device) {
   if (device.is_cuda()) Functions().Synchronize(device);
 }
+void BeginBackground(Device device) { Functions().BeginBackground(device); }
+void EndBackground(Device device) { Functions().EndBackground(device); }
 void* RecordWork(Device device, const std::function<void()>& work) {
   return Functions().RecordWork(device, work);
 }

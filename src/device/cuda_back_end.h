@@ -24,6 +24,7 @@ namespace mica {
       function(LimitDeviceMemory) function(AllocateOnDevice) function(FreeOnDevice)                \
           function(AllocatePinned) function(FreePinned) function(CopyBytes) function(UploadFrom)   \
               function(DownloadBytes) function(FillBytes) function(Synchronize)            \
+              function(BeginBackground) function(EndBackground)                                        \
                   function(RecordWork) function(ReplayWork) function(ForgetWork)   \
                       function(NcclNewGroup) function(NcclJoin) function(NcclExchange)     \
                           function(NcclBroadcast)

@@ -107,11 +107,7 @@ void Launch(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 thre
             Arguments... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
   const cudaStream_t stream = StreamOn(device);
-  if (shared_bytes > 48 * 1024) {
-    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "asking for shared memory");
-  }
+  AllowSharedMemory(device, reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<blocks, threads, shared_bytes, stream>>>(Parameters(arguments)...);
   CheckCuda(cudaGetLastError(), "starting a kernel");
 }
@@ -131,11 +127,7 @@ template <typename... Parameters, typename... Arguments>
 void LaunchBehind(Device device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
                   size_t shared_bytes, Arguments... arguments) {
   if (blocks.x == 0) return;
-  if (shared_bytes > 48 * 1024) {
-    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "asking for shared memory");
-  }
+  AllowSharedMemory(device, reinterpret_cast<const void*>(kernel), shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = threads;

@@ -81,14 +81,95 @@ void CheckCuda(cudaError_t code, const char* what) {
   Fail("{} failed on the CUDA device: {}", what, cudaGetErrorString(code));
 }
 
+namespace {
+
+// Queues whose work goes first, of threads that have ended, by device. They go from thread to thread, and are
+// never destroyed, as the driver may be gone when the program ends.
+struct IdleQueues {
+  std::mutex mutex;
+  std::vector<cudaStream_t> of_device[kMostDevices];
+};
+IdleQueues& Queues() {
+  static IdleQueues* const queues = new IdleQueues;
+  return *queues;
+}
+
+// What a thread gives devices to do. Needs no destruction: other objects of the thread may outlive it.
+struct ThreadState {
+  int current = -1;    // device
+  int background = 0;  // BeginBackground without EndBackground
+  cudaStream_t queues[kMostDevices] = {};
+};
+thread_local ThreadState t_state;
+
+// Returns the queues of a thread that ends.
+struct QueueReturner {
+  ~QueueReturner() {
+    for (int i = 0; i < kMostDevices; ++i) {
+      if (t_state.queues[i] == nullptr || cudaStreamSynchronize(t_state.queues[i]) != cudaSuccess) continue;
+      const std::lock_guard<std::mutex> lock(Queues().mutex);
+      Queues().of_device[i].push_back(t_state.queues[i]);
+    }
+  }
+};
+
+cudaStream_t TakeQueue(int device) {
+  {
+    const std::lock_guard<std::mutex> lock(Queues().mutex);
+    std::vector<cudaStream_t>& idle = Queues().of_device[device];
+    if (!idle.empty()) {
+      const cudaStream_t queue = idle.back();
+      idle.pop_back();
+      return queue;
+    }
+  }
+  int least = 0, greatest = 0;
+  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for its queues");
+  cudaStream_t queue = nullptr;
+  CheckCuda(cudaStreamCreateWithPriority(&queue, cudaStreamNonBlocking, greatest), "making a queue");
+  return queue;
+}
+
+}  // namespace
+
 cudaStream_t StreamOn(Device device) {
   MICA_CHECK(device.is_cuda());
-  thread_local int current = -1;
-  if (current != device.index()) {
+  if (t_state.current != device.index()) {
     CheckCuda(cudaSetDevice(device.index()), "choosing the device");
-    current = device.index();
+    t_state.current = device.index();
   }
-  return cudaStreamPerThread;
+  if (t_state.background > 0) return cudaStreamPerThread;  // of the least priority
+  cudaStream_t& queue = t_state.queues[device.index()];
+  if (queue == nullptr) {
+    thread_local QueueReturner returner;
+    queue = TakeQueue(device.index());
+  }
+  return queue;
+}
+
+void AllowSharedMemory(Device device, const void* kernel, size_t bytes) {
+  constexpr size_t kAlwaysAllowed = 48 * 1024;
+  if (bytes <= kAlwaysAllowed) return;
+  StreamOn(device);
+  // What is allowed is only raised: another thread may be about to start the kernel with more.
+  static std::mutex mutex;
+  static auto* const allowed = new std::map<std::pair<const void*, int>, size_t>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  size_t& most = (*allowed)[{kernel, device.index()}];
+  if (bytes <= most) return;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+            "asking for shared memory");
+  most = bytes;
+}
+
+void cuda::BeginBackground(Device device) {
+  cuda::Synchronize(device);
+  ++t_state.background;
+}
+
+void cuda::EndBackground(Device device) {
+  cudaStreamSynchronize(StreamOn(device));  // in a destructor: a failure has been reported, or will be
+  --t_state.background;
 }
 
 CudaProperties cuda::PropertiesOf(Device device) {

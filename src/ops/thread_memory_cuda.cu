@@ -33,7 +33,7 @@ class OfThread {
   ~OfThread() {
     for (auto& [index, held] : held_) {
       // The next thread has another queue, so that nothing may be under way; a failure has been reported.
-      if (cudaSetDevice(index) == cudaSuccess) cudaStreamSynchronize(cudaStreamPerThread);
+      cudaStreamSynchronize(StreamOn(Device::Cuda(index)));
       const std::lock_guard<std::mutex> lock(ThePool().mutex);
       ThePool().free[index].push_back(std::move(held));
     }

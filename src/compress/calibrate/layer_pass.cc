@@ -14,6 +14,7 @@
 #include "compress/calibrate/drift.h"
 #include "compress/calibrate/moments.h"
 #include "device/array.h"
+#include "device/background_work.h"
 #include "device/cuda.h"
 #include "device/precision.h"
 #include "device/tensor.h"
@@ -176,6 +177,7 @@ class Pass {
     if (sides_.size() == 1 || sides_[1].stream->rest() != device_) return;
     Synchronize(device_);  // its weights are there
     ahead_ = std::async(std::launch::async, [this, advance] {
+      const BackgroundWork gives_way(device_);
       std::vector<Here> all(sides_[1].stream->portions().size());
       for (size_t index = 0; index < all.size(); ++index) {
         if (!sides_[1].Takes(index)) continue;

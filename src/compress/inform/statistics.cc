@@ -23,6 +23,7 @@
 #include "compress/curvature/score_histogram.h"
 #include "compress/inform/column_exponents.h"
 #include "compress/inform/statistics_fields.h"
+#include "device/background_work.h"
 #include "device/cuda.h"
 #include "device/device.h"
 #include "device/memory_plan.h"
@@ -378,7 +379,8 @@ Statistics CollectStatistics(const ModelWeights& weights, const Calibration& all
   });
   const Group& group = *arithmetic.group;
   Beside measuring(device);
-  uint64_t done = 0, reported = 0;  // tokens of this rank, and of all
+  const BackgroundWork sweeps(device);  // give way to what is measured
+  uint64_t done = 0, reported = 0;      // tokens of this rank, and of all
   for (size_t l = 0; l < config.layers; ++l) {
     auto measured = std::make_shared<LayerSums>();
     measured->weights = ahead.Next();

@@ -104,6 +104,14 @@ inline HWY_ATTR void LookUp(const CodebookTables& tables, F index, F* level, int
   for (int i = 0; i < count; ++i) level[i] = Load(found[i]);
 }
 
+// A row has one lane.
+HWY_INLINE constexpr int Lane() { return 0; }
+HWY_INLINE constexpr int Lanes() { return 1; }
+HWY_INLINE void SyncLanes() {}
+HWY_INLINE F FromLane(F a, int /*lane*/) { return a; }
+template <typename... With>
+HWY_INLINE void LeastOfLanes(F* /*key*/, F* /*order*/, With*... /*with*/) {}
+
 // BF16 values are the upper halves of FP32 ones.
 HWY_INLINE auto UpperHalf(V a) {
   const DU32 d;

@@ -1,7 +1,6 @@
-// The arithmetic of rows on a CUDA device: a thread has a row, and a block of threads is one warp, so that
-// the rows of a matrix are spread over all multiprocessors. What a row works on stays in global memory,
-// neighbouring rows side by side, which the first cache holds; what belongs to columns is read by all
-// threads of a warp at once.
+// The arithmetic of rows on a CUDA device: threads (x) of one warp are the lanes of a row, and a block is one warp of
+// some rows (y), so that the rows of a matrix are spread over all multiprocessors. What a row works on stays in global
+// memory, neighbouring rows side by side, which the first cache holds.
 #include "device/cuda_kernel.h"
 #include "ops/blocks/block_rows.h"
 #include "ops/cuda_ops.h"
@@ -54,7 +53,28 @@ __device__ inline F LoadScale(const uint16_t* from, bool bf16) {
 __device__ inline void StoreScale(F a, bool bf16, uint16_t* to) {
   *to = bf16 ? __bfloat16_as_ushort(__float2bfloat16_rn(a)) : __half_as_ushort(__float2half_rn(a));
 }
-__device__ inline void AddLoss(F loss, double* to) { *to += loss; }
+__device__ inline int Lane() { return static_cast<int>(threadIdx.x); }
+__device__ inline int Lanes() { return static_cast<int>(blockDim.x); }
+// Those of the row.
+__device__ inline unsigned LaneMask() { return (kAllLanes >> (kWarp - blockDim.x)) << (threadIdx.y * blockDim.x); }
+__device__ inline void SyncLanes() { __syncwarp(LaneMask()); }
+__device__ inline F FromLane(F a, int lane) { return __shfl_sync(LaneMask(), a, lane, static_cast<int>(blockDim.x)); }
+template <typename... With>
+__device__ inline void LeastOfLanes(F* key, F* order, With*... with) {
+  for (unsigned reach = 1; reach < blockDim.x; reach *= 2) {
+    const F other = __shfl_xor_sync(LaneMask(), *key, reach), place = __shfl_xor_sync(LaneMask(), *order, reach);
+    const bool less = other < *key || (other == *key && place < *order);
+    const auto take = [&](F* mine) {
+      const F its = __shfl_xor_sync(LaneMask(), *mine, reach);
+      if (less) *mine = its;
+    };
+    (take(with), ...);
+    if (less) *key = other, *order = place;
+  }
+}
+__device__ inline void AddLoss(F loss, double* to) {
+  if (Lane() == 0) *to += loss;
+}
 
 #define MICA_ROW __device__ inline
 #include "ops/blocks/row_arithmetic.h"
@@ -68,7 +88,7 @@ __device__ T* Moved(T* pointer, size_t row) {
 }
 
 __device__ void RunRowOf(const RowJob& job) {
-  const size_t row = blockIdx.x * size_t{kWarp} + threadIdx.x;
+  const size_t row = blockIdx.x * size_t{blockDim.y} + threadIdx.y;
   if (row >= job.rows) return;
   RowJob own = job;
   own.w = Moved(job.w, row);
@@ -90,14 +110,26 @@ __global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob one, const RowJo
   RunRowOf(many != nullptr ? many[blockIdx.y] : one);
 }
 
+// A matrix of few rows leaves most of the device idle; where rows are many, what lanes do alike is work. Results do not
+// depend on it.
+unsigned LanesOf(size_t rows) {
+  constexpr unsigned kMost = 16;
+  constexpr size_t kThreads = 20480;
+  unsigned lanes = kMost;
+  while (lanes > 1 && rows * lanes > kThreads) lanes /= 2;
+  return lanes;
+}
+
 }  // namespace
 
 void RunRows(Device device, std::span<const RowJob> jobs) {
   if (jobs.empty()) return;
-  const unsigned blocks = Blocks(jobs.front().rows, kWarp);
-  if (jobs.size() == 1) return Launch(device, RunRowsOf, blocks, kWarp, 0, jobs.front(), nullptr);
+  const unsigned lanes = LanesOf(jobs.front().rows);
+  const dim3 threads(lanes, kWarp / lanes);
+  const unsigned blocks = Blocks(jobs.front().rows, threads.y);
+  if (jobs.size() == 1) return Launch(device, RunRowsOf, blocks, threads, 0, jobs.front(), nullptr);
   const Values<RowJob> there(device, jobs);
-  Launch(device, RunRowsOf, dim3(blocks, static_cast<unsigned>(jobs.size())), kWarp, 0, jobs.front(),
+  Launch(device, RunRowsOf, dim3(blocks, static_cast<unsigned>(jobs.size())), threads, 0, jobs.front(),
          there.data());
 }
 

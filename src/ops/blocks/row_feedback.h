@@ -9,7 +9,8 @@ MICA_ROW void ApplyStripTo(const F* change, const float* factor, size_t factor_s
                            float* target, size_t stride) {
   const F c0 = change[0], c1 = change[1], c2 = change[2], c3 = change[3];
   const F c4 = change[4], c5 = change[5], c6 = change[6], c7 = change[7];
-  for (int k = first; k < last; ++k) {
+  SyncLanes();
+  for (int k = first + Lane(); k < last; k += Lanes()) {
     const float* f = factor + k;
     F x = Load(target + k * stride), y = c1 * Set(f[factor_stride]);
     x = NegFma(c0, Set(f[0]), x);
@@ -21,6 +22,7 @@ MICA_ROW void ApplyStripTo(const F* change, const float* factor, size_t factor_s
     y = Fma(c7, Set(f[7 * factor_stride]), y);
     Store(x - y, target + k * stride);
   }
+  SyncLanes();
 }
 
 // The loss that n columns at `first` leave when they are fixed one after the other on a grid.
@@ -183,7 +185,7 @@ MICA_ROW void RoundChunk(const RowJob& job, bool round) {
     const int n = job.grid.group_cols < block.cols ? job.grid.group_cols : block.cols;
     for (int k = 0; k < job.grid.groups; ++k) {
       const GroupGrid<kTable> group = GridOfGroup(levels, d, dmin, s[k], m[k]);
-      for (int j = block.from + k * n; j < block.from + (k + 1) * n; ++j) {
+      for (int j = block.from + k * n + Lane(); j < block.from + (k + 1) * n; j += Lanes()) {
         StoreByte(levels.CodeOf(group.Nearest(Load(job.w + j * job.stride))), job.codes + j * job.stride);
       }
     }
@@ -200,7 +202,7 @@ MICA_ROW void ValuesOfChunk(const RowJob& job, bool residual) {
     const int n = job.grid.group_cols < block.cols ? job.grid.group_cols : block.cols;
     for (int k = 0; k < job.grid.groups; ++k) {
       const GroupGrid<kTable> group = GridOfGroup(levels, d, dmin, s[k], m[k]);
-      for (int j = block.from + k * n; j < block.from + (k + 1) * n; ++j) {
+      for (int j = block.from + k * n + Lane(); j < block.from + (k + 1) * n; j += Lanes()) {
         const F value = group.Value(levels.OfCode(LoadByte(job.codes + j * job.stride)));
         float* const w = job.w + j * job.stride;
         Store(residual ? Load(w) - value : value, w);

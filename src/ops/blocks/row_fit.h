@@ -225,33 +225,35 @@ MICA_ROW F FitUnit(const RowGrid& grid, const F* value, const F* weight, int cou
   const int steps = extent <= 40 ? 14 : 6;
   const float from = extent <= 40 ? 0.6f : 0.9f, to = extent <= 40 ? 1.02f : 1.01f;
   const float inverse_step = 1 / step;
-  F best = Set(3e38f), unit = Set(0);
-  for (int sign = 1; sign >= (signs ? -1 : 1); sign -= 2) {
-    for (int i = 0; i < steps; ++i) {
-      const float share = from + (to - from) * static_cast<float>(i) / static_cast<float>(steps - 1);
-      F inverse = Set(static_cast<float>(sign) * share * extent) / most, d = Set(0);
-      for (int round = 0; round < 2; ++round) {
-        F ff = Set(0), fx = Set(0), error = Set(0);
-        for (int k = 0; k < count; ++k) {
-          const F integer =
-              RoundToWhole(Clamped((value[k] * inverse - Set(base)) * Set(inverse_step), 0, top));
-          const F factor = Fma(integer, Set(step), Set(base));
-          ff = Fma(weight[k] * factor, factor, ff);
-          fx = Fma(weight[k] * factor, value[k], fx);
-          const F off = NegFma(d, factor, value[k]);
-          error = Fma(weight[k] * off, off, error);
-        }
-        if (round == 0) {
-          d = Stored(grid, Ratio(fx, ff));
-          inverse = Ratio(Set(1), d);
-        } else {
-          const M better = Less(error, best);
-          best = If(better, error, best);
-          unit = If(better, d, unit);
-        }
+  F best = Set(3e38f), at = Set(3e38f), unit = Set(0);
+  for (int trial = Lane(); trial < (signs ? 2 * steps : steps); trial += Lanes()) {
+    const int i = trial < steps ? trial : trial - steps;
+    const float sign = trial < steps ? 1.0f : -1.0f;
+    const float share = from + (to - from) * static_cast<float>(i) / static_cast<float>(steps - 1);
+    F inverse = Set(sign * share * extent) / most, d = Set(0);
+    for (int round = 0; round < 2; ++round) {
+      F ff = Set(0), fx = Set(0), error = Set(0);
+      for (int k = 0; k < count; ++k) {
+        const F integer =
+            RoundToWhole(Clamped((value[k] * inverse - Set(base)) * Set(inverse_step), 0, top));
+        const F factor = Fma(integer, Set(step), Set(base));
+        ff = Fma(weight[k] * factor, factor, ff);
+        fx = Fma(weight[k] * factor, value[k], fx);
+        const F off = NegFma(d, factor, value[k]);
+        error = Fma(weight[k] * off, off, error);
+      }
+      if (round == 0) {
+        d = Stored(grid, Ratio(fx, ff));
+        inverse = Ratio(Set(1), d);
+      } else {
+        const M better = Less(error, best);
+        best = If(better, error, best);
+        at = If(better, Set(static_cast<float>(trial)), at);
+        unit = If(better, d, unit);
       }
     }
   }
+  LeastOfLanes(&best, &at, &unit);
   return unit;
 }
 
@@ -261,19 +263,20 @@ MICA_ROW void SearchIntegers(const Levels<kTable>& levels, const float* x, size_
                              int n, F d, F dmin, int radius, F* s, F* m) {
   const RowGrid& grid = levels.grid;
   const F s0 = *s, m0 = *m;
-  F best = Set(3e38f);
-  const int of_m = grid.offset_high > 0 ? radius : 0;
-  for (int i = -radius; i <= radius; ++i) {
+  F best = Set(3e38f), at = Set(3e38f);
+  const int of_m = grid.offset_high > 0 ? radius : 0, width = 2 * of_m + 1;
+  for (int trial = Lane(); trial < (2 * radius + 1) * width; trial += Lanes()) {
+    const int i = trial / width - radius, k = trial % width - of_m;
     const F si = Clamped(s0 + Set(static_cast<float>(i)), 0, grid.scale_high), a = d * FactorOf(grid, si);
-    for (int k = -of_m; k <= of_m; ++k) {
-      const F mk = of_m == 0 ? m0 : Clamped(m0 + Set(static_cast<float>(k)), 0, grid.offset_high);
-      const F error = RoundingError(GroupGrid<kTable>(levels, a, dmin * mk), x, stride, imp, n);
-      const M better = Less(error, best);
-      best = If(better, error, best);
-      *s = If(better, si, *s);
-      *m = If(better, mk, *m);
-    }
+    const F mk = of_m == 0 ? m0 : Clamped(m0 + Set(static_cast<float>(k)), 0, grid.offset_high);
+    const F error = RoundingError(GroupGrid<kTable>(levels, a, dmin * mk), x, stride, imp, n);
+    const M better = Less(error, best);
+    best = If(better, error, best);
+    at = If(better, Set(static_cast<float>(trial)), at);
+    *s = If(better, si, *s);
+    *m = If(better, mk, *m);
   }
+  LeastOfLanes(&best, &at, s, m);
 }
 
 // d, dmin, s and m of a block.
@@ -283,7 +286,7 @@ MICA_ROW void FitBlock(const Levels<kTable>& levels, const float* x, size_t stri
   const RowGrid& grid = levels.grid;
   const int n = grid.group_cols, groups = grid.groups;
   F a[kLargestGroups], b[kLargestGroups], weight[kLargestGroups];
-  for (int k = 0; k < groups; ++k) {
+  for (int k = Lane(); k < groups; k += Lanes()) {
     const float* at = x + static_cast<size_t>(k) * n * stride;
     if (grid.offset) {
       FitWithOffset(levels, at, stride, imp + k * n, n, &a[k], &b[k]);
@@ -291,6 +294,10 @@ MICA_ROW void FitBlock(const Levels<kTable>& levels, const float* x, size_t stri
       a[k] = FitScale(levels, at, stride, imp + k * n, n);
       b[k] = Set(0);
     }
+  }
+  for (int k = 0; k < groups; ++k) {
+    a[k] = FromLane(a[k], k % Lanes());
+    b[k] = FromLane(b[k], k % Lanes());
   }
   // Errors of levels held, and what real d and dmin would be best for them.
   const auto refit = [&] {

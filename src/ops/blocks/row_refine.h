@@ -34,8 +34,7 @@ MICA_ROW F RefineUnits(const RowJob& job, const BlockPart& block, const F* m, F*
   const size_t stride = job.stride, part = static_cast<size_t>(job.cols) * stride;
   float* const g = job.scratch + block.from * stride;
   float *const u = g + part, *const hu = u + part, *const hv = hu + part;
-  F uu = Set(0), ug = Set(0), uv = Set(0), vv = Set(0), vg = Set(0);
-  for (int j = 0; j < block.cols; j += 4) {
+  for (int j = 4 * Lane(); j < block.cols; j += 4 * Lanes()) {
     F of_u[4], of_v[4];
     for (int i = 0; i < 4; ++i) of_u[i] = of_v[i] = Set(0);
     for (int k = 0; k < grid.groups; ++k) {
@@ -52,25 +51,31 @@ MICA_ROW F RefineUnits(const RowJob& job, const BlockPart& block, const F* m, F*
         for (int i = 0; i < 4; ++i) of_v[i] = NegFma(m[k], Set(sum[i]), of_v[i]);
       }
     }
-    const F v = grid.offset ? -m[j / n] : Set(0);
     for (int i = 0; i < 4; ++i) {
-      const F x = Load(u + (j + i) * stride), gradient = Load(g + (j + i) * stride);
-      uu = Fma(x, of_u[i], uu);
-      ug = Fma(x, gradient, ug);
       Store(of_u[i], hu + (j + i) * stride);
-      if (!grid.offset) continue;
-      uv = Fma(x, of_v[i], uv);
-      vv = Fma(v, of_v[i], vv);
-      vg = Fma(v, gradient, vg);
-      Store(of_v[i], hv + (j + i) * stride);
+      if (grid.offset) Store(of_v[i], hv + (j + i) * stride);
     }
   }
-  const Refit refit = RefitScales(grid, *d, *dmin, uu, ug, uv, vv, vg);
+  SyncLanes();
+  F uu = Set(0), ug = Set(0), uv = Set(0), vv = Set(0), vg = Set(0);
   for (int j = 0; j < block.cols; ++j) {
+    const F x = Load(u + j * stride), gradient = Load(g + j * stride), of_u = Load(hu + j * stride);
+    uu = Fma(x, of_u, uu);
+    ug = Fma(x, gradient, ug);
+    if (!grid.offset) continue;
+    const F v = -m[j / n], of_v = Load(hv + j * stride);
+    uv = Fma(x, of_v, uv);
+    vv = Fma(v, of_v, vv);
+    vg = Fma(v, gradient, vg);
+  }
+  const Refit refit = RefitScales(grid, *d, *dmin, uu, ug, uv, vv, vg);
+  SyncLanes();
+  for (int j = Lane(); j < block.cols; j += Lanes()) {
     F gradient = NegFma(refit.x, Load(hu + j * stride), Load(g + j * stride));
     if (grid.offset) gradient = NegFma(refit.y, Load(hv + j * stride), gradient);
     Store(gradient, g + j * stride);
   }
+  SyncLanes();
   *d = *d + refit.x;
   *dmin = *dmin + refit.y;
   return refit.loss;
@@ -154,7 +159,8 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
       *s = best_s;
       *m = best_m;
     }
-    for (int j = 0; j < n; ++j) {
+    SyncLanes();
+    for (int j = Lane(); j < n; j += Lanes()) {
       F gradient = NegFma(x, product[j], Load(g + j * stride));
       if (grid.offset) {
         const float* h = h_row(j);
@@ -170,6 +176,7 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
     group.inverse = refitted.inverse;
   }
   const M none = Equal(group.a, Set(0));
+  SyncLanes();
   for (int at = 0; at < n; at += kStripCols) {
     F change[kStripCols], gradient[kStripCols];
     for (int i = 0; i < kStripCols; ++i) gradient[i] = Load(g + (at + i) * stride);
@@ -199,7 +206,7 @@ MICA_ROW void RefineChunk(const RowJob& job) {
   const Levels<kTable> levels{job.grid};
   const RowGrid& grid = job.grid;
   const size_t stride = job.stride;
-  for (int j = 0; j < job.cols; ++j) Store(Load(job.w + j * stride), job.scratch + j * stride);
+  for (int j = Lane(); j < job.cols; j += Lanes()) Store(Load(job.w + j * stride), job.scratch + j * stride);
   F loss = Set(0);
   ForBlocks(job, [&](const BlockPart& block) {
     F d, dmin, s[kLargestGroups], m[kLargestGroups];
@@ -208,7 +215,7 @@ MICA_ROW void RefineChunk(const RowJob& job) {
     const auto add_values = [&](bool after) {
       for (int k = 0; k < grid.groups; ++k) {
         const GroupGrid<kTable> group = GridOfGroup(levels, d, dmin, s[k], m[k]);
-        for (int j = block.from + k * n; j < block.from + (k + 1) * n; ++j) {
+        for (int j = block.from + k * n + Lane(); j < block.from + (k + 1) * n; j += Lanes()) {
           const F level = levels.OfCode(LoadByte(job.codes + j * stride)), value = group.Value(level);
           float* const change = job.change + j * stride;
           if (!after && grid.integers)
@@ -216,6 +223,7 @@ MICA_ROW void RefineChunk(const RowJob& job) {
           Store(after ? Load(change) + value : -value, change);
         }
       }
+      SyncLanes();
     };
     add_values(false);
     if (grid.integers) loss = loss + RefineUnits(job, block, m, &d, &dmin);

@@ -89,7 +89,7 @@ MICA_ROW void ChooseVector(const CodebookTables& tables, const float* metric, co
     }
     // What the first half of the columns costs alone, for all that it can be.
     F low_cost[kLargestLows];
-    for (int l = 0; l < tables.lows; ++l) {
+    for (int l = Lane(); l < tables.lows; l += Lanes()) {
       const float* g = tables.low_levels[l];
       F sum = Set(0);
       for (int i = 0; i < kH; ++i) {
@@ -99,8 +99,9 @@ MICA_ROW void ChooseVector(const CodebookTables& tables, const float* metric, co
       }
       low_cost[l] = sum;
     }
+    for (int l = 0; l < tables.lows; ++l) low_cost[l] = FromLane(low_cost[l], l % Lanes());
     F cost = Set(3e38f), index = Set(0);
-    for (int run = 0; run < tables.runs; ++run) {
+    for (int run = Lane(); run < tables.runs; run += Lanes()) {
       const float* h = tables.high_levels[run];
       F alone = Set(0), cross[kH];
       for (int i = 0; i < kH; ++i) {
@@ -121,6 +122,7 @@ MICA_ROW void ChooseVector(const CodebookTables& tables, const float* metric, co
         index = If(better, Set(static_cast<float>(k)), index);
       }
     }
+    LeastOfLanes(&cost, &index);
     F level[kN];
     LookUp(tables, index, level, kN);
     for (int i = 0; i < kN; ++i) level[i] = level[i] * sign[i];
@@ -204,8 +206,12 @@ MICA_ROW F FitMagnitudes(const RowJob& job, int first, int n, F* weight) {
 MICA_ROW void FitVectorBlock(const RowJob& job, F* d, F* s) {
   const RowGrid& grid = job.grid;
   F a[kLargestGroups], weight[kLargestGroups];
-  for (int k = 0; k < grid.groups; ++k)
+  for (int k = Lane(); k < grid.groups; k += Lanes())
     a[k] = FitMagnitudes(job, k * grid.group_cols, grid.group_cols, &weight[k]);
+  for (int k = 0; k < grid.groups; ++k) {
+    a[k] = FromLane(a[k], k % Lanes());
+    weight[k] = FromLane(weight[k], k % Lanes());
+  }
   *d = FitUnit(grid, a, weight, grid.groups, grid.scale_base, grid.scale_step, grid.scale_high, false);
   const F inverse = Ratio(Set(1), *d);
   for (int k = 0; k < grid.groups; ++k) s[k] = IntegerOf(grid, a[k] * inverse);
@@ -390,7 +396,7 @@ MICA_ROW void ChooseChunk(const RowJob& job) {
 template <int kN>
 MICA_ROW void ValuesOfVectors(const RowJob& job, bool residual) {
   const F d = LoadScale(job.d, job.grid.bf16);
-  for (int at = 0; at < job.cols; at += 8) {
+  for (int at = 8 * Lane(); at < job.cols; at += 8 * Lanes()) {
     const F a = d * FactorOf(job.grid, LoadByte(job.s + at / job.grid.group_cols * job.stride));
     F level[8];
     LoadLevels<kN>(job, at, level);
@@ -433,11 +439,12 @@ MICA_ROW F RefineVector(const RowJob& job, int first, int n, int at, F a, F inve
     const F change = If(moved, a * (choice.level[i] - level[at + i]), Set(0));
     level[at + i] = If(moved, choice.level[i], level[at + i]);
     const float* h = job.factor + (first + at + i) * job.factor_stride + first;
-    for (int k = at + kN; k < n; ++k) {
+    for (int k = at + kN + Lane(); k < n; k += Lanes()) {
       float* const gradient = g + k * job.stride;
       Store(NegFma(change, Set(h[k]), Load(gradient)), gradient);
     }
   }
+  SyncLanes();
   return If(moved, gain * a * a, Set(0));
 }
 
@@ -449,9 +456,9 @@ MICA_ROW void RefineVectors(const RowJob& job) {
   const BlockPart block{0, job.cols, 0, 0};
   F d, dmin, s[kLargestGroups], m[kLargestGroups], loss = Set(0);
   LoadScales(job, block, &d, &dmin, s, m);
-  for (int j = 0; j < job.cols; ++j) Store(Load(job.w + j * stride), job.scratch + j * stride);
+  for (int j = Lane(); j < job.cols; j += Lanes()) Store(Load(job.w + j * stride), job.scratch + j * stride);
   const auto add_values = [&](bool after) {
-    for (int at = 0; at < job.cols; at += 8) {
+    for (int at = 8 * Lane(); at < job.cols; at += 8 * Lanes()) {
       const F factor = FactorOf(grid, s[at / n]);
       F level[8];
       LoadLevels<kN>(job, at, level);
@@ -462,6 +469,7 @@ MICA_ROW void RefineVectors(const RowJob& job) {
         Store(after ? Load(change) + value : -value, change);
       }
     }
+    SyncLanes();
   };
   add_values(false);
   loss = loss + RefineUnits(job, block, m, &d, &dmin);
@@ -494,7 +502,9 @@ MICA_ROW void RefineVectors(const RowJob& job) {
     x = If(better, x, Set(0));
     s[k] = If(better, wanted, s[k]);
     loss = loss + If(better, gain, Set(0));
-    for (int j = 0; j < n; ++j) Store(NegFma(x, product[j], Load(g + j * stride)), g + j * stride);
+    SyncLanes();
+    for (int j = Lane(); j < n; j += Lanes()) Store(NegFma(x, product[j], Load(g + j * stride)), g + j * stride);
+    SyncLanes();
     // The vectors.
     const F a = d * FactorOf(grid, s[k]), inverse = Ratio(Set(1), a);
     for (int at = 0; at < n; at += kN) {

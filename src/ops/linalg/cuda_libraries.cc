@@ -15,6 +15,7 @@ struct Handles {
   cublasLtHandle_t blas_lt = nullptr;
   cusolverDnHandle_t solver = nullptr;
   void* workspace = nullptr;
+  cudaStream_t stream = nullptr;  // the queue that they work in
 };
 
 // Handles that no thread has now, by device. Making them takes long and they hold memory, so that they go
@@ -43,17 +44,16 @@ class OfThread {
   ~OfThread() {
     for (const auto& [index, handles] : held_) {
       // The next thread has another queue, so that nothing may be under way; a failure has been reported.
-      if (cudaSetDevice(index) == cudaSuccess) cudaStreamSynchronize(cudaStreamPerThread);
+      cudaStreamSynchronize(StreamOn(Device::Cuda(index)));
       const std::lock_guard<std::mutex> lock(ThePool().mutex);
       ThePool().free[index].push_back(handles);
     }
   }
   const Handles& On(Device device) {
     const cudaStream_t stream = StreamOn(device);  // before any call: makes the device current
-    const auto found = held_.find(device.index());
-    if (found != held_.end()) return found->second;
-    Handles handles;
-    {
+    Handles& handles = held_[device.index()];
+    if (handles.blas != nullptr && handles.stream == stream) return handles;
+    if (handles.blas == nullptr) {
       const std::lock_guard<std::mutex> lock(ThePool().mutex);
       std::vector<Handles>& free = ThePool().free[device.index()];
       if (!free.empty()) {
@@ -67,7 +67,8 @@ class OfThread {
     CheckCublas(cublasSetWorkspace(handles.blas, handles.workspace, kCublasWorkspaceBytes),
                 "giving cuBLAS memory");
     CheckCusolver(cusolverDnSetStream(handles.solver, stream), "choosing cuSOLVER's queue");
-    return held_.emplace(device.index(), handles).first->second;
+    handles.stream = stream;
+    return handles;
   }
 
  private:
