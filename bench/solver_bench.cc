@@ -245,7 +245,8 @@ void BM_SolveSteps(benchmark::State& state) {
   for (size_t r = 0; r < rows; ++r) outputs.fisher.push_back(outputs.moments(r, r));
   if (state.range(2) == 0) outputs.moments = Matrix<float>();
   const auto factor = std::make_shared<const DampedFactor>(h, std::vector<uint32_t>(), 0.01);
-  const StepPlan plan = PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(factor)), outputs, 0, {});
+  StepPlan plan = PlanRowSteps(outputs, 0, {});
+  plan.columns = std::make_shared<const ColumnSteps>(PlanColumns(factor));
   const StepPrices prices{.trellis = state.range(2) == 2};
   for (auto _ : state)
     benchmark::DoNotOptimize(SolveSteps({{w, &plan, {}}}, -7.0, prices)[0].matrix.n.data());

@@ -79,13 +79,6 @@ ColumnSteps PlanColumns(std::shared_ptr<const DampedFactor> factor) {
   return steps;
 }
 
-StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
-                   double signal, const StepSettings& settings) {
-  StepPlan plan = PlanRowSteps(outputs, signal, settings);
-  plan.columns = std::move(columns);
-  return plan;
-}
-
 StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const StepSettings& settings) {
   StepPlan plan;
   const std::vector<double>& fisher = outputs.fisher;

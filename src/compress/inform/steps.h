@@ -49,11 +49,9 @@ struct StepPlan {
   Matrix<float> v;             // [rows, block] row p: V_pq for the positions q of p's block; empty without G
   std::vector<float> row_log;  // [rows] log2 of a_i, original order
 };
-// signal: what the matrix's outputs weigh in the loss, sum of f_r w_rc^2 H_cc; 0 where that is not known.
-// Throws Error when the moments of `outputs` are not finite or not positive definite at any damping.
-StepPlan PlanSteps(std::shared_ptr<const ColumnSteps> columns, const OutputInformation& outputs,
-                   double signal, const StepSettings& settings);
-// The same without columns, which nothing of it depends on.
+// All but the columns, on which nothing else depends. signal: what the matrix's outputs weigh in the loss, sum of
+// f_r w_rc^2 H_cc; 0 where that is not known. Throws Error when the moments of `outputs` are not finite or not positive
+// definite at any damping.
 StepPlan PlanRowSteps(const OutputInformation& outputs, double signal, const StepSettings& settings);
 // The same plan of a signal of 0 becomes that of `signal`.
 void WeighBySignal(double signal, StepPlan& plan);

@@ -11,9 +11,7 @@ namespace mica::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kCorner = 64;      // edge of the diagonal blocks that are inverted one value after the other
-constexpr size_t kCut = 1024;    // triangles of this edge and more are multiplied in parts,
-constexpr size_t kParts = 4;     // so many, each as far as it is not zero
+constexpr int kCorner = 64;  // edge of the diagonal blocks that are inverted one value after the other
 
 // Zeros above the diagonal of a; bad = 1 where a value on it is not finite or not positive. A block of
 // threads a row.
@@ -44,26 +42,6 @@ Tensor Part(const Tensor& a, size_t row, size_t rows, size_t col, size_t cols) {
   return a.Rows(row, rows).Cols(col, cols);
 }
 
-// out = b t for lower triangular t [n, n], b: [m, n]; of each of a batch.
-void MultiplyByLower(const Tensor& b, const Tensor& t, const Tensor& out, const Batch& batch) {
-  const size_t n = t.rows, step = n < kCut ? n : (n + kParts - 1) / kParts;
-  for (size_t first = 0; first < n; first += step) {
-    const size_t count = std::min(step, n - first), depth = n - first;
-    Product(false, false, 1.0f, b.Cols(first, depth), Part(t, first, depth, first, count), 0.0f,
-            out.Cols(first, count), batch);
-  }
-}
-
-// out = -t b for lower triangular t [m, m], b: [m, n]; of each of a batch.
-void MultiplyLowerBy(const Tensor& t, const Tensor& b, const Tensor& out, const Batch& batch) {
-  const size_t m = t.rows, step = m < kCut ? m : (m + kParts - 1) / kParts;
-  for (size_t first = 0; first < m; first += step) {
-    const size_t count = std::min(step, m - first), depth = first + count;
-    Product(false, false, -1.0f, Part(t, first, count, 0, depth), b.Rows(0, depth), 0.0f,
-            out.Rows(first, count), batch);
-  }
-}
-
 // l: its diagonal blocks of `size` rows are inverted already, from `start` on; inverts those of twice the
 // size, `count` of them, whose lower right part has `rest` rows: [A 0; B C]^-1 = [A^-1 0; -C^-1 B A^-1 C^-1].
 void JoinInverses(const Tensor& l, size_t start, size_t size, size_t rest, size_t count, Array& buffer) {
@@ -72,8 +50,8 @@ void JoinInverses(const Tensor& l, size_t start, size_t size, size_t rest, size_
   const Tensor product = buffer.view();  // [count * rest, size]
   const Tensor first(product.data, rest, size, size, DType::kF32, product.device);
   const size_t step = 2 * size * (l.stride + 1), dense = rest * size;
-  MultiplyByLower(b, a, first, {count, step, step, dense});
-  MultiplyLowerBy(c, first, b, {count, step, dense, step});
+  Product(false, false, 1.0f, b, a, 0.0f, first, {count, step, step, dense});
+  Product(false, false, -1.0f, c, first, 0.0f, b, {count, step, dense, step});
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// PlanSteps and SolveSteps against dense FP64 linear algebra and a loop over columns and rows that follows
+// Plans of steps and SolveSteps against dense FP64 linear algebra and a loop over columns and rows that follows
 // the definitions (docs/method.md, section 5; step_plan.h; step_solver.h) with no tiles' shortcuts.
 #include <gtest/gtest.h>
 
@@ -133,7 +133,7 @@ void ExpectEighths(int eighths, double log2_value, const char* what, size_t inde
   EXPECT_LT(std::fabs(8 * log2_value - eighths), 0.5 + 1e-3) << what << ' ' << index;
 }
 
-TEST(PlanSteps, ColumnsHaveTheFactorOrderAndStepsOfTheDenseInverse) {
+TEST(StepPlan, ColumnsHaveTheFactorOrderAndStepsOfTheDenseInverse) {
   for (const double damping : {0.01, 0.1}) {
     for (const bool dead : {false, true}) {
       Problem problem = MakeProblem(20, 90, 0, 3);
@@ -161,7 +161,7 @@ TEST(PlanSteps, ColumnsHaveTheFactorOrderAndStepsOfTheDenseInverse) {
   }
 }
 
-TEST(PlanSteps, RowsHaveTheFactorOrderAndStepsOfTheDenseInverseOfEachBlock) {
+TEST(StepPlan, RowsHaveTheFactorOrderAndStepsOfTheDenseInverseOfEachBlock) {
   const size_t rows = 300;
   for (const size_t block : {size_t{128}, size_t{300}}) {
     const Problem problem = MakeProblem(rows, 40, block, 5);
@@ -208,7 +208,7 @@ TEST(PlanSteps, RowsHaveTheFactorOrderAndStepsOfTheDenseInverseOfEachBlock) {
   }
 }
 
-TEST(PlanSteps, RowsWithoutMomentsFollowTheirFisherInformation) {
+TEST(StepPlan, RowsWithoutMomentsFollowTheirFisherInformation) {
   const Problem problem = MakeProblem(50, 30, 0, 7);
   StepOptions settings;
   settings.fisher_damping = 0.5;

@@ -26,8 +26,9 @@ inline StepPlan PlanOf(MatrixView<const float> h, const OutputInformation& outpu
   for (size_t j = 0; j < h.rows; ++j) trace += h(j, j);
   const double total = std::accumulate(outputs.fisher.begin(), outputs.fisher.end(), 0.0);
   auto factor = std::make_shared<const DampedFactor>(h, order, settings.damping);
-  return PlanSteps(std::make_shared<const ColumnSteps>(PlanColumns(std::move(factor))), outputs,
-                   trace * total, settings);
+  StepPlan plan = PlanRowSteps(outputs, trace * total, settings);
+  plan.columns = std::make_shared<const ColumnSteps>(PlanColumns(std::move(factor)));
+  return plan;
 }
 
 inline EntropyMatrix SolveSteps(MatrixView<const float> w, const StepPlan& plan, double log2_c,
