@@ -53,8 +53,8 @@ Matrix<T> Gathered(const std::vector<BlockSolution::Part>& parts, size_t rows, A
 }
 
 // In how many stripes the rows of a matrix are solved, one after the other. On a processor rows are work, of which a
-// stripe has enough for its threads. On a CUDA device a thread has a row, and a stripe takes as long as all rows would:
-// only small matrices are worth it.
+// stripe has enough for its threads. On a CUDA device all rows are solved at once, and a stripe takes about as long as
+// all would: only small matrices are worth it.
 size_t Stripes(Device device, size_t rows, size_t cols) {
   constexpr size_t kRowsOfStripe = 64, kMost = 16, kMostWeightsOnCuda = size_t{4} << 20;
   if (device.is_cuda() && rows * cols > kMostWeightsOnCuda) return 1;
