@@ -220,7 +220,7 @@ std::vector<Option> MakeCompressionOptions() {
       {.name = "trellis-window",
        .kind = OptionKind::kInteger,
        .group = "Coding entropy",
-       .help = "Rows that the trellis decides together; 0: all of a tile, on a GPU 16, when 16 more are searched",
+       .help = "Rows that the trellis decides together; 0: all of a tile, on a GPU 16, when 32 more are searched",
        .value = 0,
        .most = 128,
        .idle = {with_fixed, gguf_for_entropy, tensors_for_entropy, without_trellis},

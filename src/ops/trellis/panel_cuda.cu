@@ -9,8 +9,7 @@
 namespace mica::cuda::trellis {
 namespace {
 
-constexpr int kMostWarps = 5;   // one more than columns of the usual window that are under way in a tile
-constexpr unsigned kBegun = 8;  // rows that are begun together
+constexpr int kMostWarps = 4;  // one more than columns of the usual window that are under way in a tile
 constexpr int kParts = kTile / kWarp;
 // Between columns of a tile's errors: four lanes at each of eight rows then read from all banks.
 constexpr int kPitch = kTile + kBegun;
@@ -50,15 +49,15 @@ __device__ inline float Pick(const float (&values)[kParts], unsigned part) {
   return part < 2 ? low : high;
 }
 
-// far[part] -= errors of rows [decided, upto) of part kPart, which are those of the lanes with such a row,
+// far[part] -= errors of rows [decided, upto) of part kPart, which lanes have from lane decided - first on,
 // times V.
 template <unsigned kPart>
-__device__ inline void ReachFar(const TileOfV& tile_v, unsigned decided, unsigned upto, unsigned lane,
-                                float error, float (&far)[kParts]) {
+__device__ inline void ReachFar(const TileOfV& tile_v, unsigned first, unsigned decided, unsigned upto,
+                                unsigned lane, float error, float (&far)[kParts]) {
   const float* v = tile_v.far + FarStart(kPart) + decided % kWarp * FarWidth(kPart) + lane;
 #pragma unroll 4
   for (unsigned r = decided; r < upto; ++r, v += FarWidth(kPart)) {
-    const float e = __shfl_sync(kAllLanes, error, static_cast<int>(r % kWarp));
+    const float e = __shfl_sync(kAllLanes, error, static_cast<int>(r - first));
 #pragma unroll
     for (unsigned part = kPart + 1; part < kParts; ++part)
       far[part] = fmaf(-e, v[(part - kPart - 1) * kWarp], far[part]);
@@ -156,14 +155,19 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     ways.Begin(me);
     __syncwarp();
 
-    // Of the lane's latest row that is begun.
-    float w = 0;
-    // Rows [base, base + kBegun) are about to be searched.
-    const auto begin_rows = [&](unsigned base) {
-      const unsigned row = base + lane % kBegun, group = lane / kBegun, part = base / kWarp;
+    // ColumnMemory::row but for the value.
+    const auto scales_of = [&](unsigned row) {
       const float4 of_row = tile_memory.row[row];
       const int entropy_class =
           min(max(__float_as_int(of_row.z) + facts.entropy_class, stage.first_class), stage.last_class);
+      return make_float4(
+          of_row.x * facts.scale, of_row.y * inverse_scale, 0.0f,
+          __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
+    };
+    // Rows [base, base + kBegun) are about to be searched.
+    const auto begin_rows = [&](unsigned base) {
+      const unsigned row = base + lane % kBegun, group = lane / kBegun, part = base / kWarp;
+      float4 of_row = scales_of(row);
       const float before = Pick(work, part), besides = Pick(above, part) + Pick(far, part);
       // The last column's errors come last; those of the others are there.
       const unsigned decided = min(base + kBegun, rows);
@@ -186,19 +190,18 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
         last = last_factor * tile_memory.errors[p - 1][row];
       }
       if (group == base % kWarp / kBegun) {
-        w = before - (sum + last);
-        memory.row[lane] = make_float4(
-            of_row.x * facts.scale, of_row.y * inverse_scale, w + besides,
-            __uint_as_float(static_cast<uint32_t>(entropy_class - stage.first_class) * kClassBytes));
+        const float w = before - (sum + last);
+        memory.w[row % kRing] = w;
+        of_row.z = w + besides;
+        memory.row[lane] = of_row;
       }
       __syncwarp();
     };
-    // What becomes of rows [decided, upto), the lane's latest among them or not; rows before `now` are
-    // searched.
-    const auto keep = [&](unsigned decided, unsigned upto, unsigned now, int n, float q, float error) {
-      const unsigned row = now - 1 - (now - 1 - lane) % kWarp;  // beyond all others where there is none
-      const bool kept = row >= decided && row < upto;
-      const float change = (w - q) * reciprocal;
+    // What becomes of rows [first, upto), of which the lane has row first + lane, if it is one of them.
+    const auto keep = [&](unsigned first, unsigned upto, int n, float q, float error) {
+      const unsigned row = first + lane;
+      const bool kept = row < upto;
+      const float w = memory.w[row % kRing], change = (w - q) * reciprocal;
       if (kept) tile_memory.errors[p][row] = change;
       Say(tile_memory.done[p], upto);
       // The next column goes on meanwhile.
@@ -239,22 +242,31 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
           if (r + 1 < rows) Step<1>(me, group, r + 1, lane, prices, row, ways);
           if (r + 2 < rows) Step<2>(me, group, r + 2, lane, prices, row, ways);
         }
+        KeepWays(ways, base, now, lane, memory);
         if (now != rows && now < decided + window + ahead) continue;
         const unsigned upto = now == rows ? rows : decided + window;
-        const Found found = Decide(me, memory, decided, upto, now, lane, ways);
-        const int magnitude =
-            found.level > 0 ? static_cast<int>(0.5f * (found.level + static_cast<float>(found.quantiser)))
-                            : 0;
-        const float size = magnitude == 0 ? 0.0f : found.level * memory.row[lane].x;
-        const float q = found.value < 0 ? -size : size, error = found.value - q;
-        keep(decided, upto, now, found.value < 0 ? -magnitude : magnitude, q, error);
-        while (decided < upto) {
-          const unsigned part = decided / kWarp, last = min(upto, (part + 1) * kWarp);
-          if (part == 0) ReachFar<0>(tile_memory.v, decided, last, lane, error, far);
-          if (part == 1) ReachFar<1>(tile_memory.v, decided, last, lane, error, far);
-          if (part == 2) ReachFar<2>(tile_memory.v, decided, last, lane, error, far);
-          decided = last;
+        const int state = Decide(me, memory, upto, now, ways);
+        for (unsigned first = decided; first < upto; first += kWarp) {
+          const unsigned end = min(first + kWarp, upto), row = min(first + lane, end - 1);
+          const Found found = FoundOf(memory, row, upto, state);
+          const float4 scales = scales_of(row);
+          const Choice choice = Choose(LevelsOf(found.quantiser, found.parity), scales, found.value, prices);
+          const int magnitude =
+              choice.level > 0 ? static_cast<int>(0.5f * (choice.level + static_cast<float>(found.quantiser)))
+                               : 0;
+          const float size = magnitude == 0 ? 0.0f : choice.level * scales.x;
+          const float q = found.value < 0 ? -size : size, error = found.value - q;
+          keep(first, end, found.value < 0 ? -magnitude : magnitude, q, error);
+          if (now == rows) continue;  // nothing comes behind
+          while (decided < end) {
+            const unsigned part = decided / kWarp, last = min(end, (part + 1) * kWarp);
+            if (part == 0) ReachFar<0>(tile_memory.v, first, decided, last, lane, error, far);
+            if (part == 1) ReachFar<1>(tile_memory.v, first, decided, last, lane, error, far);
+            if (part == 2) ReachFar<2>(tile_memory.v, first, decided, last, lane, error, far);
+            decided = last;
+          }
         }
+        decided = upto;
       }
     } else {
       for (unsigned base = 0; base < rows; base += kWarp) {
@@ -280,7 +292,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
         }
         const int n = Rounded(value, row.y, prices, stage.plain);
         const float q = static_cast<float>(n) * row.x;
-        keep(base, now, now, n, q, value - q);
+        keep(base, now, n, q, value - q);
       }
     }
   }
@@ -303,13 +315,10 @@ __global__ void __launch_bounds__(kArrangeThreads) ArrangeTileOfV(Stage stage) {
     const float* row = tile.v + static_cast<size_t>(r) * tile.v_stride;
     return row[c] / row[r];
   };
-  for (unsigned i = threadIdx.x; i < kTile * kLanes * kNearPitch; i += kArrangeThreads) {
-    const unsigned r = i / (kLanes * kNearPitch), lane = i / kNearPitch % kLanes, place = i % kNearPitch;
+  for (unsigned i = threadIdx.x; i < kTile * kLanes * kNear; i += kArrangeThreads) {
+    const unsigned r = i / (kLanes * kNear), lane = i / kNear % kLanes, place = i % kNear;
     const unsigned first = (r + 1) / kLanes * kLanes;  // of the rows that lanes have then
-    float value = 0;
-    if (place < kNear) value = over_diagonal(r, first + place * kLanes + lane);
-    if (place == kNear) value = over_diagonal(r, r + 1);
-    v.near[r][lane][place] = value;
+    v.near[r][lane][place] = over_diagonal(r, first + place * kLanes + lane);
   }
   for (unsigned r = 0; r < kFarRows; ++r) {
     const unsigned part = r / kWarp, first = (part + 1) * kWarp;
@@ -426,12 +435,12 @@ Windows::Windows(const StepPrices& prices, Device device) {
   }
   const size_t rows = prices.window > 0 ? prices.window : kCudaWindow,
                behind = prices.window > 0 ? prices.ahead : kCudaAhead;
-  if (rows % kBegun != 0 || behind % kBegun != 0 || rows + behind > kWarp) {
+  if (rows % kBegun != 0 || behind % kBegun != 0 || rows + behind > kMostOpen) {
     Fail(
         "the trellis decides {} rows and looks {} ahead, expected on {}: a --trellis-window and a "
         "--trellis-ahead of "
         "multiples of {}, both together at most {}",
-        rows, behind, device.name(), kBegun, kWarp);
+        rows, behind, device.name(), kBegun, kMostOpen);
   }
   window = static_cast<int>(rows);
   ahead = static_cast<int>(behind);

@@ -29,8 +29,10 @@ inline constexpr float kNever = 1e30f;
 constexpr int kLanes = 32 / kStates;  // of a state
 // Rows to come of which a lane keeps what errors have made: of r, those of 4 (r / 4) + 4 i + lane % 4. What
 // is decided reaches rows behind them by itself.
-constexpr int kNear = 9;
-constexpr int kNearPitch = 12;  // kNear, the next row, and what makes them whole groups of 16 bytes
+constexpr int kNear = 12;
+constexpr unsigned kBegun = 8;  // rows that are begun together
+constexpr unsigned kMostOpen =
+    kNear * kLanes;  // rows that are searched before they are decided, a multiple of kBegun
 constexpr int kFarRows = kTile - 32;
 // Columns that are not near to a row, in parts of 32 rows: of the first part all behind it, and so on.
 __host__ __device__ constexpr unsigned FarWidth(unsigned part) { return kTile - (part + 1) * 32; }
@@ -44,7 +46,7 @@ __host__ __device__ constexpr unsigned FirstFar(unsigned r) {
 
 // V of a tile over its diagonal, V_rk / V_rr for k > r, zeros elsewhere, as a search reads it.
 struct alignas(16) TileOfV {
-  float near[kTile][kLanes][kNearPitch];
+  float near[kTile][kLanes][kNear];
   float far[FarStart(kFarRows / 32)];  // zeros where they are near
 };
 

@@ -38,12 +38,32 @@ constexpr uint32_t ByState(int (*of)(int, int)) {
 }
 inline constexpr uint32_t kFirstBefore = ByState(Predecessor), kFirstParity = ByState(ParityOf);
 
-// Of a warp: row r of the tile stands at r % kWarp.
+// Rows of which a warp keeps what it needs to decide them; row r of the tile stands at r % kRing.
+inline constexpr unsigned kRing = 64;
+static_assert(kMostOpen + kBegun <= kRing && kMostOpen % kBegun == 0);
+
+// Of a warp.
 struct alignas(16) ColumnMemory {
-  float4 row[kWarp];  // step, 1 / step, value without errors of near rows, bytes from prices to the class
-  float2 path[kWarp][kStates][2];  // by the state before the row and its parity: value and level
-  float u[kPanel];                 // the part of U's column that is in the panel: not for the search
+  float4 row[kWarp];  // at r % kWarp: step, 1 / step, value without errors of near rows, bytes from prices to
+                      // the class
+  float value[kRing][kStates][2];  // of the row when it was its turn, by the state before it and its parity
+  float w[kRing];                  // the same without errors of this column's rows
+  // Maps of states, four bits each: of the row, from behind it to before it; from behind the last row of its
+  // kBegun to behind it; and from behind that one to before the first.
+  uint32_t own[kRing], behind[kRing], all[kRing / kBegun];
+  float u[kPanel];  // the part of U's column that is in the panel: not for the search
 };
+
+// The levels of one quantiser and parity.
+struct Levels {
+  float shift;     // (quantiser - 2 parity) / 4
+  float lowest;    // 2 parity - quantiser: the level of the smallest integer
+  uint32_t table;  // bytes from a class to its prices
+};
+__device__ inline Levels LevelsOf(int quantiser, int parity) {
+  return {0.25f * static_cast<float>(quantiser - 2 * parity), static_cast<float>(2 * parity - quantiser),
+          static_cast<uint32_t>(2 * quantiser + parity) * kPriceBytes};
+}
 
 // What a lane does for its state: it tries one parity, and finds the better way into it.
 struct Role {
@@ -51,9 +71,7 @@ struct Role {
   int from[2];     // first lanes of the states before it
   int mine_of[2];  // lanes of those that keep the same rows as this one
   int try_of[2];   // lanes that try the ways from there
-  float shift;     // (quantiser - 2 parity) / 4
-  float lowest;    // 2 parity - quantiser: the level of the smallest integer
-  uint32_t table;  // bytes from a class to its prices
+  Levels levels;
 };
 
 __device__ inline Role RoleOf(int lane) {
@@ -70,19 +88,13 @@ __device__ inline Role RoleOf(int lane) {
       role.try_of[pick] = Predecessor(s, pick) * kLanes + ParityOf(s, pick);
     }
   }
-  const int quantiser = role.state & 1;
-  role.shift = 0.25f * static_cast<float>(quantiser - 2 * role.parity);
-  role.lowest = static_cast<float>(2 * role.parity - quantiser);
-  role.table = static_cast<uint32_t>(2 * quantiser + role.parity) * kPriceBytes;
+  role.levels = LevelsOf(role.state & 1, role.parity);
   return role;
 }
 
 // Eight numbers of three bits, a byte each.
 struct StateMap {
   uint32_t low, high;
-  __device__ int operator[](int state) const {
-    return static_cast<int>(__byte_perm(low, high, static_cast<uint32_t>(state)) & 7);
-  }
 };
 // The same, four bits each, and back.
 __device__ inline uint32_t Packed(const StateMap& map) {
@@ -92,13 +104,20 @@ __device__ inline StateMap Unpacked(uint32_t map) {
   const uint32_t even = map & 0x07070707u, odd = map >> 4 & 0x07070707u;
   return {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
 }
+// First one, then the other.
+__device__ inline StateMap Then(uint32_t first, const StateMap& second) {
+  return {__byte_perm(second.low, second.high, first & 0xFFFF),
+          __byte_perm(second.low, second.high, first >> 16)};
+}
+__device__ inline int Through(uint32_t map, int state) { return static_cast<int>(map >> (4 * state) & 7); }
+inline constexpr uint32_t kStays = 0x76543210u;
 
 // The ways through the rows so far, one to each state, of which a lane has its own.
 struct Survivors {
   float fed[kNear];   // what errors on the way have made of the lane's rows to come
   float total, next;  // its cost, what its errors have made of the row that comes
   uint32_t
-      history;  // at the row of this lane, r % kWarp: which lanes came by the second way into their state
+      history;  // at the row of this lane, r % kBegun: which lanes came by the second way into their state
 
   // Before the first row.
   __device__ void Begin(const Role& me) {
@@ -113,54 +132,68 @@ struct Survivors {
 // Where a lane finds what belongs to a group of four rows.
 struct Group {
   const float4* near;        // of the first row, in TileOfV
+  const float* next_near;    // the same of the lane that has the row behind it
   const float4 *row, *next;  // in ColumnMemory, and of the group behind it
-  float2* path;              // of its way on
+  float* value;              // of its way on
 };
 __device__ inline Group GroupOf(const Role& me, ColumnMemory& memory, const TileOfV& v, unsigned r,
                                 unsigned lane) {
   const unsigned here = r % kWarp;
-  return {reinterpret_cast<const float4*>(v.near[r][lane % kLanes]), memory.row + here,
-          memory.row + (here + kLanes) % kWarp, &memory.path[here][me.state][me.parity]};
+  return {reinterpret_cast<const float4*>(v.near[r][lane % kLanes]), v.near[r][0], memory.row + here,
+          memory.row + (here + kLanes) % kWarp, &memory.value[r % kRing][me.state][me.parity]};
 }
 
-// Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
-// go on by one; prices: kMagicBits float2 before Stage::prices.
-template <int kPlace>
-__device__ __forceinline__ void Step(const Role& me, const Group& group, unsigned r, unsigned lane,
-                                     const char* prices, float4 (&row)[2], Survivors& ways) {
-  const float4* near = group.near + kPlace * (kLanes * kNearPitch / 4);
-  const float4 near0 = near[0], near1 = near[1], near2 = near[2];
-  const float v[kNear] = {near0.x, near0.y, near0.z, near0.w, near1.x, near1.y, near1.z, near1.w, near2.x};
-  const float v_next = near2.y;
-  const float4 here = row[0];
-  row[0] = row[1];
-  row[1] = kPlace + 2 < kLanes ? group.row[kPlace + 2] : group.next[(kPlace + 2) % kLanes];
-  // The row behind it before this row's errors, on both ways into the state.
-  constexpr int kNext = (kPlace + 1) / kLanes, kNextLane = (kPlace + 1) % kLanes;
-  const float next0 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[0] + kNextLane),
-              next1 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[1] + kNextLane);
+// The cheapest of some levels.
+struct Choice {
+  float level, error, cost;  // |level| in steps
+};
+// row: its ColumnMemory::row; prices: kMagicBits float2 before Stage::prices.
+__device__ __forceinline__ Choice Choose(const Levels& levels, const float4& row, float value,
+                                         const char* prices) {
   // The nearest level of this quantiser and parity, and the one below it.
-  const float value = ways.next + here.z;
-  const float step = copysignf(here.x, value);
-  const float quarters = fmaf(fabsf(value), 0.25f * here.y, me.shift);
+  const float step = copysignf(row.x, value);
+  const float quarters = fmaf(fabsf(value), 0.25f * row.y, levels.shift);
   const uint32_t index = min(__float_as_uint(quarters + kMagic), kMagicBits + kPriced - 1);
-  const auto* of_class = reinterpret_cast<const float2*>(prices + (__float_as_uint(here.w) + me.table));
+  const auto* of_class = reinterpret_cast<const float2*>(prices + (__float_as_uint(row.w) + levels.table));
   const float2 price = __ldg(of_class + index);
   const float k = (fminf(quarters, kMostQuarters) + kMagic) - kMagic;
-  const float size = fminf(fabsf(value) * here.y, 4.0f * kMostQuarters);
-  const float nearest = fmaf(4.0f, k, me.lowest);
+  const float size = fminf(fabsf(value) * row.y, 4.0f * kMostQuarters);
+  const float nearest = fmaf(4.0f, k, levels.lowest);
   const float level0 = fmaxf(nearest, 0.0f), level1 = fmaxf(nearest - 4.0f, 0.0f);
   const float rest0 = fmaf(-level0, step, value), rest1 = fmaf(-level1, step, value);
   const float d0 = size - level0, d1 = size - level1;
   const float cost0 = fmaf(d0, d0, price.x), cost1 = fmaf(d1, d1, price.y);
   const bool lower = cost1 < cost0;
-  const float cost = ways.total + fminf(cost0, cost1), error = lower ? rest1 : rest0;
+  return {lower ? level1 : level0, lower ? rest1 : rest0, fminf(cost0, cost1)};
+}
+
+// Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
+// go on by one; prices: as Choose takes them.
+template <int kPlace>
+__device__ __forceinline__ void Step(const Role& me, const Group& group, unsigned r, unsigned lane,
+                                     const char* prices, float4 (&row)[2], Survivors& ways) {
+  const float4* near = group.near + kPlace * (kLanes * kNear / 4);
+  const float4 near0 = near[0], near1 = near[1], near2 = near[2];
+  const float v[kNear] = {near0.x, near0.y, near0.z, near0.w, near1.x, near1.y,
+                          near1.z, near1.w, near2.x, near2.y, near2.z, near2.w};
+  constexpr int kNextLane = (kPlace + 1) % kLanes;
+  const float v_next = group.next_near[(kPlace * kLanes + kNextLane) * kNear];
+  const float4 here = row[0];
+  row[0] = row[1];
+  row[1] = kPlace + 2 < kLanes ? group.row[kPlace + 2] : group.next[(kPlace + 2) % kLanes];
+  // The row behind it before this row's errors, on both ways into the state.
+  constexpr int kNext = (kPlace + 1) / kLanes;
+  const float next0 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[0] + kNextLane),
+              next1 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[1] + kNextLane);
+  const float value = ways.next + here.z;
+  const Choice choice = Choose(me.levels, here, value, prices);
+  const float cost = ways.total + choice.cost;
   // Which way into the state is cheaper.
   const float into0 = __shfl_sync(kAllLanes, cost, me.try_of[0]),
               into1 = __shfl_sync(kAllLanes, cost, me.try_of[1]);
-  const float error0 = __shfl_sync(kAllLanes, error, me.try_of[0]),
-              error1 = __shfl_sync(kAllLanes, error, me.try_of[1]);
-  if (lane % kLanes < 2) group.path[kPlace * (kStates * 2)] = make_float2(value, lower ? level1 : level0);
+  const float error0 = __shfl_sync(kAllLanes, choice.error, me.try_of[0]),
+              error1 = __shfl_sync(kAllLanes, choice.error, me.try_of[1]);
+  if (lane % kLanes < 2) group.value[kPlace * (kStates * 2)] = value;
   const bool second = into1 < into0;
   const float e = second ? error1 : error0;
   ways.next = fmaf(-e, v_next, second ? next1 : next0);
@@ -174,50 +207,70 @@ __device__ __forceinline__ void Step(const Role& me, const Group& group, unsigne
     ways.fed[i] = fmaf(-e, v[i], before);
   }
   const uint32_t picks = __ballot_sync(kAllLanes, second);
-  if (lane == r % kWarp) ways.history = picks;
+  if (lane % kBegun == r % kBegun) ways.history = picks;
 }
 
-// What has been decided for the lane's latest row.
-struct Found {
-  float value, level;  // of the row when it was its turn; |level| in steps
-  int quantiser;
-};
+// Keeps which ways led through rows [base, now), kBegun of them or those that are left.
+__device__ inline void KeepWays(const Survivors& ways, unsigned base, unsigned now, unsigned lane,
+                                ColumnMemory& memory) {
+  const unsigned place = lane % kBegun;
+  uint32_t own = kStays;
+  if (base + place < now) {
+    own = kFirstBefore;
+#pragma unroll
+    for (int s = 0; s < kStates; ++s) {
+      const auto other = static_cast<uint32_t>(Predecessor(s, 0) ^ Predecessor(s, 1)) << (4 * s);
+      if ((ways.history >> (kLanes * s) & 1) != 0) own ^= other;
+    }
+  }
+  uint32_t later = __shfl_down_sync(kAllLanes, own, 1, kBegun);
+  StateMap behind = Unpacked(place + 1 == kBegun ? kStays : later);
+#pragma unroll
+  for (unsigned reach = 1; reach < kBegun; reach *= 2) {
+    later = __shfl_down_sync(kAllLanes, Packed(behind), reach, kBegun);
+    if (place + reach < kBegun) behind = Then(later, behind);
+  }
+  if (lane < kBegun) {
+    memory.own[(base + place) % kRing] = own;
+    memory.behind[(base + place) % kRing] = Packed(behind);
+  }
+  if (lane == 0) memory.all[base / kBegun % (kRing / kBegun)] = Packed(Then(Packed(behind), Unpacked(own)));
+  __syncwarp();
+}
 
-// Decides rows [decided, upto) of the tile when rows before `now` are searched, at most kWarp of them from
-// `decided` on: they stay as they are on the cheapest way so far, and ways that part from it before `upto`
-// are no more. What it returns holds for lanes with such a row.
-__device__ inline Found Decide(const Role& me, const ColumnMemory& memory, unsigned decided, unsigned upto,
-                               unsigned now, unsigned lane, Survivors& ways) {
+// From `state` behind row `last` to that behind the last row of the kBegun that `row` is one of.
+__device__ inline int Back(const ColumnMemory& memory, unsigned last, unsigned row, int state) {
+  for (unsigned rows = last / kBegun; rows > row / kBegun; --rows)
+    state = Through(memory.all[rows % (kRing / kBegun)], state);
+  return state;
+}
+
+// Rows before `upto` stay as they are on the cheapest way through the rows before `now`: ways that part from
+// it there are no more. Returns its state behind row upto - 1.
+__device__ inline int Decide(const Role& me, const ColumnMemory& memory, unsigned upto, unsigned now,
+                             Survivors& ways) {
   // Costs are not negative: their bits are in the same order.
   const uint32_t least = __reduce_min_sync(kAllLanes, __float_as_uint(ways.total));
   const uint32_t cheapest = __ballot_sync(kAllLanes, __float_as_uint(ways.total) == least);
-  const int state = (__ffs(static_cast<int>(cheapest)) - 1) / kLanes;
-  // The way back: a row maps the state behind it to the one before it. `map` leads from behind the last row
-  // to behind the lane's, which lies `age` rows before.
-  const unsigned age = (now - 1 - lane) % kWarp;
-  uint32_t own = kFirstBefore;
-#pragma unroll
-  for (int s = 0; s < kStates; ++s) {
-    const auto other = static_cast<uint32_t>(Predecessor(s, 0) ^ Predecessor(s, 1)) << (4 * s);
-    if ((ways.history >> (kLanes * s) & 1) != 0) own ^= other;
-  }
-  uint32_t later = __shfl_sync(kAllLanes, own, static_cast<int>((lane + 1) % kWarp));
-  StateMap map = Unpacked(age == 0 ? 0x76543210u : later);
-#pragma unroll
-  for (unsigned reach = 1; reach < kWarp; reach *= 2) {
-    later = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((lane + reach) % kWarp));
-    if (age >= reach)
-      map = {__byte_perm(map.low, map.high, later & 0xFFFF), __byte_perm(map.low, map.high, later >> 16)};
-  }
-  const uint32_t behind = __shfl_sync(kAllLanes, Packed(map), static_cast<int>((upto - 1) % kWarp));
-  const bool stays = (behind >> (4 * me.state) & 7) == (behind >> (4 * state) & 7);
-  ways.total = stays ? ways.total - __uint_as_float(least) : kNever;
-  const int after = map[state], before = static_cast<int>(own >> (4 * after) & 7);
-  const bool second = static_cast<int>(kFirstBefore >> (4 * after) & 7) != before;
-  const int parity = static_cast<int>(kFirstParity >> (4 * after) & 1) ^ (second ? 1 : 0);
-  __syncwarp();
-  const float2 way = memory.path[lane][before][parity];
-  return {way.x, way.y, before & 1};
+  const int mine = Back(memory, now - 1, upto - 1, me.state);
+  const int state = __shfl_sync(kAllLanes, mine, __ffs(static_cast<int>(cheapest)) - 1);
+  ways.total = mine == state ? ways.total - __uint_as_float(least) : kNever;
+  return state;
+}
+
+// What has been decided for a row.
+struct Found {
+  float value;  // when it was its turn
+  int quantiser, parity;
+};
+// Of row `row` when `state` is behind row upto - 1.
+__device__ inline Found FoundOf(const ColumnMemory& memory, unsigned row, unsigned upto, int state) {
+  const unsigned place = row % kRing;
+  const int after = Through(memory.behind[place], Back(memory, upto - 1, row, state));
+  const int before = Through(memory.own[place], after);
+  const bool second = Through(kFirstBefore, after) != before;
+  const int parity = Through(kFirstParity, after) ^ (second ? 1 : 0);
+  return {memory.value[place][before][parity], before & 1, parity};
 }
 
 // As StepChooser::Round.

@@ -18,7 +18,7 @@ namespace mica {
 
 // What a CUDA device takes for StepPrices::window and ahead where the window is 0: a column follows the one before it
 // by so many rows together.
-inline constexpr size_t kCudaWindow = 16, kCudaAhead = 16;
+inline constexpr size_t kCudaWindow = 16, kCudaAhead = 32;
 
 // What is counted over one coded tile of rows.
 struct TileTally {
