@@ -121,12 +121,12 @@ void BM_SolveTiles(benchmark::State& state) {
 // Stages of LLaMA 13B: o, q k v, gate and up, down; before them few columns, where products are nothing.
 BENCHMARK(BM_SolveTiles)
     ->ArgNames({"tiles", "cols", "window", "ahead"})
-    ->ArgsProduct({{1, 40, 120, 216, 528}, {256}, {16}, {16}})
+    ->ArgsProduct({{1, 40, 120, 216, 528}, {256}, {16}, {32}})
     ->Args({120, 256, 8, 24})
     ->Args({120, 256, 32, 0})
     ->Args({120, 256, 0, 0})
-    ->ArgsProduct({{40, 120, 216}, {5120}, {16}, {16}})
-    ->Args({40, 13824, 16, 16})
+    ->ArgsProduct({{40, 120, 216}, {5120}, {16}, {32}})
+    ->Args({40, 13824, 16, 32})
     ->Iterations(2)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);

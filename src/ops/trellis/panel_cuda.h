@@ -33,22 +33,32 @@ constexpr int kNear = 12;
 constexpr unsigned kBegun = 8;  // rows that are begun together
 constexpr unsigned kMostOpen =
     kNear * kLanes;  // rows that are searched before they are decided, a multiple of kBegun
-constexpr int kFarRows = kTile - 32;
-// Columns that are not near to a row, in parts of 32 rows: of the first part all behind it, and so on.
-__host__ __device__ constexpr unsigned FarWidth(unsigned part) { return kTile - (part + 1) * 32; }
-__host__ __device__ constexpr unsigned FarStart(unsigned part) {
-  return part == 0 ? 0 : FarStart(part - 1) + 32 * FarWidth(part - 1);
-}
 // The first row that is not near to r. The last of a group of four has gone on to the next.
 __host__ __device__ constexpr unsigned FirstFar(unsigned r) {
   return (r + 1) / kLanes * kLanes + kNear * kLanes;
 }
 
+// Rows that are not near to some others, by halves of kWarp; those of half h are so to rows from
+// kWarp * FarPart(h) on, and none are to the last.
+constexpr unsigned kHalf = 16;
+constexpr unsigned kFarRows = kTile - kMostOpen;
+__host__ __device__ constexpr unsigned FarPart(unsigned half) { return (half + 1) / 2 + 1; }
+__host__ __device__ constexpr unsigned FarWidth(unsigned half) { return kTile - 32 * FarPart(half); }
+__host__ __device__ constexpr unsigned FarStart(unsigned half) {
+  return half == 0 ? 0 : FarStart(half - 1) + kHalf * FarWidth(half - 1);
+}
+static_assert(kMostOpen == 3 * kHalf && kFarRows % kHalf == 0);
+
 // V of a tile over its diagonal, V_rk / V_rr for k > r, zeros elsewhere, as a search reads it.
 struct alignas(16) TileOfV {
   float near[kTile][kLanes][kNear];
-  float far[FarStart(kFarRows / 32)];  // zeros where they are near
+  float far[FarStart(kFarRows /
+                     kHalf)];  // [half][row of it][rows from kWarp * FarPart on], zeros where they are near
 };
+__device__ inline unsigned FarOf(unsigned r, unsigned c) {
+  const unsigned half = r / kHalf;
+  return FarStart(half) + r % kHalf * FarWidth(half) + c - 32 * FarPart(half);
+}
 
 struct Tile {
   const float* v;  // V at the tile's first row and column; null: rows do not feed back

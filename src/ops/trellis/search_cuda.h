@@ -42,16 +42,19 @@ inline constexpr uint32_t kFirstBefore = ByState(Predecessor), kFirstParity = By
 inline constexpr unsigned kRing = 64;
 static_assert(kMostOpen + kBegun <= kRing && kMostOpen % kBegun == 0);
 
-// Of a warp.
+// Of a column: what its two warps tell each other, and what the search keeps.
 struct alignas(16) ColumnMemory {
-  float4 row[kWarp];  // at r % kWarp: step, 1 / step, value without errors of near rows, bytes from prices to
-                      // the class
+  // At r % kRing: step, 1 / step, weight without errors of the last column, bytes from prices to the class;
+  // the third becomes the value without errors of near rows. besides: what is added to it.
+  float4 row[kRing];
+  float besides[kRing];
   float value[kRing][kStates][2];  // of the row when it was its turn, by the state before it and its parity
-  float w[kRing];                  // the same without errors of this column's rows
-  // Maps of states, four bits each: of the row, from behind it to before it; from behind the last row of its
-  // kBegun to behind it; and from behind that one to before the first.
-  uint32_t own[kRing], behind[kRing], all[kRing / kBegun];
-  float u[kPanel];  // the part of U's column that is in the panel: not for the search
+  uint32_t trail[kRing / kBegun][kStates];  // Survivors::trail behind each kBegun rows
+  // By row of the tile: the weight when its column was fixed, and of decided rows what is left of their
+  // value, the weight as stored, and its integer.
+  float w[kTile], error[kTile], q[kTile];
+  int16_t n[kTile];
+  float u[kPanel];  // the part of U's column that is in the panel but for the last column
 };
 
 // The levels of one quantiser and parity.
@@ -71,6 +74,7 @@ struct Role {
   int from[2];     // first lanes of the states before it
   int mine_of[2];  // lanes of those that keep the same rows as this one
   int try_of[2];   // lanes that try the ways from there
+  bool tries;      // others do the same as one that does
   Levels levels;
 };
 
@@ -88,36 +92,18 @@ __device__ inline Role RoleOf(int lane) {
       role.try_of[pick] = Predecessor(s, pick) * kLanes + ParityOf(s, pick);
     }
   }
+  role.tries = lane % kLanes < 2;
   role.levels = LevelsOf(role.state & 1, role.parity);
   return role;
 }
-
-// Eight numbers of three bits, a byte each.
-struct StateMap {
-  uint32_t low, high;
-};
-// The same, four bits each, and back.
-__device__ inline uint32_t Packed(const StateMap& map) {
-  return __byte_perm(map.low | map.low >> 4, map.high | map.high >> 4, 0x6420);
-}
-__device__ inline StateMap Unpacked(uint32_t map) {
-  const uint32_t even = map & 0x07070707u, odd = map >> 4 & 0x07070707u;
-  return {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
-}
-// First one, then the other.
-__device__ inline StateMap Then(uint32_t first, const StateMap& second) {
-  return {__byte_perm(second.low, second.high, first & 0xFFFF),
-          __byte_perm(second.low, second.high, first >> 16)};
-}
-__device__ inline int Through(uint32_t map, int state) { return static_cast<int>(map >> (4 * state) & 7); }
-inline constexpr uint32_t kStays = 0x76543210u;
 
 // The ways through the rows so far, one to each state, of which a lane has its own.
 struct Survivors {
   float fed[kNear];   // what errors on the way have made of the lane's rows to come
   float total, next;  // its cost, what its errors have made of the row that comes
-  uint32_t
-      history;  // at the row of this lane, r % kBegun: which lanes came by the second way into their state
+  // States on the way, three bits each, the latest lowest: before each of the latest rows; and before each
+  // kBegun of them.
+  uint32_t trail, origins;
 
   // Before the first row.
   __device__ void Begin(const Role& me) {
@@ -125,7 +111,7 @@ struct Survivors {
     for (float& value : fed) value = 0;
     total = me.state == 0 ? 0.0f : kNever;
     next = 0;
-    history = 0;
+    trail = origins = 0;
   }
 };
 
@@ -138,9 +124,9 @@ struct Group {
 };
 __device__ inline Group GroupOf(const Role& me, ColumnMemory& memory, const TileOfV& v, unsigned r,
                                 unsigned lane) {
-  const unsigned here = r % kWarp;
+  const unsigned here = r % kRing;
   return {reinterpret_cast<const float4*>(v.near[r][lane % kLanes]), v.near[r][0], memory.row + here,
-          memory.row + (here + kLanes) % kWarp, &memory.value[r % kRing][me.state][me.parity]};
+          memory.row + (here + kLanes) % kRing, &memory.value[here][me.state][me.parity]};
 }
 
 // The cheapest of some levels.
@@ -168,23 +154,23 @@ __device__ __forceinline__ Choice Choose(const Levels& levels, const float4& row
 }
 
 // Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
-// go on by one; prices: as Choose takes them.
+// go on by one; prices: as Choose takes them; errors: of the group's rows before it on the way to the lane's
+// state, and then its own. Of what errors make of later rows those of this group and the next are brought up
+// to date.
 template <int kPlace>
-__device__ __forceinline__ void Step(const Role& me, const Group& group, unsigned r, unsigned lane,
-                                     const char* prices, float4 (&row)[2], Survivors& ways) {
-  const float4* near = group.near + kPlace * (kLanes * kNear / 4);
-  const float4 near0 = near[0], near1 = near[1], near2 = near[2];
-  const float v[kNear] = {near0.x, near0.y, near0.z, near0.w, near1.x, near1.y,
-                          near1.z, near1.w, near2.x, near2.y, near2.z, near2.w};
+__device__ __forceinline__ void Step(const Role& me, const Group& group, const char* prices, float4 (&row)[2],
+                                     float (&errors)[kLanes], Survivors& ways) {
+  const float2 near = *reinterpret_cast<const float2*>(group.near + kPlace * (kLanes * kNear / 4));
   constexpr int kNextLane = (kPlace + 1) % kLanes;
+  constexpr bool kLast = kPlace == kLanes - 1;
   const float v_next = group.next_near[(kPlace * kLanes + kNextLane) * kNear];
   const float4 here = row[0];
   row[0] = row[1];
   row[1] = kPlace + 2 < kLanes ? group.row[kPlace + 2] : group.next[(kPlace + 2) % kLanes];
   // The row behind it before this row's errors, on both ways into the state.
-  constexpr int kNext = (kPlace + 1) / kLanes;
-  const float next0 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[0] + kNextLane),
-              next1 = __shfl_sync(kAllLanes, ways.fed[kNext], me.from[1] + kNextLane);
+  const float fed_next = ways.fed[kLast ? 1 : 0];
+  const float next0 = __shfl_sync(kAllLanes, fed_next, me.from[0] + kNextLane),
+              next1 = __shfl_sync(kAllLanes, fed_next, me.from[1] + kNextLane);
   const float value = ways.next + here.z;
   const Choice choice = Choose(me.levels, here, value, prices);
   const float cost = ways.total + choice.cost;
@@ -193,69 +179,70 @@ __device__ __forceinline__ void Step(const Role& me, const Group& group, unsigne
               into1 = __shfl_sync(kAllLanes, cost, me.try_of[1]);
   const float error0 = __shfl_sync(kAllLanes, choice.error, me.try_of[0]),
               error1 = __shfl_sync(kAllLanes, choice.error, me.try_of[1]);
-  if (lane % kLanes < 2) group.value[kPlace * (kStates * 2)] = value;
+  if (me.tries) group.value[kPlace * (kStates * 2)] = value;
   const bool second = into1 < into0;
   const float e = second ? error1 : error0;
   ways.next = fmaf(-e, v_next, second ? next1 : next0);
   ways.total = fminf(into0, into1);
   const int from = second ? me.mine_of[1] : me.mine_of[0];
-  constexpr int kGoesOn = kPlace == kLanes - 1 ? 1 : 0;  // the group is done
+  if (!kLast) ways.fed[0] = fmaf(-e, near.x, __shfl_sync(kAllLanes, ways.fed[0], from));
+  ways.fed[1] = fmaf(-e, kLast ? near.x : near.y, __shfl_sync(kAllLanes, ways.fed[1], from));
+  ways.trail = __shfl_sync(kAllLanes, ways.trail, from) << 3 | static_cast<uint32_t>(from / kLanes);
 #pragma unroll
-  for (int i = 0; i < kNear; ++i) {
-    const float before =
-        i + kGoesOn < kNear ? __shfl_sync(kAllLanes, ways.fed[(i + kGoesOn) % kNear], from) : 0.0f;
-    ways.fed[i] = fmaf(-e, v[i], before);
+  for (int i = 0; i < kPlace; ++i) errors[i] = __shfl_sync(kAllLanes, errors[i], from);
+  errors[kPlace] = e;
+}
+
+// A whole group is done: what its errors have made of all other rows, and on to the next.
+__device__ __forceinline__ void EndGroup(const Group& group, unsigned lane, const float (&errors)[kLanes],
+                                         Survivors& ways) {
+  float v[kLanes][kNear];
+#pragma unroll
+  for (int r = 0; r < kLanes; ++r) {
+#pragma unroll
+    for (int part = 0; part < kNear / 4; ++part) {
+      const float4 four = group.near[(r * kLanes * kNear) / 4 + part];
+      v[r][4 * part] = four.x, v[r][4 * part + 1] = four.y, v[r][4 * part + 2] = four.z,
+               v[r][4 * part + 3] = four.w;
+    }
   }
-  const uint32_t picks = __ballot_sync(kAllLanes, second);
-  if (lane % kBegun == r % kBegun) ways.history = picks;
+  // Where the way was before the group.
+  const auto from = static_cast<int>((ways.trail >> (3 * (kLanes - 1)) & 7) * kLanes + lane % kLanes);
+  ways.fed[0] = ways.fed[1];
+#pragma unroll
+  for (int i = 1; i < kNear; ++i) {
+    float fed = 0;
+    if (i + 1 < kNear) {
+      fed = __shfl_sync(kAllLanes, ways.fed[i + 1], from);
+#pragma unroll
+      for (int r = 0; r + 1 < kLanes; ++r) fed = fmaf(-errors[r], v[r][i + 1], fed);
+    }
+    ways.fed[i] = fmaf(-errors[kLanes - 1], v[kLanes - 1][i], fed);  // it counts from the next group on
+  }
 }
 
 // Keeps which ways led through rows [base, now), kBegun of them or those that are left.
-__device__ inline void KeepWays(const Survivors& ways, unsigned base, unsigned now, unsigned lane,
-                                ColumnMemory& memory) {
-  const unsigned place = lane % kBegun;
-  uint32_t own = kStays;
-  if (base + place < now) {
-    own = kFirstBefore;
-#pragma unroll
-    for (int s = 0; s < kStates; ++s) {
-      const auto other = static_cast<uint32_t>(Predecessor(s, 0) ^ Predecessor(s, 1)) << (4 * s);
-      if ((ways.history >> (kLanes * s) & 1) != 0) own ^= other;
-    }
-  }
-  uint32_t later = __shfl_down_sync(kAllLanes, own, 1, kBegun);
-  StateMap behind = Unpacked(place + 1 == kBegun ? kStays : later);
-#pragma unroll
-  for (unsigned reach = 1; reach < kBegun; reach *= 2) {
-    later = __shfl_down_sync(kAllLanes, Packed(behind), reach, kBegun);
-    if (place + reach < kBegun) behind = Then(later, behind);
-  }
-  if (lane < kBegun) {
-    memory.own[(base + place) % kRing] = own;
-    memory.behind[(base + place) % kRing] = Packed(behind);
-  }
-  if (lane == 0) memory.all[base / kBegun % (kRing / kBegun)] = Packed(Then(Packed(behind), Unpacked(own)));
+__device__ inline void KeepWays(const Role& me, unsigned base, unsigned now, unsigned lane,
+                                ColumnMemory& memory, Survivors& ways) {
+  const uint32_t before = ways.trail >> (3 * (now - base - 1)) & 7;
+  ways.origins = __shfl_sync(kAllLanes, ways.origins, static_cast<int>(before * kLanes)) << 3 | before;
+  if (lane % kLanes == 0) memory.trail[base / kBegun % (kRing / kBegun)][me.state] = ways.trail;
   __syncwarp();
 }
 
-// From `state` behind row `last` to that behind the last row of the kBegun that `row` is one of.
-__device__ inline int Back(const ColumnMemory& memory, unsigned last, unsigned row, int state) {
-  for (unsigned rows = last / kBegun; rows > row / kBegun; --rows)
-    state = Through(memory.all[rows % (kRing / kBegun)], state);
-  return state;
-}
-
 // Rows before `upto` stay as they are on the cheapest way through the rows before `now`: ways that part from
-// it there are no more. Returns its state behind row upto - 1.
-__device__ inline int Decide(const Role& me, const ColumnMemory& memory, unsigned upto, unsigned now,
-                             Survivors& ways) {
+// it there are no more. Returns its states before each kBegun rows, as Survivors::origins, and behind them
+// the last.
+__device__ inline uint32_t Decide(const Role& me, unsigned upto, unsigned now, Survivors& ways) {
   // Costs are not negative: their bits are in the same order.
   const uint32_t least = __reduce_min_sync(kAllLanes, __float_as_uint(ways.total));
   const uint32_t cheapest = __ballot_sync(kAllLanes, __float_as_uint(ways.total) == least);
-  const int mine = Back(memory, now - 1, upto - 1, me.state);
-  const int state = __shfl_sync(kAllLanes, mine, __ffs(static_cast<int>(cheapest)) - 1);
-  ways.total = mine == state ? ways.total - __uint_as_float(least) : kNever;
-  return state;
+  const uint32_t mine = ways.origins << 3 | static_cast<uint32_t>(me.state);
+  const uint32_t states = __shfl_sync(kAllLanes, mine, __ffs(static_cast<int>(cheapest)) - 1);
+  const unsigned place = 3 * ((now - 1) / kBegun - (upto - 1) / kBegun);
+  const bool stays = ((mine ^ states) >> place & 7) == 0;
+  ways.total = stays ? ways.total - __uint_as_float(least) : kNever;
+  return states;
 }
 
 // What has been decided for a row.
@@ -263,14 +250,17 @@ struct Found {
   float value;  // when it was its turn
   int quantiser, parity;
 };
-// Of row `row` when `state` is behind row upto - 1.
-__device__ inline Found FoundOf(const ColumnMemory& memory, unsigned row, unsigned upto, int state) {
-  const unsigned place = row % kRing;
-  const int after = Through(memory.behind[place], Back(memory, upto - 1, row, state));
-  const int before = Through(memory.own[place], after);
-  const bool second = Through(kFirstBefore, after) != before;
-  const int parity = Through(kFirstParity, after) ^ (second ? 1 : 0);
-  return {memory.value[place][before][parity], before & 1, parity};
+// Of row `row`; states: by Decide.
+__device__ inline Found FoundOf(const ColumnMemory& memory, unsigned row, unsigned now, uint32_t states) {
+  const unsigned group = row / kBegun, behind = min((group + 1) * kBegun, now) - 1 - row;
+  const uint32_t last = states >> (3 * ((now - 1) / kBegun - group)) & 7;
+  // The state behind the row, and the one before it.
+  const uint32_t way = memory.trail[group % (kRing / kBegun)][last] << 3 | last;
+  const int after = static_cast<int>(way >> (3 * behind) & 7);
+  const int before = static_cast<int>(way >> (3 * behind + 3) & 7);
+  const bool second = static_cast<int>(kFirstBefore >> (4 * after) & 7) != before;
+  const int parity = static_cast<int>(kFirstParity >> (4 * after) & 1) ^ (second ? 1 : 0);
+  return {memory.value[row % kRing][before][parity], before & 1, parity};
 }
 
 // As StepChooser::Round.

@@ -263,7 +263,8 @@ class StageSolver {
         return ConstTensor(reinterpret_cast<const std::byte*>(data), rows, cols, stride, DType::kF32,
                            device_);
       };
-      // Tile by tile, so that a sum does not depend on how many tiles there are (ranks have some of them each).
+      // Tile by tile, so that a sum does not depend on how many tiles there are (ranks have some of them
+      // each).
       const Tensor later(reinterpret_cast<std::byte*>(stage.work + end * stage.slots + slot),
                          last_later - end, kTile, stage.slots, DType::kF32, device_);
       Product(true, false, -1.0f,
