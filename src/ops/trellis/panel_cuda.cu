@@ -287,15 +287,12 @@ __device__ inline void PrepareColumn(const Block& block, const ColumnFacts& fact
   for (int i = 0; i < kPanel / kWarp; ++i) memory.u[i * kWarp + lane] = facts.u[i];
   __syncwarp();
   float far[kParts] = {};  // what errors of decided rows have made of rows that are not near to them
-  // Rows that are counted, and those that the search has decided before it comes to some row.
-  unsigned counted = 0, decided = 0;
-  const auto count = [&](unsigned upto) {
-    while (counted < upto) {
-      const unsigned first = counted, end = min(first + kWarp, upto);
+  // Rows that the search has decided before it comes to some row, that are in `far`, and in the sums.
+  unsigned decided = 0, reached = 0, counted = 0;
+  const auto reach = [&](unsigned upto) {
+    while (reached < upto) {
+      const unsigned first = reached, end = min(first + kWarp, upto);
       WaitFor(tile.done[p], end);
-      CountRows(block, memory, p, first, end, square);
-      counted = end;
-      if (!kTrellis || end == rows) continue;  // nothing comes behind
       const float error = memory.error[min(first + lane, end - 1)];
       for (unsigned r = first; r < end; r += kBegun) {
         const unsigned half = r / kHalf;
@@ -305,12 +302,21 @@ __device__ inline void PrepareColumn(const Block& block, const ColumnFacts& fact
         if (half == 3) ReachFar<3>(tile.v, first, r, lane, error, far);
         if (half == 4) ReachFar<4>(tile.v, first, r, lane, error, far);
       }
+      reached = end;
+    }
+  };
+  const auto count = [&](unsigned upto) {
+    for (; counted < upto; counted = min(counted + kWarp, upto)) {
+      const unsigned end = min(counted + kWarp, upto);
+      WaitFor(tile.done[p], end);
+      CountRows(block, memory, p, counted, end, square);
     }
   };
   for (unsigned base = 0; base < rows; base += kBegun) {
-    // Not what is decided right before these rows: LatestFar. So the search is never more than kMostOpen rows
-    // behind, and what it needs of ColumnMemory::row stays.
-    count(decided);
+    // Not what is decided right before these rows: LatestFar. The search has then come to within kMostOpen
+    // rows of these, and what it needs of ColumnMemory::row is still there.
+    const unsigned before = decided;
+    if constexpr (kTrellis) reach(before);
     if (base >= decided + open) decided += window;
     const unsigned row = base + lane % kBegun, group = lane / kBegun, part = base / kWarp,
                    now = min(base + kBegun, rows);
@@ -338,6 +344,7 @@ __device__ inline void PrepareColumn(const Block& block, const ColumnFacts& fact
       memory.besides[row % kRing] = besides;
     }
     Say(tile.prepared[p], now);
+    count(before);  // nobody waits for it
   }
   count(rows);
 }

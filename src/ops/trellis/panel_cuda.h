@@ -44,9 +44,11 @@ constexpr unsigned kHalf = 16;
 constexpr unsigned kFarRows = kTile - kMostOpen;
 __host__ __device__ constexpr unsigned FarPart(unsigned half) { return (half + 1) / 2 + 1; }
 __host__ __device__ constexpr unsigned FarWidth(unsigned half) { return kTile - 32 * FarPart(half); }
+// The sum of the widths before it.
 __host__ __device__ constexpr unsigned FarStart(unsigned half) {
-  return half == 0 ? 0 : FarStart(half - 1) + kHalf * FarWidth(half - 1);
+  return kHalf * (half * FarWidth(0) - 32 * (half * half / 4));
 }
+static_assert(FarStart(5) == kHalf * (FarWidth(0) + FarWidth(1) + FarWidth(2) + FarWidth(3) + FarWidth(4)));
 static_assert(kMostOpen == 3 * kHalf && kFarRows % kHalf == 0);
 
 // V of a tile over its diagonal, V_rk / V_rr for k > r, zeros elsewhere, as a search reads it.
