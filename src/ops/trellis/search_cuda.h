@@ -153,10 +153,9 @@ __device__ __forceinline__ Choice Choose(const Levels& levels, const float4& row
   return {lower ? level1 : level0, lower ? rest1 : rest0, fminf(cost0, cost1)};
 }
 
-// Row r of the tile, row kPlace of its group. row: its ColumnMemory::row and that of the row behind it, which
-// go on by one; prices: as Choose takes them; errors: of the group's rows before it on the way to the lane's
-// state, and then its own. Of what errors make of later rows those of this group and the next are brought up
-// to date.
+// Row kPlace of the group. row: its ColumnMemory::row and that of the row behind it, which go on by one;
+// prices: as Choose takes them; errors: of the group's rows before it on the way to the lane's state, and
+// then its own. Survivors::fed is brought up to date for this group and the next, EndGroup does the others.
 template <int kPlace>
 __device__ __forceinline__ void Step(const Role& me, const Group& group, const char* prices, float4 (&row)[2],
                                      float (&errors)[kLanes], Survivors& ways) {
