@@ -31,8 +31,8 @@ constexpr int kLanes = 32 / kStates;  // of a state
 // is decided reaches rows behind them by itself.
 constexpr int kNear = 12;
 constexpr unsigned kBegun = 8;  // rows that are begun together
-constexpr unsigned kMostOpen =
-    kNear * kLanes;  // rows that are searched before they are decided, a multiple of kBegun
+// Rows that are searched before they are decided, a multiple of kBegun.
+constexpr unsigned kMostOpen = kNear * kLanes;
 // The first row that is not near to r. The last of a group of four has gone on to the next.
 __host__ __device__ constexpr unsigned FirstFar(unsigned r) {
   return (r + 1) / kLanes * kLanes + kNear * kLanes;
@@ -54,8 +54,8 @@ static_assert(kMostOpen == 3 * kHalf && kFarRows % kHalf == 0);
 // V of a tile over its diagonal, V_rk / V_rr for k > r, zeros elsewhere, as a search reads it.
 struct alignas(16) TileOfV {
   float near[kTile][kLanes][kNear];
-  float far[FarStart(kFarRows /
-                     kHalf)];  // [half][row of it][rows from kWarp * FarPart on], zeros where they are near
+  // [half][row of it][rows from kWarp * FarPart on], zeros where they are near.
+  float far[FarStart(kFarRows / kHalf)];
 };
 __device__ inline unsigned FarOf(unsigned r, unsigned c) {
   const unsigned half = r / kHalf;

@@ -38,7 +38,7 @@ constexpr uint32_t ByState(int (*of)(int, int)) {
 }
 inline constexpr uint32_t kFirstBefore = ByState(Predecessor), kFirstParity = ByState(ParityOf);
 
-// Rows of which a warp keeps what it needs to decide them; row r of the tile stands at r % kRing.
+// Rows of a column of which is kept what their decision needs; row r of the tile stands at r % kRing.
 inline constexpr unsigned kRing = 64;
 static_assert(kMostOpen + kBegun <= kRing && kMostOpen % kBegun == 0);
 
