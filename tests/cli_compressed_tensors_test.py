@@ -1,9 +1,11 @@
-"""Coding compressed-tensors: directories that vLLM loads, written under a budget; theirs and llm-compressor's read, measured, refused."""
+"""Coding compressed-tensors: directories that vLLM loads, written under a budget; theirs and llm-compressor's read, measured, refused. Where the packages
+transformers and compressed_tensors are, they load what was written."""
 import json
 import shutil
 import signal
 import subprocess
 import time
+import unittest
 
 from program import DEMO, MICA, ProgramTest, main, mica, read_json, same_bytes
 
@@ -14,6 +16,13 @@ try:
 except ImportError:
     print("SKIP: numpy is not installed")
     raise SystemExit(77)
+
+try:
+    import compressed_tensors  # noqa: F401 (transformers loads it)
+    import torch
+    import transformers
+except ImportError:
+    transformers = None
 
 FUSED = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
 BYTES = {"I64": 8, "I32": 4, "F32": 4, "F16": 2, "BF16": 2}
@@ -27,14 +36,24 @@ def copy_of(model, path, tensors, **changes):
     return path
 
 
-class CompressedTensorsTest(ProgramTest):
-    kept = {}  # tensors as another program writes them, made once
+class CompressedTensorsFolder(ProgramTest):
     QUICK = ("--coding", "compressed-tensors", "--samples", 4, "--seqlen", 64, "--fisher-windows", 2, "--statistics-windows", 2, "--preset", "fast")
 
     def compress(self, *more, model=DEMO, out="out"):
         path = self.folder / out
         self.succeed("compress", model, path, "--calib", f"text={self.text()}", *self.QUICK, *more)
         return path
+
+    def untied(self):
+        """The demo checkpoint in BF16 with a head of its own."""
+        tensors = {name: bf16(tensor.floats()) for name, tensor in load_directory(DEMO).items()}
+        head = tensors["model.embed_tokens.weight"].floats()
+        tensors["lm_head.weight"] = bf16(head * np.float32(0.5))
+        return copy_of(DEMO, self.folder / "untied", tensors, tie_word_embeddings=False, torch_dtype="bfloat16")
+
+
+class CompressedTensorsTest(CompressedTensorsFolder):
+    kept = {}  # tensors as another program writes them, made once
 
     def check_export(self, path):
         """What `mica export` writes is what numpy decodes, to the last bit."""
@@ -48,13 +67,6 @@ class CompressedTensorsTest(ProgramTest):
         shutil.rmtree(exported)
         return expected
 
-    def untied(self):
-        """The demo checkpoint in BF16 with a head of its own."""
-        tensors = {name: bf16(tensor.floats()) for name, tensor in load_directory(DEMO).items()}
-        head = tensors["model.embed_tokens.weight"].floats()
-        tensors["lm_head.weight"] = bf16(head * np.float32(0.5))
-        return copy_of(DEMO, self.folder / "untied", tensors, tie_word_embeddings=False, torch_dtype="bfloat16")
-
     def test_a_budget_is_met_and_the_directory_is_what_readers_expect(self):
         out = self.compress("--bpw", 5.2)
         record, config = read_json(out / "compression.json"), read_json(out / "config.json")
@@ -66,7 +78,7 @@ class CompressedTensorsTest(ProgramTest):
         quantization = config.pop("quantization_config")
         self.assertEqual(config, read_json(DEMO / "config.json"))
         self.assertEqual({key: quantization[key] for key in ("quant_method", "format", "quantization_status", "ignore")},
-                         {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": []})
+                         {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": ["lm_head"]})
         self.assertEqual(len(quantization), 5)
         bits = {}
         for group in quantization["config_groups"].values():
@@ -384,6 +396,35 @@ class CompressedTensorsTest(ProgramTest):
         tensors, _ = load(self.compress("--group-size", 64, out="other") / "model.safetensors")
         save(weights, tensors)
         self.fail_with("compression.json says", "eval", out, "--data", f"text={self.text()}")
+
+
+@unittest.skipIf(transformers is None, "SKIP: no packages transformers and compressed_tensors")
+class TransformersTest(CompressedTensorsFolder):
+    """transformers loads a directory as it is, by compressed_tensors, and computes with the weights that mica exports."""
+
+    def load(self, path):
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+        for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            self.assertFalse(loading.get(key), f"{path}: {key} {loading.get(key)}")
+        return model.eval()
+
+    def test_it_loads_what_was_written(self):
+        ids = torch.tensor([[1, *range(300, 340)]])
+        cases = {"two_widths": ("--bpw", 5.2), "one_width": ("--compressed-tensors-bits", "4"), "groups": ("--group-size", 32, "--bpw", 5.2),
+                 "three_bits": ("--compressed-tensors-bits", "3,5", "--bits", 4), "head": ("--bpw", 5.2)}
+        for name, flags in cases.items():
+            with self.subTest(name):
+                path = self.compress(*flags, model=self.untied() if name == "head" else DEMO, out=name)
+                exported = self.folder / f"{name}_exported"
+                self.succeed("export", path, exported, "--to", "hf", "--dtype", "fp32")
+                theirs, ours = self.load(path), self.load(exported)
+                with torch.no_grad():
+                    logits = theirs(ids).logits
+                    self.assertTrue(torch.equal(logits, ours(ids).logits), name)
+                    self.assertTrue(torch.equal(theirs.generate(ids, max_new_tokens=20, do_sample=False), ours.generate(ids, max_new_tokens=20, do_sample=False)))
+                weights = dict(theirs.named_parameters())
+                for key, value in ours.named_parameters():
+                    self.assertTrue(torch.equal(weights[key], value), f"{name}: {key}")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,8 @@ Json WeightsOf(const CompressedTensorsFacts& facts) {
 }
 
 // A group a width. With one width all linear layers are its targets; else each module by its name, since
-// vLLM would take the class before the parts of layers that it fuses.
+// vLLM would take the class before the parts of layers that it fuses. The head is ignored also where it is the
+// embedding: to transformers it is a linear layer of its own even then.
 Json QuantizationConfig(const ModelConfig& config, const Matrices& matrices) {
   std::map<int, Json> by_width;
   for (const auto& [name, facts] : matrices) {
@@ -224,12 +225,10 @@ Json QuantizationConfig(const ModelConfig& config, const Matrices& matrices) {
   if (by_width.size() == 1) by_width.begin()->second["targets"] = Json::array({"Linear"});
   Json groups = Json::object();
   for (auto& [bits, group] : by_width) groups[fmt::format("group_{}", groups.size())] = std::move(group);
-  Json ignore = Json::array();
-  if (!config.tied_head) ignore.push_back(config.family->names.head);
   return {{"quant_method", kCompressedTensorsMethod},
           {"format", kPackQuantized},
           {"quantization_status", "compressed"},
-          {"ignore", ignore},
+          {"ignore", Json::array({config.family->names.head})},
           {"config_groups", groups}};
 }
 

@@ -186,10 +186,12 @@ __device__ inline void RoundColumn(const Block& block, const SearchFacts& facts,
   const float reciprocal = __frcp_rn(facts.u_here);
   float later[kParts] = {};  // what errors have made of rows part kWarp + lane
   for (unsigned base = 0; base < rows; base += kWarp) {
-    const unsigned now = min(base + kWarp, rows), row = base + lane, part = base / kWarp;
+    // Lanes beyond the tile compute, for nobody, with its last row.
+    const unsigned now = min(base + kWarp, rows), row = base + lane, part = base / kWarp,
+                   place = min(row, now - 1) % kRing;
     WaitFor(tile.prepared[p], now);
-    const float4 of_row = memory.row[row % kRing];
-    float weight = of_row.z, value = memory.besides[row % kRing] + Pick(later, part);
+    const float4 of_row = memory.row[place];
+    float weight = of_row.z, value = memory.besides[place] + Pick(later, part);
     if (p > 0) {
       WaitFor(tile.done[p - 1], now);
       weight = fmaf(-facts.u_last, tile.errors[row][p - 1], weight);
