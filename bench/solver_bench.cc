@@ -22,6 +22,7 @@
 #include "base/threads.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/demands.h"
+#include "compress/blocks/solver.h"
 #include "compress/coder/later.h"
 #include "compress/curvature/output_information.h"
 #include "compress/curvature/score_histogram.h"
@@ -407,6 +408,42 @@ BENCHMARK(BM_SolveFixedOnDevice)
     ->Iterations(3)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
+
+// A matrix on the grid of a type of GGUF. Milliseconds of it: `feedback` over the columns, `refine`.
+void BM_SolveOnBlocksOnDevice(benchmark::State& state, GgmlType type) {
+  if (CudaDevices() == 0) return state.SkipWithError(CudaAbsence().c_str());
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  const Device device = Device::Cuda();
+  const Array w = CopyTo(device, Weights(rows, cols)), h = CopyTo(device, Moments(cols));
+  const DampedFactor factor(h.view(), {}, 0.03);
+  const auto solve = [&](int passes) {
+    BlockSettings settings;
+    settings.refine_passes = passes;
+    SolveOnBlocks(w.view(), h.view(), factor, GridOf(type), settings, nullptr);
+    Synchronize(device);
+  };
+  solve(1);
+  double feedback = 0, refine = 0;
+  for (auto _ : state) {
+    const double fed = Milliseconds([&] { solve(0); }), all = Milliseconds([&] { solve(BlockSettings().refine_passes); });
+    feedback += fed, refine += all - fed;
+  }
+  state.counters["feedback"] = feedback / static_cast<double>(state.iterations());
+  state.counters["refine"] = refine / static_cast<double>(state.iterations());
+}
+void Shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "cols"})->Args({5120, 5120})->Args({13824, 5120})->Iterations(1)->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+#define BLOCKS_BENCH(type) BENCHMARK_CAPTURE(BM_SolveOnBlocksOnDevice, type, GgmlType::k##type)->Apply(Shapes)
+BLOCKS_BENCH(Q8_0);
+BLOCKS_BENCH(Q4_K);
+BLOCKS_BENCH(Q5_K);
+BLOCKS_BENCH(Q3_K);
+BLOCKS_BENCH(IQ4_XS);
+BLOCKS_BENCH(IQ3_S);
+BLOCKS_BENCH(IQ3_XXS);
+BLOCKS_BENCH(IQ2_S);
+BLOCKS_BENCH(IQ2_XXS);
 
 }  // namespace
 }  // namespace mica

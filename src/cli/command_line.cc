@@ -47,7 +47,7 @@ std::string Help(const Option& option) {
                      option.kind == OptionKind::kSources || option.kind == OptionKind::kSwitch;
   if (plain) return option.help;
   std::string facts = ExpectedText(option);
-  if (!option.entropy.is_null()) facts += "; coding entropy: " + ValueText(option.entropy);
+  for (const CodingDefault& with : option.codings) facts += fmt::format("; coding {}: {}", with.coding, ValueText(with.value));
   if (!option.fast.is_null()) facts += "; preset fast: " + ValueText(option.fast);
   if (!option.best.is_null()) facts += "; preset best: " + ValueText(option.best);
   return fmt::format("{} ({})", option.help, facts);

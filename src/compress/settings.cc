@@ -232,7 +232,7 @@ Json AllSettings(const CompressionSettings& settings) {
 void ApplyPreset(const std::string& preset, CompressionSettings& settings) {
   const std::string coding = ToJson(settings.coding);
   for (const Option& option : CompressionOptionTable()) {
-    if (option.fast.is_null() && option.best.is_null() && option.entropy.is_null()) continue;
+    if (option.fast.is_null() && option.best.is_null() && option.codings.empty()) continue;
     BindingOf(option)->write(DefaultOf(option, preset, coding), settings);
   }
 }

@@ -309,6 +309,7 @@ std::vector<Option> MakeCompressionOptions() {
        .least = 1,
        .most = kMostWindows,
        .best = static_cast<int>(kAllWindows),
+       .codings = {{"gguf", 64}, {"compressed-tensors", 64}},
        .idle = {without_drift},
        .english = "windows for drift",
        .chinese = "漂移测量窗口数"},
@@ -321,7 +322,7 @@ std::vector<Option> MakeCompressionOptions() {
        .fast = 4,
        .best = 32,
        // Widths need the rows' Fisher information alone, feedback over rows its products as well.
-       .entropy = 16,
+       .codings = {{"entropy", 16}, {"gguf", 16}, {"compressed-tensors", 16}},
        .english = "windows for Fisher information",
        .chinese = "Fisher 信息窗口数"},
       {.name = "embedding-bits",

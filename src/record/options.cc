@@ -224,7 +224,10 @@ std::string KeyOf(const Option& option) {
 Json DefaultOf(const Option& option, const std::string& preset, const std::string& coding) {
   if (preset == "fast" && !option.fast.is_null()) return option.fast;
   if (preset == "best" && !option.best.is_null()) return option.best;
-  return coding == "entropy" && !option.entropy.is_null() ? option.entropy : option.value;
+  for (const CodingDefault& with : option.codings) {
+    if (coding == with.coding) return with.value;
+  }
+  return option.value;
 }
 
 const Json* ValueIn(const Json& values, const Option& option) {

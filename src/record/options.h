@@ -47,6 +47,12 @@ struct Spelling {
   const char* word;
 };
 
+// The default of an option with a coding.
+struct CodingDefault {
+  const char* coding;
+  Json value;
+};
+
 struct Option {
   const char* name;  // of the flag, without its dashes
   OptionKind kind;
@@ -60,7 +66,7 @@ struct Option {
   std::vector<const char*> words = {};  // choices: the words; sources: the keys of each
   const char* unit = "";                // of a number, "bits"
   Json fast = nullptr, best = nullptr;  // value of these presets; null: the default, as preset balanced
-  Json entropy = nullptr;               // default with coding `entropy`; null: `value`
+  std::vector<CodingDefault> codings = {};  // defaults with these, instead of `value`
   std::vector<IdleRule> idle = {};      // the first that holds is named
   OptionPlace place = OptionPlace::kFlagAndKey;
   const char* key = "";  // in JSON; "": the name with '_' for '-'

@@ -76,10 +76,14 @@ TEST_P(EveryOption, IsWholeInItself) {
   EXPECT_STRNE(option.help, "");
   EXPECT_STRNE(option.group, "");
   EXPECT_EQ(*option.english == '\0', *option.chinese == '\0');
-  for (const Json& value : {option.value, option.fast, option.best, option.entropy}) {
+  for (const Json& value : {option.value, option.fast, option.best}) {
     if (!value.is_null()) {
       EXPECT_EQ(CheckedValue(option, value), value);
     }
+  }
+  for (const CodingDefault& with : option.codings) {
+    EXPECT_EQ(CheckedValue(FindOption(CompressionOptionTable(), "coding"), with.coding), with.coding);
+    EXPECT_EQ(CheckedValue(option, with.value), with.value);
   }
   for (const IdleRule& rule : option.idle) {
     const Option& other = FindOption(CompressionOptionTable(), rule.option);
@@ -164,6 +168,7 @@ TEST(OptionTable, PresetsAndCodingDecideDefaults) {
   EXPECT_EQ(DefaultOf(fisher, "balanced", "fixed"), 8);
   EXPECT_EQ(DefaultOf(fisher, "balanced", "entropy"), 16);
   EXPECT_EQ(DefaultOf(fisher, "fast", "entropy"), 4);
+  EXPECT_EQ(DefaultOf(FindOption(CompressionOptionTable(), "drift-windows"), "balanced", "gguf"), 64);
   EXPECT_EQ(DefaultOf(fisher, "best", "fixed"), 32);
   EXPECT_EQ(DefaultOf(FindOption(CompressionOptionTable(), "bpw"), "best", "fixed"), nullptr);
 }

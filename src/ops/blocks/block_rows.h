@@ -37,9 +37,9 @@ struct RowGrid {
 inline constexpr int kLargestVectors = 1024, kLargestRuns = 256, kLargestLows = 81;
 struct CodebookTables {
   int vectors, runs, lows;
-  float high_levels[kLargestRuns][4];
+  alignas(16) float high_levels[kLargestRuns][4];
   int run_start[kLargestRuns + 1];
-  float low_levels[kLargestLows][4];  // all first halves that occur
+  alignas(16) float low_levels[kLargestLows][4];  // all first halves that occur
   uint8_t low_of[kLargestVectors], run_of[kLargestVectors];
 };
 
@@ -78,8 +78,8 @@ struct RowJob {
   const float* importance;  // [cols] of squared errors, positive (kFit, kRound, kFeed)
 };
 
-// Does it for all rows. Everything that the jobs point to lies on the device. Jobs of one call are of as many
-// rows and do not depend on one another.
+// Does it for all rows. Everything that the jobs point to lies on the device. Jobs of one call are of one stage, one
+// grid and as many rows, and do not depend on one another.
 void RunRows(Device device, std::span<const RowJob> jobs);
 
 // The processor's code as compiled for each instruction set of this machine, the slowest first (tests): `run`

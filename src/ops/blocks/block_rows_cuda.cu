@@ -87,27 +87,70 @@ __device__ T* Moved(T* pointer, size_t row) {
   return pointer == nullptr ? nullptr : pointer + row;
 }
 
-__device__ void RunRowOf(const RowJob& job) {
-  const size_t row = blockIdx.x * size_t{blockDim.y} + threadIdx.y;
-  if (row >= job.rows) return;
-  RowJob own = job;
-  own.w = Moved(job.w, row);
-  own.change = Moved(job.change, row);
-  own.scratch = Moved(job.scratch, row);
-  own.codes = Moved(job.codes, row);
-  own.s = Moved(job.s, row);
-  own.m = Moved(job.m, row);
-  own.d = Moved(job.d, row);
-  own.dmin = Moved(job.dmin, row);
-  own.vectors = Moved(job.vectors, row);
-  own.signs = Moved(job.signs, row);
-  own.loss = Moved(job.loss, row);
-  RunRow(own);
+// What grids are computed with.
+enum class RowKind { kUniform, kTable, kVectorsOfFour, kVectorsOfEight };
+
+RowKind KindOf(const RowJob& job) {
+  if (job.tables != nullptr) return job.grid.vector_cols == 8 ? RowKind::kVectorsOfEight : RowKind::kVectorsOfFour;
+  return job.grid.table ? RowKind::kTable : RowKind::kUniform;
 }
 
-// One job or, at `many`, one for each blockIdx.y.
+// One job or, at `many`, one for each blockIdx.y. A kernel for each kind and stage: together they would take the
+// registers and the memory of the hungriest.
+template <RowKind kKind, RowStage kStage>
 __global__ void __launch_bounds__(kWarp) RunRowsOf(const RowJob one, const RowJob* many) {
-  RunRowOf(many != nullptr ? many[blockIdx.y] : one);
+  RowJob job = many != nullptr ? many[blockIdx.y] : one;
+  const size_t row = blockIdx.x * size_t{blockDim.y} + threadIdx.y;
+  if (row >= job.rows) return;
+  job.stage = kStage;
+  job.w = Moved(job.w, row);
+  job.change = Moved(job.change, row);
+  job.scratch = Moved(job.scratch, row);
+  job.codes = Moved(job.codes, row);
+  job.s = Moved(job.s, row);
+  job.m = Moved(job.m, row);
+  job.d = Moved(job.d, row);
+  job.dmin = Moved(job.dmin, row);
+  job.vectors = Moved(job.vectors, row);
+  job.signs = Moved(job.signs, row);
+  job.loss = Moved(job.loss, row);
+  if constexpr (kKind == RowKind::kUniform) RunRowWith<false>(job);
+  if constexpr (kKind == RowKind::kTable) RunRowWith<true>(job);
+  if constexpr (kKind == RowKind::kVectorsOfFour) RunVectorRow<4>(job);
+  if constexpr (kKind == RowKind::kVectorsOfEight) RunVectorRow<8>(job);
+}
+
+using RowKernel = void (*)(RowJob, const RowJob*);
+template <RowKind kKind>
+RowKernel KernelOf(RowStage stage) {
+  switch (stage) {
+    case RowStage::kFit:
+      return RunRowsOf<kKind, RowStage::kFit>;
+    case RowStage::kRound:
+      return RunRowsOf<kKind, RowStage::kRound>;
+    case RowStage::kFeed:
+      return RunRowsOf<kKind, RowStage::kFeed>;
+    case RowStage::kRefine:
+      return RunRowsOf<kKind, RowStage::kRefine>;
+    case RowStage::kValues:
+      return RunRowsOf<kKind, RowStage::kValues>;
+    case RowStage::kResidual:
+      return RunRowsOf<kKind, RowStage::kResidual>;
+  }
+  MICA_CHECK(false);
+}
+RowKernel KernelOf(const RowJob& job) {
+  switch (KindOf(job)) {
+    case RowKind::kUniform:
+      return KernelOf<RowKind::kUniform>(job.stage);
+    case RowKind::kTable:
+      return KernelOf<RowKind::kTable>(job.stage);
+    case RowKind::kVectorsOfFour:
+      return KernelOf<RowKind::kVectorsOfFour>(job.stage);
+    case RowKind::kVectorsOfEight:
+      return KernelOf<RowKind::kVectorsOfEight>(job.stage);
+  }
+  MICA_CHECK(false);
 }
 
 // A matrix of few rows leaves most of the device idle; where rows are many, what lanes do alike is work. Results do not
@@ -127,9 +170,10 @@ void RunRows(Device device, std::span<const RowJob> jobs) {
   const unsigned lanes = LanesOf(jobs.front().rows);
   const dim3 threads(lanes, kWarp / lanes);
   const unsigned blocks = Blocks(jobs.front().rows, threads.y);
-  if (jobs.size() == 1) return Launch(device, RunRowsOf, blocks, threads, 0, jobs.front(), nullptr);
+  const RowKernel kernel = KernelOf(jobs.front());
+  if (jobs.size() == 1) return Launch(device, kernel, blocks, threads, 0, jobs.front(), nullptr);
   const Values<RowJob> there(device, jobs);
-  Launch(device, RunRowsOf, dim3(blocks, static_cast<unsigned>(jobs.size())), threads, 0, jobs.front(),
+  Launch(device, kernel, dim3(blocks, static_cast<unsigned>(jobs.size())), threads, 0, jobs.front(),
          there.data());
 }
 
