@@ -131,10 +131,14 @@ MICA_ROW void ChooseVector(const CodebookTables& tables, const float* metric, co
     const M better = Less(cost, best->cost);
     best->cost = If(better, cost, best->cost);
     best->index = If(better, index, best->index);
+    F moved = Set(0);
     for (int i = 0; i < kN; ++i) {
       best->level[i] = If(better, level[i], best->level[i]);
-      sign[i] = If(Less(level[i], Set(0)), Set(-1), Set(1));
+      const F now = If(Less(level[i], Set(0)), Set(-1), Set(1));
+      moved = If(Equal(now, sign[i]), moved, Set(1));
+      sign[i] = now;
     }
+    if (!Any(Less(Set(0), moved))) return;  // another round would find the same
   }
 }
 
