@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: ./test.sh              all tests, release build with warnings as errors
 #        ./test.sh debug        the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#        ./test.sh cuda         what runs on a GPU: its ops, then models/demo end to end; SKIP without one
+#        ./test.sh cuda         what runs on a GPU: its ops, then models/demo end to end, then the solvers' ops under compute-sanitizer; SKIP without one
 #        ./test.sh fuzz [S]     each libFuzzer target for S seconds (default 60)
 # Installs what is missing. Tests on other checkpoints than models/demo look in MICA_MODELS and MICA_DATA and print SKIP without them.
 set -eu
@@ -18,6 +18,12 @@ case ${1:-ci} in
     install $BUILD_PACKAGES $TEST_PACKAGES
     build ci
     ctest --preset ci --no-tests=error -R '[Cc]uda|CUDA|Devices/|SolveTiles|StartClasses'  # several GPUs: cli_cuda_test, where there are two
+    sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
+    if [ -x "$sanitizer" ] && nvidia-smi -L >/dev/null 2>&1; then
+      "$sanitizer" --tool memcheck --leak-check no --error-exitcode 1 build/ci/bin/mica_ops_test --gtest_filter='*SolveTiles*:*Block*:*Gram*:*Linalg*:*Attention*'
+    else
+      echo "SKIP: compute-sanitizer, which needs a GPU"
+    fi
     ;;
   fuzz)
     install $BUILD_PACKAGES $FUZZ_PACKAGES
