@@ -96,7 +96,7 @@ class OptionsTest(ProgramTest):
         whole = mica("compress", "--help").stdout
         for flag in ("--calib", "--statistics", "--device", "--json"):
             self.assertIn(f"  {flag} ", whole)
-        self.assertIn("coding entropy: 16; preset fast: 4; preset best: 32", whole)
+        self.assertIn("coding entropy, gguf, compressed-tensors: 16; preset fast: 4; preset best: 32", whole)
         # The keys of an experiment are the same options.
         experiment = self.folder / "experiment.json"
         experiment.write_text(json.dumps({"model": "m", "directory": "d", "evaluate": {"data": [{"path": "t"}]}, "compress": {"?": 1}}))

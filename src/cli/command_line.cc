@@ -47,7 +47,14 @@ std::string Help(const Option& option) {
                      option.kind == OptionKind::kSources || option.kind == OptionKind::kSwitch;
   if (plain) return option.help;
   std::string facts = ExpectedText(option);
-  for (const CodingDefault& with : option.codings) facts += fmt::format("; coding {}: {}", with.coding, ValueText(with.value));
+  for (size_t i = 0; i < option.codings.size(); ++i) {
+    // Those of one value follow one another.
+    const CodingDefault& with = option.codings[i];
+    const bool goes_on = i > 0 && option.codings[i - 1].value == with.value,
+               last = i + 1 == option.codings.size() || option.codings[i + 1].value != with.value;
+    facts += (goes_on ? ", " : "; coding ") + std::string(with.coding);
+    if (last) facts += ": " + ValueText(with.value);
+  }
   if (!option.fast.is_null()) facts += "; preset fast: " + ValueText(option.fast);
   if (!option.best.is_null()) facts += "; preset best: " + ValueText(option.best);
   return fmt::format("{} ({})", option.help, facts);
