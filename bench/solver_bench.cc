@@ -20,9 +20,9 @@
 
 #include "base/system.h"
 #include "base/threads.h"
+#include "compress/blocks/solver.h"
 #include "compress/budget/allocation.h"
 #include "compress/budget/demands.h"
-#include "compress/blocks/solver.h"
 #include "compress/coder/later.h"
 #include "compress/curvature/output_information.h"
 #include "compress/curvature/score_histogram.h"
@@ -167,8 +167,8 @@ BENCHMARK(BM_Feedback)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
-// Widths of all columns of a model of Vicuna-13B's shape from what statistics could say of it, half of the weights to be
-// pruned; argument: groups of channels, 0: none.
+// Widths of all columns of a model of Vicuna-13B's shape from what statistics could say of it, half of the
+// weights to be pruned; argument: groups of channels, 0: none.
 void BM_PlanWidths(benchmark::State& state) {
   const auto groups = static_cast<uint32_t>(state.range(0));
   ModelConfig config;
@@ -425,14 +425,20 @@ void BM_SolveOnBlocksOnDevice(benchmark::State& state, GgmlType type) {
   solve(1);
   double feedback = 0, refine = 0;
   for (auto _ : state) {
-    const double fed = Milliseconds([&] { solve(0); }), all = Milliseconds([&] { solve(BlockSettings().refine_passes); });
+    const double fed = Milliseconds([&] { solve(0); }),
+                 all = Milliseconds([&] { solve(BlockSettings().refine_passes); });
     feedback += fed, refine += all - fed;
   }
   state.counters["feedback"] = feedback / static_cast<double>(state.iterations());
   state.counters["refine"] = refine / static_cast<double>(state.iterations());
 }
 void Shapes(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"rows", "cols"})->Args({5120, 5120})->Args({13824, 5120})->Iterations(1)->UseRealTime()->Unit(benchmark::kMillisecond);
+  bench->ArgNames({"rows", "cols"})
+      ->Args({5120, 5120})
+      ->Args({13824, 5120})
+      ->Iterations(1)
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond);
 }
 #define BLOCKS_BENCH(type) BENCHMARK_CAPTURE(BM_SolveOnBlocksOnDevice, type, GgmlType::k##type)->Apply(Shapes)
 BLOCKS_BENCH(Q8_0);

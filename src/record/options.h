@@ -66,8 +66,9 @@ struct Option {
   std::vector<const char*> words = {};  // choices: the words; sources: the keys of each
   const char* unit = "";                // of a number, "bits"
   Json fast = nullptr, best = nullptr;  // value of these presets; null: the default, as preset balanced
-  std::vector<CodingDefault> codings = {};  // defaults with these, instead of `value`; equal ones in a row
-  std::vector<IdleRule> idle = {};      // the first that holds is named
+  // Defaults with some codings, instead of `value`; equal ones in a row.
+  std::vector<CodingDefault> codings = {};
+  std::vector<IdleRule> idle = {};  // the first that holds is named
   OptionPlace place = OptionPlace::kFlagAndKey;
   const char* key = "";  // in JSON; "": the name with '_' for '-'
   const char* one_of =
