@@ -219,6 +219,12 @@ class CompressedTensorsTest(CompressedTensorsFolder):
         self.assertLessEqual(read_json(self.folder / "out" / "compression.json")["bits"]["mean_code_bits"], 4)
         self.check_export(self.folder / "out")
 
+    def test_one_width_is_that_of_all_linear_layers_but_the_head(self):
+        """Also where the head is the embedding: to transformers it is a linear layer even then."""
+        quantization = read_json(self.compress() / "config.json")["quantization_config"]
+        self.assertEqual([group["targets"] for group in quantization["config_groups"].values()], [["Linear"]])
+        self.assertEqual(quantization["ignore"], ["lm_head"])
+
     def test_what_is_killed_goes_on_to_the_same_bytes(self):
         whole, killed = self.compress("--bpw", 5.0, out="whole"), self.folder / "killed"
         command = [MICA, "compress", DEMO, killed, "--calib", f"text={self.text()}", *self.QUICK, "--bpw", 5.0]
