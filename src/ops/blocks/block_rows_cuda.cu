@@ -153,13 +153,14 @@ RowKernel KernelOf(const RowJob& job) {
   MICA_CHECK(false);
 }
 
-// A matrix of few rows leaves most of the device idle; where rows are many, what lanes do alike is work. Results do not
-// depend on it.
-unsigned LanesOf(size_t rows) {
+// A matrix of few rows leaves most of the device idle; where rows are many, what lanes do alike is work, of which
+// refining has least. The search of a vector of eight has no use for eight lanes. Results do not depend on it.
+unsigned LanesOf(const RowJob& job) {
   constexpr unsigned kMost = 16;
-  constexpr size_t kThreads = 20480;
+  constexpr size_t kThreads = 27648;
+  const bool sharing = job.stage == RowStage::kRefine && KindOf(job) != RowKind::kVectorsOfEight;
   unsigned lanes = kMost;
-  while (lanes > 1 && rows * lanes > kThreads) lanes /= 2;
+  while (lanes > 1 && job.rows * lanes > (sharing ? 2 * kThreads : kThreads)) lanes /= 2;
   return lanes;
 }
 
@@ -167,7 +168,7 @@ unsigned LanesOf(size_t rows) {
 
 void RunRows(Device device, std::span<const RowJob> jobs) {
   if (jobs.empty()) return;
-  const unsigned lanes = LanesOf(jobs.front().rows);
+  const unsigned lanes = LanesOf(jobs.front());
   const dim3 threads(lanes, kWarp / lanes);
   const unsigned blocks = Blocks(jobs.front().rows, threads.y);
   const RowKernel kernel = KernelOf(jobs.front());

@@ -81,6 +81,23 @@ MICA_ROW F RefineUnits(const RowJob& job, const BlockPart& block, const F* m, F*
   return refit.loss;
 }
 
+// product = H level over n columns, of which a lane adds up eight at a time: as many sums as hide one another's
+// delay.
+template <typename Row>
+MICA_ROW void ProductOfGroup(const F* level, const Row& h_row, int n, F* product) {
+  constexpr int kTogether = 8;
+  for (int k = kTogether * Lane(); k < n; k += kTogether * Lanes()) {
+    F sum[kTogether];
+    for (int i = 0; i < kTogether; ++i) sum[i] = Set(0);
+    for (int j = 0; j < n; ++j) {
+      const float* h = h_row(j) + k;
+      for (int i = 0; i < kTogether; ++i) sum[i] = Fma(level[j], Set(h[i]), sum[i]);
+    }
+    for (int i = 0; i < kTogether; ++i) product[k + i] = sum[i];
+  }
+  for (int k = 0; k < n; ++k) product[k] = FromLane(product[k], k / kTogether % Lanes());
+}
+
 // The columns of a group: first its integers (or d and dmin where it is a block), then each code to the best
 // with the others held; the columns behind it take the changes. Returns the change of the loss.
 template <bool kTable>
@@ -92,34 +109,36 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
   F level[kBlocksTogether], product[kBlocksTogether], before[kBlocksTogether], loss = Set(0);
   for (int j = 0; j < n; ++j) {
     level[j] = levels.OfCode(LoadByte(job.codes + (first + j) * stride));
-    product[j] = Set(0);
   }
   const auto h_row = [&](int j) { return job.factor + (first + j) * job.factor_stride + first; };
   GroupGrid<kTable> group = GridOfGroup(levels, *d, *dmin, *s, *m);
   for (int j = 0; j < n; ++j) before[j] = group.Value(level[j]);
   if (job.fit) {
-    // product = H level; with v = -1, H v is minus the sums of H's columns.
-    F uu = Set(0), ug = Set(0), uv = Set(0), vg = Set(0);
-    float vv = 0;
-    for (int j = 0; j < n; ++j) {
-      const float* h = h_row(j);
-      for (int k = 0; k < n; ++k) product[k] = Fma(level[j], Set(h[k]), product[k]);
+    // product = H level; with v = -1, H v is minus the sums of H's columns. Of both a lane adds up its own.
+    F uu = Set(0), ug = Set(0), uv = Set(0), vv = Set(0), vg = Set(0);
+    ProductOfGroup(level, h_row, n, product);
+    F sums[kBlocksTogether];
+    if (grid.offset) {
+      for (int j = Lane(); j < n; j += Lanes()) {
+        const float* h = h_row(j);
+        float sum = 0;
+        for (int k = 0; k < n; ++k) sum += h[k];
+        sums[j] = Set(sum);
+      }
+      for (int j = 0; j < n; ++j) sums[j] = FromLane(sums[j], j % Lanes());
     }
     for (int j = 0; j < n; ++j) {
       const F gradient = Load(g + j * stride);
       uu = Fma(level[j], product[j], uu);
       ug = Fma(level[j], gradient, ug);
       if (!grid.offset) continue;
-      const float* h = h_row(j);
-      float sum = 0;
-      for (int k = 0; k < n; ++k) sum += h[k];
-      uv = NegFma(level[j], Set(sum), uv);
+      uv = NegFma(level[j], sums[j], uv);
       vg = vg - gradient;
-      vv += sum;
+      vv = vv + sums[j];
     }
     F x, y = Set(0);  // changes of a and b
     if (!grid.integers) {
-      const Refit refit = RefitScales(grid, *d, *dmin, uu, ug, uv, Set(vv), vg);
+      const Refit refit = RefitScales(grid, *d, *dmin, uu, ug, uv, vv, vg);
       x = refit.x;
       y = refit.y;
       loss = loss + refit.loss;
@@ -130,9 +149,9 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
       F wanted = Ratio(ug, uu);
       F inverse_min = Set(0);
       if (grid.offset) {
-        const F det = uu * Set(vv) - uv * uv;
-        const M good = Less(Set(1e-6f * vv) * uu, det);
-        wanted = If(good, Ratio(ug * Set(vv) - vg * uv, det), wanted);
+        const F det = uu * vv - uv * uv;
+        const M good = Less(Set(1e-6f) * vv * uu, det);
+        wanted = If(good, Ratio(ug * vv - vg * uv, det), wanted);
         inverse_min = Ratio(Set(1), *dmin);
       }
       const F middle = IntegerOf(grid, (group.a + wanted) * inverse);
@@ -143,11 +162,11 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
         const F x1 = *d * FactorOf(grid, s1) - group.a;
         F m1 = *m, y1 = Set(0);
         if (grid.offset) {
-          const F shift = (vg - x1 * uv) * Set(1 / vv);  // the best change of b, given x
+          const F shift = (vg - x1 * uv) * (Set(1) / vv);  // the best change of b, given x
           m1 = RoundToWhole(Clamped((group.b + shift) * inverse_min, 0, grid.offset_high));
           y1 = *dmin * m1 - group.b;
         }
-        const F change = x1 * (x1 * uu + Set(2) * (y1 * uv - ug)) + y1 * (y1 * Set(vv) - Set(2) * vg);
+        const F change = x1 * (x1 * uu + Set(2) * (y1 * uv - ug)) + y1 * (y1 * vv - Set(2) * vg);
         const M better = Less(change, best);
         best = If(better, change, best);
         best_s = If(better, s1, best_s);
@@ -162,12 +181,7 @@ MICA_ROW F RefineGroup(const RowJob& job, const Levels<kTable>& levels, int firs
     SyncLanes();
     for (int j = Lane(); j < n; j += Lanes()) {
       F gradient = NegFma(x, product[j], Load(g + j * stride));
-      if (grid.offset) {
-        const float* h = h_row(j);
-        float sum = 0;
-        for (int k = 0; k < n; ++k) sum += h[k];
-        gradient = Fma(y, Set(sum), gradient);
-      }
+      if (grid.offset) gradient = Fma(y, sums[j], gradient);
       Store(gradient, g + j * stride);
     }
     const GroupGrid<kTable> refitted = GridOfGroup(levels, *d, *dmin, *s, *m);

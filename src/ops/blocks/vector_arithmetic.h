@@ -487,14 +487,8 @@ MICA_ROW void RefineVectors(const RowJob& job) {
     const auto h_row = [&](int j) { return job.factor + (first + j) * job.factor_stride + first; };
     // The integer, levels held.
     F product[kGroupCols], uu = Set(0), ug = Set(0);
-    for (int j = 0; j < n; ++j) {
-      before[j] = old_a * level[j];
-      product[j] = Set(0);
-    }
-    for (int j = 0; j < n; ++j) {
-      const float* h = h_row(j);
-      for (int i = 0; i < n; ++i) product[i] = Fma(level[j], Set(h[i]), product[i]);
-    }
+    for (int j = 0; j < n; ++j) before[j] = old_a * level[j];
+    ProductOfGroup(level, h_row, n, product);
     for (int j = 0; j < n; ++j) {
       uu = Fma(level[j], product[j], uu);
       ug = Fma(level[j], Load(g + j * stride), ug);
