@@ -1,5 +1,5 @@
 // Products with trellis integers by AVX-512's byte permutations (VBMI) and its products of bytes (VNNI): a
-// level is one look-up among 64 bytes, the next state another. Where there are tile registers (AMX), they multiply the
+// level is one look-up among 64 bytes, the next state another, or logic for all columns at once. Where there are tile registers (AMX), they multiply the
 // levels with many tokens.
 #include "ops/packed_product/trellis_form.h"
 
@@ -13,7 +13,9 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "base/error.h"
@@ -46,11 +48,20 @@ MICA_ONE_BODY void AddProducts(__m512i& sum, __m512i levels, __m512i values) {
 template <int kWidth>
 struct Machine {
   __m512i level, level_high, next;
-  explicit Machine(const TrellisTables& tables)
+  uint8_t start;
+  int states;
+  Machine(const TrellisTables& tables, int states_in)
       : level(_mm512_loadu_si512(tables.level.data())),
         level_high(_mm512_loadu_si512(tables.level.data() + 64)),
-        next(_mm512_loadu_si512(tables.next.data())) {}
+        next(_mm512_loadu_si512(tables.next.data())),
+        start(tables.start),
+        states(states_in) {}
 
+  // Level + offset, by code | quantiser << kWidth; what is above that does not count.
+  MICA_ONE_BODY __m512i Level(__m512i at) const {
+    if constexpr (kWidth == 6) return _mm512_permutex2var_epi8(level, at, level_high);
+    return _mm512_permutexvar_epi8(at, level);
+  }
   // Level + offset of codes; the state goes on. For widths below 6 `code` is code | state.
   MICA_ONE_BODY __m512i Step(__m512i code, __m512i& state) const {
     if constexpr (kWidth == 8) return code;
@@ -66,10 +77,53 @@ struct Machine {
   }
 };
 
-// The bits of `value` that the mask names, and those of `other`.
-inline __m512i MaskedOr(__m512i value, int mask, __m512i other) {
-  return _mm512_ternarylogic_epi64(value, _mm512_set1_epi8(static_cast<char>(mask)), other, 0xEA);
+// The states of a strip's columns, a byte each.
+struct StatesByBytes {
+  template <int kWidth>
+  explicit StatesByBytes(const Machine<kWidth>& machine) {
+    for (__m512i& s : strip) s = _mm512_set1_epi8(static_cast<char>(machine.start));
+  }
+  __m512i strip[kStripsOfBlock];
+};
+
+// Those of all columns of a block, a bit each in three vectors, which stand where parities do. Which quantiser a column
+// has depends on parities alone.
+struct StatesByBits {
+  template <int kWidth>
+  explicit StatesByBits(const Machine<kWidth>& machine) : states(machine.states) {}
+  // The quantisers of a row; its parities lead to the next.
+  MICA_ONE_BODY __m512i Next(__m512i parities) {
+    if (states == 8) {
+      // TrellisOf(8): the next state is, from the highest bit on: low; low ? middle : high, and the parity; middle, and
+      // low unless high.
+      const __m512i quantisers = low;
+      const __m512i next = _mm512_xor_si512(_mm512_ternarylogic_epi64(low, middle, high, 0xCA), parities);
+      low = _mm512_ternarylogic_epi64(middle, low, high, 0xB4);
+      middle = next;
+      high = quantisers;
+      return quantisers;
+    }
+    if (states == 4) {
+      // TrellisOf(4): low and the parity; middle.
+      const __m512i quantisers = middle;
+      middle = _mm512_xor_si512(low, parities);
+      low = quantisers;
+      return quantisers;
+    }
+    return low;
+  }
+  int states;
+  __m512i low = _mm512_setzero_si512(), middle = low, high = low;
+};
+
+// The bits of `value` that the mask names, and the others of `other`.
+inline __m512i Selected(int mask, __m512i value, __m512i other) {
+  return _mm512_ternarylogic_epi64(_mm512_set1_epi8(static_cast<char>(mask)), value, other, 0xCA);
 }
+
+// By bits; what comes from the byte beside it never counts.
+inline __m512i Left(__m512i v, unsigned by) { return _mm512_slli_epi16(v, by); }
+inline __m512i Right(__m512i v, unsigned by) { return _mm512_srli_epi16(v, by); }
 
 // Planes are streams that are read once.
 MICA_ONE_BODY void Ahead(const uint8_t* at) {
@@ -85,49 +139,38 @@ class WholeBlock {
         two_(kWidth <= 3 ? bytes : bytes + rows * 128),
         high_(two_ + (kWidth == 3 || kWidth == 6 ? rows * 64 : 0)) {}
 
+  using States = StatesByBits;
+
   // Levels + offset of strips.
-  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
-    constexpr bool kJoined = kWidth < 6;  // codes and states in one byte
-    __m512i code[4];
-    const __m512i none = _mm512_setzero_si512();
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, States& states, __m512i* level) const {
     if constexpr (kWidth == 8) {
       for (int s = 0; s < 4; ++s) level[s] = _mm512_loadu_si512(low_ + r * 256 + s * 64);
-      return;
-    }
-    if constexpr (kWidth <= 3) {
-      const __m512i two = _mm512_loadu_si512(two_ + r * 64);
-      code[0] = MaskedOr(two, 3, state[0]);
-      code[1] = MaskedOr(_mm512_srli_epi16(two, 2), 3, state[1]);
-      code[2] = MaskedOr(_mm512_srli_epi16(two, 4), 3, state[2]);
-      code[3] = MaskedOr(_mm512_srli_epi16(two, 6), 3, state[3]);
+    } else if constexpr (kWidth == 2) {
+      const __m512i two = _mm512_loadu_si512(two_ + r * 64), quantisers = states.Next(two);
+      LevelsOfNibbles(Selected(0x33, two, Left(quantisers, 1)), Selected(0x33, Right(two, 2), Right(quantisers, 1)),
+                      machine, level);
+    } else if constexpr (kWidth == 3) {
+      const __m512i two = _mm512_loadu_si512(two_ + r * 64), pairs = PairsOf(r, states);
+      LevelsOfNibbles(Selected(0x33, two, Left(pairs, 2)), Selected(0x33, Right(two, 2), pairs), machine, level);
     } else {
       const __m512i a = _mm512_loadu_si512(low_ + r * 128), b = _mm512_loadu_si512(low_ + r * 128 + 64);
-      code[0] = MaskedOr(a, 15, kJoined ? state[0] : none);
-      code[1] = MaskedOr(_mm512_srli_epi16(a, 4), 15, kJoined ? state[1] : none);
-      code[2] = MaskedOr(b, 15, kJoined ? state[2] : none);
-      code[3] = MaskedOr(_mm512_srli_epi16(b, 4), 15, kJoined ? state[3] : none);
-    }
-    if constexpr (kWidth == 6) {
-      const __m512i two = _mm512_loadu_si512(two_ + r * 64);
-      code[0] = MaskedOr(_mm512_slli_epi16(two, 4), 0x30, code[0]);
-      code[1] = MaskedOr(_mm512_slli_epi16(two, 2), 0x30, code[1]);
-      code[2] = MaskedOr(two, 0x30, code[2]);
-      code[3] = MaskedOr(_mm512_srli_epi16(two, 2), 0x30, code[3]);
-    }
-    if constexpr (kWidth == 3 || kWidth == 5) {
-      const __m512i bit = _mm512_set1_epi8(1 << (kWidth - 1));
-      // Strip s has bit 2 s of all bytes, then bit 2 s + 1.
-      const __m512i high = _mm512_broadcast_i64x4(
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_ + r * kHighBytes)));
-      for (int s = 0; s < 4; ++s) {
-        const __m512i own = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(2 << (2 * s))),
-                                               _mm256_set1_epi8(static_cast<char>(1 << (2 * s))), 0);
-        const __mmask64 mask = _mm512_test_epi8_mask(high, own);
-        code[s] = _mm512_mask_add_epi8(code[s], mask, code[s], bit);
+      const __m512i nibbles[] = {a, Right(a, 4), b, Right(b, 4)};
+      __m512i above[4];
+      if constexpr (kWidth == 4) {
+        // Parities of strips 0, 2, 1 and 3 in bits 2, 3, 6 and 7.
+        const __m512i q = states.Next(Selected(0x88, b, Right(a, 1)));
+        above[0] = Left(q, 2), above[1] = Right(q, 2), above[2] = Left(q, 1), above[3] = Right(q, 3);
+      } else if constexpr (kWidth == 5) {
+        const __m512i pairs = PairsOf(r, states);
+        above[0] = Left(pairs, 4), above[1] = Left(pairs, 2), above[2] = pairs, above[3] = Right(pairs, 2);
+      } else {
+        const __m512i two = _mm512_loadu_si512(two_ + r * 64), q = states.Next(two);
+        above[0] = Selected(0x30, Left(two, 4), Left(q, 5)), above[1] = Selected(0x30, Left(two, 2), Left(q, 3));
+        above[2] = Selected(0x30, two, Left(q, 1)), above[3] = Selected(0x30, Right(two, 2), Right(q, 1));
       }
-    }
 #pragma GCC unroll 4
-    for (int s = 0; s < 4; ++s) level[s] = machine.Step(code[s], state[s]);
+      for (int s = 0; s < 4; ++s) level[s] = machine.Level(Selected(0x0F, nibbles[s], above[s]));
+    }
   }
   static constexpr size_t strips() { return kStripsOfBlock; }
   void Prefetch(size_t r) const {
@@ -140,6 +183,22 @@ class WholeBlock {
   }
 
  private:
+  // Pairs of bits, that of strip s from bit 2 s on: the parity and above it the quantiser. The plane has columns of the
+  // upper half of a strip a bit higher.
+  MICA_ONE_BODY __m512i PairsOf(size_t r, States& states) const {
+    const __m512i parities =
+        _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_ + r * kHighBytes)));
+    const __m512i upper = _mm512_inserti64x4(_mm512_set1_epi16(1), _mm256_setzero_si256(), 0);
+    const __m512i lower = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(1), 0);
+    return Selected(0x55, _mm512_srlv_epi16(parities, upper), _mm512_sllv_epi16(states.Next(parities), lower));
+  }
+  // even: nibbles of strips 0 and 2; odd: of strips 1 and 3.
+  MICA_ONE_BODY void LevelsOfNibbles(__m512i even, __m512i odd, const Machine<kWidth>& machine,
+                                     __m512i* level) const {
+    level[0] = machine.Level(even), level[1] = machine.Level(odd);
+    level[2] = machine.Level(Right(even, 4)), level[3] = machine.Level(Right(odd, 4));
+  }
+
   const uint8_t *low_, *two_, *high_;
 };
 
@@ -148,20 +207,21 @@ template <int kWidth>
 class LastBlock {
  public:
   LastBlock(const uint8_t* bytes, size_t strips) : bytes_(bytes), strips_(strips) {}
-  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, __m512i* state, __m512i* level) const {
+  using States = StatesByBytes;
+  MICA_ONE_BODY void Row(size_t r, const Machine<kWidth>& machine, States& states, __m512i* level) const {
     const uint8_t* planes = bytes_ + r * strips_ * kWidth * 8;
     for (size_t s = 0; s < kStripsOfBlock; ++s) {
       if (s >= strips_) {
         level[s] = _mm512_setzero_si512();
         continue;
       }
-      __m512i code = kWidth < 6 ? state[s] : _mm512_setzero_si512();
+      __m512i code = kWidth < 6 ? states.strip[s] : _mm512_setzero_si512();
       for (int b = 0; b < kWidth; ++b, planes += 8) {
         __mmask64 mask;
         std::memcpy(&mask, planes, sizeof(mask));
         code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << b)));
       }
-      level[s] = machine.Step(code, state[s]);
+      level[s] = machine.Step(code, states.strip[s]);
     }
   }
   void Prefetch(size_t) const {}
@@ -192,13 +252,13 @@ inline __m512i SumsOf(const __m512i* a) {
 // Two tokens (one and what rounding left of it), `blocks` apart in scales and sums and `stride` in values:
 // sums[t][r] += scale * (the block's sum of integers).
 template <int kWidth, typename Block>
-void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows, const int8_t* x,
+void AddBlock(const Block& block, const Machine<kWidth>& machine, size_t rows, const int8_t* x,
               size_t stride, const float* scale, const int32_t* value_sums, size_t blocks, int offset,
               MatrixView<float> sums) {
   constexpr size_t kTokens = 2;
-  __m512i state[4], values[kTokens][4], offsets[kTokens];
+  typename Block::States states(machine);
+  __m512i values[kTokens][4], offsets[kTokens];
   __m512 scales[kTokens];
-  for (int s = 0; s < 4; ++s) state[s] = _mm512_set1_epi8(static_cast<char>(start));
   for (size_t t = 0; t < kTokens; ++t) {
     for (int s = 0; s < 4; ++s) values[t][s] = _mm512_loadu_si512(x + t * stride + s * 64);
     scales[t] = _mm512_set1_ps(scale[t * blocks]);
@@ -210,7 +270,7 @@ void AddBlock(const Block& block, const Machine<kWidth>& machine, uint8_t start,
     for (size_t i = 0; i < count; ++i) {
       __m512i level[4];
       block.Prefetch(first + i);
-      block.Row(first + i, machine, state, level);
+      block.Row(first + i, machine, states, level);
 #pragma GCC unroll 2
       for (size_t t = 0; t < kTokens; ++t) {
         __m512i sum = _mm512_setzero_si512();
@@ -317,13 +377,12 @@ constexpr Groups kGroupsOfTokens[kTokenBlock + 1] = {nullptr,
 
 // Many tokens. tiles: null where there are none.
 template <int kWidth, typename Block>
-void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t start, size_t rows,
+void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, size_t rows,
                     const Int8Inputs& x, size_t first_token, size_t k, size_t blocks, int offset,
                     const Int8Tiles* tiles, MatrixView<float> y) {
   uint8_t* unpacked = Scratch<uint8_t, 71>(16 * kTrellisBlock);
   uint8_t* levels = Scratch<uint8_t, 72>(kUnpackedRows * kTrellisBlock);
-  __m512i state[4];
-  for (__m512i& s : state) s = _mm512_set1_epi8(static_cast<char>(start));
+  typename Block::States states(machine);
   for (size_t first = 0; first < rows; first += kUnpackedRows) {
     const size_t count = std::min(kUnpackedRows, rows - first);
     const size_t groups = (count + 15) / 16;
@@ -332,7 +391,7 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
       for (size_t i = 0; i < 16; ++i) {
         __m512i level[4];
         if (i < of_group) {
-          block.Row(first + 16 * g + i, machine, state, level);
+          block.Row(first + 16 * g + i, machine, states, level);
         } else {
           for (__m512i& zero : level) zero = _mm512_setzero_si512();
         }
@@ -365,45 +424,63 @@ void AddBlockOfMany(const Block& block, const Machine<kWidth>& machine, uint8_t 
 }
 
 // Lane i: the sum of lanes 0 to i.
-inline __m256i RunningSums(__m256i v) {
-  v = _mm256_add_epi32(v, _mm256_slli_si256(v, 4));
-  v = _mm256_add_epi32(v, _mm256_slli_si256(v, 8));
-  const __m256i below = _mm256_permute2x128_si256(v, v, 0x08);  // the lower half above, zeros below
-  return _mm256_add_epi32(v, _mm256_shuffle_epi32(below, 0xFF));
+inline __m128i RunningSums(__m128i v) {
+  v = _mm_add_epi16(v, _mm_slli_si128(v, 2));
+  v = _mm_add_epi16(v, _mm_slli_si128(v, 4));
+  return _mm_add_epi16(v, _mm_slli_si128(v, 8));
 }
 
-// What is beside the codes of one row, for one token.
-inline float Beside(const TrellisWeights& w, const TrellisException* items, size_t count, size_t position,
-                    const float* values, size_t stride) {
-  const __m256i strides = _mm256_set1_epi32(static_cast<int>(stride));
-  __m256 lanes = _mm256_setzero_ps();
-  const size_t taken = w.taken.size();
-  for (size_t i = 0; i < taken; i += 8) {
-    const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, taken - i)) - 1);
-    const __m256i cols = _mm256_mullo_epi32(_mm256_maskz_loadu_epi32(mask, w.taken.data() + i), strides);
-    const __m128i levels = _mm_maskz_loadu_epi16(mask, w.taken_levels.row(position) + i);
-    const __m256 level = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(levels));
-    const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
-    lanes = _mm256_mask3_fmadd_ps(level, of, lanes, mask);
+// What is beside the codes of one row, for two tokens whose values stand side by side.
+class BesideOfTwo {
+ public:
+  BesideOfTwo(const float* values, size_t stride, int unit)
+      : values_(reinterpret_cast<const double*>(values)),
+        shift_(_mm_cvtsi32_si128(std::countr_zero(stride))),
+        unit_(_mm512_set1_ps(static_cast<float>(unit))) {}
+
+  // Columns `cols` of these levels.
+  MICA_ONE_BODY void AddTaken(const uint32_t* cols, const int16_t* levels, size_t count) {
+    for (size_t i = 0; i < count; i += 8) {
+      const __mmask8 mask = MaskOf(count - i);
+      Add(mask, _mm256_maskz_loadu_epi32(mask, cols + i), Pairs(_mm_maskz_loadu_epi16(mask, levels + i)));
+    }
   }
-  const __m256i unit = _mm256_set1_epi32(w.exception_unit);
-  __m256i last = _mm256_setzero_si256();  // column of the entry before, in all lanes
-  for (size_t i = 0; i < count; i += 8) {
-    const __mmask8 mask = static_cast<__mmask8>((1u << std::min<size_t>(8, count - i)) - 1);
-    const __m256i item = _mm256_cvtepi16_epi32(_mm_maskz_loadu_epi16(mask, items + i));
-    const __m256i skipped = _mm256_and_si256(item, _mm256_set1_epi32(kMostExceptionCols));
-    const __m256i col = _mm256_add_epi32(last, RunningSums(skipped));
-    last = _mm256_permutevar8x32_epi32(col, _mm256_set1_epi32(7));
-    const __m256i cols = _mm256_mullo_epi32(col, strides);
-    const __m256 difference =
-        _mm256_cvtepi32_ps(_mm256_mullo_epi32(_mm256_srai_epi32(item, kExceptionColBits), unit));
-    const __m256 of = _mm256_mmask_i32gather_ps(_mm256_setzero_ps(), mask, cols, values, 4);
-    lanes = _mm256_mask3_fmadd_ps(difference, of, lanes, mask);
+  MICA_ONE_BODY void AddExceptions(const TrellisException* items, size_t count) {
+    __m128i last = _mm_setzero_si128();  // column of the entry before, in all lanes
+    for (size_t i = 0; i < count; i += 8) {
+      const __mmask8 mask = MaskOf(count - i);
+      const __m128i item = _mm_maskz_loadu_epi16(mask, items + i);
+      const __m128i skipped = _mm_and_si128(item, _mm_set1_epi16(kMostExceptionCols));
+      const __m128i cols = _mm_add_epi16(last, RunningSums(skipped));
+      last = _mm_shuffle_epi8(cols, _mm_set1_epi16(0x0F0E));
+      Add(mask, _mm256_cvtepu16_epi32(cols), _mm512_mul_ps(Pairs(_mm_srai_epi16(item, kExceptionColBits)), unit_));
+    }
   }
-  const __m256 pairs = _mm256_add_ps(lanes, _mm256_movehdup_ps(lanes));
-  const __m256 fours = _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0x4E));
-  return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
-}
+  // The sums of both, in the lowest lanes.
+  MICA_ONE_BODY __m128 Sums() const {
+    const __m512 pairs = _mm512_add_ps(lanes_, _mm512_permute_ps(lanes_, 0x4E));
+    const __m256 low = _mm512_castps512_ps256(pairs), high = _mm512_extractf32x8_ps(pairs, 1);
+    const __m128 low_sum = _mm_add_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps(low, 1));
+    return _mm_add_ps(low_sum, _mm_add_ps(_mm256_castps256_ps128(high), _mm256_extractf128_ps(high, 1)));
+  }
+
+ private:
+  static __mmask8 MaskOf(size_t left) { return static_cast<__mmask8>((1u << std::min<size_t>(8, left)) - 1); }
+  // Each of eight twice.
+  static __m512 Pairs(__m128i v) {
+    const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_cvtepi32_ps(_mm512_permutexvar_epi32(twice, _mm512_castsi256_si512(_mm256_cvtepi16_epi32(v))));
+  }
+  MICA_ONE_BODY void Add(__mmask8 mask, __m256i cols, __m512 levels) {
+    const __m512d of =
+        _mm512_mask_i32gather_pd(_mm512_setzero_pd(), mask, _mm256_sll_epi32(cols, shift_), values_, 4);
+    lanes_ = _mm512_fmadd_ps(levels, _mm512_castpd_ps(of), lanes_);
+  }
+
+  const double* values_;
+  __m128i shift_;
+  __m512 unit_, lanes_ = _mm512_setzero_ps();  // pairs: of items i, i + 8, ...
+};
 
 // Some of what is beside the codes of a row: of item i, where its column's values of sixteen tokens stand, and its level.
 struct BesideItems {
@@ -476,8 +553,7 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
                    const Int8Tiles* tiles, MatrixView<float> y) {
   const TrellisLayout& layout = w.layout;
   const size_t rows = layout.RowsOf(tile), blocks = layout.blocks();
-  const Machine<kWidth> machine(w.tables);
-  const uint8_t start = w.tables.start;
+  const Machine<kWidth> machine(w.tables, layout.states);
   const int offset = kWidth == 8 ? 128 : w.tables.offset;
   for (size_t t = 0; t < y.rows; ++t) std::fill_n(y.row(t), rows, 0.0f);
   for (size_t k = 0; k < blocks; ++k) {
@@ -485,12 +561,12 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
     const auto add = [&](const auto& block) {
       if (y.rows == 2) {
         const size_t at = first * blocks + k;
-        AddBlock<kWidth>(block, machine, start, rows,
+        AddBlock<kWidth>(block, machine, rows,
                          x.rounded.values.data() + first * x.rounded.stride + k * kTrellisBlock,
                          x.rounded.stride, x.rounded.scales.data() + at, x.rounded.sums.data() + at, blocks,
                          offset, y);
       } else {
-        AddBlockOfMany<kWidth>(block, machine, start, rows, x.rounded, first, k, blocks, offset, tiles, y);
+        AddBlockOfMany<kWidth>(block, machine, rows, x.rounded, first, k, blocks, offset, tiles, y);
       }
     };
     const size_t strips = layout.StripsOf(k);
@@ -503,14 +579,18 @@ void MultiplyWidth(const TrellisWeights& w, size_t tile, const TrellisInputs& x,
   if (y.rows > 2) return AddBesideOfMany(w, tile, x, first, y);
   const TrellisWeights::Exceptions& exceptions = w.exceptions[tile];
   const TrellisException* items = exceptions.items.data();
+  const size_t at = first % 2;  // of a pair of tokens
+  MICA_CHECK(at + y.rows <= 2);
+  const float* values = x.values.empty() ? nullptr : x.ValuesOf(first - at);
   for (size_t r = 0; r < rows; items += exceptions.CountOf(r), ++r) {
     const size_t position = tile * layout.tile_rows + r, count = exceptions.CountOf(r);
-    const bool beside = !w.taken.empty() || count > 0;
+    BesideOfTwo beside(values, x.value_stride(), w.exception_unit);
+    beside.AddTaken(w.taken.data(), w.taken.empty() ? nullptr : w.taken_levels.row(position), w.taken.size());
+    beside.AddExceptions(items, count);
+    const __m128 more = beside.Sums();
     const float scale = w.row_scale[position];
-    for (size_t t = 0; t < y.rows; ++t) {
-      const float more = beside ? Beside(w, items, count, position, x.ValuesOf(first + t), x.value_stride()) : 0.0f;
-      y(t, r) = scale * (y(t, r) + more);
-    }
+    const float of_two[] = {_mm_cvtss_f32(more), _mm_cvtss_f32(_mm_movehdup_ps(more))};
+    for (size_t t = 0; t < y.rows; ++t) y(t, r) = scale * (y(t, r) + of_two[at + t]);
   }
 }
 
