@@ -69,6 +69,9 @@ void AddException(size_t col, int difference, int unit, size_t& at, std::vector<
   }
 }
 
+#if defined(__x86_64__)
+__attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#endif
 void PackBlock(const TrellisLayout& layout, size_t tile, size_t block, const uint8_t* codes, uint8_t* out) {
   const size_t rows = layout.RowsOf(tile), strips = layout.StripsOf(block);
   const int width = layout.width;

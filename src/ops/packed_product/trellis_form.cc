@@ -21,6 +21,35 @@ namespace {
 // stay in the second-level cache.
 constexpr size_t kTokensTogether = 256;
 
+// As TakeCodes, for one row.
+template <size_t kCount>
+[[gnu::always_inline]] inline void CodesOf(const int16_t* n, size_t any_count, int width, uint8_t* codes, uint8_t* beyond) {
+  const size_t count = kCount == 0 ? any_count : kCount;
+  const uint16_t half = static_cast<uint16_t>(HalfOfWidth(width));
+  const uint16_t upper = static_cast<uint16_t>(half - 1), outside = static_cast<uint16_t>(-2 * half);
+  for (size_t l = 0; l < count; ++l) {
+    const uint16_t v = static_cast<uint16_t>(n[l]);
+    beyond[l] = (static_cast<uint16_t>(v + half) & outside) != 0 ? 1 : 0;
+    const uint16_t parity = static_cast<uint16_t>(static_cast<uint16_t>(v & 1) * half);
+    codes[l] = static_cast<uint8_t>(static_cast<uint16_t>(static_cast<uint16_t>(v >> 1) & upper) | parity);
+  }
+}
+
+// Codes of widths 3 to 6 of `count` columns of some rows, whose integers stand `lanes` apart, codes kTrellisBlock and
+// marks kMostLanes; those that have no code are marked in `beyond`. In 16 bits throughout, which compilers make vectors of.
+#if defined(__x86_64__)
+__attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#endif
+void TakeCodes(const int16_t* n, size_t rows, size_t lanes, size_t count, int width, uint8_t* codes, uint8_t* beyond) {
+  for (size_t r = 0; r < rows; ++r, n += lanes, codes += kTrellisBlock, beyond += kMostLanes) {
+    if (count == kMostLanes) {
+      CodesOf<kMostLanes>(n, count, width, codes, beyond);
+    } else {
+      CodesOf<0>(n, count, width, codes, beyond);
+    }
+  }
+}
+
 // Makes the codes of one tile of what its decoder gives.
 class TileMaker {
  public:
@@ -30,7 +59,8 @@ class TileMaker {
         is_taken_(is_taken),
         trellis_(TrellisOf(w.layout.states)),
         rows_(w.layout.RowsOf(tile)),
-        codes_(rows_, kTrellisBlock) {}
+        codes_(rows_, kTrellisBlock),
+        beyond_(rows_ * kMostLanes) {}
 
   // As an IntegerSink; lanes divide a block.
   void Take(size_t first, size_t count, size_t lanes, const int16_t* n) {
@@ -42,17 +72,12 @@ class TileMaker {
       for (size_t r = 0; r < rows_; ++r)
         TakeLevels(r, first, count, n + r * lanes, machine, codes_.row(r) + in_block);
     } else {
+      if (count < kMostLanes) std::fill(beyond_.begin(), beyond_.end(), uint8_t{0});
+      TakeCodes(n, rows_, lanes, count, width, codes_.data() + in_block, beyond_.data());
       for (size_t r = 0; r < rows_; ++r) {
-        const int16_t* const of_row = n + r * lanes;
         uint8_t* const codes = codes_.row(r) + in_block;
-        std::array<uint8_t, kMostLanes> beyond = {};
-        if (count == kMostLanes) {
-          TakeCodes<kMostLanes>(of_row, count, codes, beyond);
-        } else {
-          TakeCodes<0>(of_row, count, codes, beyond);
-        }
-        ForMarked(beyond, [&](size_t l) {
-          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, of_row[l], codes[l]);
+        ForMarked(beyond_.data() + r * kMostLanes, [&](size_t l) {
+          if (is_taken_[first + l] == 0) TakeBeyond(r, first + l, n[r * lanes + l], codes[l]);
         });
       }
     }
@@ -102,27 +127,12 @@ class TileMaker {
   void Add(size_t r, size_t col, int difference) {
     found_.push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(col), difference});
   }
-  // Codes of widths 3 to 6; beyond: those that have none are marked. kCount: of them, or 0. In 16 bits throughout, which
-  // compilers make vectors of.
-  template <size_t kCount>
-  void TakeCodes(const int16_t* n, size_t any_count, uint8_t* codes, std::array<uint8_t, kMostLanes>& beyond) const {
-    const size_t count = kCount == 0 ? any_count : kCount;
-    const int width = w_.layout.width;
-    const uint16_t half = static_cast<uint16_t>(HalfOfWidth(width));
-    const uint16_t upper = static_cast<uint16_t>(half - 1), outside = static_cast<uint16_t>(-2 * half);
-    for (size_t l = 0; l < count; ++l) {
-      const uint16_t v = static_cast<uint16_t>(n[l]);
-      beyond[l] = (static_cast<uint16_t>(v + half) & outside) != 0 ? 1 : 0;
-      const uint16_t parity = static_cast<uint16_t>(static_cast<uint16_t>(v & 1) * half);
-      codes[l] = static_cast<uint8_t>(static_cast<uint16_t>(static_cast<uint16_t>(v >> 1) & upper) | parity);
-    }
-  }
-  // Calls visit(l) for those that are 1, in their order.
+  // Calls visit(l) for those of kMostLanes that are 1, in their order.
   template <typename Visit>
-  static void ForMarked(const std::array<uint8_t, kMostLanes>& marks, const Visit& visit) {
-    for (size_t first = 0; first < marks.size(); first += sizeof(uint64_t)) {
+  static void ForMarked(const uint8_t* marks, const Visit& visit) {
+    for (size_t first = 0; first < kMostLanes; first += sizeof(uint64_t)) {
       uint64_t left;
-      std::memcpy(&left, marks.data() + first, sizeof(left));
+      std::memcpy(&left, marks + first, sizeof(left));
       for (; left != 0; left &= left - 1) visit(first + static_cast<size_t>(std::countr_zero(left)) / 8);
     }
   }
@@ -174,6 +184,7 @@ class TileMaker {
   const Trellis& trellis_;
   const size_t rows_;
   Matrix<uint8_t> codes_;  // [rows, kTrellisBlock]
+  std::vector<uint8_t> beyond_;  // [rows, kMostLanes]
   std::vector<Found> found_;
 };
 
