@@ -96,6 +96,9 @@ TrellisKernel TileTrellisKernel();
 // `first`; by AVX2, bit for bit as MultiplyTrellisRef adds it.
 void AddBesideByAvx2(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
                      MatrixView<float> y);
+// The same by AVX-512, for a token with what rounding left of it or many tokens.
+void AddBesideByVbmi(const TrellisWeights& w, size_t tile, const TrellisInputs& x, size_t first,
+                     MatrixView<float> y);
 // body(std::integral_constant<int, width>()) for a width of kTrellisWidths.
 template <typename Body>
 void WithTrellisWidth(int width, const Body& body) {
